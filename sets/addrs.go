@@ -1,0 +1,126 @@
+package sets
+
+import (
+	"iter"
+	"net/netip"
+	"slices"
+)
+
+// Addrs is an immutable set of addresses of both families, held as ranges that
+// neither overlap nor touch. The zero value is the empty set.
+//
+// Values may be compared with ==: true means that they are equal. False means
+// only that they were not derived one from the other; [Addrs.Equal] tells.
+type Addrs struct{ v4, v6 *node[uint128] }
+
+// NewAddrs returns the set of all addresses in the ranges, which may come in any
+// order and overlap, in O(n log n). A range that is not valid adds nothing.
+func NewAddrs(rs ...AddrRange) Addrs {
+	var v4, v6 []span
+	for _, r := range rs {
+		switch {
+		case !r.IsValid():
+		case r.From.Is4():
+			v4 = append(v4, r.span())
+		default:
+			v6 = append(v6, r.span())
+		}
+	}
+	return Addrs{treeOf(v4), treeOf(v6)}
+}
+
+// treeOf returns the tree of the addresses in the spans, which it sorts.
+func treeOf(spans []span) *node[uint128] {
+	slices.SortFunc(spans, func(a, b span) int { return a.from.compare(b.from) })
+	var m merger
+	for _, s := range spans {
+		m.add(s)
+	}
+	return m.tree()
+}
+
+// Insert returns the set with the range added, and s itself when it holds all
+// of it already, or the range is not valid. It costs O(log n) however many
+// ranges it merges.
+func (s Addrs) Insert(r AddrRange) Addrs {
+	if !r.IsValid() {
+		return s
+	}
+	if r.From.Is4() {
+		s.v4 = insert(s.v4, r.span())
+	} else {
+		s.v6 = insert(s.v6, r.span())
+	}
+	return s
+}
+
+// Remove returns the set without the range, and s itself when it holds none of
+// it, or the range is not valid. It costs O(log n) however many ranges go.
+func (s Addrs) Remove(r AddrRange) Addrs {
+	if !r.IsValid() {
+		return s
+	}
+	if r.From.Is4() {
+		s.v4 = remove(s.v4, r.span())
+	} else {
+		s.v6 = remove(s.v6, r.span())
+	}
+	return s
+}
+
+// Union returns the set of the addresses in s or in t: s itself when t adds
+// nothing. When one set has few ranges, m, beside the other's n, it costs
+// O(m log n) and the result shares with the larger; else O(n + m).
+func (s Addrs) Union(t Addrs) Addrs {
+	return Addrs{union(s.v4, t.v4), union(s.v6, t.v6)}
+}
+
+// Difference returns the set of the addresses in s and not in t: s itself when
+// that takes nothing. When t has few ranges, m, beside the n of s, it costs
+// O(m log n) and the result shares with s; else O(n + m).
+func (s Addrs) Difference(t Addrs) Addrs {
+	return Addrs{difference(s.v4, t.v4), difference(s.v6, t.v6)}
+}
+
+// Contains reports whether the address is in the set. It is taken as [Single]
+// takes it: unmapped, and without its zone. An invalid address is in no set.
+func (s Addrs) Contains(a netip.Addr) bool {
+	if !a.IsValid() {
+		return false
+	}
+	a = a.Unmap()
+	n := number(a)
+	e := s.root(familyOf(a)).floor(key{addr: n})
+	return e != nil && !e.val.less(n)
+}
+
+// IsEmpty reports whether there is no address in the set.
+func (s Addrs) IsEmpty() bool { return s == Addrs{} }
+
+// Len returns the number of ranges of a family, in O(1).
+func (s Addrs) Len(f Family) int { return s.root(f).count() }
+
+// Equal reports whether s and t hold the same addresses. Parts that they share
+// cost nothing.
+func (s Addrs) Equal(t Addrs) bool { return s.v4.equal(t.v4) && s.v6.equal(t.v6) }
+
+// Ranges returns the ranges of a family in ascending order. They do not overlap
+// and do not touch.
+func (s Addrs) Ranges(f Family) iter.Seq[AddrRange] {
+	return func(yield func(AddrRange) bool) {
+		s.root(f).each(func(n *node[uint128]) bool {
+			return yield(spanOf(n).addrRange(f))
+		})
+	}
+}
+
+// root returns the tree of a family, which is empty for no family.
+func (s Addrs) root(f Family) *node[uint128] {
+	switch f {
+	case V4:
+		return s.v4
+	case V6:
+		return s.v6
+	}
+	return nil
+}
