@@ -1,0 +1,111 @@
+package engine
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// scattered is n addresses, none a neighbor of another.
+func scattered(n int) sets.Addrs {
+	list := make([]sets.AddrRange, 0, n)
+	addr := netip.MustParseAddr("10.0.0.0")
+	for range n {
+		list = append(list, sets.Single(addr))
+		addr = addr.Next().Next()
+	}
+	return sets.NewAddrs(list...)
+}
+
+var oneMore = sets.Single(netip.MustParseAddr("10.0.0.101"))
+
+// withAndWithout is the table without and with one more peer; all else is shared, as the cache shares it.
+func withAndWithout(peers sets.Addrs) [2]Ruleset {
+	without := isolated(peers, 80)
+	with := Ruleset{Sets: slices.Clone(without.Sets), Chains: without.Chains}
+	for i, s := range with.Sets {
+		if s.Name == "peers-v4" {
+			with.Sets[i] = &Set{Name: s.Name, Comment: s.Comment, Elements: Addrs{sets.V4, peers.Insert(oneMore)}}
+		}
+	}
+	return [2]Ruleset{without, with}
+}
+
+// BenchmarkOnePeer is one peer that joins and leaves a group of n, one batch each. In "apply" through Apply; in "floor"
+// the same two batches, prepared before, are sent with one system call each and their answer is read.
+func BenchmarkOnePeer(b *testing.B) {
+	for _, n := range []int{100, 1_000, 10_000} {
+		// Without 10.0.0.100 and .102: the one that comes has no neighbor and changes one element only.
+		without := scattered(n).Remove(sets.AddrRange{From: netip.MustParseAddr("10.0.0.100"), To: netip.MustParseAddr("10.0.0.102")})
+		states := withAndWithout(without)
+		b.Run(fmt.Sprintf("n=%d/apply", n), func(b *testing.B) {
+			_, e := pod(b, lab.ForTest(b), "pod")
+			apply(b, e, states[0])
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				apply(b, e, states[(i+1)%2])
+			}
+		})
+		b.Run(fmt.Sprintf("n=%d/floor", n), func(b *testing.B) {
+			_, e := pod(b, lab.ForTest(b), "pod")
+			apply(b, e, states[0])
+			var x [2]exchange
+			for i := range x {
+				p := makePlan(&table{ruleset: states[i]}, states[1-i])
+				if err := x[i].batch.encode(&p); err != nil {
+					b.Fatal(err)
+				}
+				x[i].in = make([]byte, maximumMessage)
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				if err := e.transport.send(x[i%2].batch.buf); err != nil {
+					b.Fatal(err)
+				}
+				if n, err := e.transport.receive(x[i%2].in); n == 0 || err != nil {
+					b.Fatal(n, err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkPlanAndEncode is the work in user space of one peer that joins or leaves.
+func BenchmarkPlanAndEncode(b *testing.B) {
+	for _, n := range []int{100, 1_000, 10_000, 100_000} {
+		peers := scattered(n)
+		states := withAndWithout(peers)
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			var x batch
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				p := makePlan(&table{ruleset: states[i%2]}, states[(i+1)%2])
+				if err := x.encode(&p); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkFirstEncode is the whole table for n peers as messages, in a buffer that has been used before.
+func BenchmarkFirstEncode(b *testing.B) {
+	for _, n := range []int{1_000, 100_000} {
+		rs := isolated(scattered(n), 80)
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			var x batch
+			b.ReportAllocs()
+			for b.Loop() {
+				p := makePlan(nil, rs)
+				if err := x.encode(&p); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/element")
+		})
+	}
+}

@@ -1,0 +1,177 @@
+package engine
+
+import (
+	"strings"
+
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+)
+
+// message says what one message of a batch is about, for errors and for the handles that the kernel gives to rules.
+type message struct {
+	op     string // NEWRULE, DELSETELEM, …
+	object string // the chain or set
+	rule   *ruleChange
+}
+
+// batch is a plan as netlink messages. Message number i has sequence number i+1.
+type batch struct {
+	wire
+	messages []message
+}
+
+func (b *batch) reset() {
+	b.wire.reset()
+	clear(b.messages)
+	b.messages = b.messages[:0]
+}
+
+// encode writes the whole plan between NFNL_MSG_BATCH_BEGIN and _END. Only the last message asks for an
+// acknowledgement: a batch goes in as a whole or not at all, and a message that fails reports itself.
+func (b *batch) encode(p *plan) error {
+	b.reset()
+	b.control(unix.NFNL_MSG_BATCH_BEGIN, "BATCH_BEGIN")
+	switch {
+	case p.deleteTable:
+		b.table(unix.NFT_MSG_DELTABLE, "DELTABLE", 0)
+	default:
+		if p.replace {
+			// Adding a table that is there is no error, so this needs no look at what is there before.
+			b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", unix.NLM_F_CREATE)
+			b.table(unix.NFT_MSG_DELTABLE, "DELTABLE", 0)
+			b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+		}
+		if err := b.content(p); err != nil {
+			return err
+		}
+	}
+	b.orFlags(unix.NLM_F_ACK)
+	b.control(unix.NFNL_MSG_BATCH_END, "BATCH_END")
+	return nil
+}
+
+func (b *batch) content(p *plan) error {
+	for i, s := range p.newSets {
+		b.newSet(s, uint32(i+1))
+		b.fillSet(s)
+	}
+	for i := range p.elements {
+		b.changeElements(&p.elements[i])
+	}
+	for _, c := range p.newChains {
+		b.newChain(c)
+	}
+	for i := range p.rules {
+		if err := b.changeRule(&p.rules[i]); err != nil {
+			return err
+		}
+	}
+	for _, name := range p.delChains { // empties all of them first, since one may jump to another
+		b.begin(unix.NFT_MSG_DELRULE, 0, message{op: "DELRULE", object: name})
+		b.string(unix.NFTA_RULE_TABLE, TableName)
+		b.string(unix.NFTA_RULE_CHAIN, name)
+		b.end()
+	}
+	for _, name := range p.delChains {
+		b.begin(unix.NFT_MSG_DELCHAIN, 0, message{op: "DELCHAIN", object: name})
+		b.string(unix.NFTA_CHAIN_TABLE, TableName)
+		b.string(unix.NFTA_CHAIN_NAME, name)
+		b.end()
+	}
+	for _, name := range p.delSets {
+		b.begin(unix.NFT_MSG_DELSET, 0, message{op: "DELSET", object: name})
+		b.string(unix.NFTA_SET_TABLE, TableName)
+		b.string(unix.NFTA_SET_NAME, name)
+		b.end()
+	}
+	return nil
+}
+
+func (b *batch) begin(typ, flags uint16, m message) {
+	b.messages = append(b.messages, m)
+	b.beginNFT(typ, flags)
+}
+
+func (b *batch) control(typ uint16, op string) {
+	b.messages = append(b.messages, message{op: op})
+	b.wire.begin(typ, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
+	b.end()
+}
+
+func (b *batch) table(typ uint16, op string, flags uint16) {
+	b.begin(typ, flags, message{op: op, object: TableName})
+	b.string(unix.NFTA_TABLE_NAME, TableName)
+	b.end()
+}
+
+// hookNumbers are those of enum nf_inet_hooks (linux/netfilter.h).
+var hookNumbers = map[Hook]uint32{HookInput: 1, HookOutput: 3}
+
+// What every base chain of ours has.
+const (
+	policyAccept = 1 // NF_ACCEPT
+	chainType    = "filter"
+)
+
+func (b *batch) newChain(c *Chain) {
+	b.begin(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, message{op: "NEWCHAIN", object: c.Name})
+	b.string(unix.NFTA_CHAIN_TABLE, TableName)
+	b.string(unix.NFTA_CHAIN_NAME, c.Name)
+	if c.Hook != HookNone {
+		hook := b.nest(unix.NFTA_CHAIN_HOOK)
+		b.uint32(unix.NFTA_HOOK_HOOKNUM, hookNumbers[c.Hook])
+		b.uint32(unix.NFTA_HOOK_PRIORITY, 0) // NF_IP_PRI_FILTER
+		b.endNest(hook)
+		b.uint32(unix.NFTA_CHAIN_POLICY, policyAccept)
+		b.string(unix.NFTA_CHAIN_TYPE, chainType)
+	}
+	b.end()
+}
+
+// changeRule asks for an echo of each new rule (NLM_F_ECHO): that is how its handle becomes known.
+func (b *batch) changeRule(c *ruleChange) error {
+	if c.place == gone {
+		b.begin(unix.NFT_MSG_DELRULE, 0, message{op: "DELRULE", object: c.chain})
+		b.string(unix.NFTA_RULE_TABLE, TableName)
+		b.string(unix.NFTA_RULE_CHAIN, c.chain)
+		b.uint64(unix.NFTA_RULE_HANDLE, c.handle)
+		b.end()
+		return nil
+	}
+	flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_ECHO)
+	if c.place != atStart {
+		flags |= unix.NLM_F_APPEND
+	}
+	exprs, err := expr.Marshal(c.rule.Statements)
+	if err != nil {
+		return err
+	}
+	b.begin(unix.NFT_MSG_NEWRULE, flags, message{op: "NEWRULE", object: c.chain, rule: c})
+	b.string(unix.NFTA_RULE_TABLE, TableName)
+	b.string(unix.NFTA_RULE_CHAIN, c.chain)
+	if c.place == afterHandle {
+		b.uint64(unix.NFTA_RULE_POSITION, c.handle)
+	}
+	b.bytes(unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, exprs)
+	if c.rule.Comment != "" {
+		b.bytes(unix.NFTA_RULE_USERDATA, comment(nil, userdata.TypeComment, c.rule.Comment))
+	}
+	b.end()
+	return nil
+}
+
+// maxComment is NFTNL_UDATA_COMMENT_MAXLEN: the bytes of a comment and its NUL.
+const maxComment = 128
+
+// commentText is the comment as it can be stored and printed: cut to what fits, and without the quote that would end
+// nft's string when it is read back.
+func commentText(text string) string {
+	return strings.ReplaceAll(text[:min(len(text), maxComment-1)], `"`, "'")
+}
+
+// comment appends the text as nft stores it.
+func comment(udata []byte, typ userdata.Type, text string) []byte {
+	return userdata.Append(udata, typ, append([]byte(commentText(text)), 0))
+}

@@ -1,0 +1,244 @@
+package engine
+
+import (
+	"encoding/binary"
+	"math"
+	"net/netip"
+
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// Data types as stock nft numbers them (nftables, include/datatype.h, enum datatypes). The kernel only stores them.
+// The types of a concatenation are packed six bits each, the first one highest.
+const (
+	typeIPAddr      = 7
+	typeIP6Addr     = 8
+	typeInetProto   = 12
+	typeInetService = 13
+	typeBits        = 6
+)
+
+// What linux/netfilter/nf_tables.h has and x/sys lacks.
+const (
+	setConcat     = 0x80 // NFT_SET_CONCAT
+	setDescConcat = 2    // NFTA_SET_DESC_CONCAT
+	setFieldLen   = 1    // NFTA_SET_FIELD_LEN
+	setKeyEnd     = 10   // NFTA_SET_ELEM_KEY_END
+)
+
+// byteOrderBig is BYTEORDER_BIG_ENDIAN of stock nft, which reads it from the set's userdata.
+const byteOrderBig = 2
+
+// setLayout is what the kernel and nft want to know of a set's key. keyLen is in bytes, each field of a concatenation
+// padded to four; fields are the unpadded lengths of a concatenation with ranges.
+type setLayout struct {
+	flags   uint32
+	keyType uint32
+	keyLen  uint32
+	fields  []uint32
+}
+
+func layoutOf(e Elements) setLayout {
+	switch e := e.(type) {
+	case Addrs:
+		if e.Family == sets.V4 {
+			return setLayout{flags: unix.NFT_SET_INTERVAL, keyType: typeIPAddr, keyLen: 4}
+		}
+		return setLayout{flags: unix.NFT_SET_INTERVAL, keyType: typeIP6Addr, keyLen: 16}
+	case Ports:
+		return setLayout{
+			flags:   unix.NFT_SET_INTERVAL | setConcat,
+			keyType: typeInetService<<typeBits | typeInetProto,
+			keyLen:  8,
+			fields:  []uint32{2, 1},
+		}
+	case Endpoints:
+		l := setLayout{keyType: typeIPAddr<<(2*typeBits) | typeInetProto<<typeBits | typeInetService, keyLen: 12}
+		if e.Family == sets.V6 {
+			l.keyType = typeIP6Addr<<(2*typeBits) | typeInetProto<<typeBits | typeInetService
+			l.keyLen = 24
+		}
+		return l
+	}
+	return setLayout{}
+}
+
+func (b *batch) newSet(s *Set, id uint32) {
+	l := layoutOf(s.Elements)
+	b.begin(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, message{op: "NEWSET", object: s.Name})
+	b.string(unix.NFTA_SET_TABLE, TableName)
+	b.string(unix.NFTA_SET_NAME, s.Name)
+	b.uint32(unix.NFTA_SET_FLAGS, l.flags)
+	b.uint32(unix.NFTA_SET_KEY_TYPE, l.keyType)
+	b.uint32(unix.NFTA_SET_KEY_LEN, l.keyLen)
+	b.uint32(unix.NFTA_SET_ID, id)
+	if len(l.fields) > 0 {
+		desc := b.nest(unix.NFTA_SET_DESC)
+		concat := b.nest(setDescConcat)
+		for _, f := range l.fields {
+			field := b.nest(unix.NFTA_LIST_ELEM)
+			b.uint32(setFieldLen, f)
+			b.endNest(field)
+		}
+		b.endNest(concat)
+		b.endNest(desc)
+	}
+	var udata []byte
+	if l.flags == unix.NFT_SET_INTERVAL { // a concatenation has the order of its fields
+		udata = userdata.Append(udata, userdata.NFTNL_UDATA_SET_KEYBYTEORDER,
+			binary.NativeEndian.AppendUint32(nil, byteOrderBig))
+	}
+	if s.Comment != "" {
+		udata = comment(udata, userdata.NFTNL_UDATA_SET_COMMENT, s.Comment)
+	}
+	if len(udata) > 0 {
+		b.bytes(unix.NFTA_SET_USERDATA, udata)
+	}
+	b.end()
+}
+
+// elementList writes elements of one set into as many messages as their number needs.
+type elementList struct {
+	b       *batch
+	typ     uint16
+	message message
+	set     string
+	nest    int
+	isOpen  bool
+}
+
+func (b *batch) list(typ uint16, op, set string) elementList {
+	return elementList{b: b, typ: typ, message: message{op: op, object: set}, set: set}
+}
+
+// maxNest is how long a list of elements may grow before another message takes over: one more pair of elements of the
+// longest kind (under 128 bytes) still fits a nest.
+const maxNest = math.MaxUint16 - 128
+
+func (l *elementList) next() {
+	if l.isOpen && l.b.nestLen(l.nest) < maxNest {
+		return
+	}
+	l.close()
+	var flags uint16
+	if l.typ == unix.NFT_MSG_NEWSETELEM {
+		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	}
+	l.b.begin(l.typ, flags, l.message)
+	l.b.string(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+	l.b.string(unix.NFTA_SET_ELEM_LIST_SET, l.set)
+	l.nest, l.isOpen = l.b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS), true
+}
+
+func (l *elementList) close() {
+	if l.isOpen {
+		l.b.endNest(l.nest)
+		l.b.end()
+		l.isOpen = false
+	}
+}
+
+// key writes one key attribute of an element, NFTA_SET_ELEM_KEY or _KEY_END.
+func (l *elementList) key(typ uint16, key []byte) {
+	k := l.b.nest(typ)
+	l.b.bytes(unix.NFTA_DATA_VALUE, key)
+	l.b.endNest(k)
+}
+
+func (l *elementList) element(key []byte, flags uint32) {
+	e := l.b.nest(unix.NFTA_LIST_ELEM)
+	l.key(unix.NFTA_SET_ELEM_KEY, key)
+	if flags != 0 {
+		l.b.uint32(unix.NFTA_SET_ELEM_FLAGS, flags)
+	}
+	l.b.endNest(e)
+}
+
+// addrRange writes a range as the interval set wants it: an element where it starts, and one flagged INTERVAL_END at
+// the first address behind it, which a range up to the last address of all does not have.
+func (l *elementList) addrRange(r sets.AddrRange) {
+	l.next()
+	var key [16]byte
+	l.element(appendAddr(key[:0], r.From), 0)
+	if after := r.To.Next(); after.IsValid() {
+		l.element(appendAddr(key[:0], after), unix.NFT_SET_ELEM_INTERVAL_END)
+	}
+}
+
+// portRange writes both ends, of a single port too: the kernel wants KEY_END on every element of a concatenation with
+// ranges. Fields are padded to four bytes.
+func (l *elementList) portRange(r sets.PortRange) {
+	l.next()
+	e := l.b.nest(unix.NFTA_LIST_ELEM)
+	var key [8]byte
+	key[4] = r.Proto
+	binary.BigEndian.PutUint16(key[:], r.From)
+	l.key(unix.NFTA_SET_ELEM_KEY, key[:])
+	binary.BigEndian.PutUint16(key[:], r.To)
+	l.key(setKeyEnd, key[:])
+	l.b.endNest(e)
+}
+
+func (l *elementList) endpoint(e sets.Endpoint) {
+	l.next()
+	var space [24]byte
+	key := appendAddr(space[:0], e.Addr)
+	key = append(key, e.Proto, 0, 0, 0)
+	key = binary.BigEndian.AppendUint16(key, e.Port)
+	l.element(append(key, 0, 0), 0)
+}
+
+// fillSet writes all elements of a new set.
+func (b *batch) fillSet(s *Set) {
+	l := b.list(unix.NFT_MSG_NEWSETELEM, "NEWSETELEM", s.Name)
+	switch e := s.Elements.(type) {
+	case Addrs:
+		for r := range e.Addrs.Ranges(e.Family) {
+			l.addrRange(r)
+		}
+	case Ports:
+		for r := range e.Ports.Ranges() {
+			l.portRange(r)
+		}
+	case Endpoints:
+		for ep := range e.Endpoints.All(e.Family) {
+			l.endpoint(ep)
+		}
+	}
+	l.close()
+}
+
+// changeElements deletes before it adds: a range that is widened, split or merged then overlaps nothing.
+func (b *batch) changeElements(c *elementChange) {
+	for _, step := range []struct {
+		typ       uint16
+		op        string
+		ranges    []sets.AddrRange
+		endpoints []sets.Endpoint
+	}{
+		{unix.NFT_MSG_DELSETELEM, "DELSETELEM", c.ranges.Del, c.endpoints.Del},
+		{unix.NFT_MSG_NEWSETELEM, "NEWSETELEM", c.ranges.Add, c.endpoints.Add},
+	} {
+		l := b.list(step.typ, step.op, c.set.Name)
+		for _, r := range step.ranges {
+			l.addrRange(r)
+		}
+		for _, e := range step.endpoints {
+			l.endpoint(e)
+		}
+		l.close()
+	}
+}
+
+// appendAddr appends the address in network byte order: 4 or 16 bytes.
+func appendAddr(buf []byte, a netip.Addr) []byte {
+	if a.Is4() {
+		b := a.As4()
+		return append(buf, b[:]...)
+	}
+	b := a.As16()
+	return append(buf, b[:]...)
+}

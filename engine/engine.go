@@ -1,0 +1,159 @@
+// Package engine brings the nf_tables of one network namespace to a Ruleset: it plans the difference from what the
+// kernel acknowledged before, encodes it into one atomic netlink batch, and sends it on a lasting socket. It knows
+// nothing of Kubernetes and starts no program.
+//
+// Ruleset is plain data (ruleset.go); the plan is a pure function (plan.go, plan_rules.go); encode.go and
+// encode_sets.go turn it into messages in a flat buffer (wire.go); transport.go owns the socket and reply.go reads what
+// the kernel says; readback.go reads the kernel's table into what a plan starts from; render.go prints a Ruleset as nft does.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// ApplyError is a Ruleset that did not go in. What was in force before still is, unless the cause says that the kernel
+// gave no answer; the next Apply looks.
+type ApplyError struct {
+	Pod string // as given to Open
+	Op  string // what was tried: "open", "apply", "remove"
+	Err error  // holds a *MessageError for each message that the kernel refused; errors.Is reaches the errno
+}
+
+func (e *ApplyError) Error() string { return fmt.Sprintf("pod %s: %s: %v", e.Pod, e.Op, e.Err) }
+func (e *ApplyError) Unwrap() error { return e.Err }
+
+// ErrOwnNamespace is the agent's own network namespace, most often the host's, in place of a pod's.
+var ErrOwnNamespace = errors.New("this is the agent's own network namespace, not a pod's")
+
+// Engine owns the table in one network namespace. Its methods must not run at the same time.
+type Engine struct {
+	pod       string
+	transport *transport
+	have      *table // nil: not known
+}
+
+// Open enters the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net) and opens the
+// socket in it. It changes nothing there. pod is a name for errors. The namespace lives on while the Engine is open.
+func Open(pod, path string) (*Engine, error) {
+	t, err := open(path)
+	if err != nil {
+		return nil, &ApplyError{Pod: pod, Op: "open", Err: err}
+	}
+	return &Engine{pod: pod, transport: t}, nil
+}
+
+func open(path string) (*transport, error) {
+	netns, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer netns.Close()
+	var pods, own unix.Stat_t
+	if err := unix.Fstat(int(netns.Fd()), &pods); err != nil {
+		return nil, fmt.Errorf("stat %s: %w", path, err)
+	}
+	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
+		return nil, fmt.Errorf("stat own network namespace: %w", err)
+	}
+	if pods.Dev == own.Dev && pods.Ino == own.Ino {
+		return nil, fmt.Errorf("%s: %w", path, ErrOwnNamespace)
+	}
+	return dial(netns)
+}
+
+// Close closes the socket. The table stays.
+func (e *Engine) Close() error {
+	if err := e.transport.close(); err != nil {
+		return &ApplyError{Pod: e.pod, Op: "close", Err: err}
+	}
+	return nil
+}
+
+// Apply makes the table what want says, in one batch, and sends nothing if it is that already. The first Apply, and the
+// first after an error, reads the kernel's table back: what matches stays, the rest is changed in the same batch, and a
+// table that holds what no Ruleset can is replaced as a whole. After an error the last good rules are in force.
+func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
+	op := "apply"
+	if want.IsEmpty() {
+		op = "remove"
+	}
+	if err := ctx.Err(); err != nil {
+		return &ApplyError{Pod: e.pod, Op: op, Err: err}
+	}
+	if err := e.apply(want); err != nil {
+		e.have = nil
+		return &ApplyError{Pod: e.pod, Op: op, Err: err}
+	}
+	return nil
+}
+
+func (e *Engine) apply(want Ruleset) error {
+	x := exchanges.Get().(*exchange)
+	defer exchanges.Put(x)
+	if e.have == nil {
+		var err error
+		if e.have, err = x.readBack(e.transport, want); err != nil {
+			return err
+		}
+	}
+	p := makePlan(e.have, want)
+	if p.isEmpty() {
+		e.have.ruleset = want // equal, and the newer pointers are those to compare the next time
+		return nil
+	}
+	if err := x.batch.encode(&p); err != nil {
+		return err
+	}
+	if err := x.roundTrip(e.transport, p.handles); err != nil {
+		return err
+	}
+	e.have = e.have.after(&p, want)
+	return nil
+}
+
+// exchange is the memory for one batch and the answers to it, used by one Engine after another.
+type exchange struct {
+	batch batch
+	in    []byte
+}
+
+var exchanges = sync.Pool{New: func() any { return &exchange{in: make([]byte, maximumMessage)} }}
+
+// roundTrip sends the batch and reads all that the kernel says to it. Handles of new rules are put into handles.
+func (x *exchange) roundTrip(t *transport, handles map[string][]uint64) error {
+	r := replies{batch: &x.batch, handle: func(c *ruleChange, handle uint64) { handles[c.chain][c.index] = handle }}
+	if err := x.exchange(t, r.parse); err != nil {
+		return err
+	}
+	return r.err()
+}
+
+// exchange sends what is in the buffer and gives each datagram that comes back to take. It reads all of them, also after
+// an error, so that none is left for the next exchange to find.
+func (x *exchange) exchange(t *transport, take func([]byte) error) error {
+	if err := t.send(x.batch.buf); err != nil {
+		return err
+	}
+	var first error
+	for {
+		n, err := t.receive(x.in)
+		switch {
+		case errors.Is(err, unix.ENOBUFS): // some are lost, the rest can be read
+		case err != nil:
+			return err
+		case n == 0:
+			return first
+		case first == nil:
+			err = take(x.in[:n])
+		}
+		if first == nil {
+			first = err
+		}
+	}
+}

@@ -1,0 +1,349 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// pod is a network namespace of the test's own and an Engine in it.
+func pod(t testing.TB, l *lab.Lab, name string, prefixes ...netip.Prefix) (*lab.Host, *Engine) {
+	t.Helper()
+	h, err := l.Host(name, prefixes...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h, openEngine(t, h)
+}
+
+func openEngine(t testing.TB, h *lab.Host) *Engine {
+	t.Helper()
+	e, err := Open("default/pod", h.NetNS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return e
+}
+
+func apply(t testing.TB, e *Engine, rs Ruleset) {
+	t.Helper()
+	if err := e.Apply(context.Background(), rs); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// nft runs stock nft in the host's namespace, with stdin, and fails the test if nft does.
+func nft(t testing.TB, h *lab.Host, stdin string, args ...string) string {
+	t.Helper()
+	out, err := tryNFT(h, stdin, args...)
+	if err != nil {
+		t.Fatalf("nft %s: %v\n%s\n%s", strings.Join(args, " "), err, out, stdin)
+	}
+	return out
+}
+
+func tryNFT(h *lab.Host, stdin string, args ...string) (string, error) {
+	var out []byte
+	err := h.Do(func() error {
+		c := exec.Command("nft", args...)
+		c.Stdin = strings.NewReader(stdin)
+		var err error
+		out, err = c.CombinedOutput()
+		return err
+	})
+	return string(out), err
+}
+
+func listTable(t testing.TB, h *lab.Host) string {
+	t.Helper()
+	return nft(t, h, "", "--stateless", "list", "ruleset")
+}
+
+// generation is the number that the kernel adds one to for every batch that changes something.
+func generation(t testing.TB, h *lab.Host) uint32 {
+	t.Helper()
+	var id uint32
+	err := h.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		g, err := c.GetGen()
+		if err == nil {
+			id = g.ID
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+func rendered(t testing.TB, rs Ruleset) string {
+	t.Helper()
+	var b strings.Builder
+	if err := Render(&b, rs); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// normal is a listing without what is nft's choice: the objects and the elements of a set sorted, white space folded.
+func normal(listing string) []string {
+	var objects []string
+	for _, object := range strings.Split(listing, "\n\t}\n") {
+		object = strings.Join(strings.Fields(object), " ")
+		if before, after, ok := strings.Cut(object, "elements = { "); ok {
+			elements := strings.Split(strings.TrimSuffix(after, " }"), ", ")
+			slices.Sort(elements)
+			object = before + strings.Join(elements, ", ")
+		}
+		objects = append(objects, strings.TrimPrefix(object, "table inet multi_networkpolicy { "))
+	}
+	slices.Sort(objects)
+	return objects
+}
+
+// TestKernelHoldsWhatWasWanted plays random rulesets into one namespace. After each, stock nft prints what Render does,
+// takes back both texts, and the same ruleset again is no batch.
+func TestKernelHoldsWhatWasWanted(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	l := lab.ForTest(t)
+	h, e := pod(t, l, "pod")
+	other, err := l.Host("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for step := range 40 {
+		want := randomRuleset(r)
+		apply(t, e, want)
+		listing := listTable(t, h)
+		if diff := cmp.Diff(normal(rendered(t, want)), normal(listing)); diff != "" {
+			t.Fatalf("step %d (-rendered +nft):\n%s", step, diff)
+		}
+		nft(t, other, listing, "--check", "--file", "-")
+		nft(t, other, rendered(t, want), "--check", "--file", "-")
+		before := generation(t, h)
+		apply(t, e, want)
+		if after := generation(t, h); after != before {
+			t.Fatalf("step %d: the second Apply sent a batch", step)
+		}
+	}
+}
+
+// TestNothingWantedNothingThere: where no table is, none is removed.
+func TestNothingWantedNothingThere(t *testing.T) {
+	h, e := pod(t, lab.ForTest(t), "pod")
+	before := generation(t, h)
+	apply(t, e, Ruleset{})
+	apply(t, e, Ruleset{})
+	if after := generation(t, h); after != before {
+		t.Error("a batch was sent")
+	}
+}
+
+// isolated is a table that lets on net1 only the addresses in, to the TCP port.
+func isolated(peers sets.Addrs, port uint16) Ruleset {
+	rule := func(comment string, s ...expr.Statement) Rule { return Rule{Statements: s, Comment: comment} }
+	ports := fmt.Sprintf("ports-%d", port)
+	return NewRuleset(
+		[]*Set{
+			{Name: "peers-v4", Comment: "peers", Elements: Addrs{sets.V4, peers}},
+			{Name: "peers-v6", Comment: "peers", Elements: Addrs{sets.V6, peers}},
+			{Name: ports, Elements: Ports{sets.NewPorts(sets.PortRange{Proto: unix.IPPROTO_TCP, From: port, To: port})}},
+		},
+		[]*Chain{
+			{Name: "input", Hook: HookInput, Rules: []Rule{rule("", expr.IIFName("net1"), expr.Goto("ingress-net1"))}},
+			{Name: "ingress-net1", Rules: []Rule{
+				rule("", expr.Established(), expr.Accept()),
+				rule("", expr.NeighborDiscovery()[0], expr.Accept()),
+				rule("policy", expr.SourceIn(sets.V4, "peers-v4"), expr.PortIn(ports), expr.Accept()),
+				rule("policy", expr.SourceIn(sets.V6, "peers-v6"), expr.PortIn(ports), expr.Accept()),
+				rule("", expr.Counter(), expr.Drop()),
+			}},
+		})
+}
+
+// TestPackets sends real packets at a table as it is made, changed and removed.
+func TestPackets(t *testing.T) {
+	ctx, l := context.Background(), lab.ForTest(t)
+	server, e := pod(t, l, "server", netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd09::1/64"))
+	client, err := l.Host("client", netip.MustParsePrefix("10.9.0.2/24"), netip.MustParsePrefix("fd09::2/64"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, port := range []uint16{80, 81} {
+		for _, proto := range []lab.Protocol{lab.TCP, lab.UDP} {
+			if err := server.Serve(ctx, proto, port); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	check := func(name string, want lab.Verdict, addr string, proto lab.Protocol, port uint16) {
+		t.Helper()
+		to := netip.AddrPortFrom(netip.MustParseAddr(addr), port)
+		if got := lab.Probe(ctx, client, to, proto, 200*time.Millisecond); got.Verdict != want {
+			t.Errorf("%s: %s %s: %v, want %v", name, proto, to, got, want)
+		}
+	}
+	both := parseAddrs("10.9.0.2", "fd09::2")
+	for _, tt := range []struct {
+		name          string
+		want          Ruleset
+		v4, v6, other lab.Verdict // TCP 80 over each family; TCP 81 and UDP 80
+	}{
+		{"no table", Ruleset{}, lab.Allowed, lab.Allowed, lab.Allowed},
+		{"nobody", isolated(sets.Addrs{}, 80), lab.Dropped, lab.Dropped, lab.Dropped},
+		{"v4", isolated(parseAddrs("10.9.0.0/30"), 80), lab.Allowed, lab.Dropped, lab.Dropped},
+		{"both", isolated(both, 80), lab.Allowed, lab.Allowed, lab.Dropped},
+		{"another port", isolated(both, 82), lab.Dropped, lab.Dropped, lab.Dropped},
+		{"everyone", isolated(parseAddrs("0.0.0.0/0", "::/0"), 80), lab.Allowed, lab.Allowed, lab.Dropped},
+		{"removed", Ruleset{}, lab.Allowed, lab.Allowed, lab.Allowed},
+	} {
+		apply(t, e, tt.want)
+		check(tt.name, tt.v4, "10.9.0.1", lab.TCP, 80)
+		check(tt.name, tt.v6, "fd09::1", lab.TCP, 80)
+		check(tt.name, tt.other, "10.9.0.1", lab.TCP, 81)
+		check(tt.name, tt.other, "10.9.0.1", lab.UDP, 80)
+		check(tt.name, tt.other, "fd09::1", lab.UDP, 80)
+	}
+}
+
+// TestRefusedBatch: the last good rules stay, the error names pod, operation, object and errno, and the next Apply
+// replaces the table.
+func TestRefusedBatch(t *testing.T) {
+	h, e := pod(t, lab.ForTest(t), "pod")
+	apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
+	nft(t, h, "", "delete", "element", "inet", TableName, "peers-v4", "{ 10.0.0.1 }")
+	before := listTable(t, h)
+
+	want := isolated(parseAddrs("10.0.0.1", "10.0.0.2"), 80) // deletes the element 10.0.0.1, which is not there
+	err := e.Apply(context.Background(), want)
+	var applyErr *ApplyError
+	var messageErr *MessageError
+	switch {
+	case !errors.Is(err, unix.ENOENT), !errors.As(err, &applyErr), !errors.As(err, &messageErr):
+		t.Fatalf("error: %v", err)
+	case applyErr.Pod != "default/pod", applyErr.Op != "apply", messageErr.Op != "DELSETELEM", messageErr.Object != "peers-v4":
+		t.Errorf("error: %v", err)
+	}
+	if diff := cmp.Diff(before, listTable(t, h)); diff != "" {
+		t.Errorf("rules in force changed:\n%s", diff)
+	}
+	apply(t, e, want)
+	if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
+		t.Errorf("after the next Apply (-rendered +nft):\n%s", diff)
+	}
+}
+
+// TestForeignTable: a table of the same name, whatever is in it, is replaced by the first Apply.
+func TestForeignTable(t *testing.T) {
+	for _, want := range []Ruleset{{}, isolated(parseAddrs("10.0.0.1"), 80)} {
+		h, e := pod(t, lab.ForTest(t), "pod")
+		nft(t, h, `table inet multi_networkpolicy {
+			map m { type ifname : verdict; elements = { "net1" : jump peers-v4 } }
+			set peers-v4 { type ipv6_addr; }
+			chain peers-v4 { accept; }
+			chain input { type filter hook input priority -5; policy drop; iifname vmap @m; }
+		}`, "--file", "-")
+		apply(t, e, want)
+		if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
+			t.Errorf("(-rendered +nft):\n%s", diff)
+		}
+	}
+}
+
+// TestOtherTablesStay: what others have in the namespace under other names is not touched.
+func TestOtherTablesStay(t *testing.T) {
+	h, e := pod(t, lab.ForTest(t), "pod")
+	nft(t, h, "table ip multi_networkpolicy { chain c { accept; }; }\ntable inet other { set s { type ipv4_addr; }; }\n", "--file", "-")
+	before := listTable(t, h)
+	apply(t, e, isolated(sets.Addrs{}, 80))
+	apply(t, e, Ruleset{})
+	if diff := cmp.Diff(before, listTable(t, h)); diff != "" {
+		t.Errorf("other tables:\n%s", diff)
+	}
+}
+
+// TestManyElements: one batch of several megabytes, many messages, over the default socket buffer. It needs
+// CAP_NET_ADMIN in the initial user namespace (SO_SNDBUFFORCE); elsewhere the kernel says EMSGSIZE, and so does Apply.
+func TestManyElements(t *testing.T) {
+	h, e := pod(t, lab.ForTest(t), "pod")
+	var list []sets.AddrRange
+	addr := netip.MustParseAddr("10.0.0.0")
+	for range 20_000 {
+		list = append(list, sets.Single(addr))
+		addr = addr.Next().Next()
+	}
+	peers := sets.NewAddrs(list...)
+	err := e.Apply(context.Background(), isolated(peers, 80))
+	if uidMap, _ := os.ReadFile("/proc/self/uid_map"); !strings.Contains(string(uidMap), "4294967295") {
+		if !errors.Is(err, unix.EMSGSIZE) {
+			t.Errorf("without SO_SNDBUFFORCE: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, e, isolated(peers.Insert(sets.Single(addr)), 80))
+	// One comma less than elements.
+	if got := 1 + strings.Count(nft(t, h, "", "list", "set", "inet", TableName, "peers-v4"), ","); got != 20_001 {
+		t.Errorf("%d elements in the kernel, want 20001", got)
+	}
+}
+
+// TestHighDescriptor: a descriptor over 1024 is no trouble, as it would be with select(2).
+func TestHighDescriptor(t *testing.T) {
+	h, err := lab.ForTest(t).Host("pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 1100 {
+		f, err := os.Open("/dev/null")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+	}
+	apply(t, openEngine(t, h), isolated(sets.Addrs{}, 80))
+}
+
+func TestOpenRefuses(t *testing.T) {
+	if _, err := Open("default/pod", "/proc/thread-self/ns/net"); !errors.Is(err, ErrOwnNamespace) {
+		t.Errorf("own namespace: %v", err)
+	}
+	if _, err := Open("default/pod", "/does/not/exist"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("no such file: %v", err)
+	}
+	if _, err := Open("default/pod", "/dev/null"); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("not a namespace: %v", err)
+	}
+}

@@ -1,0 +1,195 @@
+package engine
+
+import (
+	"maps"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// table is what the kernel acknowledged: the ruleset in force and the handles by which its rules can be named.
+type table struct {
+	ruleset Ruleset
+	handles map[string][]uint64 // by chain, one for each of its rules in order
+}
+
+// after is the table once the kernel acknowledged the plan that leads to want. t may be nil.
+func (t *table) after(p *plan, want Ruleset) *table {
+	if t == nil || p.replace || p.deleteTable {
+		return &table{ruleset: want, handles: p.handles}
+	}
+	if len(p.handles) == 0 && len(p.delChains) == 0 {
+		return &table{ruleset: want, handles: t.handles}
+	}
+	handles := maps.Clone(t.handles)
+	for _, name := range p.delChains {
+		delete(handles, name)
+	}
+	maps.Copy(handles, p.handles)
+	return &table{ruleset: want, handles: handles}
+}
+
+// plan is the difference between two rulesets, in the order in which the kernel takes it: what is referred to is
+// there before who refers to it, and goes after. It is a batch as plain data.
+type plan struct {
+	deleteTable bool // all that is wanted is that no table is there
+	replace     bool // whatever is there goes, and the table is made anew
+	newSets     []*Set
+	elements    []elementChange
+	newChains   []*Chain
+	rules       []ruleChange
+	delChains   []string
+	delSets     []string
+
+	handles map[string][]uint64 // of the chains whose rules change or are new, as they will be; 0: the kernel will say
+}
+
+// elementChange takes ranges or endpoints out of one set and puts others in. Exactly one of the two is used.
+type elementChange struct {
+	set       *Set
+	ranges    sets.Delta[sets.AddrRange]
+	endpoints sets.Delta[sets.Endpoint]
+}
+
+// rulePlace says where a rule goes in its chain, or that it goes away.
+type rulePlace uint8
+
+const (
+	atEnd rulePlace = iota
+	atStart
+	afterHandle
+	gone
+)
+
+// ruleChange adds rule number index of chain, or deletes the rule with the handle.
+type ruleChange struct {
+	chain  string
+	place  rulePlace
+	handle uint64 // of the rule to delete, or of the one to follow
+	rule   *Rule  // nil when gone
+	index  int    // of rule in the chain that is wanted
+}
+
+func (p *plan) isEmpty() bool {
+	return !p.deleteTable && !p.replace && len(p.newSets) == 0 && len(p.elements) == 0 && len(p.newChains) == 0 &&
+		len(p.rules) == 0 && len(p.delChains) == 0 && len(p.delSets) == 0
+}
+
+// makePlan is the difference from have to want. have is nil when what the kernel holds is not known, or known not to
+// be ours: then the plan replaces it, whatever it is. It is pure, and passes over equal pointers, so that its cost
+// is one comparison a set and chain, and then what changed.
+func makePlan(have *table, want Ruleset) plan {
+	if want.IsEmpty() {
+		return plan{deleteTable: have == nil || !have.ruleset.IsEmpty()}
+	}
+	var p plan
+	if have == nil || have.ruleset.IsEmpty() ||
+		!p.diffSets(have.ruleset.Sets, want.Sets) || !p.diffChains(have, want.Chains) {
+		return fullPlan(want)
+	}
+	return p
+}
+
+// fullPlan makes the whole table, in place of whatever is there.
+func fullPlan(want Ruleset) plan {
+	p := plan{replace: true, newSets: want.Sets, newChains: want.Chains}
+	for _, c := range want.Chains {
+		p.newChain(c)
+	}
+	return p
+}
+
+// newChain has all rules of c added.
+func (p *plan) newChain(c *Chain) {
+	p.appendRules(c, 0)
+	p.setHandles(c.Name, make([]uint64, len(c.Rules)))
+}
+
+func (p *plan) setHandles(chain string, handles []uint64) {
+	if p.handles == nil {
+		p.handles = map[string][]uint64{}
+	}
+	p.handles[chain] = handles
+}
+
+func (p *plan) appendRules(c *Chain, from int) {
+	for i := from; i < len(c.Rules); i++ {
+		p.rules = append(p.rules, ruleChange{chain: c.Name, place: atEnd, rule: &c.Rules[i], index: i})
+	}
+}
+
+// diffSets says false when a set must change what cannot be changed in place.
+func (p *plan) diffSets(have, want []*Set) bool {
+	ok := true
+	mergeByName(have, want, func(s *Set) string { return s.Name }, func(h, w *Set) {
+		switch {
+		case h == nil:
+			p.newSets = append(p.newSets, w)
+		case w == nil:
+			p.delSets = append(p.delSets, h.Name)
+		case h != w:
+			ok = p.diffElements(h, w) && ok
+		}
+	})
+	return ok
+}
+
+func (p *plan) diffElements(have, want *Set) bool {
+	if have.Comment != want.Comment {
+		return false
+	}
+	c := elementChange{set: want}
+	switch w := want.Elements.(type) {
+	case Addrs:
+		h, same := have.Elements.(Addrs)
+		if !same || h.Family != w.Family {
+			return false
+		}
+		c.ranges = sets.DiffAddrs(h.Addrs, w.Addrs, w.Family)
+	case Endpoints:
+		h, same := have.Elements.(Endpoints)
+		if !same || h.Family != w.Family {
+			return false
+		}
+		c.endpoints = sets.DiffEndpoints(h.Endpoints, w.Endpoints, w.Family)
+	case Ports:
+		h, same := have.Elements.(Ports)
+		return same && h.Ports.Equal(w.Ports)
+	}
+	if !c.ranges.IsEmpty() || !c.endpoints.IsEmpty() {
+		p.elements = append(p.elements, c)
+	}
+	return true
+}
+
+func (p *plan) diffChains(have *table, want []*Chain) bool {
+	ok := true
+	mergeByName(have.ruleset.Chains, want, func(c *Chain) string { return c.Name }, func(h, w *Chain) {
+		switch {
+		case h == nil:
+			p.newChains = append(p.newChains, w)
+			p.newChain(w)
+		case w == nil:
+			p.delChains = append(p.delChains, h.Name)
+		case h != w:
+			ok = h.Hook == w.Hook && p.diffRules(h, have.handles[h.Name], w) && ok
+		}
+	})
+	return ok
+}
+
+// mergeByName walks two sorted lists side by side and calls visit once a name, with nil for the side that lacks it.
+func mergeByName[T any](have, want []*T, name func(*T) string, visit func(h, w *T)) {
+	for len(have) > 0 || len(want) > 0 {
+		switch {
+		case len(have) > 0 && len(want) > 0 && (have[0] == want[0] || name(have[0]) == name(want[0])):
+			visit(have[0], want[0])
+			have, want = have[1:], want[1:]
+		case len(want) == 0 || len(have) > 0 && name(have[0]) < name(want[0]):
+			visit(have[0], nil)
+			have = have[1:]
+		default:
+			visit(nil, want[0])
+			want = want[1:]
+		}
+	}
+}

@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// randomRuleset is a Ruleset that the kernel takes: chains refer to chains and sets that are there. Its names come from
+// a small stock, so that two of them differ in every way that a plan must handle. One in eight is empty.
+func randomRuleset(r *rand.Rand) Ruleset {
+	if r.IntN(8) == 0 {
+		return Ruleset{}
+	}
+	var ss []*Set
+	for i := range 3 {
+		if r.IntN(3) == 0 {
+			continue
+		}
+		for _, f := range sets.Families {
+			ss = append(ss,
+				&Set{Name: fmt.Sprintf("peers-%d-%s", i, f), Comment: fmt.Sprintf("group %d", i), Elements: Addrs{f, randomAddrs(r, f)}},
+				&Set{Name: fmt.Sprintf("endpoints-%d-%s", i, f), Elements: Endpoints{f, randomEndpoints(r, f)}})
+		}
+	}
+	for i := range 3 { // port lists are named by content
+		if r.IntN(2) == 0 {
+			p := sets.NewPorts(sets.PortRange{Proto: 6, From: uint16(80 * i), To: uint16(80*i + 9)}, sets.PortRange{Proto: 17, From: 0, To: 65535})
+			ss = append(ss, &Set{Name: fmt.Sprintf("ports-%d", i), Elements: Ports{p}})
+		}
+	}
+	var cc []*Chain
+	input := &Chain{Name: "input", Hook: HookInput}
+	for i := range 4 {
+		if r.IntN(4) == 0 {
+			continue
+		}
+		c := randomChain(r, fmt.Sprintf("policy-%d", i), ss)
+		cc = append(cc, c)
+		input.Rules = append(input.Rules, Rule{Statements: []expr.Statement{expr.IIFName("none0"), expr.Jump(c.Name)}, Comment: c.Name})
+	}
+	r.Shuffle(len(input.Rules), func(i, j int) { input.Rules[i], input.Rules[j] = input.Rules[j], input.Rules[i] })
+	return NewRuleset(ss, append(cc, input))
+}
+
+func randomChain(r *rand.Rand, name string, ss []*Set) *Chain {
+	c := &Chain{Name: name}
+	for range r.IntN(6) {
+		var statements []expr.Statement
+		if len(ss) > 0 {
+			s := ss[r.IntN(len(ss))]
+			switch e := s.Elements.(type) {
+			case Addrs:
+				statements = append(statements, expr.SourceIn(e.Family, s.Name))
+			case Ports:
+				statements = append(statements, expr.PortIn(s.Name))
+			case Endpoints:
+				statements = append(statements, expr.DestinationEndpointIn(e.Family, s.Name))
+			}
+		}
+		// Comments repeat, and so do whole rules.
+		c.Rules = append(c.Rules, Rule{Statements: append(statements, expr.Accept()), Comment: fmt.Sprintf("ns/p [%d]", r.IntN(3))})
+	}
+	return c
+}
+
+// edge is where random addresses are: both ends of a family's space and the middle.
+func edge(r *rand.Rand, f sets.Family) netip.Addr {
+	stock := map[sets.Family][]string{
+		sets.V4: {"0.0.0.0", "10.1.2.0", "255.255.255.192"},
+		sets.V6: {"::", "fd00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffc0"},
+	}[f]
+	a := netip.MustParseAddr(stock[r.IntN(len(stock))])
+	for range r.IntN(64) {
+		a = a.Next()
+	}
+	return a
+}
+
+func randomAddrs(r *rand.Rand, f sets.Family) sets.Addrs {
+	var a sets.Addrs
+	for range r.IntN(12) {
+		from := edge(r, f)
+		to := from
+		for range r.IntN(5) {
+			if next := to.Next(); next.IsValid() {
+				to = next
+			}
+		}
+		a = a.Insert(sets.AddrRange{From: from, To: to})
+	}
+	return a
+}
+
+func randomEndpoints(r *rand.Rand, f sets.Family) sets.Endpoints {
+	var e sets.Endpoints
+	for range r.IntN(8) {
+		e = e.Insert(sets.Endpoint{Addr: edge(r, f), Proto: 6, Port: uint16(r.IntN(4))})
+	}
+	return e
+}

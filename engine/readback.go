@@ -1,0 +1,281 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+)
+
+// errForeign is a table that holds what no Ruleset can say.
+var errForeign = errors.New("foreign")
+
+// errUnstable is a table that others change while it is read.
+var errUnstable = errors.New("the table changes while it is read")
+
+// readTries is how often a table that changes meanwhile is read again.
+const readTries = 3
+
+// What linux/netfilter/nf_tables.h has and x/sys lacks.
+const (
+	chainFlags     = 10 // NFTA_CHAIN_FLAGS
+	chainHWOffload = 2  // NFT_CHAIN_HW_OFFLOAD
+	setExpr        = 17 // NFTA_SET_EXPR
+	setExpressions = 18 // NFTA_SET_EXPRESSIONS
+)
+
+// readBack is the table that the kernel holds, as far as it matters to the way to want: where nothing is wanted, only
+// whether a table is there. It is nil for one that a plan must replace: foreign, or changing all the while.
+func (x *exchange) readBack(t *transport, want Ruleset) (*table, error) {
+	for range readTries {
+		have, err := x.readOnce(t, want)
+		switch {
+		case err == nil:
+			return have, nil
+		case errors.Is(err, errForeign):
+			return nil, nil
+		case !errors.Is(err, errUnstable):
+			return nil, fmt.Errorf("read the table back: %w", err)
+		}
+	}
+	return nil, nil
+}
+
+func (x *exchange) readOnce(t *transport, want Ruleset) (*table, error) {
+	before, err := x.generation(t)
+	if err != nil {
+		return nil, err
+	}
+	objects, err := x.tableUse(t)
+	if errors.Is(err, unix.ENOENT) {
+		return &table{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if want.IsEmpty() {
+		return nil, errForeign // all the same what it holds: it goes
+	}
+	r := reader{exchange: x, transport: t, want: want, chains: map[string]*Chain{}, handles: map[string][]uint64{}}
+	for _, read := range []func() error{r.readChains, r.readRules, r.readSets} {
+		if err := read(); err != nil {
+			return nil, err
+		}
+	}
+	if int(objects) != len(r.chains)+len(r.sets) {
+		return nil, errForeign // objects or flow tables
+	}
+	after, err := x.generation(t)
+	if err != nil {
+		return nil, err
+	}
+	if before != after {
+		return nil, errUnstable
+	}
+	return r.table(), nil
+}
+
+// reader collects what the dumps say.
+type reader struct {
+	*exchange
+	transport *transport
+	want      Ruleset
+	chains    map[string]*Chain
+	handles   map[string][]uint64
+	sets      []*Set
+}
+
+func (r *reader) table() *table {
+	chains := make([]*Chain, 0, len(r.chains))
+	for _, c := range r.chains {
+		chains = append(chains, c)
+	}
+	return &table{ruleset: NewRuleset(r.sets, chains), handles: r.handles}
+}
+
+// generation is the number that every batch raises (NFT_MSG_GETGEN).
+func (x *exchange) generation(t *transport) (id uint32, err error) {
+	x.batch.reset()
+	x.batch.begin(unix.NFT_MSG_GETGEN, 0, message{op: "GETGEN"})
+	x.batch.end()
+	err = x.ask(t, unix.NFT_MSG_NEWGEN, func(a attrs) error {
+		id = a.uint32(unix.NFTA_GEN_ID)
+		return nil
+	})
+	return id, err
+}
+
+// tableUse asks for the table by name: how many objects are in it, ENOENT if there is none.
+func (x *exchange) tableUse(t *transport) (use uint32, err error) {
+	x.batch.reset()
+	x.batch.table(unix.NFT_MSG_GETTABLE, "GETTABLE", 0)
+	err = x.ask(t, unix.NFT_MSG_NEWTABLE, func(a attrs) error {
+		use = a.uint32(unix.NFTA_TABLE_USE)
+		if a.uint32(unix.NFTA_TABLE_FLAGS)&unix.NFT_TABLE_F_DORMANT != 0 {
+			return errForeign
+		}
+		return nil
+	})
+	return use, err
+}
+
+func (r *reader) readChains() error {
+	return r.dump(unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_NEWCHAIN, "GETCHAIN", unix.NFTA_CHAIN_TABLE, func(a attrs) error {
+		if a.string(unix.NFTA_CHAIN_TABLE) != TableName { // this dump has no filter
+			return nil
+		}
+		c := &Chain{Name: a.string(unix.NFTA_CHAIN_NAME)}
+		if hook, ok := a[unix.NFTA_CHAIN_HOOK]; ok {
+			h, err := parseAttrs(hook)
+			if err != nil {
+				return err
+			}
+			c.Hook = hookOf(h.uint32(unix.NFTA_HOOK_HOOKNUM))
+			if c.Hook == HookNone || h.uint32(unix.NFTA_HOOK_PRIORITY) != 0 ||
+				a.uint32(unix.NFTA_CHAIN_POLICY) != policyAccept || a.string(unix.NFTA_CHAIN_TYPE) != chainType {
+				return errForeign
+			}
+		}
+		if a.uint32(chainFlags)&chainHWOffload != 0 {
+			return errForeign
+		}
+		r.chains[c.Name], r.handles[c.Name] = c, nil
+		return nil
+	})
+}
+
+func hookOf(number uint32) Hook {
+	for hook, n := range hookNumbers {
+		if n == number {
+			return hook
+		}
+	}
+	return HookNone
+}
+
+// readRules takes each rule for the wanted one that does the same, so that the plan finds them equal; another gets a
+// text that equals none, so that the plan deletes it.
+func (r *reader) readRules() error {
+	wanted, err := wantedRules(r.want)
+	if err != nil {
+		return err
+	}
+	return r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", unix.NFTA_RULE_TABLE, func(a attrs) error {
+		c, ok := r.chains[a.string(unix.NFTA_RULE_CHAIN)]
+		if !ok {
+			return errUnstable
+		}
+		bytecode, err := expr.Canonical(a[unix.NFTA_RULE_EXPRESSIONS])
+		if err != nil {
+			return err
+		}
+		rule, ok := wanted[ruleKey{bytecode, tlv(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment)}]
+		if _, compat := a[unix.NFTA_RULE_COMPAT]; !ok || compat {
+			rule = Rule{Statements: []expr.Statement{{Text: "(not ours) " + bytecode}}}
+		}
+		c.Rules = append(c.Rules, rule)
+		r.handles[c.Name] = append(r.handles[c.Name], a.uint64(unix.NFTA_RULE_HANDLE))
+		return nil
+	})
+}
+
+// ruleKey is what must be equal for a rule in the kernel to be one that is wanted.
+type ruleKey struct{ bytecode, comment string }
+
+func wantedRules(rs Ruleset) (map[ruleKey]Rule, error) {
+	wanted := map[ruleKey]Rule{}
+	for _, c := range rs.Chains {
+		for _, rule := range c.Rules {
+			b, err := expr.Marshal(rule.Statements)
+			if err != nil {
+				return nil, err
+			}
+			bytecode, err := expr.Canonical(b)
+			if err != nil {
+				return nil, err
+			}
+			wanted[ruleKey{bytecode, commentText(rule.Comment)}] = rule
+		}
+	}
+	return wanted, nil
+}
+
+// dump asks for all objects of one kind in the table and gives the attributes of each to visit.
+func (r *reader) dump(get, answer uint16, op string, tableAttr uint16, visit func(attrs) error) error {
+	r.batch.reset()
+	r.batch.begin(get, unix.NLM_F_DUMP, message{op: op, object: TableName})
+	r.batch.string(tableAttr, TableName)
+	r.batch.end()
+	return r.ask(r.transport, answer, visit)
+}
+
+// ask sends the one message in the buffer and gives the attributes of each answer of the type to visit.
+func (x *exchange) ask(t *transport, answer uint16, visit func(attrs) error) error {
+	r := replies{batch: &x.batch}
+	err := x.exchange(t, func(b []byte) error {
+		return eachMessage(b, func(m netlinkMessage) error {
+			switch {
+			case m.seq != x.batch.seq:
+				return nil // to an earlier question
+			case m.flags&unix.NLM_F_DUMP_INTR != 0:
+				return errUnstable
+			case m.typ == unix.NLMSG_ERROR:
+				return r.errorMessage(m)
+			case m.typ != nftMessage|answer:
+				return nil
+			}
+			a, err := parseAttrs(m.body[min(len(m.body), nfgenmsgLen):])
+			if err != nil {
+				return err
+			}
+			return visit(a)
+		})
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(r.refused...)
+}
+
+// attrs is a list of attributes by type.
+type attrs map[uint16][]byte
+
+func parseAttrs(b []byte) (attrs, error) {
+	a := attrs{}
+	err := eachAttr(b, func(typ uint16, value []byte) { a[typ] = value })
+	return a, err
+}
+
+func (a attrs) string(typ uint16) string { return strings.TrimRight(string(a[typ]), "\x00") }
+
+// uint32 is 0 for an attribute that is not there or too short.
+func (a attrs) uint32(typ uint16) uint32 {
+	if len(a[typ]) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(a[typ])
+}
+
+func (a attrs) uint64(typ uint16) uint64 {
+	if len(a[typ]) < 8 {
+		return 0
+	}
+	return binary.BigEndian.Uint64(a[typ])
+}
+
+// tlv is the text of one entry of userdata as nft writes it: a byte each of type and length, then the value.
+func tlv(udata []byte, typ userdata.Type) string {
+	for len(udata) >= 2 && len(udata) >= 2+int(udata[1]) {
+		value := udata[2 : 2+int(udata[1])]
+		if userdata.Type(udata[0]) == typ {
+			return strings.TrimRight(string(value), "\x00")
+		}
+		udata = udata[2+len(value):]
+	}
+	return ""
+}

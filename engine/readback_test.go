@@ -1,0 +1,75 @@
+package engine
+
+import (
+	"math/rand/v2"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+)
+
+// TestRestart: a new Engine finds the table of an earlier one and sends nothing where it is what is wanted; where it is
+// not, it leads there.
+func TestRestart(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	l := lab.ForTest(t)
+	for step := range 15 {
+		h, e := pod(t, l, "pod")
+		first, second := randomRuleset(r), randomRuleset(r)
+		apply(t, e, first)
+		before := generation(t, h)
+		apply(t, openEngine(t, h), first)
+		if after := generation(t, h); after != before {
+			t.Fatalf("step %d: a restart sent %d batches\n%s", step, after-before, listTable(t, h))
+		}
+		apply(t, openEngine(t, h), second)
+		if diff := cmp.Diff(normal(rendered(t, second)), normal(listTable(t, h))); diff != "" {
+			t.Fatalf("step %d (-rendered +nft):\n%s", step, diff)
+		}
+	}
+}
+
+// TestRestartRepairs: what others changed in the table meanwhile is gone after the first Apply, in one batch, and what
+// they left alone is not made anew.
+func TestRestartRepairs(t *testing.T) {
+	want := isolated(parseAddrs("10.0.0.1", "10.0.0.8/29", "fd00::/8"), 80)
+	l := lab.ForTest(t)
+	for name, change := range map[string]string{
+		"an accept rule first":           "insert rule inet multi_networkpolicy ingress-net1 accept",
+		"a rule twice":                   "add rule inet multi_networkpolicy ingress-net1 counter drop",
+		"another comment":                "add rule inet multi_networkpolicy ingress-net1 counter drop comment \"x\"",
+		"an empty chain":                 "flush chain inet multi_networkpolicy ingress-net1",
+		"an address more":                "add element inet multi_networkpolicy peers-v4 { 10.7.7.7 }",
+		"an address less":                "delete element inet multi_networkpolicy peers-v4 { 10.0.0.1 }",
+		"a neighbor, not merged":         "add element inet multi_networkpolicy peers-v4 { 10.0.0.2 }",
+		"an empty set":                   "flush set inet multi_networkpolicy peers-v6",
+		"a port more":                    "add element inet multi_networkpolicy ports-80 { 81 . tcp }",
+		"a chain more":                   "add chain inet multi_networkpolicy c { type filter hook input priority -1; policy accept; }",
+		"a regular chain more":           "add chain inet multi_networkpolicy c\nadd rule inet multi_networkpolicy c accept",
+		"a set more":                     "add set inet multi_networkpolicy s { type ipv4_addr; flags interval; }",
+		"a set of another kind":          "add set inet multi_networkpolicy s { type ipv4_addr; flags timeout; }",
+		"a map":                          "add map inet multi_networkpolicy m { type ipv4_addr : verdict; }",
+		"a counter object":               "add counter inet multi_networkpolicy c",
+		"an expression not ours":         "add rule inet multi_networkpolicy ingress-net1 limit rate 1/second accept",
+		"a dormant table":                "add table inet multi_networkpolicy { flags dormant; }",
+		"another policy of a base chain": "add chain inet multi_networkpolicy input { policy drop; }",
+		"no table":                       "delete table inet multi_networkpolicy",
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, e := pod(t, l, "pod")
+			apply(t, e, want)
+			nft(t, h, change, "--file", "-")
+			before := generation(t, h)
+			apply(t, openEngine(t, h), want)
+			if sent := generation(t, h) - before; sent != 1 {
+				t.Errorf("%d batches sent, want 1", sent)
+			}
+			if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
+				t.Errorf("(-rendered +nft):\n%s", diff)
+			}
+		})
+	}
+}

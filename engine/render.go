@@ -1,0 +1,124 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// Render writes the table as `nft --stateless list table` prints it, but for where long lists of elements break into
+// lines; `nft -f` takes it. It writes nothing for an empty Ruleset.
+func Render(w io.Writer, rs Ruleset) error {
+	if rs.IsEmpty() {
+		return nil
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	blank := ""
+	for _, s := range rs.Sets {
+		b.WriteString(blank)
+		renderSet(&b, s)
+		blank = "\n"
+	}
+	for _, c := range rs.Chains {
+		b.WriteString(blank)
+		renderChain(&b, c)
+		blank = "\n"
+	}
+	b.WriteString("}\n")
+	_, err := w.Write(b.Bytes())
+	return err
+}
+
+func renderSet(b *bytes.Buffer, s *Set) {
+	fmt.Fprintf(b, "\tset %s {\n\t\ttype %s\n", s.Name, typeText(s.Elements))
+	if layoutOf(s.Elements).flags&unix.NFT_SET_INTERVAL != 0 {
+		b.WriteString("\t\tflags interval\n")
+	}
+	if s.Comment != "" {
+		fmt.Fprintf(b, "\t\tcomment \"%s\"\n", commentText(s.Comment))
+	}
+	if elements := elementTexts(s.Elements); len(elements) > 0 {
+		fmt.Fprintf(b, "\t\telements = { %s }\n", strings.Join(elements, ",\n\t\t\t     "))
+	}
+	b.WriteString("\t}\n")
+}
+
+func typeText(e Elements) string {
+	switch e := e.(type) {
+	case Addrs:
+		return addrType(e.Family)
+	case Ports:
+		return "inet_service . inet_proto"
+	case Endpoints:
+		return addrType(e.Family) + " . inet_proto . inet_service"
+	}
+	return ""
+}
+
+func addrType(f sets.Family) string {
+	if f == sets.V4 {
+		return "ipv4_addr"
+	}
+	return "ipv6_addr"
+}
+
+// elementTexts lists the elements in the order in which fillSet sends them.
+func elementTexts(e Elements) []string {
+	var texts []string
+	switch e := e.(type) {
+	case Addrs:
+		for r := range e.Addrs.Ranges(e.Family) {
+			texts = append(texts, r.String())
+		}
+	case Ports:
+		for r := range e.Ports.Ranges() {
+			texts = append(texts, portText(r)+" . "+protocolText(r.Proto))
+		}
+	case Endpoints:
+		for ep := range e.Endpoints.All(e.Family) {
+			texts = append(texts, fmt.Sprintf("%s . %s . %d", ep.Addr, protocolText(ep.Proto), ep.Port))
+		}
+	}
+	return texts
+}
+
+func portText(r sets.PortRange) string {
+	if r.From == r.To {
+		return strconv.Itoa(int(r.From))
+	}
+	return fmt.Sprintf("%d-%d", r.From, r.To)
+}
+
+func protocolText(number uint8) string {
+	switch number {
+	case unix.IPPROTO_TCP:
+		return "tcp"
+	case unix.IPPROTO_UDP:
+		return "udp"
+	case unix.IPPROTO_SCTP:
+		return "sctp"
+	}
+	return strconv.Itoa(int(number))
+}
+
+func renderChain(b *bytes.Buffer, c *Chain) {
+	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
+	if c.Hook != HookNone {
+		fmt.Fprintf(b, "\t\ttype filter hook %s priority filter; policy accept;\n", c.Hook)
+	}
+	for i := range c.Rules {
+		b.WriteString("\t\t" + c.Rules[i].Text())
+		if c.Rules[i].Comment != "" {
+			fmt.Fprintf(b, " comment \"%s\"", commentText(c.Rules[i].Comment))
+		}
+		b.WriteByte('\n')
+	}
+	b.WriteString("\t}\n")
+}

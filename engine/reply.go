@@ -1,0 +1,127 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// MessageError is one message of a batch that the kernel refused, and with it the batch.
+type MessageError struct {
+	Op     string     // the message: NEWSETELEM, DELRULE, …
+	Object string     // the set, chain or table that it is about
+	Errno  unix.Errno // what the kernel said
+	Detail string     // the text of the extended acknowledgement, if any
+	Offset uint32     // of the attribute that is at fault, in bytes from the message's start; 0: not said
+}
+
+func (e *MessageError) Error() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: %v", e.Op, e.Object, e.Errno)
+	if e.Detail != "" {
+		fmt.Fprintf(&b, ": %s", e.Detail)
+	}
+	if e.Offset != 0 {
+		fmt.Fprintf(&b, " (attribute at byte %d)", e.Offset)
+	}
+	return b.String()
+}
+
+func (e *MessageError) Unwrap() error { return e.Errno }
+
+// errNoAnswer is a batch that the kernel neither acknowledged nor refused: whether it is in force is not known.
+var errNoAnswer = errors.New("no acknowledgement from the kernel")
+
+// replies collects what the kernel says to one batch.
+type replies struct {
+	batch   *batch
+	acked   bool
+	refused []error
+	handle  func(*ruleChange, uint64)
+}
+
+// err is nil only if the batch is in force as a whole. The kernel acknowledges the last message also when another one
+// failed, so that alone says nothing.
+func (r *replies) err() error {
+	if len(r.refused) > 0 {
+		return errors.Join(r.refused...)
+	}
+	if !r.acked {
+		return errNoAnswer
+	}
+	return nil
+}
+
+// parse takes one received datagram of messages.
+func (r *replies) parse(b []byte) error {
+	return eachMessage(b, func(m netlinkMessage) error {
+		switch m.typ {
+		case unix.NLMSG_ERROR:
+			return r.errorMessage(m)
+		case nftMessage | unix.NFT_MSG_NEWRULE:
+			return r.echo(m)
+		}
+		return nil
+	})
+}
+
+// message is the one of the batch with that sequence number, or nil.
+func (r *replies) message(seq uint32) *message {
+	if seq == 0 || int(seq) > len(r.batch.messages) {
+		return nil
+	}
+	return &r.batch.messages[seq-1]
+}
+
+// errorMessage reads struct nlmsgerr and the attributes behind it (linux/netlink.h).
+func (r *replies) errorMessage(reply netlinkMessage) error {
+	body := reply.body
+	if len(body) < 4+nlmsgHdrLen {
+		return fmt.Errorf("netlink error of %d bytes", len(body))
+	}
+	errno := unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
+	m := r.message(reply.seq)
+	if m == nil {
+		return nil // a late answer to an earlier batch
+	}
+	if errno == 0 {
+		r.acked = true
+		return nil
+	}
+	e := &MessageError{Op: m.op, Object: m.object, Errno: errno}
+	if reply.flags&unix.NLM_F_ACK_TLVS != 0 {
+		attrs := body[4+nlmsgHdrLen:]
+		if reply.flags&unix.NLM_F_CAPPED == 0 { // the refused message's own content comes first
+			attrs = attrs[min(len(attrs), align(int(binary.NativeEndian.Uint32(body[4:])))-nlmsgHdrLen):]
+		}
+		err := eachAttr(attrs, func(typ uint16, value []byte) {
+			switch {
+			case typ == unix.NLMSGERR_ATTR_MSG:
+				e.Detail = strings.TrimRight(string(value), "\x00")
+			case typ == unix.NLMSGERR_ATTR_OFFS && len(value) >= 4:
+				e.Offset = binary.NativeEndian.Uint32(value)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	r.refused = append(r.refused, e)
+	return nil
+}
+
+// echo reads the handle of a rule that the batch added.
+func (r *replies) echo(reply netlinkMessage) error {
+	m := r.message(reply.seq)
+	if m == nil || m.rule == nil {
+		return nil
+	}
+	return reply.eachAttr(func(typ uint16, value []byte) {
+		if typ == unix.NFTA_RULE_HANDLE && len(value) == 8 {
+			r.handle(m.rule, binary.BigEndian.Uint64(value))
+		}
+	})
+}

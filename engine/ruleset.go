@@ -1,0 +1,100 @@
+package engine
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// TableName is the one table that the agent owns in a pod's network namespace, in family inet.
+const TableName = "multi_networkpolicy"
+
+// Ruleset is all that the table of one network namespace holds, as plain data: the spec, not the kernel object.
+// The zero value means no table. Sets and Chains are sorted by name and unique; NewRuleset sees to it.
+// What they point to is shared between pods and never changed: an equal pointer is an equal set or chain, and
+// the plan relies on it to pass over what did not change.
+type Ruleset struct {
+	Sets   []*Set
+	Chains []*Chain
+}
+
+// NewRuleset sorts both slices in place and drops repeated names, which must be repeated pointers or equal values.
+func NewRuleset(s []*Set, c []*Chain) Ruleset {
+	slices.SortFunc(s, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortFunc(c, func(a, b *Chain) int { return cmp.Compare(a.Name, b.Name) })
+	return Ruleset{
+		Sets:   slices.CompactFunc(s, func(a, b *Set) bool { return a.Name == b.Name }),
+		Chains: slices.CompactFunc(c, func(a, b *Chain) bool { return a.Name == b.Name }),
+	}
+}
+
+// IsEmpty says whether no table is wanted.
+func (r Ruleset) IsEmpty() bool { return len(r.Sets) == 0 && len(r.Chains) == 0 }
+
+// Set is a named set. The kind of Elements gives its key type and flags; a set's kind never changes under one name.
+type Set struct {
+	Name     string
+	Comment  string // at most 128 bytes in the kernel (NFTNL_UDATA_COMMENT_MAXLEN); the rest is cut
+	Elements Elements
+}
+
+// Elements is what a set holds: Addrs, Ports or Endpoints.
+type Elements interface{ elements() }
+
+// Addrs is an interval set of one family: `type ipv4_addr; flags interval`, or ipv6_addr.
+type Addrs struct {
+	Family sets.Family
+	Addrs  sets.Addrs // its addresses of the other family are not in this set
+}
+
+// Ports is a concatenated set with ranges: `type inet_service . inet_proto; flags interval`. It is immutable: another
+// list of ports is another name.
+type Ports struct{ Ports sets.Ports }
+
+// Endpoints is a hash set without ranges: `type ipv4_addr . inet_proto . inet_service`, or ipv6_addr.
+type Endpoints struct {
+	Family    sets.Family
+	Endpoints sets.Endpoints // those of the other family are not in this set
+}
+
+func (Addrs) elements()     {}
+func (Ports) elements()     {}
+func (Endpoints) elements() {}
+
+// Hook is where a base chain hangs. The zero value is a regular chain.
+type Hook string
+
+// The hooks of base chains; both `type filter`, `priority filter`, `policy accept`.
+const (
+	HookNone   Hook = ""
+	HookInput  Hook = "input"
+	HookOutput Hook = "output"
+)
+
+// Chain is a chain and its rules in order.
+type Chain struct {
+	Name  string
+	Hook  Hook
+	Rules []Rule
+}
+
+// Rule is a list of statements, the last of them most often a verdict.
+type Rule struct {
+	Statements []expr.Statement
+	Comment    string // printed by nft as `comment "…"`; at most 128 bytes, the rest is cut
+}
+
+// Text is the rule as nft prints it, without its comment.
+func (r Rule) Text() string {
+	var b strings.Builder
+	for i, s := range r.Statements {
+		if i > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(s.Text)
+	}
+	return b.String()
+}

@@ -1,0 +1,120 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// transport is one lasting NETLINK_NETFILTER socket in one network namespace. It stays open for the pod's life: the
+// close of a socket waits for the kernel to free what was deleted in the namespace, which takes milliseconds.
+type transport struct {
+	conn   *netlink.Conn
+	raw    syscall.RawConn
+	sndbuf int
+}
+
+// Sizes of socket buffers, bytes. Nothing is reserved: they are limits. The kernel answers a batch before the send
+// returns, so all the echoes of its rules must fit the receive buffer, else they are lost (ENOBUFS).
+const (
+	receiveBuffer  = 8 << 20
+	minimumSndbuf  = 1 << 20
+	maximumMessage = 64 << 10 // of one receive; the kernel builds replies of at most 32 KiB
+)
+
+// dial opens the socket in the namespace that netns is a handle of.
+func dial(netns *os.File) (*transport, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(netns.Fd())})
+	if err != nil {
+		return nil, fmt.Errorf("open nfnetlink socket: %w", err)
+	}
+	t := &transport{conn: conn}
+	if err := t.configure(); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return t, nil
+}
+
+func (t *transport) configure() error {
+	var err error
+	if t.raw, err = t.conn.SyscallConn(); err != nil {
+		return fmt.Errorf("nfnetlink socket: %w", err)
+	}
+	// Errors then say what was wrong and where, and do not carry the whole message back.
+	for _, o := range []netlink.ConnOption{netlink.ExtendedAcknowledge, netlink.CapAcknowledge} {
+		if err := t.conn.SetOption(o, true); err != nil {
+			return fmt.Errorf("nfnetlink socket option: %w", err)
+		}
+	}
+	if err := t.conn.SetReadBuffer(receiveBuffer); err != nil {
+		return fmt.Errorf("nfnetlink receive buffer: %w", err)
+	}
+	return t.growSndbuf(minimumSndbuf)
+}
+
+// growSndbuf makes room for one send of size bytes. Without CAP_NET_ADMIN in the initial user namespace the kernel
+// gives less than was asked for; a send that does not fit then fails with EMSGSIZE.
+func (t *transport) growSndbuf(size int) error {
+	if size <= t.sndbuf {
+		return nil
+	}
+	if err := t.conn.SetWriteBuffer(size); err != nil {
+		return fmt.Errorf("nfnetlink send buffer of %d bytes: %w", size, err)
+	}
+	t.sndbuf = size
+	return nil
+}
+
+// send hands the messages to the kernel, which has carried them out, and put its replies in the socket's queue, when
+// send returns.
+func (t *transport) send(messages []byte) error {
+	if err := t.growSndbuf(len(messages)); err != nil {
+		return err
+	}
+	var sent error
+	err := t.raw.Control(func(fd uintptr) {
+		_, sent = ignoringEINTR(func() (int, error) { return unix.Write(int(fd), messages) })
+	})
+	if err == nil {
+		err = sent
+	}
+	if err != nil {
+		return fmt.Errorf("send %d bytes: %w", len(messages), err)
+	}
+	return nil
+}
+
+// receive reads replies that are queued already into buf, and never waits: 0 bytes and no error means that there are
+// no more.
+func (t *transport) receive(buf []byte) (int, error) {
+	var n int
+	var received error
+	err := t.raw.Control(func(fd uintptr) {
+		n, received = ignoringEINTR(func() (int, error) { return unix.Read(int(fd), buf) })
+	})
+	if err == nil {
+		err = received
+	}
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return 0, nil
+	case err != nil:
+		return 0, fmt.Errorf("receive: %w", err)
+	}
+	return n, nil
+}
+
+func ignoringEINTR(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+func (t *transport) close() error { return t.conn.Close() }

@@ -1,0 +1,119 @@
+package expr_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+var update = flag.Bool("update", false, "write the golden file anew")
+
+// vocabulary is every statement of the package once, in each of its forms.
+func vocabulary() []expr.Statement {
+	v := []expr.Statement{
+		expr.IIFName("net1"),
+		expr.OIFName("net1"),
+		expr.IIFName("a23456789012345"),
+		expr.PortIn("ports"),
+		expr.Established(),
+		expr.ICMP(sets.V4),
+		expr.ICMP(sets.V6),
+		expr.Counter(),
+		expr.Accept(),
+		expr.Drop(),
+		expr.Jump("other"),
+		expr.Goto("other"),
+	}
+	for _, f := range sets.Families {
+		v = append(v,
+			expr.SourceIn(f, "peers-"+f.String()),
+			expr.DestinationIn(f, "peers-"+f.String()),
+			expr.DestinationEndpointIn(f, "endpoints-"+f.String()))
+	}
+	return append(v, expr.NeighborDiscovery()...)
+}
+
+// TestBytes compares what goes to the kernel, byte by byte, with testdata/bytecode.txt: under each nft line its
+// expressions, one a line, name and data. The kernel's own word on the same lines is in TestSameAsNFT.
+func TestBytes(t *testing.T) {
+	var got bytes.Buffer
+	for _, s := range vocabulary() {
+		fmt.Fprintln(&got, s.Text)
+		b, err := expr.Marshal([]expr.Statement{s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range attributes(t, b) {
+			parts := attributes(t, e.Data)
+			if len(parts) != 2 || parts[0].Type != unix.NFTA_EXPR_NAME {
+				t.Fatalf("%s: not an expression: %x", s.Text, e.Data)
+			}
+			fmt.Fprintf(&got, "  %-9s %s\n", strings.TrimRight(string(parts[0].Data), "\x00"), hex.EncodeToString(parts[1].Data))
+		}
+	}
+	const golden = "testdata/bytecode.txt"
+	if *update {
+		if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got.String()); diff != "" {
+		t.Errorf("bytecode (-want +got):\n%s", diff)
+	}
+}
+
+func attributes(t *testing.T, b []byte) []netlink.Attribute {
+	t.Helper()
+	list, err := netlink.UnmarshalAttributes(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range list {
+		list[i].Type &^= unix.NLA_F_NESTED
+	}
+	return list
+}
+
+// TestInterfaceNameIsWhole shows that "net1" is compared with its NUL, so that it does not match "net10".
+func TestInterfaceNameIsWhole(t *testing.T) {
+	b, err := expr.Marshal([]expr.Statement{expr.IIFName("net1")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := append([]byte("net1"), make([]byte, unix.IFNAMSIZ-4)...); !bytes.Contains(b, want) {
+		t.Errorf("%x does not contain the padded name %x", b, want)
+	}
+}
+
+// TestUnequalTexts holds the vocabulary to what the plan relies on: a text is one bytecode, and the other way round.
+func TestUnequalTexts(t *testing.T) {
+	texts := map[string]string{}
+	for _, s := range vocabulary() {
+		b, err := expr.Marshal([]expr.Statement{s})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, ok := texts[string(b)]; ok && other != s.Text {
+			t.Errorf("%q and %q are the same bytecode", other, s.Text)
+		}
+		texts[string(b)] = s.Text
+	}
+	if len(texts) != len(vocabulary()) {
+		t.Errorf("%d statements have %d different bytecodes", len(vocabulary()), len(texts))
+	}
+}

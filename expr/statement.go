@@ -1,0 +1,51 @@
+// Package expr is the bytecode vocabulary of the rules that the agent writes: each function returns one nft
+// statement as the short list of kernel expressions that stock nft makes of the same text. Registers, offsets and
+// byte order live here and nowhere else.
+package expr
+
+import (
+	"fmt"
+
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Statement is one nft statement: its text, as `nft --stateless list` prints it, and the kernel expressions it stands
+// for. Equal texts are equal bytecode. The zero value is no statement. A Statement is not changed after it was made.
+type Statement struct {
+	Text  string
+	Exprs []expr.Any
+}
+
+// Registers (linux/netfilter/nf_tables.h, enum nft_registers): NFT_REG_1 is 16 bytes wide, and the same memory as the
+// four 4-byte registers NFT_REG32_00 to _03. A concatenation is read from 4-byte slots in a row.
+const (
+	reg      = unix.NFT_REG_1
+	slotSize = 4
+)
+
+// slot is the n-th 4-byte register, counted from the start of reg. The first of each four has the name of the wide one,
+// as it has in nft and in what the kernel dumps.
+func slot(n int) uint32 {
+	if n%4 == 0 {
+		return uint32(reg + n/4)
+	}
+	return uint32(unix.NFT_REG32_00 + n)
+}
+
+// Marshal is the payload of NFTA_RULE_EXPRESSIONS for statements in a table of family inet: one NFTA_LIST_ELEM an
+// expression.
+func Marshal(statements []Statement) ([]byte, error) {
+	var list []netlink.Attribute
+	for _, s := range statements {
+		for _, e := range s.Exprs {
+			b, err := expr.Marshal(unix.NFPROTO_INET, e)
+			if err != nil {
+				return nil, fmt.Errorf("statement %q: %w", s.Text, err)
+			}
+			list = append(list, netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: b})
+		}
+	}
+	return netlink.MarshalAttributes(list)
+}
