@@ -55,8 +55,8 @@ func BenchmarkOnePeer(b *testing.B) {
 			apply(b, e, states[0])
 			var x [2]exchange
 			for i := range x {
-				p := makePlan(&table{ruleset: states[i]}, states[1-i])
-				if err := x[i].batch.encode(&p); err != nil {
+				p := makePlan(&table{ruleset: states[i]}, states[1-i], 0)
+				if err := x[i].batch.encode(&p, 0); err != nil {
 					b.Fatal(err)
 				}
 				x[i].in = make([]byte, maximumMessage)
@@ -83,8 +83,8 @@ func BenchmarkPlanAndEncode(b *testing.B) {
 			var x batch
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				p := makePlan(&table{ruleset: states[i%2]}, states[(i+1)%2])
-				if err := x.encode(&p); err != nil {
+				p := makePlan(&table{ruleset: states[i%2]}, states[(i+1)%2], 0)
+				if err := x.encode(&p, 1); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -100,8 +100,8 @@ func BenchmarkFirstEncode(b *testing.B) {
 			var x batch
 			b.ReportAllocs()
 			for b.Loop() {
-				p := makePlan(nil, rs)
-				if err := x.encode(&p); err != nil {
+				p := makePlan(&table{}, rs, 0)
+				if err := x.encode(&p, 1); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -9,6 +9,9 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
+// batchBegin is the message that the kernel refuses when the generation is another one.
+const batchBegin = "BATCH_BEGIN"
+
 // message says what one message of a batch is about, for errors and for the handles that the kernel gives to rules.
 type message struct {
 	op     string // NEWRULE, DELSETELEM, …
@@ -28,27 +31,32 @@ func (b *batch) reset() {
 	b.messages = b.messages[:0]
 }
 
-// encode writes the whole plan between NFNL_MSG_BATCH_BEGIN and _END. Only the last message asks for an
-// acknowledgement: a batch goes in as a whole or not at all, and a message that fails reports itself.
-func (b *batch) encode(p *plan) error {
+// encode writes the whole plan between NFNL_MSG_BATCH_BEGIN and _END. The kernel takes it only if the generation is
+// still that number (NFNL_BATCH_GENID), else it says ERESTART at once: a difference is never applied to what it was not
+// made from. Only the last message asks for an acknowledgement: a batch goes in as a whole or not at all, and a message
+// that fails reports itself.
+func (b *batch) encode(p *plan, generation uint32) error {
 	b.reset()
-	b.control(unix.NFNL_MSG_BATCH_BEGIN, "BATCH_BEGIN")
+	b.control(unix.NFNL_MSG_BATCH_BEGIN, batchBegin)
+	b.uint32(unix.NFNL_BATCH_GENID, generation)
+	b.end()
 	switch {
 	case p.deleteTable:
-		b.table(unix.NFT_MSG_DELTABLE, "DELTABLE", 0)
-	default:
-		if p.replace {
-			// Adding a table that is there is no error, so this needs no look at what is there before.
-			b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", unix.NLM_F_CREATE)
-			b.table(unix.NFT_MSG_DELTABLE, "DELTABLE", 0)
-			b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", unix.NLM_F_CREATE|unix.NLM_F_EXCL)
-		}
-		if err := b.content(p); err != nil {
-			return err
-		}
+		b.table(unix.NFT_MSG_DELTABLE, "DELTABLE", 0, 0)
+	case p.replace:
+		// Adding a table that is there is no error, so this needs no look at what is there before.
+		b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", unix.NLM_F_CREATE, 0)
+		b.table(unix.NFT_MSG_DELTABLE, "DELTABLE", 0, 0)
+		b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", unix.NLM_F_CREATE|unix.NLM_F_EXCL, p.flags)
+	case p.takeOver:
+		b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", 0, p.flags)
+	}
+	if err := b.content(p); err != nil {
+		return err
 	}
 	b.orFlags(unix.NLM_F_ACK)
 	b.control(unix.NFNL_MSG_BATCH_END, "BATCH_END")
+	b.end()
 	return nil
 }
 
@@ -97,12 +105,22 @@ func (b *batch) begin(typ, flags uint16, m message) {
 func (b *batch) control(typ uint16, op string) {
 	b.messages = append(b.messages, message{op: op})
 	b.wire.begin(typ, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
-	b.end()
 }
 
-func (b *batch) table(typ uint16, op string, flags uint16) {
+// The flags of a table with an owner (linux/netfilter/nf_tables.h): while the socket lives that made it or took it over,
+// nobody else can change it or flush it; and it outlives the socket, then without an owner. The first flag without the
+// second would delete the table with the socket: it is never used alone.
+const (
+	orphan = 1 << 2            // NFT_TABLE_F_PERSIST, kernel 6.9
+	owned  = orphan | (1 << 1) // and NFT_TABLE_F_OWNER, kernel 5.12
+)
+
+func (b *batch) table(typ uint16, op string, flags uint16, tableFlags uint32) {
 	b.begin(typ, flags, message{op: op, object: TableName})
 	b.string(unix.NFTA_TABLE_NAME, TableName)
+	if tableFlags != 0 {
+		b.uint32(unix.NFTA_TABLE_FLAGS, tableFlags)
+	}
 	b.end()
 }
 

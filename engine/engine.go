@@ -35,17 +35,39 @@ var ErrOwnNamespace = errors.New("this is the agent's own network namespace, not
 type Engine struct {
 	pod       string
 	transport *transport
+	flags     uint32 // of tables that it makes
 	have      *table // nil: not known
+	stats     Stats
+}
+
+// Options are what an Engine must know beside its namespace. The zero value does with any kernel.
+type Options struct {
+	// Own makes the table this Engine's own: while it is open nobody else, root in the pod included, can change or
+	// flush the table; it stays when the Engine is closed. Needs a kernel that Probe says has it.
+	Own bool
+}
+
+// Stats counts what an Engine did since it was opened.
+type Stats struct {
+	Batches, Messages, Bytes uint64 // acknowledged by the kernel
+	Refused                  uint64 // batches that the kernel refused, or gave no answer to
+	ReadBacks                uint64 // times that the table was read
+	Restarts                 uint64 // batches that came too late: somebody else had changed something in the namespace
+	Repairs                  uint64 // times that Check found the table changed
 }
 
 // Open enters the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net) and opens the
 // socket in it. It changes nothing there. pod is a name for errors. The namespace lives on while the Engine is open.
-func Open(pod, path string) (*Engine, error) {
+func Open(pod, path string, o Options) (*Engine, error) {
 	t, err := open(path)
 	if err != nil {
 		return nil, &ApplyError{Pod: pod, Op: "open", Err: err}
 	}
-	return &Engine{pod: pod, transport: t}, nil
+	e := &Engine{pod: pod, transport: t}
+	if o.Own {
+		e.flags = owned
+	}
+	return e, nil
 }
 
 func open(path string) (*transport, error) {
@@ -87,32 +109,86 @@ func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
 		return &ApplyError{Pod: e.pod, Op: op, Err: err}
 	}
 	if err := e.apply(want); err != nil {
-		e.have = nil
-		return &ApplyError{Pod: e.pod, Op: op, Err: err}
+		return e.fail(op, err)
 	}
 	return nil
 }
 
+// Stats returns what the Engine did so far.
+func (e *Engine) Stats() Stats { return e.stats }
+
+// Check says whether somebody changed the table since the last Apply, and if so brings it back to what was applied. It
+// costs one question to the kernel while nobody changes anything in the namespace.
+func (e *Engine) Check(ctx context.Context) (repaired bool, err error) {
+	if e.have == nil || ctx.Err() != nil {
+		return false, ctx.Err()
+	}
+	x := exchanges.Get().(*exchange)
+	defer exchanges.Put(x)
+	generation, err := x.generation(e.transport)
+	if err == nil && generation == e.have.generation {
+		return false, nil
+	}
+	want, sent := e.have.ruleset, e.stats.Batches
+	if err == nil {
+		e.have = nil
+		err = e.apply(want)
+	}
+	if err != nil {
+		return false, e.fail("check", err)
+	}
+	repaired = e.stats.Batches != sent
+	if repaired {
+		e.stats.Repairs++
+	}
+	return repaired, nil
+}
+
+// fail makes the error of an operation, after which the table is not known.
+func (e *Engine) fail(op string, err error) error {
+	e.have = nil
+	return &ApplyError{Pod: e.pod, Op: op, Err: err}
+}
+
+// applyTries is how often a batch is made anew because others changed something in the namespace meanwhile.
+const applyTries = 5
+
 func (e *Engine) apply(want Ruleset) error {
 	x := exchanges.Get().(*exchange)
 	defer exchanges.Put(x)
+	for try := 1; ; try++ {
+		err := e.applyOnce(x, want)
+		if !errors.Is(err, unix.ERESTART) || try == applyTries {
+			return err
+		}
+		e.stats.Restarts++
+		e.have = nil
+	}
+}
+
+func (e *Engine) applyOnce(x *exchange, want Ruleset) error {
 	if e.have == nil {
+		e.stats.ReadBacks++
 		var err error
 		if e.have, err = x.readBack(e.transport, want); err != nil {
 			return err
 		}
 	}
-	p := makePlan(e.have, want)
+	p := makePlan(e.have, want, e.flags)
 	if p.isEmpty() {
 		e.have.ruleset = want // equal, and the newer pointers are those to compare the next time
 		return nil
 	}
-	if err := x.batch.encode(&p); err != nil {
+	if err := x.batch.encode(&p, e.have.generation); err != nil {
 		return err
 	}
 	if err := x.roundTrip(e.transport, p.handles); err != nil {
+		e.stats.Refused++
 		return err
 	}
+	e.stats.Batches++
+	e.stats.Messages += uint64(len(x.batch.messages))
+	e.stats.Bytes += uint64(len(x.batch.buf))
 	e.have = e.have.after(&p, want)
 	return nil
 }

@@ -37,7 +37,7 @@ func pod(t testing.TB, l *lab.Lab, name string, prefixes ...netip.Prefix) (*lab.
 
 func openEngine(t testing.TB, h *lab.Host) *Engine {
 	t.Helper()
-	e, err := Open("default/pod", h.NetNS())
+	e, err := Open("default/pod", h.NetNS(), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,22 +236,24 @@ func TestPackets(t *testing.T) {
 	}
 }
 
-// TestRefusedBatch: the last good rules stay, the error names pod, operation, object and errno, and the next Apply
-// replaces the table.
+// TestRefusedBatch: the last good rules stay, the error names pod, operation, object and errno, and the next Apply goes
+// on from there.
 func TestRefusedBatch(t *testing.T) {
 	h, e := pod(t, lab.ForTest(t), "pod")
 	apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
-	nft(t, h, "", "delete", "element", "inet", TableName, "peers-v4", "{ 10.0.0.1 }")
 	before := listTable(t, h)
 
-	want := isolated(parseAddrs("10.0.0.1", "10.0.0.2"), 80) // deletes the element 10.0.0.1, which is not there
-	err := e.Apply(context.Background(), want)
+	want := isolated(parseAddrs("10.0.0.1", "10.0.0.2"), 80)
+	bad := NewRuleset(slices.Clone(want.Sets), append(slices.Clone(want.Chains), &Chain{
+		Name: "bad", Rules: []Rule{{Statements: []expr.Statement{expr.Jump("no-such-chain")}}},
+	}))
+	err := e.Apply(context.Background(), bad)
 	var applyErr *ApplyError
 	var messageErr *MessageError
 	switch {
 	case !errors.Is(err, unix.ENOENT), !errors.As(err, &applyErr), !errors.As(err, &messageErr):
 		t.Fatalf("error: %v", err)
-	case applyErr.Pod != "default/pod", applyErr.Op != "apply", messageErr.Op != "DELSETELEM", messageErr.Object != "peers-v4":
+	case applyErr.Pod != "default/pod", applyErr.Op != "apply", messageErr.Op != "NEWRULE", messageErr.Object != "bad":
 		t.Errorf("error: %v", err)
 	}
 	if diff := cmp.Diff(before, listTable(t, h)); diff != "" {
@@ -337,13 +339,13 @@ func TestHighDescriptor(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	if _, err := Open("default/pod", "/proc/thread-self/ns/net"); !errors.Is(err, ErrOwnNamespace) {
+	if _, err := Open("default/pod", "/proc/thread-self/ns/net", Options{}); !errors.Is(err, ErrOwnNamespace) {
 		t.Errorf("own namespace: %v", err)
 	}
-	if _, err := Open("default/pod", "/does/not/exist"); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := Open("default/pod", "/does/not/exist", Options{}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no such file: %v", err)
 	}
-	if _, err := Open("default/pod", "/dev/null"); !errors.Is(err, unix.EINVAL) {
+	if _, err := Open("default/pod", "/dev/null", Options{}); !errors.Is(err, unix.EINVAL) {
 		t.Errorf("not a namespace: %v", err)
 	}
 }

@@ -6,33 +6,44 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// table is what the kernel acknowledged: the ruleset in force and the handles by which its rules can be named.
+// table is what the kernel holds, as it acknowledged it or as it was read back.
 type table struct {
-	ruleset Ruleset
-	handles map[string][]uint64 // by chain, one for each of its rules in order
+	ruleset    Ruleset
+	handles    map[string][]uint64 // by chain, one for each of its rules in order
+	flags      uint32              // NFT_TABLE_F_*
+	foreign    bool                // a table is there, but no Ruleset says what is in it
+	generation uint32              // of the whole namespace: every batch of anybody raises it by one
 }
 
-// after is the table once the kernel acknowledged the plan that leads to want. t may be nil.
+func (t *table) exists() bool { return t.foreign || !t.ruleset.IsEmpty() }
+
+// after is the table once the kernel acknowledged the plan that leads from t to want.
 func (t *table) after(p *plan, want Ruleset) *table {
-	if t == nil || p.replace || p.deleteTable {
-		return &table{ruleset: want, handles: p.handles}
+	next := &table{ruleset: want, handles: p.handles, flags: t.flags, generation: t.generation + 1}
+	if p.replace || p.takeOver {
+		next.flags = p.flags
 	}
-	if len(p.handles) == 0 && len(p.delChains) == 0 {
-		return &table{ruleset: want, handles: t.handles}
+	if p.replace || p.deleteTable {
+		return next
 	}
-	handles := maps.Clone(t.handles)
-	for _, name := range p.delChains {
-		delete(handles, name)
+	next.handles = t.handles
+	if len(p.handles) > 0 || len(p.delChains) > 0 {
+		next.handles = maps.Clone(t.handles)
+		for _, name := range p.delChains {
+			delete(next.handles, name)
+		}
+		maps.Copy(next.handles, p.handles)
 	}
-	maps.Copy(handles, p.handles)
-	return &table{ruleset: want, handles: handles}
+	return next
 }
 
 // plan is the difference between two rulesets, in the order in which the kernel takes it: what is referred to is
 // there before who refers to it, and goes after. It is a batch as plain data.
 type plan struct {
-	deleteTable bool // all that is wanted is that no table is there
-	replace     bool // whatever is there goes, and the table is made anew
+	deleteTable bool   // all that is wanted is that no table is there
+	replace     bool   // whatever is there goes, and the table is made anew
+	takeOver    bool   // the table stays, and gets an owner
+	flags       uint32 // of the table that is made or taken over
 	newSets     []*Set
 	elements    []elementChange
 	newChains   []*Chain
@@ -70,28 +81,28 @@ type ruleChange struct {
 }
 
 func (p *plan) isEmpty() bool {
-	return !p.deleteTable && !p.replace && len(p.newSets) == 0 && len(p.elements) == 0 && len(p.newChains) == 0 &&
-		len(p.rules) == 0 && len(p.delChains) == 0 && len(p.delSets) == 0
+	return !p.deleteTable && !p.replace && !p.takeOver && len(p.newSets) == 0 && len(p.elements) == 0 &&
+		len(p.newChains) == 0 && len(p.rules) == 0 && len(p.delChains) == 0 && len(p.delSets) == 0
 }
 
-// makePlan is the difference from have to want. have is nil when what the kernel holds is not known, or known not to
-// be ours: then the plan replaces it, whatever it is. It is pure, and passes over equal pointers, so that its cost
-// is one comparison a set and chain, and then what changed.
-func makePlan(have *table, want Ruleset) plan {
+// makePlan is the difference from have to want, in a table with the flags. A table that is foreign, or that the kernel
+// cannot bring to want in place, is replaced. It is pure, and passes over equal pointers, so that its cost is one
+// comparison a set and chain, and then what changed.
+func makePlan(have *table, want Ruleset, flags uint32) plan {
 	if want.IsEmpty() {
-		return plan{deleteTable: have == nil || !have.ruleset.IsEmpty()}
+		return plan{deleteTable: have.exists()}
 	}
-	var p plan
-	if have == nil || have.ruleset.IsEmpty() ||
+	p := plan{flags: flags, takeOver: have.flags == orphan && flags == owned}
+	if have.foreign || have.ruleset.IsEmpty() || have.flags|flags != have.flags && !p.takeOver ||
 		!p.diffSets(have.ruleset.Sets, want.Sets) || !p.diffChains(have, want.Chains) {
-		return fullPlan(want)
+		return fullPlan(want, flags)
 	}
 	return p
 }
 
 // fullPlan makes the whole table, in place of whatever is there.
-func fullPlan(want Ruleset) plan {
-	p := plan{replace: true, newSets: want.Sets, newChains: want.Chains}
+func fullPlan(want Ruleset, flags uint32) plan {
+	p := plan{replace: true, flags: flags, newSets: want.Sets, newChains: want.Chains}
 	for _, c := range want.Chains {
 		p.newChain(c)
 	}

@@ -159,7 +159,7 @@ func rulesetText(rs Ruleset) map[string][]string {
 	m.reset()
 	p := plan{}
 	if !rs.IsEmpty() {
-		p = fullPlan(rs)
+		p = fullPlan(rs, 0)
 	}
 	if err := m.apply(&p); err != nil {
 		panic(err)
@@ -176,10 +176,10 @@ func TestPlanLeadsToWant(t *testing.T) {
 	for range 300 {
 		var m model
 		m.reset()
-		var have *table
+		have := &table{foreign: true}
 		for step := range 12 {
 			want := randomRuleset(r)
-			p := makePlan(have, want)
+			p := makePlan(have, want, 0)
 			if err := m.apply(&p); err != nil {
 				t.Fatalf("step %d: %v", step, err)
 			}
@@ -194,7 +194,7 @@ func TestPlanLeadsToWant(t *testing.T) {
 					}
 				}
 			}
-			if again := makePlan(have, want); !again.isEmpty() {
+			if again := makePlan(have, want, 0); !again.isEmpty() {
 				t.Fatalf("step %d: a second plan is not empty: %+v", step, again)
 			}
 		}
@@ -213,8 +213,8 @@ func TestPlanSendsOnlyTheDifference(t *testing.T) {
 	chain := func(rules ...Rule) *Chain { return &Chain{Name: "policy", Rules: rules} }
 	base := NewRuleset([]*Set{peers("10.0.0.1", "10.0.0.5"), ports("ports-80", 80)},
 		[]*Chain{chain(rule(expr.SourceIn(sets.V4, "peers"), expr.PortIn("ports-80"), expr.Accept()), rule(expr.Counter(), expr.Drop()))})
-	first := makePlan(nil, base)
-	have := (*table)(nil).after(&first, base)
+	first := makePlan(&table{}, base, 0)
+	have := (&table{}).after(&first, base)
 	have.handles["policy"] = []uint64{7, 9}
 
 	for _, tt := range []struct {
@@ -236,9 +236,9 @@ func TestPlanSendsOnlyTheDifference(t *testing.T) {
 		{"no table", Ruleset{}, []string{"DELTABLE multi_networkpolicy"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			p := makePlan(have, tt.want)
+			p := makePlan(have, tt.want, 0)
 			var b batch
-			if err := b.encode(&p); err != nil {
+			if err := b.encode(&p, 1); err != nil {
 				t.Fatal(err)
 			}
 			var ops []string
@@ -265,14 +265,14 @@ func TestPlanReplacesWhatCannotChange(t *testing.T) {
 		have *table
 		want Ruleset
 	}{
-		"not known":          {nil, base},
+		"not known":          {&table{foreign: true}, base},
 		"another comment":    {known, NewRuleset([]*Set{{Name: "s", Comment: "d", Elements: Addrs{Family: sets.V4}}}, base.Chains)},
 		"another kind":       {known, NewRuleset([]*Set{{Name: "s", Comment: "c", Elements: Endpoints{Family: sets.V4}}}, base.Chains)},
 		"another family":     {known, NewRuleset([]*Set{{Name: "s", Comment: "c", Elements: Addrs{Family: sets.V6}}}, base.Chains)},
 		"another hook":       {known, NewRuleset(base.Sets, []*Chain{{Name: "c", Hook: HookInput, Rules: []Rule{{}}}})},
 		"a handle not known": {unknownHandle, NewRuleset(base.Sets, []*Chain{{Name: "c"}})},
 	} {
-		if p := makePlan(tt.have, tt.want); !p.replace {
+		if p := makePlan(tt.have, tt.want, 0); !p.replace {
 			t.Errorf("%s: not replaced: %+v", name, p)
 		}
 	}

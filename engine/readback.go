@@ -30,20 +30,17 @@ const (
 )
 
 // readBack is the table that the kernel holds, as far as it matters to the way to want: where nothing is wanted, only
-// whether a table is there. It is nil for one that a plan must replace: foreign, or changing all the while.
+// whether a table is there.
 func (x *exchange) readBack(t *transport, want Ruleset) (*table, error) {
-	for range readTries {
+	for try := 1; ; try++ {
 		have, err := x.readOnce(t, want)
-		switch {
-		case err == nil:
-			return have, nil
-		case errors.Is(err, errForeign):
-			return nil, nil
-		case !errors.Is(err, errUnstable):
-			return nil, fmt.Errorf("read the table back: %w", err)
+		if !errors.Is(err, errUnstable) || try == readTries {
+			if err != nil {
+				err = fmt.Errorf("read the table back: %w", err)
+			}
+			return have, err
 		}
 	}
-	return nil, nil
 }
 
 func (x *exchange) readOnce(t *transport, want Ruleset) (*table, error) {
@@ -51,7 +48,23 @@ func (x *exchange) readOnce(t *transport, want Ruleset) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	objects, err := x.tableUse(t)
+	have, err := x.readTable(t, want)
+	if errors.Is(err, errForeign) {
+		have, err = &table{foreign: true}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	after, err := x.generation(t)
+	if err == nil && before != after {
+		err = errUnstable
+	}
+	have.generation = after
+	return have, err
+}
+
+func (x *exchange) readTable(t *transport, want Ruleset) (*table, error) {
+	head, err := x.tableHead(t)
 	if errors.Is(err, unix.ENOENT) {
 		return &table{}, nil
 	}
@@ -67,17 +80,12 @@ func (x *exchange) readOnce(t *transport, want Ruleset) (*table, error) {
 			return nil, err
 		}
 	}
-	if int(objects) != len(r.chains)+len(r.sets) {
+	if int(head.use) != len(r.chains)+len(r.sets) {
 		return nil, errForeign // objects or flow tables
 	}
-	after, err := x.generation(t)
-	if err != nil {
-		return nil, err
-	}
-	if before != after {
-		return nil, errUnstable
-	}
-	return r.table(), nil
+	have := r.table()
+	have.flags = head.flags
+	return have, nil
 }
 
 // reader collects what the dumps say.
@@ -110,18 +118,24 @@ func (x *exchange) generation(t *transport) (id uint32, err error) {
 	return id, err
 }
 
-// tableUse asks for the table by name: how many objects are in it, ENOENT if there is none.
-func (x *exchange) tableUse(t *transport) (use uint32, err error) {
+// tableHead is what the kernel says of a table apart from its content.
+type tableHead struct {
+	use   uint32 // how many objects are in it
+	flags uint32
+}
+
+// tableHead asks for the table by name: ENOENT if there is none.
+func (x *exchange) tableHead(t *transport) (h tableHead, err error) {
 	x.batch.reset()
-	x.batch.table(unix.NFT_MSG_GETTABLE, "GETTABLE", 0)
+	x.batch.table(unix.NFT_MSG_GETTABLE, "GETTABLE", 0, 0)
 	err = x.ask(t, unix.NFT_MSG_NEWTABLE, func(a attrs) error {
-		use = a.uint32(unix.NFTA_TABLE_USE)
-		if a.uint32(unix.NFTA_TABLE_FLAGS)&unix.NFT_TABLE_F_DORMANT != 0 {
+		h = tableHead{use: a.uint32(unix.NFTA_TABLE_USE), flags: a.uint32(unix.NFTA_TABLE_FLAGS)}
+		if h.flags&unix.NFT_TABLE_F_DORMANT != 0 {
 			return errForeign
 		}
 		return nil
 	})
-	return use, err
+	return h, err
 }
 
 func (r *reader) readChains() error {

@@ -1,0 +1,189 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+)
+
+// own opens an Engine that owns its tables. A kernel before 6.9 has no such tables: then this is no test.
+func own(t *testing.T, h *lab.Host) *Engine {
+	t.Helper()
+	features, err := Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !features.Owner {
+		t.Skip("SKIPPED: this kernel has no tables that have an owner and outlive it (6.9)")
+	}
+	e, err := Open("default/pod", h.NetNS(), Options{Own: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// attempts are what root in the pod may try.
+var attempts = []string{
+	"flush table inet multi_networkpolicy",
+	"delete table inet multi_networkpolicy",
+	"insert rule inet multi_networkpolicy ingress-net1 accept",
+	"flush chain inet multi_networkpolicy input",
+	"add element inet multi_networkpolicy peers-v4 { 192.0.2.0/24 }",
+	"add table inet multi_networkpolicy { flags dormant; }",
+}
+
+// TestOwnedTable: while its owner lives nobody else can change the table, and a flush of all tables passes it over.
+// Without the owner it stays; a new one takes it over in one message, and finds what was changed meanwhile.
+func TestOwnedTable(t *testing.T) {
+	l := lab.ForTest(t)
+	h, err := l.Host("pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := own(t, h)
+	want := isolated(parseAddrs("10.0.0.1"), 80)
+	apply(t, e, want)
+	check := func(when string) {
+		t.Helper()
+		if diff := cmp.Diff(normal(rendered(t, want)), normal(withoutFlags(listTable(t, h)))); diff != "" {
+			t.Errorf("%s (-rendered +nft):\n%s", when, diff)
+		}
+	}
+	check("owned")
+	for _, a := range attempts {
+		if out, err := tryNFT(h, a, "--file", "-"); err == nil || !strings.Contains(out, "Operation not permitted") {
+			t.Errorf("%s: %v %s", a, err, out)
+		}
+	}
+	nft(t, h, "flush ruleset", "--file", "-")
+	check("after the attempts")
+
+	want = isolated(parseAddrs("10.0.0.1", "10.0.0.9"), 81)
+	apply(t, e, want)
+	check("changed by its owner")
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check("after its owner")
+
+	next := own(t, h)
+	apply(t, next, want)
+	if s := next.Stats(); s.Batches != 1 || s.Messages != 3 {
+		t.Errorf("took over in %d batches of %d messages, want 1 of 3: begin, table, end", s.Batches, s.Messages)
+	}
+	if _, err := tryNFT(h, attempts[0], "--file", "-"); err == nil {
+		t.Error("the table was not taken over")
+	}
+	if err := next.Close(); err != nil {
+		t.Fatal(err)
+	}
+	nft(t, h, attempts[2], "--file", "-") // an orphan is anyone's
+	last := own(t, h)
+	apply(t, last, want)
+	check("repaired at the next start")
+	apply(t, last, Ruleset{})
+	if out := listTable(t, h); out != "" {
+		t.Errorf("removed, but: %s", out)
+	}
+	if err := last.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOwnedByAnother: two agents in one namespace do not take turns; the second says EPERM.
+func TestOwnedByAnother(t *testing.T) {
+	h, err := lab.ForTest(t).Host("pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := own(t, h), own(t, h)
+	apply(t, first, isolated(parseAddrs("10.0.0.1"), 80))
+	if err := second.Apply(context.Background(), isolated(parseAddrs("10.0.0.2"), 80)); !errors.Is(err, unix.EPERM) {
+		t.Errorf("second owner: %v", err)
+	}
+	apply(t, first, isolated(parseAddrs("10.0.0.3"), 80))
+	for _, e := range []*Engine{first, second} {
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestBecomesOwner: a table made without an owner, by an earlier version or on an older kernel, is replaced by one that
+// has one.
+func TestBecomesOwner(t *testing.T) {
+	h, plain := pod(t, lab.ForTest(t), "pod")
+	want := isolated(parseAddrs("10.0.0.1"), 80)
+	apply(t, plain, want)
+	e := own(t, h)
+	defer e.Close()
+	apply(t, e, want)
+	if _, err := tryNFT(h, attempts[0], "--file", "-"); err == nil {
+		t.Error("the table has no owner")
+	}
+}
+
+// TestCheckRepairs: where the kernel cannot keep others out, what they change is found and undone.
+func TestCheckRepairs(t *testing.T) {
+	h, e := pod(t, lab.ForTest(t), "pod")
+	want := isolated(parseAddrs("10.0.0.1"), 80)
+	apply(t, e, want)
+	check := func(name string, want bool) {
+		t.Helper()
+		if repaired, err := e.Check(context.Background()); repaired != want || err != nil {
+			t.Errorf("%s: Check: %v, %v", name, repaired, err)
+		}
+	}
+	check("nothing changed", false)
+	for _, a := range append(attempts, "flush ruleset") {
+		nft(t, h, a, "--file", "-")
+		check(a, true)
+		if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
+			t.Errorf("%s (-rendered +nft):\n%s", a, diff)
+		}
+		check(a+", again", false)
+	}
+	nft(t, h, "add table inet other", "--file", "-")
+	check("another table", false)
+	nft(t, h, "delete table inet other", "--file", "-")
+	if s := e.Stats(); s.Repairs != uint64(len(attempts)+1) {
+		t.Errorf("%d repairs counted", s.Repairs)
+	}
+	// A change that comes right before a batch is found by the batch itself.
+	nft(t, h, attempts[2], "--file", "-")
+	want = isolated(parseAddrs("10.0.0.1", "10.0.0.9"), 80)
+	apply(t, e, want)
+	if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
+		t.Errorf("(-rendered +nft):\n%s", diff)
+	}
+}
+
+// TestGenerationIsPredicted: batches of our own are counted right, so that none is sent twice.
+func TestGenerationIsPredicted(t *testing.T) {
+	_, e := pod(t, lab.ForTest(t), "pod")
+	for i := range 20 {
+		apply(t, e, isolated(parseAddrs("10.0.0.1", "10.0.0.9"), uint16(80+i%3)))
+		apply(t, e, Ruleset{})
+	}
+	if s := e.Stats(); s.Restarts != 0 || s.ReadBacks != 1 || s.Batches != 40 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// withoutFlags is a listing without the owner that nft prints.
+func withoutFlags(listing string) string {
+	var lines []string
+	for _, line := range strings.Split(listing, "\n") {
+		if !strings.HasPrefix(line, "\tflags ") {
+			lines = append(lines, strings.Replace(line, "{ # progname engine.test", "{", 1))
+		}
+	}
+	return strings.Join(lines, "\n")
+}
