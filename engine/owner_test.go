@@ -57,6 +57,11 @@ func TestOwnedTable(t *testing.T) {
 		}
 	}
 	check("owned")
+	other, err := l.Host("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nft(t, other, listTable(t, h), "--check", "--file", "-")
 	for _, a := range attempts {
 		if out, err := tryNFT(h, a, "--file", "-"); err == nil || !strings.Contains(out, "Operation not permitted") {
 			t.Errorf("%s: %v %s", a, err, out)

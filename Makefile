@@ -1,0 +1,48 @@
+# All that a machine needs beside Go is installed by the targets themselves (Debian's packages, Go modules).
+
+GOLANGCI_LINT_VERSION := v2.15.0
+BIN := $(CURDIR)/bin
+
+.PHONY: all build test race lint e2e demo fuzz image clean tools
+
+all: build
+
+build:
+	CGO_ENABLED=0 go build -trimpath -o $(BIN)/multi-networkpolicy-nftables .
+
+# Everything that needs no cluster: kernel tests with real packets included. They run as root, or else in a user
+# namespace that the test makes for itself.
+test: tools
+	go vet ./...
+	go test ./...
+
+# The race detector needs a C compiler.
+race: tools
+	CGO_ENABLED=1 go test -race ./...
+
+lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+	$< run ./...
+
+e2e:
+	go run ./hack/e2e
+
+demo:
+	go run . demo
+
+image:
+	hack/image/build.sh
+
+# Each fuzz target for FUZZTIME.
+FUZZTIME ?= 30s
+fuzz:
+	hack/fuzz.sh $(FUZZTIME)
+
+tools:
+	@hack/tools.sh
+
+$(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
+	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	mv $(BIN)/golangci-lint $@
+
+clean:
+	rm -rf $(BIN)

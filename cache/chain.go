@@ -1,0 +1,167 @@
+package cache
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"slices"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// policyChain is the chain of one direction of a policy, and what it refers to. Pods share it, unless named ports make
+// it another one for them. It exists while a local pod uses it, and keeps its groups active for as long.
+type policyChain struct {
+	section  *section
+	resolved string // key in section.chains
+	chain    *engine.Chain
+	groups   []*group
+	ports    []*engine.Set
+	targets  map[*target]struct{}
+}
+
+// acquireChain returns the chain of a section for a local pod.
+func (c *Cache) acquireChain(s *section, t *target) *policyChain {
+	resolved := s.resolve(t.pod.ports)
+	pc := s.chains[resolved]
+	if pc == nil {
+		pc = &policyChain{section: s, resolved: resolved, targets: map[*target]struct{}{}}
+		s.chains[resolved] = pc
+		pc.chain = &engine.Chain{Name: s.chainName}
+		for _, r := range s.rules {
+			c.addRules(pc, r, r.portsFor(s.direction, t.pod.ports))
+		}
+	}
+	pc.targets[t] = struct{}{}
+	return pc
+}
+
+func (c *Cache) releaseChain(pc *policyChain, t *target) {
+	delete(pc.targets, t)
+	if len(pc.targets) > 0 {
+		return
+	}
+	delete(pc.section.chains, pc.resolved)
+	for _, g := range pc.groups {
+		c.releaseGroup(g, pc)
+	}
+	for _, s := range pc.ports {
+		c.releasePorts(s)
+	}
+}
+
+// resolve returns what the named ports of a pod make of the section, empty when they make no difference.
+func (s *section) resolve(ports []namedPort) string {
+	if !s.byName {
+		return ""
+	}
+	var names strings.Builder
+	for _, r := range s.rules {
+		names.WriteString(portsName(r.portsFor(s.direction, ports)))
+	}
+	return names.String()
+}
+
+// addRules appends the kernel's rules for one rule of the policy. Both families are always there, also while nobody is
+// in one of them, so that members come and go without a change of rules.
+func (c *Cache) addRules(pc *policyChain, r rule, ports sets.Ports) {
+	d := pc.section.direction
+	if r.anyPort || !ports.IsEmpty() {
+		var port []expr.Statement
+		if !r.anyPort {
+			set := c.acquirePorts(ports)
+			pc.ports = append(pc.ports, set)
+			port = []expr.Statement{expr.PortIn(set.Name)}
+		}
+		if r.everyone {
+			pc.accept(r, port...)
+		} else {
+			c.addPeerRules(pc, r, r.peers, d.peerIn, port...)
+		}
+	}
+	if r.named != nil {
+		c.addPeerRules(pc, r, r.named, expr.DestinationEndpointIn)
+	}
+}
+
+func (c *Cache) addPeerRules(pc *policyChain, r rule, spec *groupSpec,
+	match func(sets.Family, string) expr.Statement, more ...expr.Statement,
+) {
+	if g := c.acquireGroup(spec, pc); !slices.Contains(pc.groups, g) {
+		pc.groups = append(pc.groups, g)
+	}
+	for _, f := range sets.Families {
+		pc.accept(r, append([]expr.Statement{match(f, spec.setName(f))}, more...)...)
+	}
+}
+
+func (pc *policyChain) accept(r rule, matches ...expr.Statement) {
+	pc.chain.Rules = append(pc.chain.Rules, engine.Rule{
+		Statements: append(matches, expr.Accept()),
+		Comment:    r.comment,
+	})
+}
+
+// commonChain is what passes on every isolated interface.
+func commonChain(d direction, o Options) *engine.Chain {
+	chain := &engine.Chain{Name: "common-" + d.String()}
+	add := func(match expr.Statement) {
+		chain.Rules = append(chain.Rules, engine.Rule{Statements: []expr.Statement{match, expr.Accept()}})
+	}
+	for _, match := range expr.NeighborDiscovery() {
+		add(match)
+	}
+	if o.AcceptICMP {
+		add(expr.ICMP(sets.V4))
+	}
+	if o.AcceptICMPv6 {
+		add(expr.ICMP(sets.V6))
+	}
+	return chain
+}
+
+// baseChain sends the packets of each isolated interface to its chain.
+func baseChain(d direction, guards []guard) *engine.Chain {
+	chain := &engine.Chain{Name: string(d.hook()), Hook: d.hook()}
+	for _, g := range guards {
+		chain.Rules = append(chain.Rules, engine.Rule{
+			Statements: []expr.Statement{d.onInterface(g.iface), expr.Goto(interfaceChainName(d, g.iface))},
+		})
+	}
+	return chain
+}
+
+// interfaceChain lets pass what the policies of an isolated interface allow, and drops the rest.
+func interfaceChain(d direction, g guard) *engine.Chain {
+	chain := &engine.Chain{Name: interfaceChainName(d, g.iface)}
+	add := func(note string, statements ...expr.Statement) {
+		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements, Comment: note})
+	}
+	add("", expr.Established(), expr.Accept())
+	add("", expr.Jump("common-"+d.String()))
+	for _, p := range g.policies {
+		s := p.sections[d]
+		add(comment(s.policy), expr.Jump(s.chainName))
+	}
+	add("", expr.Counter(), expr.Drop())
+	return chain
+}
+
+// interfaceChainName is the interface's name as it is where nft takes that in an identifier. Where not, a hash follows
+// what is left of it. That is longer than any name of an interface, so it is never the chain of another one.
+func interfaceChainName(d direction, iface string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("_.-", r):
+			return r
+		}
+		return '_'
+	}, iface)
+	if name != iface {
+		sum := sha256.Sum256([]byte(iface))
+		name += "-" + hex.EncodeToString(sum[:8])
+	}
+	return d.String() + "-" + name
+}

@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	agentImage = "ghcr.io/k8snetworkplumbingwg/multi-networkpolicy-nftables:e2e"
+	probeImage = "local.test/probe:1"
+	namespace  = "multi-networkpolicy-system" // the agent's
+	agentLabel = "app.kubernetes.io/name=multi-networkpolicy-nftables"
+)
+
+var nodes = []string{"node1", "node2"}
+
+// cluster drives the scripts of hack/cluster.
+type cluster struct {
+	root string // the project's folder
+	dir  string // the cluster's, see hack/cluster/env.sh
+}
+
+func newCluster(root string) *cluster {
+	// A folder of the run's own, so that it never ends a cluster that somebody else started.
+	dir := filepath.Join(os.TempDir(), "mnp-e2e")
+	return &cluster{root: root, dir: dir}
+}
+
+// command is one that runs in the project's folder and knows the cluster's.
+func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	cmd.Dir = c.root
+	cmd.Env = append(os.Environ(), "CLUSTER_DIR="+c.dir)
+	// A script has children, and nsenter has one: they end together.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	cmd.WaitDelay = 5 * time.Second
+	return cmd
+}
+
+// run runs a command and shows what it prints.
+func (c *cluster) run(ctx context.Context, args ...string) error {
+	cmd := c.command(ctx, args...)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// output runs a command and returns what it prints.
+func (c *cluster) output(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := c.command(ctx, args...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return out, fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return out, nil
+}
+
+// script is the path of one of hack/cluster's.
+func (c *cluster) script(name string) string { return filepath.Join(c.root, "hack/cluster", name) }
+
+// in is a command inside the control plane ("cp") or a node.
+func (c *cluster) in(where string, args ...string) []string {
+	return append([]string{"bash", c.script("in.sh"), where}, args...)
+}
+
+func (c *cluster) kubectl(ctx context.Context, args ...string) ([]byte, error) {
+	return c.output(ctx, c.in("cp", append([]string{"kubectl"}, args...)...)...)
+}
+
+// build makes all that is needed: the cluster's programs, and the images that its nodes load at start.
+func (c *cluster) build(ctx context.Context, withAgent bool) error {
+	if err := c.run(ctx, "bash", c.script("bootstrap.sh")); err != nil {
+		return err
+	}
+	probe, images := filepath.Join(c.dir, "bin/probe"), filepath.Join(c.dir, "images")
+	build := []string{"env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", probe, "./hack/probe"}
+	if err := c.run(ctx, build...); err != nil {
+		return err
+	}
+	pack := []string{filepath.Join(c.dir, "bin/image"), "-ref", probeImage, "-o", filepath.Join(images, "probe.tar"), probe + ":/probe"}
+	if err := c.run(ctx, pack...); err != nil {
+		return err
+	}
+	agent := filepath.Join(images, "agent.tar")
+	if !withAgent {
+		return os.RemoveAll(agent)
+	}
+	if err := c.run(ctx, "bash", "hack/image/build.sh", agentImage); err != nil {
+		return err
+	}
+	return c.run(ctx, "cp", "bin/image.tar", agent)
+}
+
+func (c *cluster) up(ctx context.Context) error {
+	return c.run(ctx, "bash", c.script("up.sh"), fmt.Sprint(len(nodes)))
+}
+
+// down is to happen also when the run was interrupted.
+func (c *cluster) down() error {
+	return c.run(context.Background(), "bash", c.script("down.sh"))
+}
+
+// diagnose prints what one wants to see of a cluster where something went wrong.
+func (c *cluster) diagnose(pods map[string]*pod) {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for _, args := range [][]string{
+		{"get", "pods", "-A", "-o", "wide"},
+		{"get", "multi-policy", "-A", "-o", "yaml"},
+		{"get", "events", "-A", "--sort-by=.lastTimestamp"},
+		{"logs", "-n", namespace, "-l", agentLabel, "--prefix", "--tail=200"},
+		{"logs", "-n", namespace, "-l", agentLabel, "--prefix", "--tail=50", "--previous"},
+	} {
+		out, err := c.kubectl(ctx, args...)
+		fmt.Printf("---- kubectl %s\n%s", strings.Join(args, " "), out)
+		if err != nil {
+			fmt.Println(err)
+		}
+	}
+	for _, name := range names(pods) {
+		out, err := c.table(ctx, pods[name])
+		fmt.Printf("---- the table of pod %s (%v)\n%s", name, err, out)
+	}
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// flow is one way that packets may take from pod to pod.
+type flow struct {
+	from, to string
+	network  string // the interface, by its name in both pods
+	address  netip.Addr
+	service  string // as tcp/80
+}
+
+// services are what each pod serves.
+var services = []string{"tcp/80", "tcp/8080", "tcp/5432", "udp/53", "udp/5432"}
+
+// target is the flow's other end in the words of hack/probe.
+func (f flow) target() string {
+	protocol, port, _ := strings.Cut(f.service, "/")
+	return protocol + "://" + net.JoinHostPort(f.address.String(), port)
+}
+
+// flows are all those from a pod to the others over the networks that both have.
+func flows(pods map[string]*pod, from string) []flow {
+	var all []flow
+	for _, to := range names(pods) {
+		if to == from {
+			continue
+		}
+		for _, network := range []string{"eth0", "net1", "net2"} {
+			if pods[from].addresses[network] == nil {
+				continue
+			}
+			for _, address := range pods[to].addresses[network] {
+				for _, service := range services {
+					all = append(all, flow{from, to, network, address, service})
+				}
+			}
+		}
+	}
+	return all
+}
+
+// probe sends packets on all flows between the pods, and returns how each went: open, or why not.
+func (c *cluster) probe(ctx context.Context, pods map[string]*pod) (map[flow]string, error) {
+	results := map[flow]string{}
+	var (
+		mu    sync.Mutex
+		wg    sync.WaitGroup
+		first error
+	)
+	for from := range pods {
+		wg.Go(func() {
+			some, err := c.probeFrom(ctx, pods, from)
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				first = fmt.Errorf("probe from %s: %w", from, err)
+			}
+			for f, result := range some {
+				results[f] = result
+			}
+		})
+	}
+	wg.Wait()
+	return results, first
+}
+
+func (c *cluster) probeFrom(ctx context.Context, pods map[string]*pod, from string) (map[flow]string, error) {
+	all := flows(pods, from)
+	args := []string{filepath.Join(c.dir, "bin/probe"), "dial", "-timeout", time.Second.String()}
+	for _, f := range all {
+		args = append(args, f.target())
+	}
+	// Its exit code says that some target did not answer, which is for the caller to judge.
+	out, err := c.output(ctx, c.inside(pods[from], args...)...)
+	results := map[flow]string{}
+	for decoder := json.NewDecoder(bytes.NewReader(out)); decoder.More(); {
+		var answer struct{ Result string }
+		if err := decoder.Decode(&answer); err != nil {
+			return nil, err
+		}
+		results[all[len(results)]] = answer.Result
+	}
+	if len(results) != len(all) {
+		return nil, fmt.Errorf("%d answers for %d targets: %w", len(results), len(all), err)
+	}
+	return results, nil
+}
+
+// leak sends datagrams to one flow that must be closed, until stop is called, which then says whether
+// one came back.
+func (c *cluster) leak(ctx context.Context, pods map[string]*pod, f flow) (stop func() error, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	args := []string{filepath.Join(c.dir, "bin/probe"), "dial", "-timeout", "3m", "-interval", "5ms", f.target()}
+	cmd := c.command(ctx, c.inside(pods[f.from], args...)...)
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		cancel()
+		return nil, err
+	}
+	return func() error {
+		cancel() // ends it, at which it prints how it went
+		err := cmd.Wait()
+		var answer struct{ Result string }
+		if json.Unmarshal(out.Bytes(), &answer) != nil {
+			return fmt.Errorf("no answer from the probe: %w", err)
+		}
+		if answer.Result != "timeout" {
+			return fmt.Errorf("%s -> %s over %s, %s: %s", f.from, f.to, f.network, f.service, answer.Result)
+		}
+		return nil
+	}, nil
+}

@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// pod is one test pod as it is now: a new sandbox has new addresses.
+type pod struct {
+	name      string
+	node      string
+	uid       string
+	addresses map[string][]netip.Addr // by interface
+	sandbox   int                     // the pause process, its pid inside the cluster
+}
+
+// object is what is read of a pod in the API.
+type object struct {
+	Metadata struct {
+		Name, UID   string
+		Annotations map[string]string
+	}
+	Spec   struct{ NodeName string }
+	Status struct {
+		ContainerStatuses []struct {
+			ContainerID string
+			Ready       bool
+		}
+	}
+}
+
+// network is one entry of the annotation in which Multus says what it attached.
+type network struct {
+	Interface string
+	IPs       []netip.Addr
+}
+
+func names(pods map[string]*pod) []string { return slices.Sorted(maps.Keys(pods)) }
+
+// testPods reads the pods of the default namespace, all of which are tests'. It is an error when one is
+// not ready.
+func (c *cluster) testPods(ctx context.Context) (map[string]*pod, error) {
+	out, err := c.kubectl(ctx, "get", "pods", "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var list struct{ Items []object }
+	if err := json.Unmarshal(out, &list); err != nil {
+		return nil, err
+	}
+	pods := map[string]*pod{}
+	for _, o := range list.Items {
+		p, err := c.pod(o)
+		if err != nil {
+			return nil, fmt.Errorf("pod %s: %w", o.Metadata.Name, err)
+		}
+		pods[p.name] = p
+	}
+	return pods, nil
+}
+
+func (c *cluster) pod(o object) (*pod, error) {
+	statuses := o.Status.ContainerStatuses
+	if len(statuses) == 0 || !statuses[0].Ready {
+		return nil, fmt.Errorf("is not ready")
+	}
+	p := &pod{name: o.Metadata.Name, node: o.Spec.NodeName, uid: o.Metadata.UID, addresses: map[string][]netip.Addr{}}
+	var networks []network
+	if err := json.Unmarshal([]byte(o.Metadata.Annotations["k8s.v1.cni.cncf.io/network-status"]), &networks); err != nil {
+		return nil, fmt.Errorf("network status: %w", err)
+	}
+	for _, n := range networks {
+		p.addresses[n.Interface] = n.IPs
+	}
+	var err error
+	p.sandbox, err = c.sandbox(p.node, strings.TrimPrefix(statuses[0].ContainerID, "containerd://"))
+	return p, err
+}
+
+// sandbox is the pid of the first process of the sandbox that a container is in. It is read from
+// containerd's files, which costs nothing, where asking it costs a process.
+func (c *cluster) sandbox(node, container string) (int, error) {
+	tasks := filepath.Join(c.dir, "run", node+".d", "state/io.containerd.runtime.v2.task/k8s.io")
+	spec, err := os.ReadFile(filepath.Join(tasks, container, "config.json"))
+	if err != nil {
+		return 0, err
+	}
+	var config struct{ Annotations map[string]string }
+	if err := json.Unmarshal(spec, &config); err != nil {
+		return 0, fmt.Errorf("container %s: %w", container, err)
+	}
+	text, err := os.ReadFile(filepath.Join(tasks, config.Annotations["io.kubernetes.cri.sandbox-id"], "init.pid"))
+	if err != nil {
+		return 0, err
+	}
+	var pid int
+	_, err = fmt.Sscan(string(text), &pid)
+	return pid, err
+}
+
+// inside is a command of this machine in the pod's network.
+func (c *cluster) inside(p *pod, args ...string) []string {
+	return c.in("cp", append([]string{"nsenter", "-t", fmt.Sprint(p.sandbox), "--net"}, args...)...)
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// patience is how long anything may take to become true.
+const patience = time.Minute
+
+// policies are the examples that a user reads, applied as they are.
+var policies = []string{
+	"-f", "manifests/examples/web-policy.yaml",
+	"-f", "manifests/examples/frontend-egress.yaml",
+	"-f", "manifests/examples/deny-all.yaml",
+}
+
+// scenario is what happens in the life of a cluster, in order.
+type scenario struct {
+	*cluster
+	*report
+	pods map[string]*pod
+}
+
+// play returns an error when it makes no sense to go on. What merely is not as it should be is reported.
+func (s *scenario) play(ctx context.Context, noAgent bool) error {
+	steps := []func(context.Context) error{s.before, s.deploy, s.enforce, s.restart, s.sandboxAnew, s.release, s.refuse}
+	if noAgent {
+		steps = steps[:1]
+	}
+	for _, step := range steps {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// must runs kubectl for what the rest depends on.
+func (s *scenario) must(ctx context.Context, args ...string) error {
+	_, err := s.kubectl(ctx, args...)
+	return err
+}
+
+// before starts the pods, and shows that all of them reach all others.
+func (s *scenario) before(ctx context.Context) error {
+	if err := s.must(ctx, "apply", "-f", "hack/e2e/networks.yaml", "-f", "hack/e2e/pods.yaml"); err != nil {
+		return err
+	}
+	err := s.eventually(ctx, func() (err error) {
+		s.pods, err = s.testPods(ctx)
+		return err
+	})
+	s.check("pods start", err)
+	if err != nil {
+		return err
+	}
+	s.reach(ctx, "before", everything)
+	return nil
+}
+
+// deploy starts the agent as a user does. With no policy it has nothing to do.
+func (s *scenario) deploy(ctx context.Context) error {
+	if err := s.must(ctx, "apply", "-k", "hack/e2e/agent"); err != nil {
+		return err
+	}
+	if err := s.agentReady(ctx, "agent starts"); err != nil {
+		return err
+	}
+	if err := s.must(ctx, "wait", "--for=condition=Established", "crd/multi-networkpolicies.k8s.cni.cncf.io"); err != nil {
+		return err
+	}
+	s.check("no policy, no table", s.tables(ctx, s.pods))
+	return nil
+}
+
+func (s *scenario) agentReady(ctx context.Context, check string) error {
+	_, err := s.kubectl(ctx, "rollout", "status", "daemonset/multi-networkpolicy-nftables", "-n", namespace, "--timeout", patience.String())
+	s.check(check, err)
+	return err
+}
+
+// enforce applies the examples.
+func (s *scenario) enforce(ctx context.Context) error {
+	if err := s.must(ctx, append([]string{"apply"}, policies...)...); err != nil {
+		return err
+	}
+	s.reach(ctx, "enforced", examples)
+	s.check("enforced: selected pods have a table, others none", s.tables(ctx, s.pods, "web", "frontend", "database"))
+	return nil
+}
+
+// restart takes the agent of one node away. Its rules stay, and the next agent finds them as it wants them.
+func (s *scenario) restart(ctx context.Context) error {
+	web := s.pods["web"]
+	was, err := s.handles(ctx, web)
+	if err != nil {
+		return err
+	}
+	closed := flow{"other", "web", "net1", web.addresses["net1"][0], "udp/53"}
+	stop, err := s.leak(ctx, s.pods, closed)
+	if err != nil {
+		return err
+	}
+	err = s.must(ctx, "delete", "pod", "-n", namespace, "-l", agentLabel, "--field-selector", "spec.nodeName="+web.node)
+	if err == nil {
+		err = s.agentReady(ctx, "restart: a new agent starts")
+	}
+	s.reach(ctx, "restart", examples)
+	s.check("restart: nothing leaks meanwhile", stop())
+	if err != nil {
+		return err
+	}
+	is, err := s.handles(ctx, web)
+	if err == nil && is != was {
+		err = fmt.Errorf("handles were %s, are %s", was, is)
+	}
+	s.check("restart: the table stays as it was", err)
+	return nil
+}
+
+// sandboxAnew ends a pod's pause process: the kubelet makes a new network namespace for the same pod.
+func (s *scenario) sandboxAnew(ctx context.Context) error {
+	old := s.pods["web"]
+	if _, err := s.output(ctx, s.in("cp", "kill", "-KILL", fmt.Sprint(old.sandbox))...); err != nil {
+		return err
+	}
+	err := s.eventually(ctx, func() error {
+		pods, err := s.testPods(ctx)
+		if err != nil {
+			return err
+		}
+		if web := pods["web"]; web == nil || web.sandbox == old.sandbox || web.uid != old.uid {
+			return fmt.Errorf("pod web: was %+v, is %+v", old, web)
+		}
+		s.pods = pods
+		return nil
+	})
+	s.check("new sandbox: the pod is back under its old UID", err)
+	if err != nil {
+		return err
+	}
+	s.reach(ctx, "new sandbox", examples)
+	s.check("new sandbox: selected pods have a table, others none", s.tables(ctx, s.pods, "web", "frontend", "database"))
+	return nil
+}
+
+// release deletes the policies.
+func (s *scenario) release(ctx context.Context) error {
+	if err := s.must(ctx, append([]string{"delete"}, policies...)...); err != nil {
+		return err
+	}
+	s.reach(ctx, "released", everything)
+	s.check("released: no table is left", s.eventually(ctx, func() error { return s.tables(ctx, s.pods) }))
+	return nil
+}
+
+// refuse applies a policy that is invalid in part: it isolates, allows what is valid, and says what is not.
+func (s *scenario) refuse(ctx context.Context) error {
+	file := []string{"-f", "hack/e2e/invalid-policy.yaml"}
+	if err := s.must(ctx, append([]string{"apply"}, file...)...); err != nil {
+		return err
+	}
+	s.reach(ctx, "invalid policy", invalid)
+	s.check("invalid policy: a Warning names the field", s.eventually(ctx, func() error {
+		out, err := s.kubectl(ctx, "get", "events", "--field-selector", "type=Warning,involvedObject.name=invalid-policy",
+			"-o", "jsonpath={.items[*].message}")
+		if err == nil && !strings.Contains(string(out), "ipBlock") {
+			err = fmt.Errorf("got %q", out)
+		}
+		return err
+	}))
+	if err := s.must(ctx, append([]string{"delete"}, file...)...); err != nil {
+		return err
+	}
+	s.check("invalid policy: no table is left", s.eventually(ctx, func() error { return s.tables(ctx, s.pods) }))
+	return nil
+}
+
+// eventually tries until there is no error or patience is at its end.
+func (s *scenario) eventually(ctx context.Context, try func() error) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// reach sends packets on all flows until they go as wanted or patience is at its end, and reports how the
+// last went: one check for each pair of pods and network.
+func (s *scenario) reach(ctx context.Context, phase string, want func(flow) bool) {
+	var results map[flow]string
+	err := s.eventually(ctx, func() (err error) {
+		if results, err = s.probe(ctx, s.pods); err != nil {
+			return err
+		}
+		for f, result := range results {
+			if (result == "open") != want(f) {
+				return errors.New("not all flows are as they should be")
+			}
+		}
+		return nil
+	})
+	if results == nil {
+		s.check(phase+": packets can be sent", err)
+		return
+	}
+	s.verdicts(phase, results, want)
+	s.note("%s", phase)
+}
+
+// verdicts reports the results. Closed means that no answer came: a refusal would be one.
+func (s *scenario) verdicts(phase string, results map[flow]string, want func(flow) bool) {
+	for _, from := range names(s.pods) {
+		type link struct{ to, network string }
+		var links []link
+		open, closed, wrong := map[link]int{}, map[link]int{}, map[link][]error{}
+		for _, f := range flows(s.pods, from) {
+			l := link{f.to, f.network}
+			if open[l]+closed[l] == 0 {
+				links = append(links, l)
+			}
+			expected := "timeout"
+			if closed[l]++; want(f) {
+				expected = "open"
+				closed[l]--
+				open[l]++
+			}
+			if results[f] != expected {
+				wrong[l] = append(wrong[l], fmt.Errorf("%s is %s, want %s", f.target(), results[f], expected))
+			}
+		}
+		for _, l := range links {
+			s.check(fmt.Sprintf("%s: %s -> %s over %s, %d open, %d closed", phase, from, l.to, l.network, open[l], closed[l]),
+				errors.Join(wrong[l]...))
+		}
+	}
+}

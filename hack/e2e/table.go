@@ -1,0 +1,46 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// tableName is the agent's table, as the stock nft, which the agent itself never uses, shows it.
+const tableName = "table inet multi_networkpolicy"
+
+func (c *cluster) hasTable(ctx context.Context, p *pod) (bool, error) {
+	out, err := c.output(ctx, c.inside(p, "nft", "list", "tables")...)
+	return slices.Contains(strings.Split(string(out), "\n"), tableName), err
+}
+
+// table is the whole of it, with handles.
+func (c *cluster) table(ctx context.Context, p *pod) ([]byte, error) {
+	return c.output(ctx, c.inside(p, append([]string{"nft", "-s", "-a", "list"}, strings.Fields(tableName)...)...)...)
+}
+
+// tables is an error unless exactly the selected pods have the table.
+func (c *cluster) tables(ctx context.Context, pods map[string]*pod, selected ...string) error {
+	var errs []error
+	for _, name := range names(pods) {
+		has, err := c.hasTable(ctx, pods[name])
+		if err != nil {
+			errs = append(errs, err)
+		} else if want := slices.Contains(selected, name); has != want {
+			errs = append(errs, fmt.Errorf("pod %s: table is %t, want %t", name, has, want))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+var handle = regexp.MustCompile(`# handle \d+`)
+
+// handles are the kernel's numbers for all that is in the table: who makes a thing anew, even in the same
+// words, changes its number.
+func (c *cluster) handles(ctx context.Context, p *pod) (string, error) {
+	out, err := c.table(ctx, p)
+	return strings.Join(handle.FindAllString(string(out), -1), " "), err
+}

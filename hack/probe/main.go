@@ -1,0 +1,110 @@
+// Command probe sends and answers the packets by which tests see what a policy lets through.
+//
+//	probe serve -tcp 80,8080 -udp 53
+//	probe dial [-timeout 1s] [-interval 200ms] tcp://10.1.0.2:80 'udp://[fd00:1::2]:53'
+//
+// The server echoes, over IPv4 and IPv6. The client tries all targets side by side and prints one line
+// of JSON for each, in their order. It exits with 0 when all answered and 1 when any did not.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"net/url"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+)
+
+func main() {
+	// A pod's first process gets no signal that it does not ask for; without this each pod would take
+	// its whole grace period to go.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if len(os.Args) < 2 {
+		fail("want serve or dial")
+	}
+	switch args := os.Args[2:]; os.Args[1] {
+	case "serve":
+		flags := flag.NewFlagSet("serve", flag.ExitOnError)
+		tcp := flags.String("tcp", "", "TCP ports, separated by commas")
+		udp := flags.String("udp", "", "UDP ports, separated by commas")
+		parse(flags, args)
+		if err := serve(ctx, *tcp, *udp); err != nil {
+			fail(err)
+		}
+	case "dial":
+		flags := flag.NewFlagSet("dial", flag.ExitOnError)
+		timeout := flags.Duration("timeout", time.Second, "how long to wait for an answer; SIGTERM ends it earlier")
+		interval := flags.Duration("interval", 200*time.Millisecond, "how often to send a datagram again")
+		parse(flags, args)
+		ctx, cancel := context.WithTimeout(ctx, *timeout)
+		defer cancel()
+		if !dialAll(ctx, *interval, flags.Args()) {
+			os.Exit(1)
+		}
+	default:
+		fail("want serve or dial, not ", os.Args[1])
+	}
+}
+
+// parse ends the program when the arguments are wrong: the flag set is one that does.
+func parse(flags *flag.FlagSet, args []string) {
+	if err := flags.Parse(args); err != nil {
+		fail(err)
+	}
+}
+
+func fail(reason ...any) {
+	fmt.Fprintln(os.Stderr, "probe:", fmt.Sprint(reason...))
+	os.Exit(2)
+}
+
+// answer is what the client prints about one target.
+type answer struct {
+	Target string `json:"target"`
+	Result string `json:"result"` // open, refused, timeout or error
+	Error  string `json:"error,omitempty"`
+}
+
+// dialAll tries all targets and reports whether all of them answered.
+func dialAll(ctx context.Context, interval time.Duration, targets []string) bool {
+	answers := make([]answer, len(targets))
+	var wg sync.WaitGroup
+	for i, target := range targets {
+		wg.Go(func() {
+			err := dial(ctx, interval, target)
+			answers[i] = answer{Target: target, Result: result(err)}
+			if err != nil {
+				answers[i].Error = err.Error()
+			}
+		})
+	}
+	wg.Wait()
+	open, out := true, json.NewEncoder(os.Stdout)
+	for _, a := range answers {
+		open = open && a.Result == "open"
+		if err := out.Encode(a); err != nil {
+			fail(err)
+		}
+	}
+	return open
+}
+
+func dial(ctx context.Context, interval time.Duration, target string) error {
+	u, err := url.Parse(target)
+	if err != nil {
+		return err
+	}
+	switch u.Scheme {
+	case "tcp":
+		return dialTCP(ctx, u.Host)
+	case "udp":
+		return dialUDP(ctx, interval, u.Host)
+	}
+	return fmt.Errorf("%s: want tcp:// or udp://", target)
+}

@@ -1,0 +1,100 @@
+package informers
+
+import (
+	"fmt"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Files stands in for the API server: it serves the objects of manifests to the same informers. Loading again replaces
+// all of them, and the informers see the difference, as changes. It is safe for concurrent use.
+//
+// As the API server does, it puts what has no namespace into the namespace default, gives a UID to what has none, and
+// has every namespace that is used, with its label kubernetes.io/metadata.name.
+type Files struct {
+	pods, namespaces, nads, policies *store
+}
+
+// NewFiles serves nothing yet.
+func NewFiles() *Files {
+	return &Files{pods: newStore(), namespaces: newStore(), nads: newStore(), policies: newStore()}
+}
+
+// FromFiles serves the manifests in files, and in directories with all below them.
+func FromFiles(paths ...string) (*Files, error) {
+	f := NewFiles()
+	m, err := ReadFiles(paths...)
+	if err != nil {
+		return nil, err
+	}
+	return f, f.Load(m)
+}
+
+// Load replaces all objects by those of the manifests. After an error nothing has changed.
+func (f *Files) Load(m Manifests) error {
+	next := map[*store]map[types.NamespacedName]object{f.pods: {}, f.namespaces: {}, f.nads: {}, f.policies: {}}
+	places := map[*store]map[types.NamespacedName]string{f.pods: {}, f.namespaces: {}, f.nads: {}, f.policies: {}}
+	for _, m := range m {
+		s := f.storeOf(m.object)
+		key := keyOf(m.object)
+		if place, ok := places[s][key]; ok {
+			return fmt.Errorf("%s: %s is there already (%s)", m.place, key, place)
+		}
+		places[s][key], next[s][key] = m.place, m.object.DeepCopyObject().(object)
+	}
+	for _, m := range m {
+		key := types.NamespacedName{Name: m.object.GetNamespace()}
+		if _, ok := next[f.namespaces][key]; !ok && key.Name != "" {
+			ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: key.Name}}
+			setDefaults(ns)
+			next[f.namespaces][key] = ns
+		}
+	}
+	for s, objects := range next {
+		s.replace(objects)
+	}
+	return nil
+}
+
+// Source is where informers read the objects.
+func (f *Files) Source() Source {
+	return Source{Pods: f.pods, Namespaces: f.namespaces, NADs: f.nads, Policies: f.policies}
+}
+
+func (f *Files) storeOf(o object) *store {
+	switch o.(type) {
+	case *corev1.Pod:
+		return f.pods
+	case *corev1.Namespace:
+		return f.namespaces
+	case *netv1.NetworkAttachmentDefinition:
+		return f.nads
+	case *mnpv1.MultiNetworkPolicy:
+		return f.policies
+	}
+	panic(fmt.Sprintf("no store for %T", o)) // newObject makes no other
+}
+
+func keyOf(o metav1.Object) types.NamespacedName {
+	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
+}
+
+// Pods returns copies of the pods, sorted by namespace and name.
+func (f *Files) Pods() []*corev1.Pod {
+	objects, _ := f.pods.all()
+	pods := make([]*corev1.Pod, 0, len(objects))
+	for _, o := range objects {
+		pods = append(pods, o.(*corev1.Pod))
+	}
+	return pods
+}
+
+// PolicyCount is how many policies there are.
+func (f *Files) PolicyCount() int {
+	objects, _ := f.policies.all()
+	return len(objects)
+}

@@ -1,0 +1,185 @@
+package informers
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+// historyLimit is how many changes a store remembers for watches that start at an older version; one that wants more
+// must list again, as with the API server.
+const historyLimit = 4096
+
+// store holds the objects of one kind under a version that every change raises, and serves them by list and watch.
+type store struct {
+	mu      sync.Mutex
+	version uint64
+	objects map[types.NamespacedName]object
+	history []change      // the last changes, oldest first
+	dropped uint64        // the version of the last change that is no longer in the history
+	changed chan struct{} // closed and made anew by every change
+}
+
+type change struct {
+	version uint64
+	event   watch.EventType
+	object  object
+}
+
+func newStore() *store {
+	return &store{version: 1, dropped: 1, objects: map[types.NamespacedName]object{}, changed: make(chan struct{})}
+}
+
+// replace makes the objects all there are. Those that stay equal keep their version.
+func (s *store) replace(next map[types.NamespacedName]object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.version
+	for key, old := range s.objects {
+		// Another UID is another object that has the same name.
+		if o, ok := next[key]; !ok || o.GetUID() != old.GetUID() {
+			delete(s.objects, key)
+			s.record(watch.Deleted, old.DeepCopyObject().(object))
+		}
+	}
+	for key, o := range next {
+		old, exists := s.objects[key]
+		if !exists {
+			s.record(watch.Added, o)
+			s.objects[key] = o
+			continue
+		}
+		o.SetResourceVersion(old.GetResourceVersion())
+		if !apiequality.Semantic.DeepEqual(old, o) {
+			s.record(watch.Modified, o)
+			s.objects[key] = o
+		}
+	}
+	if s.version != before {
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+}
+
+// record gives the object the next version and remembers the change.
+func (s *store) record(event watch.EventType, o object) {
+	s.version++
+	o.SetResourceVersion(strconv.FormatUint(s.version, 10))
+	s.history = append(s.history, change{s.version, event, o})
+	if n := len(s.history) - historyLimit; n > 0 {
+		s.dropped = s.history[n-1].version
+		s.history = append([]change(nil), s.history[n:]...)
+	}
+}
+
+// IsWatchListSemanticsUnSupported tells reflectors to list before they watch.
+func (s *store) IsWatchListSemanticsUnSupported() bool { return true }
+
+// List returns copies of all objects, in one page.
+func (s *store) List(metav1.ListOptions) (runtime.Object, error) {
+	objects, version := s.all()
+	list := &metav1.List{ListMeta: metav1.ListMeta{ResourceVersion: strconv.FormatUint(version, 10)}}
+	for _, o := range objects {
+		list.Items = append(list.Items, runtime.RawExtension{Object: o})
+	}
+	return list, nil
+}
+
+// all returns copies of all objects, sorted, and the version that they are of.
+func (s *store) all() ([]object, uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	objects := make([]object, 0, len(s.objects))
+	for _, o := range s.objects {
+		objects = append(objects, o.DeepCopyObject().(object))
+	}
+	slices.SortFunc(objects, func(a, b object) int {
+		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
+	})
+	return objects, s.version
+}
+
+// Watch sends the changes after the version asked for, and then those to come, until it is stopped.
+func (s *store) Watch(o metav1.ListOptions) (watch.Interface, error) {
+	from, err := strconv.ParseUint(o.ResourceVersion, 10, 64)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("resource version %q: %v", o.ResourceVersion, err))
+	}
+	if _, _, ok := s.since(from); !ok {
+		return nil, apierrors.NewResourceExpired(fmt.Sprintf("version %d is no longer remembered", from))
+	}
+	w := &storeWatch{store: s, events: make(chan watch.Event), stopped: make(chan struct{})}
+	go w.run(from)
+	return w, nil
+}
+
+// since returns the changes after a version, and a channel that is closed by the next one; it is false when some of
+// them are forgotten.
+func (s *store) since(version uint64) ([]change, <-chan struct{}, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if version < s.dropped {
+		return nil, nil, false
+	}
+	n := 0
+	for n < len(s.history) && s.history[n].version <= version {
+		n++
+	}
+	return s.history[n:len(s.history):len(s.history)], s.changed, true
+}
+
+// storeWatch is one watch of a store.
+type storeWatch struct {
+	store   *store
+	events  chan watch.Event
+	stopped chan struct{}
+	once    sync.Once
+}
+
+// Stop ends the watch.
+func (w *storeWatch) Stop() { w.once.Do(func() { close(w.stopped) }) }
+
+// ResultChan is closed when the watch ends.
+func (w *storeWatch) ResultChan() <-chan watch.Event { return w.events }
+
+func (w *storeWatch) run(from uint64) {
+	defer close(w.events)
+	for {
+		changes, next, ok := w.store.since(from)
+		if !ok {
+			status := apierrors.NewResourceExpired("the watch fell behind").ErrStatus
+			w.send(watch.Event{Type: watch.Error, Object: &status})
+			return
+		}
+		for _, c := range changes {
+			if !w.send(watch.Event{Type: c.event, Object: c.object.DeepCopyObject()}) {
+				return
+			}
+			from = c.version
+		}
+		select {
+		case <-next:
+		case <-w.stopped:
+			return
+		}
+	}
+}
+
+// send is false when the watch is stopped.
+func (w *storeWatch) send(e watch.Event) bool {
+	select {
+	case w.events <- e:
+		return true
+	case <-w.stopped:
+		return false
+	}
+}

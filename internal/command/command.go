@@ -1,0 +1,71 @@
+// Package command is the command line: the agent itself, and the subcommands beside it. It wires the inputs (package
+// informers), the state (package cache) and the kernel (package engine) together; the reconciler, which carries the
+// state into the kernel, lives here.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+const program = "multi-networkpolicy-nftables"
+
+// Main runs the program and returns its exit code. An error is one line on stderr. The version may be empty.
+func Main(version string, args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	root := newRoot(versionText(version))
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var code exitCode
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	}
+	line := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	if _, err := fmt.Fprintf(stderr, "%s: %s\n", program, line); err != nil {
+		return 2 // nobody to tell
+	}
+	return 1
+}
+
+// exitCode is an end that has been told already.
+type exitCode int
+
+func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+// newRoot is the agent, which has the other commands below it.
+func newRoot(version string) *cobra.Command {
+	agent := agentOptions{version: version}
+	var logging loggingOptions
+	root := &cobra.Command{
+		Use:   program,
+		Short: "Enforces MultiNetworkPolicy on this node's pods with nftables",
+		Long: `Runs on every node and enforces MultiNetworkPolicy on the secondary networks of the pods there, with nftables inside
+each pod's network namespace. Rules stay in force when it stops.`,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			ctx, err := logging.setUp(cmd.Context(), cmd.ErrOrStderr())
+			cmd.SetContext(ctx)
+			return err
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return agent.run(cmd.Context()) },
+	}
+	agent.addFlags(root.Flags())
+	logging.addFlags(root.PersistentFlags())
+	root.AddCommand(newDemo(), newVersion(version))
+	return root
+}

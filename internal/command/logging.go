@@ -1,0 +1,47 @@
+package command
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+
+	"github.com/go-logr/logr"
+	"github.com/spf13/pflag"
+	"k8s.io/klog/v2"
+)
+
+// loggingOptions choose how the program, and the Kubernetes libraries in it, log.
+type loggingOptions struct {
+	klog   *flag.FlagSet
+	format string
+}
+
+func (o *loggingOptions) addFlags(flags *pflag.FlagSet) {
+	o.klog = flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(o.klog)
+	for _, name := range []string{"v", "vmodule"} {
+		flags.AddGoFlag(o.klog.Lookup(name))
+	}
+	flags.StringVar(&o.format, "logging-format", "text", "format of the log: text or json")
+}
+
+// setUp puts the logger into the context.
+func (o *loggingOptions) setUp(ctx context.Context, stderr io.Writer) (context.Context, error) {
+	switch o.format {
+	case "text":
+	case "json":
+		verbosity, err := strconv.Atoi(o.klog.Lookup("v").Value.String())
+		if err != nil {
+			return ctx, fmt.Errorf("flag -v: %w", err)
+		}
+		// slog's levels fall by one for each step of verbosity.
+		options := &slog.HandlerOptions{Level: slog.Level(-verbosity)}
+		klog.SetSlogLogger(slog.New(slog.NewJSONHandler(stderr, options)))
+	default:
+		return ctx, fmt.Errorf("--logging-format %q: must be text or json", o.format)
+	}
+	return logr.NewContext(ctx, klog.Background()), nil
+}

@@ -1,0 +1,278 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"maps"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	"golang.org/x/sys/unix"
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+const (
+	firstRetry    = 50 * time.Millisecond // how long a pod that fails waits for its next try; doubles
+	lastRetry     = time.Minute
+	auditInterval = time.Minute // between looks at whether somebody else changed a table
+)
+
+// targets is what the reconciler reads; *cache.Cache is one.
+type targets interface {
+	TakeDirty() []cache.Key
+	Target(key cache.Key) (cache.Target, bool)
+}
+
+// table is the table in one network namespace; *engine.Engine is one.
+type table interface {
+	Apply(ctx context.Context, want engine.Ruleset) error
+	Check(ctx context.Context) (repaired bool, err error)
+	Close() error
+}
+
+// openTable opens the table of a pod in the network namespace at the path.
+type openTable func(pod, netns string) (table, error)
+
+// openEngine makes tables the agent's own where the kernel can do that.
+func openEngine(f engine.Features) openTable {
+	return func(pod, netns string) (table, error) {
+		e, err := engine.Open(pod, netns, engine.Options{Own: f.Owner})
+		if err != nil {
+			return nil, err
+		}
+		return e, nil
+	}
+}
+
+// reconciler carries the cache's targets into the kernel. It owns the open tables.
+//
+// A queue keyed by pod coalesces what happens to one pod, keeps one pod serial, lets pods run side by side, and makes a
+// pod that fails wait without holding up another. What it does depends on the pod's target and on what it achieved for
+// the pod before, never on what happened in between. It only ever removes a table from a pod that it knows to be
+// selected by no policy: a pod that is gone, and the end of the agent, leave tables as they are.
+type reconciler struct {
+	targets targets
+	open    openTable
+	queue   workqueue.TypedRateLimitingInterface[cache.Key]
+
+	mu          sync.Mutex
+	pods        map[cache.Key]*enforced
+	outstanding map[cache.Key]int // times queued since the pod was last as it should be
+}
+
+// enforced is what has been achieved for one pod. Only the worker that has the pod's key touches it.
+type enforced struct {
+	sandbox cache.Sandbox
+	table   table // nil: not open
+	applied bool  // ruleset is in the kernel
+	ruleset engine.Ruleset
+}
+
+func newReconciler(t targets, open openTable) *reconciler {
+	return &reconciler{
+		targets: t,
+		open:    open,
+		queue: workqueue.NewTypedRateLimitingQueue(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.Key](firstRetry, lastRetry)),
+		pods:        map[cache.Key]*enforced{},
+		outstanding: map[cache.Key]int{},
+	}
+}
+
+// Notify queues the pods whose targets may have changed. It does not block, and may be called before Run.
+func (r *reconciler) Notify() {
+	r.mu.Lock() // before the keys are taken, so that Settled does not miss them
+	keys := r.targets.TakeDirty()
+	for _, key := range keys {
+		r.outstanding[key]++
+	}
+	r.mu.Unlock()
+	for _, key := range keys {
+		r.queue.Add(key)
+	}
+}
+
+// Settled says whether every pod that was queued is as it should be.
+func (r *reconciler) Settled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.outstanding) == 0
+}
+
+// Run works until the context ends, lets the batches under way finish, and closes the tables, which stay in force.
+func (r *reconciler) Run(ctx context.Context) {
+	defer context.AfterFunc(ctx, r.queue.ShutDown)()
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Go(func() {
+			for r.next(ctx) {
+			}
+		})
+	}
+	workers.Go(func() { r.audit(ctx) })
+	workers.Wait()
+	for key, pod := range r.pods {
+		pod.close(logr.FromContextOrDiscard(ctx).WithValues("pod", key.String()))
+	}
+}
+
+// audit queues the pods that have a table, from time to time. A look costs one question to the kernel.
+func (r *reconciler) audit(ctx context.Context) {
+	ticker := time.NewTicker(auditInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		r.mu.Lock()
+		keys := slices.Collect(maps.Keys(r.pods))
+		r.mu.Unlock()
+		for _, key := range keys {
+			r.queue.Add(key)
+		}
+	}
+}
+
+// next takes one pod from the queue. It is false when the queue is shut down.
+func (r *reconciler) next(ctx context.Context) bool {
+	key, shutdown := r.queue.Get()
+	if shutdown {
+		return false
+	}
+	defer r.queue.Done(key)
+	if ctx.Err() != nil {
+		return true
+	}
+	r.mu.Lock()
+	queued := r.outstanding[key]
+	r.mu.Unlock()
+	// A batch that was sent is waited for: what the kernel has is then known, also when the agent stops meanwhile.
+	if err := r.reconcile(context.WithoutCancel(ctx), key); err != nil {
+		r.failed(ctx, key, err)
+		return true
+	}
+	r.queue.Forget(key)
+	r.mu.Lock()
+	if r.outstanding[key] == queued {
+		delete(r.outstanding, key)
+	}
+	r.mu.Unlock()
+	return true
+}
+
+// failed makes the pod wait.
+func (r *reconciler) failed(ctx context.Context, key cache.Key, err error) {
+	tries := r.queue.NumRequeues(key)
+	r.queue.AddRateLimited(key)
+	log := logr.FromContextOrDiscard(ctx).WithValues("pod", key.String(), "try", tries+1)
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		log = log.WithValues("errno", unix.ErrnoName(errno))
+	}
+	// A pod's network namespace goes before the runtime, and then the API server, say so.
+	if errors.Is(err, fs.ErrNotExist) && tries < 3 {
+		log.V(1).Info("The pod's network namespace is gone", "cause", err.Error())
+		return
+	}
+	log.Error(err, "Policies are not up to date in the pod; what was in force stays, and it is tried again")
+}
+
+// reconcile makes one pod what its target says.
+func (r *reconciler) reconcile(ctx context.Context, key cache.Key) error {
+	log := logr.FromContextOrDiscard(ctx).WithValues("pod", key.String())
+	target, ok := r.targets.Target(key)
+	pod := r.pod(key)
+	if !ok || target.Sandbox.ID == "" {
+		pod.close(log)
+		r.forget(key)
+		return nil
+	}
+	if pod.sandbox != target.Sandbox {
+		pod.close(log)
+		*pod = enforced{sandbox: target.Sandbox}
+	}
+	if !pod.applied || !sameRuleset(pod.ruleset, target.Ruleset) {
+		return r.apply(ctx, log, pod, target)
+	}
+	if pod.table == nil {
+		return nil
+	}
+	repaired, err := pod.table.Check(ctx)
+	if repaired {
+		log.Info("Somebody changed the table in the pod; it is what it should be again")
+	}
+	return err
+}
+
+func (r *reconciler) apply(ctx context.Context, log logr.Logger, pod *enforced, target cache.Target) error {
+	start := time.Now()
+	if pod.table == nil {
+		opened, err := r.open(target.Pod.String(), target.Sandbox.NetNS)
+		if err != nil {
+			return err
+		}
+		pod.table = opened
+	}
+	if err := pod.table.Apply(ctx, target.Ruleset); err != nil {
+		pod.applied = false
+		return err
+	}
+	removed := target.Ruleset.IsEmpty() && !pod.ruleset.IsEmpty()
+	pod.applied, pod.ruleset = true, target.Ruleset
+	took := time.Since(start).Round(time.Microsecond)
+	switch {
+	case removed:
+		log.Info("No policy applies any more", "took", took)
+	case target.Ruleset.IsEmpty():
+		log.V(2).Info("No policy applies", "took", took)
+	default:
+		log.Info("Policies enforced", "sets", len(target.Ruleset.Sets), "chains", len(target.Ruleset.Chains), "took", took)
+	}
+	if target.Ruleset.IsEmpty() {
+		pod.close(log) // most pods have no policy: none of them costs a descriptor
+	}
+	return nil
+}
+
+// sameRuleset relies on what a Ruleset points to being immutable and shared.
+func sameRuleset(a, b engine.Ruleset) bool {
+	return slices.Equal(a.Sets, b.Sets) && slices.Equal(a.Chains, b.Chains)
+}
+
+// pod returns what has been achieved for a pod.
+func (r *reconciler) pod(key cache.Key) *enforced {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	pod := r.pods[key]
+	if pod == nil {
+		pod = &enforced{}
+		r.pods[key] = pod
+	}
+	return pod
+}
+
+func (r *reconciler) forget(key cache.Key) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.pods, key)
+}
+
+// close lets go of the network namespace. The table in it stays.
+func (p *enforced) close(log logr.Logger) {
+	if p.table == nil {
+		return
+	}
+	if err := p.table.Close(); err != nil {
+		log.Error(err, "Closing the pod's netlink socket")
+	}
+	p.table = nil
+}

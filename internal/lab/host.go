@@ -1,0 +1,115 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Host is a network namespace that stands for a pod. It is safe for concurrent use.
+type Host struct {
+	Name string
+
+	lab *Lab
+	ns  *namespace
+
+	mu      sync.Mutex
+	servers []io.Closer
+	serving sync.WaitGroup
+	closed  bool
+}
+
+// Attach gives the host one more interface, on a bridge that is made when it does not exist yet.
+func (h *Host) Attach(bridge, ifname string, prefixes ...netip.Prefix) error {
+	port, err := h.lab.plug(bridge, ifname, h.ns)
+	if err != nil {
+		return fmt.Errorf("attach %s of %s to %s: %w", ifname, h.Name, bridge, err)
+	}
+	link, err := h.ns.handle.LinkByName(ifname)
+	if err != nil {
+		return fmt.Errorf("find %s of %s: %w", ifname, h.Name, err)
+	}
+	if err := h.ns.handle.LinkSetUp(link); err != nil {
+		return fmt.Errorf("set %s of %s up: %w", ifname, h.Name, err)
+	}
+	for _, p := range prefixes {
+		if err := h.AddAddr(ifname, p); err != nil {
+			return err
+		}
+	}
+	return errors.Join(h.lab.fabric.waitUp(port), h.ns.waitUp(ifname))
+}
+
+// Detach removes an interface.
+func (h *Host) Detach(ifname string) error {
+	link, err := h.ns.handle.LinkByName(ifname)
+	if err == nil {
+		err = h.ns.handle.LinkDel(link)
+	}
+	if err != nil {
+		return fmt.Errorf("detach %s of %s: %w", ifname, h.Name, err)
+	}
+	return nil
+}
+
+// AddAddr gives an interface one more address, usable at once.
+func (h *Host) AddAddr(ifname string, p netip.Prefix) error {
+	link, err := h.ns.handle.LinkByName(ifname)
+	if err == nil {
+		bits := 8 * len(p.Addr().AsSlice())
+		addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), bits)}}
+		if p.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		err = h.ns.handle.AddrAdd(link, addr)
+	}
+	if err == nil && p.Addr().Is6() {
+		err = h.ns.waitSolicitable(ifname, p.Addr())
+	}
+	if err != nil {
+		return fmt.Errorf("add %s to %s of %s: %w", p, ifname, h.Name, err)
+	}
+	return nil
+}
+
+// Do runs f on a thread that is inside the host's namespace. What f opens stays in the namespace after Do returns;
+// goroutines that f starts are not inside.
+func (h *Host) Do(f func() error) error {
+	if err := h.ns.do(f); err != nil {
+		return fmt.Errorf("in %s: %w", h.Name, err)
+	}
+	return nil
+}
+
+// NetNS is a path that opens the host's namespace, from any thread of this process, until the lab is closed.
+func (h *Host) NetNS() string { return fmt.Sprintf("/proc/self/fd/%d", h.ns.handleFD()) }
+
+// keep makes the host own a server until it is closed.
+func (h *Host) keep(server io.Closer) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return errors.Join(fmt.Errorf("%s is closed", h.Name), server.Close())
+	}
+	h.servers = append(h.servers, server)
+	return nil
+}
+
+func (h *Host) close() error {
+	h.mu.Lock()
+	servers := h.servers
+	h.servers, h.closed = nil, true
+	h.mu.Unlock()
+	var errs []error
+	for _, s := range servers {
+		errs = append(errs, s.Close())
+	}
+	h.serving.Wait()
+	return errors.Join(append(errs, h.ns.close())...)
+}

@@ -1,0 +1,151 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// namespace is a network namespace that lives as long as its descriptor is open.
+type namespace struct {
+	ns     netns.NsHandle
+	handle *netlink.Handle // a route socket that was made inside
+}
+
+func newNamespace() (*namespace, error) {
+	ns, err := unshareNetNS()
+	if err != nil {
+		return nil, err
+	}
+	handle, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open a route socket: %w", err), ns.Close())
+	}
+	n := &namespace{ns: ns, handle: handle}
+	lo, err := handle.LinkByName("lo")
+	if err == nil {
+		err = handle.LinkSetUp(lo)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("set lo up: %w", err), n.close())
+	}
+	// Duplicate address detection would keep each new address silent for a second. AddAddr turns it off for the addresses
+	// it adds; this does for the link-local ones.
+	err = n.do(func() error {
+		return errors.Join(clearSysctl("net/ipv6/conf/default/accept_dad"), clearSysctl("net/ipv6/conf/all/accept_dad"))
+	})
+	if err != nil {
+		return nil, errors.Join(err, n.close())
+	}
+	return n, nil
+}
+
+// clearSysctl sets a setting of the thread's network namespace to 0. One that is not there, or that may not be changed
+// because /proc/sys is mounted read-only, stays as it is.
+func clearSysctl(name string) error {
+	err := os.WriteFile("/proc/sys/"+name, []byte("0"), 0)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
+		return nil
+	}
+	return err
+}
+
+// unshareNetNS makes a network namespace and returns to the one it came from.
+func unshareNetNS() (netns.NsHandle, error) {
+	made := netns.None()
+	err := onLockedThread(func() error {
+		var err error
+		if made, err = netns.New(); err != nil {
+			return fmt.Errorf("unshare(CLONE_NEWNET): %w", err)
+		}
+		return nil
+	})
+	if err != nil && made.IsOpen() {
+		err = errors.Join(err, made.Close())
+	}
+	return made, err
+}
+
+// do runs f on a thread that is inside the namespace.
+func (n *namespace) do(f func() error) error {
+	return onLockedThread(func() error {
+		if err := netns.Set(n.ns); err != nil {
+			return fmt.Errorf("enter the network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// onLockedThread runs f, which may change the network namespace of its thread, on a thread that nobody else uses, and
+// puts the namespace back. Where that fails the goroutine stays locked to the thread, so that the thread dies with it
+// instead of carrying another goroutine into the wrong namespace.
+func onLockedThread(f func() error) (err error) {
+	runtime.LockOSThread()
+	before, err := netns.Get()
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("get the network namespace of the thread: %w", err)
+	}
+	defer func() {
+		restored := netns.Set(before)
+		if restored == nil {
+			runtime.UnlockOSThread()
+		}
+		err = errors.Join(err, restored, before.Close())
+	}()
+	return f()
+}
+
+// waitUp waits until an interface passes packets: the kernel reports carrier some time after both ends are up.
+func (n *namespace) waitUp(ifname string) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		link, err := n.handle.LinkByName(ifname)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", ifname, err)
+		}
+		if state := link.Attrs().OperState; state == netlink.OperUp {
+			return nil
+		} else if time.Now().After(deadline) {
+			return fmt.Errorf("%s stays %s", ifname, state)
+		}
+	}
+}
+
+// waitSolicitable waits until the interface is in the multicast group where neighbours ask for the address. The kernel
+// joins it from a work queue; who asks earlier asks again a second later.
+func (n *namespace) waitSolicitable(ifname string, addr netip.Addr) error {
+	low := addr.As16()
+	want := fmt.Sprintf("ff0200000000000000000001ff%02x%02x%02x", low[13], low[14], low[15])
+	return n.do(func() error {
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
+			if err != nil {
+				return fmt.Errorf("read the multicast groups: %w", err)
+			}
+			for line := range strings.Lines(string(groups)) {
+				if f := strings.Fields(line); len(f) > 2 && f[1] == ifname && f[2] == want {
+					return nil
+				}
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%s never joins the multicast group of %s", ifname, addr)
+			}
+		}
+	})
+}
+
+func (n *namespace) handleFD() uintptr { return uintptr(n.ns) }
+
+func (n *namespace) close() error {
+	n.handle.Close()
+	return n.ns.Close()
+}

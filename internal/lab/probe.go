@@ -1,0 +1,164 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Verdict is what became of a probe.
+type Verdict int
+
+// The verdicts. Failed means that the probe says nothing about the policy, for one when nobody listens.
+const (
+	Failed Verdict = iota
+	Allowed
+	Dropped
+)
+
+func (v Verdict) String() string {
+	return [...]string{"failed", "allowed", "dropped"}[v]
+}
+
+// resendAfter is how long a datagram may take before the probe sends another one.
+const resendAfter = 200 * time.Millisecond
+
+// Result is the outcome of one probe.
+type Result struct {
+	Verdict Verdict
+	Took    time.Duration
+	Err     error // why it failed, or how it was dropped
+}
+
+// Probe sends real packets from one host to a server and waits for the answer: a TCP connection with an echo through
+// it, or a UDP echo. No answer within the timeout means dropped. Any number of probes may run side by side: a probe
+// holds no thread while it waits.
+func Probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, timeout time.Duration) Result {
+	start := time.Now()
+	err := probe(ctx, from, to, proto, start.Add(timeout))
+	r := Result{Took: time.Since(start), Err: err}
+	switch {
+	case err == nil:
+		r.Verdict = Allowed
+	case ctx.Err() != nil:
+		r.Verdict = Failed
+	// EPERM is how the kernel tells the sender of a datagram that its own output chain dropped it.
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ETIMEDOUT), errors.Is(err, unix.EPERM):
+		r.Verdict = Dropped
+	}
+	return r
+}
+
+func probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, deadline time.Time) error {
+	f, err := from.socket(to, proto)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.SetDeadline(deadline); err != nil {
+		return fmt.Errorf("set the deadline: %w", err)
+	}
+	defer context.AfterFunc(ctx, func() {
+		f.SetDeadline(time.Unix(1, 0)) //nolint:errcheck // it was set a moment ago, and else its end is soon enough
+	})()
+	if err := connect(f, to); err != nil {
+		return fmt.Errorf("connect to %s: %w", to, err)
+	}
+	return echo(ctx, f, proto, deadline)
+}
+
+// socket opens a non-blocking socket inside the host's namespace; from then on it works from any thread.
+func (h *Host) socket(to netip.AddrPort, proto Protocol) (*os.File, error) {
+	family, kind := unix.AF_INET, unix.SOCK_STREAM
+	if to.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	if proto == UDP {
+		kind = unix.SOCK_DGRAM
+	}
+	fd := -1
+	err := h.Do(func() (err error) {
+		fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("open a socket: %w", err)
+		if fd >= 0 {
+			err = errors.Join(err, unix.Close(fd))
+		}
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), h.Name), nil
+}
+
+// connect waits for the handshake in the runtime's poller.
+func connect(f *os.File, to netip.AddrPort) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var result error
+	started := false
+	err = raw.Write(func(fd uintptr) bool {
+		if !started {
+			started = true
+			result = unix.Connect(int(fd), sockaddr(to))
+			return !errors.Is(result, unix.EINPROGRESS)
+		}
+		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
+		switch {
+		case err != nil:
+			result = err
+		case code != 0:
+			result = unix.Errno(code)
+		default:
+			// Writable and without an error is connected, unless it was a spurious wake-up.
+			if _, err := unix.Getpeername(int(fd)); errors.Is(err, unix.ENOTCONN) {
+				return false
+			}
+			result = nil
+		}
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return result
+}
+
+// echo sends a message until it comes back. A lost datagram is sent again, so that only a policy drops a probe.
+func echo(ctx context.Context, f *os.File, proto Protocol, deadline time.Time) error {
+	message := []byte("probe")
+	buf := make([]byte, 64)
+	for {
+		if _, err := f.Write(message); err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+		wait := deadline
+		if again := time.Now().Add(resendAfter); proto == UDP && again.Before(deadline) {
+			wait = again
+		}
+		if err := f.SetReadDeadline(wait); err != nil {
+			return fmt.Errorf("set the deadline: %w", err)
+		}
+		_, err := f.Read(buf)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil || !time.Now().Before(deadline) {
+			return fmt.Errorf("receive: %w", err)
+		}
+	}
+}
+
+func sockaddr(to netip.AddrPort) unix.Sockaddr {
+	if to.Addr().Is6() {
+		return &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	}
+	return &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().As4()}
+}

@@ -1,0 +1,97 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// insideVar marks a process that was started in a user namespace, so that it does not start another one.
+const insideVar = "MULTI_NETWORKPOLICY_LAB_INSIDE"
+
+// Main runs the tests of a package that uses labs, and exits. Call it from TestMain with the *testing.M. Where the
+// process may not make network namespaces, it runs the test binary again in a user namespace, where it may.
+func Main(m interface{ Run() int }) {
+	code, done, err := Reexec()
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "these tests need network namespaces: %v\n", err)
+		os.Exit(1)
+	}
+	if !done {
+		code = m.Run()
+	}
+	os.Exit(code)
+}
+
+// Reexec makes sure that network namespaces can be made. When this process can make them it returns done == false:
+// carry on. Else it runs this same program once more, with the same arguments and standard streams, as root of a new
+// user namespace, waits for it, and returns done == true with its exit code.
+func Reexec() (code int, done bool, err error) {
+	cause := mayUnshare()
+	if cause == nil {
+		return 0, false, nil
+	}
+	if os.Getenv(insideVar) != "" {
+		return 1, false, fmt.Errorf("not even as root of a user namespace: %w", cause)
+	}
+	child, err := startInUserNS()
+	if err != nil {
+		return 1, false, fmt.Errorf("not as this user (%w), nor in a user namespace: %w", cause, err)
+	}
+	state, err := forwardSignals(child)
+	if err != nil {
+		return 1, false, fmt.Errorf("wait for the process in the user namespace: %w", err)
+	}
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal()), true, nil
+	}
+	return state.ExitCode(), true, nil
+}
+
+// mayUnshare tries it.
+func mayUnshare() error {
+	n, err := newNamespace()
+	if err != nil {
+		return err
+	}
+	return n.close()
+}
+
+// startInUserNS starts this program again, as root of new user, network and mount namespaces.
+func startInUserNS() (*os.Process, error) {
+	return os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
+		Env:   append(os.Environ(), insideVar+"=1"),
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+		Sys: &syscall.SysProcAttr{
+			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+		},
+	})
+}
+
+// forwardSignals waits for the child and hands on to it what would end this process.
+func forwardSignals(child *os.Process) (*os.ProcessState, error) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer signal.Stop(signals)
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		for {
+			select {
+			case s := <-signals:
+				if err := child.Signal(s); errors.Is(err, os.ErrProcessDone) {
+					return
+				}
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return child.Wait()
+}

@@ -1,0 +1,137 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+)
+
+// Protocol is the transport of a server or a probe.
+type Protocol string
+
+// The transports that the lab can send.
+const (
+	TCP Protocol = "tcp"
+	UDP Protocol = "udp"
+)
+
+// Serve answers on a port, on all addresses of both families, until the lab is closed: it echoes what it gets.
+func (h *Host) Serve(ctx context.Context, proto Protocol, port uint16) error {
+	addr := netip.AddrPortFrom(netip.IPv6Unspecified(), port).String()
+	var lc net.ListenConfig
+	return h.Do(func() error {
+		switch proto {
+		case TCP:
+			l, err := lc.Listen(ctx, "tcp", addr)
+			if err != nil {
+				return fmt.Errorf("listen: %w", err)
+			}
+			return h.serveTCP(l)
+		case UDP:
+			c, err := lc.ListenPacket(ctx, "udp", addr)
+			if err != nil {
+				return fmt.Errorf("listen: %w", err)
+			}
+			return h.serveUDP(c)
+		default:
+			return fmt.Errorf("no server for protocol %q", proto)
+		}
+	})
+}
+
+func (h *Host) serveTCP(l net.Listener) error {
+	conns := &openConns{conns: map[net.Conn]struct{}{}}
+	if err := h.keep(closers{l, conns}); err != nil {
+		return err
+	}
+	h.serving.Go(func() {
+		for {
+			c, err := l.Accept()
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err != nil || !conns.add(c) {
+				continue
+			}
+			h.serving.Go(func() {
+				defer conns.remove(c)
+				io.Copy(c, c) //nolint:errcheck // it ends when the client hangs up or the lab closes
+			})
+		}
+	})
+	return nil
+}
+
+func (h *Host) serveUDP(c net.PacketConn) error {
+	if err := h.keep(c); err != nil {
+		return err
+	}
+	h.serving.Go(func() {
+		buf := make([]byte, 2048)
+		for {
+			n, from, err := c.ReadFrom(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if err == nil {
+				c.WriteTo(buf[:n], from) //nolint:errcheck // refused by a policy: the client sees no answer
+			}
+		}
+	})
+	return nil
+}
+
+// openConns are the connections of one server, so that closing it does not wait for its clients.
+type openConns struct {
+	mu     sync.Mutex
+	conns  map[net.Conn]struct{}
+	closed bool
+}
+
+func (o *openConns) add(c net.Conn) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closed {
+		hangUp(c)
+		return false
+	}
+	o.conns[c] = struct{}{}
+	return true
+}
+
+func (o *openConns) remove(c net.Conn) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	delete(o.conns, c)
+	hangUp(c)
+}
+
+// Close hangs up on every client.
+func (o *openConns) Close() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
+	for c := range o.conns {
+		hangUp(c)
+	}
+	return nil
+}
+
+func hangUp(c net.Conn) {
+	c.Close() //nolint:errcheck // nothing is lost with it, and it may be closed already
+}
+
+type closers []io.Closer
+
+// Close closes all of them, whatever one of them says.
+func (cs closers) Close() error {
+	var errs []error
+	for _, c := range cs {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}

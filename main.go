@@ -1,0 +1,14 @@
+// Command multi-networkpolicy-nftables enforces MultiNetworkPolicy on the pods of one node, with nftables inside each
+// pod's network namespace.
+package main
+
+import (
+	"os"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/command"
+)
+
+// version is set by the linker in releases.
+var version string
+
+func main() { os.Exit(command.Main(version, os.Args[1:], os.Stdout, os.Stderr)) }
