@@ -40,15 +40,13 @@ func (b *batch) encode(p *plan, generation uint32) error {
 	b.control(unix.NFNL_MSG_BATCH_BEGIN, batchBegin)
 	b.uint32(unix.NFNL_BATCH_GENID, generation)
 	b.end()
-	switch {
-	case p.deleteTable:
+	if p.deleteTable {
 		b.table(unix.NFT_MSG_DELTABLE, "DELTABLE", 0, 0)
-	case p.replace:
-		// Adding a table that is there is no error, so this needs no look at what is there before.
-		b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", unix.NLM_F_CREATE, 0)
-		b.table(unix.NFT_MSG_DELTABLE, "DELTABLE", 0, 0)
+	}
+	if p.create {
 		b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", unix.NLM_F_CREATE|unix.NLM_F_EXCL, p.flags)
-	case p.takeOver:
+	}
+	if p.takeOver {
 		b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", 0, p.flags)
 	}
 	if err := b.content(p); err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -29,16 +30,21 @@ const (
 	setKeyEnd     = 10   // NFTA_SET_ELEM_KEY_END
 )
 
-// byteOrderBig is BYTEORDER_BIG_ENDIAN of stock nft, which reads it from the set's userdata.
-const byteOrderBig = 2
+// Byte orders as stock nft numbers them (enum byteorder), which reads that of a set's key from its userdata. It is what
+// the packet has; the elements of interval sets are in network byte order all the same.
+const (
+	byteOrderHost = 1
+	byteOrderBig  = 2
+)
 
 // setLayout is what the kernel and nft want to know of a set's key. keyLen is in bytes, each field of a concatenation
 // padded to four; fields are the unpadded lengths of a concatenation with ranges.
 type setLayout struct {
-	flags   uint32
-	keyType uint32
-	keyLen  uint32
-	fields  []uint32
+	flags     uint32
+	keyType   uint32
+	keyLen    uint32
+	fields    []uint32
+	hostOrder bool // the packet has the key in the byte order of the host
 }
 
 func layoutOf(e Elements) setLayout {
@@ -62,6 +68,13 @@ func layoutOf(e Elements) setLayout {
 			l.keyLen = 24
 		}
 		return l
+	case Numbers:
+		return setLayout{
+			flags:     unix.NFT_SET_INTERVAL,
+			keyType:   uint32(e.Type),
+			keyLen:    uint32(e.Type.Len()),
+			hostOrder: e.Type.HostOrder(),
+		}
 	}
 	return setLayout{}
 }
@@ -88,8 +101,11 @@ func (b *batch) newSet(s *Set, id uint32) {
 	}
 	var udata []byte
 	if l.flags == unix.NFT_SET_INTERVAL { // a concatenation has the order of its fields
-		udata = userdata.Append(udata, userdata.NFTNL_UDATA_SET_KEYBYTEORDER,
-			binary.NativeEndian.AppendUint32(nil, byteOrderBig))
+		order := uint32(byteOrderBig)
+		if l.hostOrder {
+			order = byteOrderHost
+		}
+		udata = userdata.Append(udata, userdata.NFTNL_UDATA_SET_KEYBYTEORDER, binary.NativeEndian.AppendUint32(nil, order))
 	}
 	if s.Comment != "" {
 		udata = comment(udata, userdata.NFTNL_UDATA_SET_COMMENT, s.Comment)
@@ -168,6 +184,16 @@ func (l *elementList) addrRange(r sets.AddrRange) {
 	}
 }
 
+// numberRange writes a range as addrRange does; one up to the greatest number of all has no end.
+func (l *elementList) numberRange(d expr.Datatype, r sets.NumberRange) {
+	l.next()
+	var key [4]byte
+	l.element(d.Append(key[:0], r.From), 0)
+	if r.To < d.Max() {
+		l.element(d.Append(key[:0], r.To+1), unix.NFT_SET_ELEM_INTERVAL_END)
+	}
+}
+
 // portRange writes both ends, of a single port too: the kernel wants KEY_END on every element of a concatenation with
 // ranges. Fields are padded to four bytes.
 func (l *elementList) portRange(r sets.PortRange) {
@@ -206,6 +232,10 @@ func (b *batch) fillSet(s *Set) {
 	case Endpoints:
 		for ep := range e.Endpoints.All(e.Family) {
 			l.endpoint(ep)
+		}
+	case Numbers:
+		for r := range e.Numbers.Ranges() {
+			l.numberRange(e.Type, r)
 		}
 	}
 	l.close()

@@ -97,9 +97,10 @@ func (e *Engine) Close() error {
 	return nil
 }
 
-// Apply makes the table what want says, in one batch, and sends nothing if it is that already. The first Apply, and the
-// first after an error, reads the kernel's table back: what matches stays, the rest is changed in the same batch, and a
-// table that holds what no Ruleset can is replaced as a whole. After an error the last good rules are in force.
+// Apply makes the table what want says, and sends nothing if it is that already. All that packets see changes in one
+// batch; sets that are new come in one before it, while no rule refers to them. The first Apply, and the first after an
+// error, reads the kernel's table back: what matches stays, the rest is changed, and a table that holds what no Ruleset
+// can is replaced as a whole, in one batch. After an error the last good rules are in force.
 func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
 	op := "apply"
 	if want.IsEmpty() {
@@ -179,7 +180,17 @@ func (e *Engine) applyOnce(x *exchange, want Ruleset) error {
 		e.have.ruleset = want // equal, and the newer pointers are those to compare the next time
 		return nil
 	}
-	if err := x.batch.encode(&p, e.have.generation); err != nil {
+	if first, between, ok := p.setsFirst(e.have, want); ok {
+		if err := e.send(x, &first, between); err != nil {
+			return err
+		}
+	}
+	return e.send(x, &p, want)
+}
+
+// send makes the plan a batch; once the kernel acknowledged it, the table is next.
+func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
+	if err := x.batch.encode(p, e.have.generation); err != nil {
 		return err
 	}
 	if err := x.roundTrip(e.transport, p.handles); err != nil {
@@ -189,7 +200,7 @@ func (e *Engine) applyOnce(x *exchange, want Ruleset) error {
 	e.stats.Batches++
 	e.stats.Messages += uint64(len(x.batch.messages))
 	e.stats.Bytes += uint64(len(x.batch.buf))
-	e.have = e.have.after(&p, want)
+	e.have = e.have.after(p, next)
 	return nil
 }
 

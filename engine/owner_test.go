@@ -177,7 +177,7 @@ func TestGenerationIsPredicted(t *testing.T) {
 		apply(t, e, isolated(parseAddrs("10.0.0.1", "10.0.0.9"), uint16(80+i%3)))
 		apply(t, e, Ruleset{})
 	}
-	if s := e.Stats(); s.Restarts != 0 || s.ReadBacks != 1 || s.Batches != 40 {
+	if s := e.Stats(); s.Restarts != 0 || s.ReadBacks != 1 || s.Batches != 60 {
 		t.Errorf("%+v", s)
 	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"maps"
+	"slices"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -20,15 +21,16 @@ func (t *table) exists() bool { return t.foreign || !t.ruleset.IsEmpty() }
 // after is the table once the kernel acknowledged the plan that leads from t to want.
 func (t *table) after(p *plan, want Ruleset) *table {
 	next := &table{ruleset: want, handles: p.handles, flags: t.flags, generation: t.generation + 1}
-	if p.replace || p.takeOver {
+	if p.create || p.takeOver {
 		next.flags = p.flags
 	}
-	if p.replace || p.deleteTable {
+	if p.create || p.deleteTable {
 		return next
 	}
 	next.handles = t.handles
 	if len(p.handles) > 0 || len(p.delChains) > 0 {
-		next.handles = maps.Clone(t.handles)
+		next.handles = make(map[string][]uint64, len(t.handles)+len(p.handles))
+		maps.Copy(next.handles, t.handles)
 		for _, name := range p.delChains {
 			delete(next.handles, name)
 		}
@@ -40,8 +42,8 @@ func (t *table) after(p *plan, want Ruleset) *table {
 // plan is the difference between two rulesets, in the order in which the kernel takes it: what is referred to is
 // there before who refers to it, and goes after. It is a batch as plain data.
 type plan struct {
-	deleteTable bool   // all that is wanted is that no table is there
-	replace     bool   // whatever is there goes, and the table is made anew
+	deleteTable bool   // the table that is there goes
+	create      bool   // a table is made, after the one that is there is deleted
 	takeOver    bool   // the table stays, and gets an owner
 	flags       uint32 // of the table that is made or taken over
 	newSets     []*Set
@@ -81,7 +83,7 @@ type ruleChange struct {
 }
 
 func (p *plan) isEmpty() bool {
-	return !p.deleteTable && !p.replace && !p.takeOver && len(p.newSets) == 0 && len(p.elements) == 0 &&
+	return !p.deleteTable && !p.create && !p.takeOver && len(p.newSets) == 0 && len(p.elements) == 0 &&
 		len(p.newChains) == 0 && len(p.rules) == 0 && len(p.delChains) == 0 && len(p.delSets) == 0
 }
 
@@ -94,19 +96,38 @@ func makePlan(have *table, want Ruleset, flags uint32) plan {
 	}
 	p := plan{flags: flags, takeOver: have.flags == orphan && flags == owned}
 	if have.foreign || have.ruleset.IsEmpty() || have.flags|flags != have.flags && !p.takeOver ||
-		!p.diffSets(have.ruleset.Sets, want.Sets) || !p.diffChains(have, want.Chains) {
-		return fullPlan(want, flags)
+		!p.diffSets(have.ruleset.Sets, want.Sets) || !p.diffChains(have, want.Chains) || !p.isLegal() {
+		return fullPlan(have, want, flags)
 	}
 	return p
 }
 
-// fullPlan makes the whole table, in place of whatever is there.
-func fullPlan(want Ruleset, flags uint32) plan {
-	p := plan{replace: true, flags: flags, newSets: want.Sets, newChains: want.Chains}
+// fullPlan makes the whole table, in place of the one that is there.
+func fullPlan(have *table, want Ruleset, flags uint32) plan {
+	p := plan{deleteTable: have.exists(), create: true, flags: flags, newSets: want.Sets, newChains: want.Chains}
 	for _, c := range want.Chains {
 		p.newChain(c)
 	}
 	return p
+}
+
+// setsFirst splits off a plan that only makes the new sets, and the ruleset that it leads to. The kernel lets packets see
+// the rules of a batch a moment before it fills the sets that came in the same batch (measured on 6.18: 79 of 11,016
+// packets that a rule and its set allowed were dropped over 3,000 such batches, none when the sets came before). Where a
+// table is replaced there is no before, and for that moment nothing passes.
+func (p *plan) setsFirst(have *table, want Ruleset) (first plan, between Ruleset, ok bool) {
+	if len(p.newSets) == 0 || p.deleteTable || len(p.rules) == 0 {
+		return plan{}, Ruleset{}, false
+	}
+	first = plan{create: p.create, takeOver: p.takeOver, flags: p.flags, newSets: p.newSets}
+	p.create, p.takeOver, p.newSets = false, false, nil
+	between = NewRuleset(slices.Concat(have.ruleset.Sets, first.newSets), slices.Clone(have.ruleset.Chains))
+	return first, between, true
+}
+
+// isLegal is false for what the kernel refuses in one batch: a base chain more in a table that gets an owner.
+func (p *plan) isLegal() bool {
+	return !p.takeOver || !slices.ContainsFunc(p.newChains, func(c *Chain) bool { return c.Hook != HookNone })
 }
 
 // newChain has all rules of c added.
@@ -165,6 +186,9 @@ func (p *plan) diffElements(have, want *Set) bool {
 	case Ports:
 		h, same := have.Elements.(Ports)
 		return same && h.Ports.Equal(w.Ports)
+	case Numbers:
+		h, same := have.Elements.(Numbers)
+		return same && h.Type == w.Type && h.Numbers.Equal(w.Numbers)
 	}
 	if !c.ranges.IsEmpty() || !c.endpoints.IsEmpty() {
 		p.elements = append(p.elements, c)

@@ -18,47 +18,55 @@ type Features struct {
 // Probe asks the kernel, in a network namespace of its own that is gone afterwards. It needs CAP_SYS_ADMIN and
 // CAP_NET_ADMIN, as Open does. An error also means that nothing else will work: no nf_tables, or no right to it.
 func Probe() (Features, error) {
-	type result struct {
-		features Features
-		err      error
+	var f Features
+	err := inOwnNamespace(func(e *Engine) error {
+		table := NewRuleset(nil, []*Chain{{Name: "probe"}})
+		if err := e.apply(table); err != nil {
+			return err
+		}
+		e.flags = owned
+		err := e.apply(table)
+		f.Owner = err == nil
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return f, fmt.Errorf("probe nf_tables: %w", err)
 	}
-	done := make(chan result)
+	return f, nil
+}
+
+// Try says whether the kernel takes the Ruleset, in a network namespace like Probe's. What it refuses it would refuse in
+// every pod, and there it would keep out all the rest.
+func Try(rs Ruleset) error {
+	return inOwnNamespace(func(e *Engine) error { return e.apply(rs) })
+}
+
+// inOwnNamespace gives f an Engine in a network namespace that is gone afterwards.
+func inOwnNamespace(f func(*Engine) error) error {
+	done := make(chan error)
 	go func() {
 		// Never unlocked: the thread that entered the namespace ends with the goroutine.
 		runtime.LockOSThread()
-		f, err := probeHere()
-		done <- result{f, err}
+		done <- unshared(f)
 	}()
-	r := <-done
-	if r.err != nil {
-		return r.features, fmt.Errorf("probe nf_tables: %w", r.err)
-	}
-	return r.features, nil
+	return <-done
 }
 
-func probeHere() (Features, error) {
-	var f Features
+func unshared(f func(*Engine) error) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return f, fmt.Errorf("make a network namespace: %w", err)
+		return fmt.Errorf("make a network namespace: %w", err)
 	}
 	netns, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
-		return f, err
+		return err
 	}
 	defer netns.Close()
 	t, err := dial(netns)
 	if err != nil {
-		return f, err
+		return err
 	}
-	e := &Engine{pod: "probe", transport: t}
-	table := NewRuleset(nil, []*Chain{{Name: "probe"}})
-	if err = e.apply(table); err == nil {
-		e.flags = owned
-		err = e.apply(table)
-		f.Owner = err == nil
-		if errors.Is(err, unix.EOPNOTSUPP) {
-			err = nil
-		}
-	}
-	return f, errors.Join(err, t.close())
+	return errors.Join(f(&Engine{pod: "probe", transport: t}), t.close())
 }

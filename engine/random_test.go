@@ -33,17 +33,22 @@ func randomRuleset(r *rand.Rand) Ruleset {
 		}
 	}
 	var cc []*Chain
-	input := &Chain{Name: "input", Hook: HookInput}
-	for i := range 4 {
-		if r.IntN(4) == 0 {
-			continue
+	for _, hook := range []Hook{HookInput, HookOutput} {
+		base := &Chain{Name: string(hook), Hook: hook}
+		for i := range 4 * r.IntN(2) {
+			if r.IntN(4) == 0 {
+				continue
+			}
+			c := randomChain(r, fmt.Sprintf("%s-policy-%d", hook, i), ss)
+			cc = append(cc, c)
+			base.Rules = append(base.Rules, Rule{Statements: []expr.Statement{expr.IIFName("none0"), expr.Jump(c.Name)}, Comment: c.Name})
 		}
-		c := randomChain(r, fmt.Sprintf("policy-%d", i), ss)
-		cc = append(cc, c)
-		input.Rules = append(input.Rules, Rule{Statements: []expr.Statement{expr.IIFName("none0"), expr.Jump(c.Name)}, Comment: c.Name})
+		r.Shuffle(len(base.Rules), func(i, j int) { base.Rules[i], base.Rules[j] = base.Rules[j], base.Rules[i] })
+		if len(base.Rules) > 0 {
+			cc = append(cc, base)
+		}
 	}
-	r.Shuffle(len(input.Rules), func(i, j int) { input.Rules[i], input.Rules[j] = input.Rules[j], input.Rules[i] })
-	return NewRuleset(ss, append(cc, input))
+	return NewRuleset(ss, cc)
 }
 
 func randomChain(r *rand.Rand, name string, ss []*Set) *Chain {
@@ -59,12 +64,30 @@ func randomChain(r *rand.Rand, name string, ss []*Set) *Chain {
 				statements = append(statements, expr.PortIn(s.Name))
 			case Endpoints:
 				statements = append(statements, expr.DestinationEndpointIn(e.Family, s.Name))
+			case Numbers:
+				statements = append(statements, numberMatch(r, e.Type, s.Name))
 			}
 		}
 		// Comments repeat, and so do whole rules.
 		c.Rules = append(c.Rules, Rule{Statements: append(statements, expr.Accept()), Comment: fmt.Sprintf("ns/p [%d]", r.IntN(3))})
 	}
 	return c
+}
+
+func numberMatch(r *rand.Rand, d expr.Datatype, set string) expr.Statement {
+	field := map[expr.Datatype]expr.NumberField{
+		expr.TypeInetProto: expr.L4Protocol(), expr.TypeInetService: expr.SourcePort(expr.AnyTransport),
+		expr.TypeICMP: expr.ICMPType(sets.V4), expr.TypeICMPv6: expr.ICMPType(sets.V6), expr.TypeMark: expr.Mark(),
+	}[d]
+	return field.In(expr.Op(r.IntN(2) == 0), set)
+}
+
+// edgeNumbers has both ends of a type, numbers with names, and ranges that a mask can say.
+func edgeNumbers(d expr.Datatype) sets.Numbers {
+	last := d.Max()
+	return sets.NewNumbers(sets.NumberRange{From: 0, To: 3}, sets.NumberRange{From: 6, To: 6}, sets.NumberRange{From: 8, To: 8},
+		sets.NumberRange{From: 11, To: 17}, sets.NumberRange{From: 64, To: 127}, sets.NumberRange{From: 135, To: 135},
+		sets.NumberRange{From: last - 7, To: last - 4}, sets.NumberRange{From: last - 1, To: last})
 }
 
 // edge is where random addresses are: both ends of a family's space and the middle.

@@ -10,12 +10,22 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
 // kinds is every kind of set that a Ruleset can have, empty.
-var kinds = []Elements{
-	Addrs{Family: sets.V4}, Addrs{Family: sets.V6}, Ports{}, Endpoints{Family: sets.V4}, Endpoints{Family: sets.V6},
+var kinds = allKinds()
+
+func allKinds() []Elements {
+	list := []Elements{Ports{}}
+	for _, f := range sets.Families {
+		list = append(list, Addrs{Family: f}, Endpoints{Family: f})
+	}
+	for _, d := range expr.Datatypes {
+		list = append(list, Numbers{Type: d})
+	}
+	return list
 }
 
 func (r *reader) readSets() error {
@@ -193,12 +203,22 @@ func elementsOf(kind Elements, list []element) Elements {
 			return nil
 		}
 		return kind
+	case Numbers:
+		ranges, ok := numberRangesOf(kind.Type, list)
+		kind.Numbers = sets.NewNumbers(ranges...)
+		if !ok || kind.Numbers.Len() != len(ranges) { // not merged
+			return nil
+		}
+		return kind
 	}
 	return nil
 }
 
-// rangesOf pairs the starts and ends of an interval set, which the kernel dumps in an order of its own.
-func rangesOf(list []element) ([]sets.AddrRange, bool) {
+// interval is one range of an interval set: the key where it starts, and the first one behind it, nil if there is none.
+type interval struct{ from, after []byte }
+
+// intervalsOf pairs the starts and ends of an interval set, which the kernel dumps in an order of its own.
+func intervalsOf(list []element) ([]interval, bool) {
 	slices.SortFunc(list, func(a, b element) int {
 		if c := bytes.Compare(a.key, b.key); c != 0 {
 			return c
@@ -208,21 +228,66 @@ func rangesOf(list []element) ([]sets.AddrRange, bool) {
 		}
 		return 1
 	})
-	ranges := make([]sets.AddrRange, 0, len(list)/2+1)
+	intervals := make([]interval, 0, len(list)/2+1)
 	isOpen := false
 	for _, e := range list {
-		addr, ok := netip.AddrFromSlice(e.key)
-		if !ok || e.isEnd != isOpen {
+		if e.isEnd != isOpen {
 			return nil, false
 		}
 		if isOpen {
-			ranges[len(ranges)-1].To = addr.Prev()
+			intervals[len(intervals)-1].after = e.key
 		} else {
-			ranges = append(ranges, sets.AddrRange{From: addr, To: lastOf(addr)})
+			intervals = append(intervals, interval{from: e.key})
 		}
 		isOpen = !isOpen
 	}
-	return ranges, true
+	return intervals, true
+}
+
+func rangesOf(list []element) ([]sets.AddrRange, bool) {
+	intervals, ok := intervalsOf(list)
+	ranges := make([]sets.AddrRange, 0, len(intervals))
+	for _, i := range intervals {
+		from, isAddr := netip.AddrFromSlice(i.from)
+		if !isAddr {
+			return nil, false
+		}
+		r := sets.AddrRange{From: from, To: lastOf(from)}
+		if i.after != nil {
+			after, isAddr := netip.AddrFromSlice(i.after)
+			if !isAddr {
+				return nil, false
+			}
+			r.To = after.Prev()
+		}
+		ranges = append(ranges, r)
+	}
+	return ranges, ok
+}
+
+func numberRangesOf(d expr.Datatype, list []element) ([]sets.NumberRange, bool) {
+	intervals, ok := intervalsOf(list)
+	ranges := make([]sets.NumberRange, 0, len(intervals))
+	for _, i := range intervals {
+		if len(i.from) != d.Len() || i.after != nil && len(i.after) != d.Len() {
+			return nil, false
+		}
+		r := sets.NumberRange{From: number(i.from), To: d.Max()}
+		if i.after != nil {
+			r.To = number(i.after) - 1
+		}
+		ranges = append(ranges, r)
+	}
+	return ranges, ok
+}
+
+// number reads a key of at most four bytes.
+func number(key []byte) uint32 {
+	var n uint32
+	for _, b := range key {
+		n = n<<8 | uint32(b)
+	}
+	return n
 }
 
 // lastOf is the last address of the family, where a range without an end element ends.

@@ -58,6 +58,8 @@ func typeText(e Elements) string {
 		return "inet_service . inet_proto"
 	case Endpoints:
 		return addrType(e.Family) + " . inet_proto . inet_service"
+	case Numbers:
+		return e.Type.String()
 	}
 	return ""
 }
@@ -84,6 +86,10 @@ func elementTexts(e Elements) []string {
 	case Endpoints:
 		for ep := range e.Endpoints.All(e.Family) {
 			texts = append(texts, fmt.Sprintf("%s . %s . %d", ep.Addr, protocolText(ep.Proto), ep.Port))
+		}
+	case Numbers:
+		for r := range e.Numbers.Ranges() {
+			texts = append(texts, e.Type.ElementText(r))
 		}
 	}
 	return texts

@@ -41,7 +41,7 @@ type Set struct {
 	Elements Elements
 }
 
-// Elements is what a set holds: Addrs, Ports or Endpoints.
+// Elements is what a set holds: Addrs, Ports, Endpoints or Numbers.
 type Elements interface{ elements() }
 
 // Addrs is an interval set of one family: `type ipv4_addr; flags interval`, or ipv6_addr.
@@ -60,9 +60,17 @@ type Endpoints struct {
 	Endpoints sets.Endpoints // those of the other family are not in this set
 }
 
+// Numbers is an interval set of numbers: `type inet_service; flags interval` or the like. It is immutable: other numbers
+// are another name. All of them are in the range of the type.
+type Numbers struct {
+	Type    expr.Datatype
+	Numbers sets.Numbers
+}
+
 func (Addrs) elements()     {}
 func (Ports) elements()     {}
 func (Endpoints) elements() {}
+func (Numbers) elements()   {}
 
 // Hook is where a base chain hangs. The zero value is a regular chain.
 type Hook string

@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// oneRule lets in UDP 80 from the peers, by sets with the suffix in their names.
+func oneRule(suffix string, peers sets.Addrs) Ruleset {
+	rule := func(s ...expr.Statement) Rule { return Rule{Statements: s} }
+	return NewRuleset(
+		[]*Set{
+			{Name: "peers" + suffix, Elements: Addrs{sets.V4, peers}},
+			{Name: "ports" + suffix, Elements: Ports{sets.NewPorts(sets.PortRange{Proto: unix.IPPROTO_UDP, From: 80, To: 80})}},
+		},
+		[]*Chain{
+			{Name: "input", Hook: HookInput, Rules: []Rule{rule(expr.IIFName("net1"), expr.Goto("ingress-net1"))}},
+			{Name: "ingress-net1", Rules: []Rule{
+				rule(expr.SourceIn(sets.V4, "peers"+suffix), expr.PortIn("ports"+suffix), expr.Accept()),
+				rule(expr.Counter(), expr.Drop()),
+			}},
+		})
+}
+
+// TestAllowedPacketsPassChanges floods with packets that are allowed before and after each change, and expects every
+// one: while sets are exchanged for others, with their rules, and while the range that allows them is widened and
+// narrowed. The receiver is the kernel's counter of dropped packets, which misses none.
+func TestAllowedPacketsPassChanges(t *testing.T) {
+	l := lab.ForTest(t)
+	server, e := pod(t, l, "server", netip.MustParsePrefix("10.9.0.1/24"))
+	client, err := l.Host("client", netip.MustParsePrefix("10.9.0.2/24"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Somebody must listen, or the sender is told so; what arrives is not read.
+	var listener net.PacketConn
+	err = server.Do(func() (err error) {
+		listener, err = net.ListenPacket("udp4", ":80")
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	peers := parseAddrs("10.9.0.2").Union(scattered(100))
+	wider := peers.Insert(sets.Single(netip.MustParseAddr("10.9.0.3")))
+	apply(t, e, oneRule("-0", peers))
+
+	stop, sent := make(chan struct{}), 0
+	var flood sync.WaitGroup
+	flood.Go(func() { sent = floodUDP(t, client, "10.9.0.1:80", stop) })
+	const changes = 1500
+	for i := range changes {
+		apply(t, e, oneRule(fmt.Sprintf("-%d", i/2%2), []sets.Addrs{peers, wider}[i%2]))
+	}
+	close(stop)
+	flood.Wait()
+	if sent < changes {
+		t.Errorf("only %d packets in %d changes", sent, changes)
+	}
+	// Without --stateless: the counter of the drop rule.
+	if out := nft(t, server, "", "list", "chain", "inet", TableName, "ingress-net1"); !strings.Contains(out, "counter packets 0 bytes 0 drop") {
+		t.Errorf("of %d packets in %d changes some were dropped:\n%s", sent, changes, out)
+	}
+}
+
+// floodUDP sends until stop is closed, from many ports in turn, and returns how many. Nobody answers a flow, so that the
+// rules see each datagram.
+func floodUDP(t *testing.T, from *lab.Host, to string, stop chan struct{}) int {
+	sockets := make([]*net.UDPConn, 200)
+	err := from.Do(func() error {
+		for i := range sockets {
+			c, err := net.Dial("udp4", to)
+			if err != nil {
+				return err
+			}
+			sockets[i] = c.(*net.UDPConn)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+		return 0
+	}
+	defer func() {
+		for _, c := range sockets {
+			c.Close()
+		}
+	}()
+	for sent := 0; ; sent++ {
+		select {
+		case <-stop:
+			return sent
+		default:
+		}
+		if _, err := sockets[sent%len(sockets)].Write([]byte("x")); err != nil {
+			t.Error(err)
+			return sent
+		}
+		if sent%8 == 0 {
+			time.Sleep(50 * time.Microsecond)
+		}
+	}
+}
