@@ -19,8 +19,8 @@
 // selectors are indexed by (scope of namespaces, network, one label), so an event of a pod costs the lookups of its own
 // labels and the groups that it is in, not the number of pods or policies.
 //
-// Dirty first. A pod is reported before, never after, its Target changes: plans of local pods are made on demand, and
-// everything that a plan was made of marks the pod when it changes.
+// Never missed. A pod whose Target is no longer what was last read of it is dirty. Targets are made when they are read,
+// and everything that one was made of marks the pod when it changes.
 //
 // Shared and immutable. Sets and chains in a Ruleset are never changed once handed out. An unchanged one keeps its
 // pointer, and pods that use the same one get the same pointer. A change of a group's members replaces the set of the
@@ -34,7 +34,6 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -44,6 +43,8 @@ type Options struct {
 	NetworkPlugins []string // plugin types whose networks policies isolate
 	AcceptICMP     bool     // ICMP passes on isolated interfaces
 	AcceptICMPv6   bool     // ICMPv6 passes on isolated interfaces, not just what IPv6 needs on a link
+
+	Ingress, Egress Common
 }
 
 // Key is the namespace and name of an object.
@@ -54,7 +55,7 @@ type Cache struct {
 	mu      sync.Mutex
 	node    string
 	plugins map[string]bool
-	common  [len(directions)]*engine.Chain
+	common  [len(directions)]commonPart
 
 	pods       map[Key]*pod
 	namespaces map[string]*namespace
@@ -84,6 +85,7 @@ func New(o Options) *Cache {
 	c := &Cache{
 		node:       o.Node,
 		plugins:    map[string]bool{},
+		common:     commonParts(o),
 		pods:       map[Key]*pod{},
 		namespaces: map[string]*namespace{},
 		networks:   map[Key]*network{},
@@ -98,14 +100,12 @@ func New(o Options) *Cache {
 	for _, p := range o.NetworkPlugins {
 		c.plugins[p] = true
 	}
-	for _, d := range directions {
-		c.common[d] = commonChain(d, o)
-	}
 	return c
 }
 
 // TakeDirty returns the local pods whose Target may have changed since the last call, sorted, and forgets them. Pods
-// that are gone, or no longer a target, are among them.
+// that are gone, or no longer a target, are among them. Who gets a pod reads its Target some time later: what changes
+// before that is in what is read, and need not be reported again.
 func (c *Cache) TakeDirty() []Key {
 	c.mu.Lock()
 	defer c.mu.Unlock()

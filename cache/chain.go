@@ -119,6 +119,7 @@ func commonChain(d direction, o Options) *engine.Chain {
 	if o.AcceptICMPv6 {
 		add(expr.ICMP(sets.V6))
 	}
+	chain.Rules = append(chain.Rules, o.common(d).userRules(d)...)
 	return chain
 }
 

@@ -74,6 +74,18 @@ func TestDirty(t *testing.T) {
 		}, []string{"web"}},
 		{"a pod comes", func(c *Cache) { c.UpsertPod(newPod("new", "")) }, []string{"new"}},
 		{"a pod of another node comes", func(c *Cache) { c.UpsertPod(newPeer("new", "app=web", "net1 net-a 10.0.0.99")) }, nil},
+		{"a port that no policy names", func(c *Cache) {
+			c.UpsertPod(withPorts(newPod("web-2", "app=web", "net1 net-a 10.0.0.11"), "http=80/TCP"))
+		}, nil},
+		{"a port that a policy names, in three versions", func(c *Cache) {
+			c.UpsertPolicy(newPolicy("q", "net-a", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: http}]}]}`))
+			for _, port := range []string{"http=80/TCP", "http=81/TCP", "http=82/TCP"} {
+				c.Target(keyOf("db"))
+				c.TakeDirty()
+				c.UpsertPod(withPorts(newPod("db", "app=db", "net1 net-a 10.0.0.12"), port))
+				wantPackets(t, c, "db", "pass ingress net1 10.0.0.2 tcp "+port[5:7], "drop ingress net1 10.0.0.2 tcp 79")
+			}
+		}, []string{"db"}},
 		{"a sandbox", func(c *Cache) { c.SetSandbox("uid-db", Sandbox{ID: "1"}) }, []string{"db"}},
 		{"no sandbox", func(c *Cache) { c.SetSandbox("uid-none", Sandbox{ID: "1"}); c.DeleteSandbox("uid-x") }, nil},
 	}
@@ -98,9 +110,16 @@ func TestNamespaceRelabel(t *testing.T) {
 	wantPackets(t, c, "web", "pass ingress net1 10.0.0.5 tcp 80")
 	c.UpsertNamespace(newNamespace("dev", "team=ops x=y"))
 	wantDirty(t, c, "a label that nobody asks for")
-	c.DeleteNamespace("dev")
-	wantDirty(t, c, "the end of a namespace", "web", "web-2")
-	wantPackets(t, c, "web", "drop ingress net1 10.0.0.5 tcp 80")
+	c.UpsertPolicy(newPolicy("p", "net-a", `{ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: team, operator: DoesNotExist}]}}]}]}`))
+	c.UpsertPod(newPeer("plain/prom", "", "net1 default/net-a 10.0.0.6"))
+	wantPackets(t, c, "web", "drop ingress net1 10.0.0.6 tcp 80")
+	readAll(c)
+	c.UpsertNamespace(newNamespace("plain", ""))
+	wantDirty(t, c, "a namespace without labels", "db", "web", "web-2")
+	wantPackets(t, c, "web", "pass ingress net1 10.0.0.6 tcp 80")
+	c.DeleteNamespace("plain")
+	wantDirty(t, c, "the end of a namespace", "db", "web", "web-2")
+	wantPackets(t, c, "web", "drop ingress net1 10.0.0.6 tcp 80")
 }
 
 func TestSandbox(t *testing.T) {

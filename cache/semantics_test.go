@@ -358,6 +358,15 @@ func TestPolicyEdits(t *testing.T) {
 	wantPackets(t, c, "web", "pass ingress net2 10.0.0.2 tcp 81", "drop egress net2 10.0.0.2 tcp 81")
 	c.UpsertPolicy(newPolicy("p", "net-b", `{podSelector: {matchLabels: {app: db}}, policyTypes: [Egress]`+rules))
 	wantPackets(t, c, "web", "pass egress net2 10.0.0.2 tcp 81")
+	const nothing = "drop ingress net1 10.0.0.2 tcp 80"
+	for _, edit := range []struct{ from, ports, packet string }{
+		{"", "[{port: 0}]", nothing}, {"", "[]", "pass ingress net1 10.0.0.2 tcp 80"}, {"", "[{port: 0}]", nothing},
+		{"", "[{port: http}]", "pass ingress net1 10.0.0.2 tcp 80"}, {"", "[{port: dns}]", nothing},
+		{"[{}]", "[]", nothing}, {"[]", "[]", "pass ingress net1 10.0.0.2 tcp 80"},
+	} {
+		c.UpsertPolicy(newPolicy("p", "net-a", `{ingress: [{from: `+edit.from+`, ports: `+edit.ports+`}]}`))
+		wantPackets(t, c, "web", edit.packet)
+	}
 }
 
 // A rule that can never match is not in the table; one that nobody matches now is.

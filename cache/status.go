@@ -109,7 +109,7 @@ func parseNetworkName(s, namespace string) (Key, bool) {
 	if before, after, found := strings.Cut(s, "/"); found {
 		namespace, s = before, after
 	}
-	if namespace == "" || s == "" || strings.Contains(s, "/") || strings.ContainsFunc(namespace+s, isNotInName) {
+	if namespace == "" || s == "" || strings.Contains(namespace+s, "/") || strings.ContainsFunc(namespace+s, isNotInName) {
 		return Key{}, false
 	}
 	return Key{Namespace: namespace, Name: s}, true

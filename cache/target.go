@@ -183,7 +183,7 @@ func (c *Cache) newPlan(t *target, before *plan) *plan {
 			}
 		}
 		p.keep(before, string(d.hook()), strings.Join(source, "/"), func() *engine.Chain { return baseChain(d, guards) })
-		p.chains = append(p.chains, c.common[d])
+		p.share(c.common[d])
 	}
 	for _, pc := range p.policyChains {
 		p.chains = append(p.chains, pc.chain)
@@ -203,6 +203,14 @@ func (p *plan) keep(before *plan, name, source string, build func() *engine.Chai
 	}
 	p.own[name] = own
 	p.chains = append(p.chains, own.chain)
+}
+
+// share adds what all pods have.
+func (p *plan) share(c commonPart) {
+	p.chains = append(p.chains, c.chains...)
+	for _, s := range c.sets {
+		p.sets = append(p.sets, setRef{name: s.Name, fixed: s})
+	}
 }
 
 // refer adds the sets of a policy's chain.

@@ -216,7 +216,7 @@ func FuzzWorld(f *testing.F) {
 		all := slices.Clone(all)
 		w, c, state := newWorld(seed), New(testOptions()), objects{}
 		before := tables(t, c)
-		for i := range int(events) {
+		for i := range int(events % 64) { // a run has ten seconds
 			obj := w.object()
 			if old := state[kindOf(obj)]; old != nil && w.IntN(4) == 0 && !isNAD(obj) {
 				delete(state, kindOf(obj))
