@@ -176,14 +176,14 @@ func (e *Engine) applyOnce(x *exchange, want Ruleset) error {
 		}
 	}
 	p := makePlan(e.have, want, e.flags)
-	if p.isEmpty() {
-		e.have.ruleset = want // equal, and the newer pointers are those to compare the next time
-		return nil
-	}
-	if first, between, ok := p.setsFirst(e.have, want); ok {
+	if first, between, ok := p.prepare(e.have); ok {
 		if err := e.send(x, &first, between); err != nil {
 			return err
 		}
+	}
+	if p.isEmpty() {
+		e.have.ruleset = want // equal, and the newer pointers are those to compare the next time
+		return nil
 	}
 	return e.send(x, &p, want)
 }

@@ -180,7 +180,7 @@ func TestPlanLeadsToWant(t *testing.T) {
 		for step := range 12 {
 			want := randomRuleset(r)
 			p := makePlan(have, want, 0)
-			if first, between, ok := p.setsFirst(have, want); ok {
+			if first, between, ok := p.prepare(have); ok {
 				if err := m.apply(&first); err != nil {
 					t.Fatalf("step %d, sets: %v", step, err)
 				}

@@ -20,8 +20,8 @@ import (
 
 const (
 	firstRetry    = 50 * time.Millisecond // how long a pod that fails waits for its next try; doubles
-	lastRetry     = time.Minute
-	auditInterval = time.Minute // between looks at whether somebody else changed a table
+	lastRetry     = 10 * time.Second
+	auditInterval = 500 * time.Millisecond // between looks at whether somebody else changed a table
 )
 
 // targets is what the reconciler reads; *cache.Cache is one.
@@ -64,7 +64,8 @@ type reconciler struct {
 
 	mu          sync.Mutex
 	pods        map[cache.Key]*enforced
-	outstanding map[cache.Key]int // times queued since the pod was last as it should be
+	outstanding map[cache.Key]int      // times queued since the pod was last as it should be
+	audited     map[cache.Key]struct{} // pods whose table is open and was last as it should be
 }
 
 // enforced is what has been achieved for one pod. Only the worker that has the pod's key touches it.
@@ -83,6 +84,7 @@ func newReconciler(t targets, open openTable) *reconciler {
 			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.Key](firstRetry, lastRetry)),
 		pods:        map[cache.Key]*enforced{},
 		outstanding: map[cache.Key]int{},
+		audited:     map[cache.Key]struct{}{},
 	}
 }
 
@@ -134,7 +136,7 @@ func (r *reconciler) audit(ctx context.Context) {
 			return
 		}
 		r.mu.Lock()
-		keys := slices.Collect(maps.Keys(r.pods))
+		keys := slices.Collect(maps.Keys(r.audited)) // one that failed waits for its own next try
 		r.mu.Unlock()
 		for _, key := range keys {
 			r.queue.Add(key)
@@ -161,16 +163,29 @@ func (r *reconciler) next(ctx context.Context) bool {
 		return true
 	}
 	r.queue.Forget(key)
+	r.succeeded(key, queued)
+	return true
+}
+
+// succeeded takes note that a pod is as it should be, as of when it had been queued so many times.
+func (r *reconciler) succeeded(key cache.Key, queued int) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	if r.outstanding[key] == queued {
 		delete(r.outstanding, key)
 	}
-	r.mu.Unlock()
-	return true
+	if pod := r.pods[key]; pod != nil && pod.table != nil {
+		r.audited[key] = struct{}{}
+	} else {
+		delete(r.audited, key)
+	}
 }
 
 // failed makes the pod wait.
 func (r *reconciler) failed(ctx context.Context, key cache.Key, err error) {
+	r.mu.Lock()
+	delete(r.audited, key)
+	r.mu.Unlock()
 	tries := r.queue.NumRequeues(key)
 	r.queue.AddRateLimited(key)
 	log := logr.FromContextOrDiscard(ctx).WithValues("pod", key.String(), "try", tries+1)
@@ -215,14 +230,15 @@ func (r *reconciler) reconcile(ctx context.Context, key cache.Key) error {
 
 func (r *reconciler) apply(ctx context.Context, log logr.Logger, pod *enforced, target cache.Target) error {
 	start := time.Now()
-	if pod.table == nil {
-		opened, err := r.open(target.Pod.String(), target.Sandbox.NetNS)
-		if err != nil {
-			return err
-		}
-		pod.table = opened
+	err := r.tryApply(ctx, pod, target)
+	// What the kernel refuses it said on a socket that works. Another error may be the socket's own: then another socket
+	// is tried at once, since a table whose owner is gone is anyone's.
+	var refused *engine.MessageError
+	if err != nil && !errors.As(err, &refused) {
+		pod.close(log)
+		err = r.tryApply(ctx, pod, target)
 	}
-	if err := pod.table.Apply(ctx, target.Ruleset); err != nil {
+	if err != nil {
 		pod.applied = false
 		return err
 	}
@@ -241,6 +257,17 @@ func (r *reconciler) apply(ctx context.Context, log logr.Logger, pod *enforced, 
 		pod.close(log) // most pods have no policy: none of them costs a descriptor
 	}
 	return nil
+}
+
+func (r *reconciler) tryApply(ctx context.Context, pod *enforced, target cache.Target) error {
+	if pod.table == nil {
+		opened, err := r.open(target.Pod.String(), target.Sandbox.NetNS)
+		if err != nil {
+			return err
+		}
+		pod.table = opened
+	}
+	return pod.table.Apply(ctx, target.Ruleset)
 }
 
 // sameRuleset relies on what a Ruleset points to being immutable and shared.
