@@ -19,30 +19,36 @@ fi
 step "Debian packages, new: ${missing[*]:-none}"
 
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off
-build() { go build -trimpath "$@"; }   # not for debugging: -s -w below halves the link
 
-# Kubernetes takes minutes, so it is kept by the hash of all that goes into it.
-cd "$HERE/k8s"
-version=$(go list -m -f '{{.Version}}' k8s.io/kubernetes)
-key=$({ go env GOVERSION; cat go.mod go.sum main.go; } | sha256sum | cut -c1-16)
-kubernetes=$K8S_CACHE/k8s-$version-$key
-if [ ! -x "$kubernetes" ]; then
-  # Unset, the API server would call itself v0.0.0, which clients that compare versions refuse.
-  v=k8s.io/component-base/version minor=${version#v*.}
-  build -ldflags="-s -w -X $v.gitVersion=$version -X $v.gitMajor=1 -X $v.gitMinor=${minor%.*}" -o "$kubernetes.$$" .
-  mv "$kubernetes.$$" "$kubernetes"   # a build that is stopped half way leaves nothing that looks whole
-fi
-ln -sfn "$kubernetes" "$BIN/k8s"
+# cached NAME PACKAGE [LDFLAGS]: builds a package in the module of this folder that has the name, and
+# prints where it is. That takes minutes, so it is kept by the hash of all that goes into it.
+cached() {
+  local key file
+  key=$(cd "$HERE/$1" && { go env GOVERSION GOARCH; cat go.mod go.sum ./*.go; } | sha256sum | cut -c1-16)
+  file=$K8S_CACHE/$1-$key
+  if [ ! -x "$file" ]; then
+    (cd "$HERE/$1" && go build -trimpath -ldflags="-s -w ${3:-}" -o "$file.$$" "$2") >&2
+    mv "$file.$$" "$file"   # a build that is stopped half way leaves nothing that looks whole
+  fi
+  echo "$file"
+}
+
+# Unset, the API server would call itself v0.0.0, which clients that compare versions refuse.
+version=$(sed -n 's#^\tk8s.io/kubernetes ##p' "$HERE/k8s/go.mod")
+minor=${version#v*.} v=k8s.io/component-base/version
+file=$(cached k8s . "-X $v.gitVersion=$version -X $v.gitMajor=1 -X $v.gitMinor=${minor%.*}")
+ln -sfn "$file" "$BIN/k8s"
 for name in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kubectl; do ln -sfn k8s "$BIN/$name"; done
 step "Kubernetes $version"
 
 mkdir -p "$BIN/cni"
-(cd "$HERE/multus" && build -ldflags='-s -w' -o "$BIN/cni/multus" gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus)
+file=$(cached multus gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus)
 cp /usr/lib/cni/* "$BIN/cni/"
+ln -sfn "$file" "$BIN/cni/multus"
 step "Multus and CNI plugins"
 
 cd "$HERE"
-build -ldflags='-s -w' -o "$BIN/pause" ./pause
-build -o "$BIN/image" ../image
+go build -trimpath -o "$BIN/pause" ./pause
+go build -trimpath -o "$BIN/image" ../image
 "$BIN/image" -ref local.test/pause:1 -o "$IMAGES/pause.tar" "$BIN/pause:/pause"
-step "pause image"
+step "image of the pause process"

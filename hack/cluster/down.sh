@@ -14,6 +14,6 @@ if [ -s "$RUN/init.pid" ]; then
   fi
 fi
 
-emptied() { find /sys/fs/cgroup -depth -type d -path '*/mnp-node*' -exec rmdir {} +; }
+emptied() { find /sys/fs/cgroup -depth -type d -path "*/$CGROUP*" -exec rmdir {} +; }
 eventually 10 emptied || echo "some cgroups of the nodes are left" >&2
 rm -rf "$RUN"

@@ -61,7 +61,7 @@ tlsCertFile: $PKI/node$n.crt
 tlsPrivateKeyFile: $PKI/node$n.key
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 cgroupDriver: cgroupfs
-cgroupRoot: /mnp-node$n
+cgroupRoot: /$CGROUP$n
 enforceNodeAllocatable: []
 failCgroupV1: false
 failSwapOn: false
@@ -74,6 +74,7 @@ evictionHard: {memory.available: 10Mi, nodefs.available: 0%, nodefs.inodesFree: 
 podLogsDir: $LOG/pods$n
 volumePluginDir: $dir/plugins
 resolvConf: ""
+clusterDNS: [10.96.0.10]   # nobody answers there; without it each pod gets a warning
 EOT
 
 # The kubelet does not make its root cgroup. With version 1 that is one in each hierarchy, and a new
@@ -83,10 +84,10 @@ cgroups() {
   for h in /sys/fs/cgroup /sys/fs/cgroup/*/; do
     case $(stat -f -c %T "$h") in cgroupfs|cgroup2fs) ;; *) continue;; esac
     [ "$h" = /sys/fs/cgroup ] || [ ! -e /sys/fs/cgroup/cgroup.controllers ] || continue
-    mkdir -p "$h/mnp-node$n"
+    mkdir -p "$h/$CGROUP$n"
   done
   [ -d /sys/fs/cgroup/cpuset ] || return 0
-  for f in cpuset.cpus cpuset.mems; do cat "/sys/fs/cgroup/cpuset/$f" > "/sys/fs/cgroup/cpuset/mnp-node$n/$f"; done
+  for f in cpuset.cpus cpuset.mems; do cat "/sys/fs/cgroup/cpuset/$f" > "/sys/fs/cgroup/cpuset/$CGROUP$n/$f"; done
 }
 cgroups
 

@@ -4,7 +4,7 @@ set -euo pipefail
 # shellcheck source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 nodes=${1:-1}
-[ -x "$BIN/k8s" ] && [ -e "$IMAGES/pause.tar" ] || die "run bootstrap.sh first"
+[ -e "$IMAGES/pause.tar" ] || die "run bootstrap.sh first"   # the last thing that it makes
 [ ! -e "$RUN" ] || die "$RUN exists: run down.sh first"
 mkdir -p "$RUN"
 rm -rf "$LOG"

@@ -79,8 +79,8 @@ func (c *cluster) kubectl(ctx context.Context, args ...string) ([]byte, error) {
 	return c.output(ctx, c.in("cp", append([]string{"kubectl"}, args...)...)...)
 }
 
-// build makes all that is needed: the cluster's programs, and the images that its nodes load at start.
-func (c *cluster) build(ctx context.Context, withAgent bool) error {
+// build makes the cluster's programs and the image of the test pods. Its nodes load all images at start.
+func (c *cluster) build(ctx context.Context) error {
 	if err := c.run(ctx, "bash", c.script("bootstrap.sh")); err != nil {
 		return err
 	}
@@ -90,17 +90,22 @@ func (c *cluster) build(ctx context.Context, withAgent bool) error {
 		return err
 	}
 	pack := []string{filepath.Join(c.dir, "bin/image"), "-ref", probeImage, "-o", filepath.Join(images, "probe.tar"), probe + ":/probe"}
-	if err := c.run(ctx, pack...); err != nil {
-		return err
+	return c.run(ctx, pack...)
+}
+
+// agent puts the agent's image beside the others.
+func (c *cluster) agent(ctx context.Context, o options) error {
+	file := filepath.Join(c.dir, "images/agent.tar")
+	if o.noAgent {
+		return os.RemoveAll(file)
 	}
-	agent := filepath.Join(images, "agent.tar")
-	if !withAgent {
-		return os.RemoveAll(agent)
+	if o.image == "" {
+		o.image = filepath.Join(c.root, "bin/image.tar")
+		if err := c.run(ctx, "bash", "hack/image/build.sh", agentImage); err != nil {
+			return err
+		}
 	}
-	if err := c.run(ctx, "bash", "hack/image/build.sh", agentImage); err != nil {
-		return err
-	}
-	return c.run(ctx, "cp", "bin/image.tar", agent)
+	return c.run(ctx, "cp", o.image, file)
 }
 
 func (c *cluster) up(ctx context.Context) error {

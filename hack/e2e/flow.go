@@ -22,7 +22,7 @@ type flow struct {
 }
 
 // services are what each pod serves.
-var services = []string{"tcp/80", "tcp/8080", "tcp/5432", "udp/53", "udp/5432"}
+var services = []string{"tcp/80", "tcp/5432", "tcp/8080", "tcp/9090", "udp/53", "udp/5432"}
 
 // target is the flow's other end in the words of hack/probe.
 func (f flow) target() string {

@@ -17,14 +17,16 @@ import (
 )
 
 func main() {
-	root := flag.String("root", ".", "the project's folder")
-	keep := flag.Bool("keep", false, "leave the cluster up")
-	noAgent := flag.Bool("no-agent", false, "stop before the agent is deployed")
+	var o options
+	flag.StringVar(&o.root, "root", ".", "the project's folder")
+	flag.StringVar(&o.image, "image", "", "archive of the agent's image, as "+agentImage+", instead of building it")
+	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up")
+	flag.BoolVar(&o.noAgent, "no-agent", false, "stop before the agent is deployed")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	r := &report{start: time.Now()}
-	if err := run(ctx, r, *root, *keep, *noAgent); err != nil {
+	if err := run(ctx, r, o); err != nil {
 		r.check("the run itself", err)
 	}
 	fmt.Printf("%d passed, %d failed\n", r.passed, r.failed)
@@ -33,32 +35,41 @@ func main() {
 	}
 }
 
+// options are the command line's.
+type options struct {
+	root, image   string
+	keep, noAgent bool
+}
+
 // run brings a cluster up, plays the scenario on it, and takes it down however that ended.
-func run(ctx context.Context, r *report, root string, keep, noAgent bool) (err error) {
-	root, err = filepath.Abs(root)
+func run(ctx context.Context, r *report, o options) (err error) {
+	root, err := filepath.Abs(o.root)
 	if err != nil {
 		return err
 	}
 	c := newCluster(root)
-	if err := c.build(ctx, !noAgent); err != nil {
+	if err := c.build(ctx); err != nil {
 		return fmt.Errorf("build: %w", err)
+	}
+	if err := c.agent(ctx, o); err != nil {
+		return fmt.Errorf("image of the agent: %w", err)
 	}
 	r.note("built")
 	// An earlier run that was stopped may have left one.
 	if err := c.down(); err != nil {
 		return err
 	}
-	if !keep {
-		defer func() { err = errors.Join(err, c.down()) }()
-	}
+	defer func() {
+		if o.keep {
+			r.note("the cluster stays: CLUSTER_DIR=%s hack/cluster/in.sh cp kubectl get pods -A", c.dir)
+			return
+		}
+		err = errors.Join(err, c.down())
+	}()
 	if err := c.up(ctx); err != nil {
 		return fmt.Errorf("bring the cluster up: %w", err)
 	}
 	r.note("the cluster is up")
 	s := &scenario{cluster: c, report: r}
-	err = s.play(ctx, noAgent)
-	if err != nil || r.failed > 0 {
-		c.diagnose(s.pods)
-	}
-	return err
+	return s.play(ctx, o.noAgent)
 }

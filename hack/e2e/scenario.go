@@ -9,7 +9,7 @@ import (
 )
 
 // patience is how long anything may take to become true.
-const patience = time.Minute
+const patience = 45 * time.Second
 
 // policies are the examples that a user reads, applied as they are.
 var policies = []string{
@@ -31,8 +31,15 @@ func (s *scenario) play(ctx context.Context, noAgent bool) error {
 	if noAgent {
 		steps = steps[:1]
 	}
+	diagnosed := false
 	for _, step := range steps {
-		if err := step(ctx); err != nil {
+		err := step(ctx)
+		// At once, as later steps would cover the traces, and once.
+		if !diagnosed && (err != nil || s.failed > 0) {
+			s.diagnose(s.pods)
+			diagnosed = true
+		}
+		if err != nil {
 			return err
 		}
 	}
