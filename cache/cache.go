@@ -54,6 +54,7 @@ type Key = types.NamespacedName
 type Cache struct {
 	mu      sync.Mutex
 	node    string
+	options Options
 	plugins map[string]bool
 	common  [len(directions)]commonPart
 
@@ -84,6 +85,7 @@ type scratch struct {
 func New(o Options) *Cache {
 	c := &Cache{
 		node:       o.Node,
+		options:    o,
 		plugins:    map[string]bool{},
 		common:     commonParts(o),
 		pods:       map[Key]*pod{},

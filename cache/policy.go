@@ -22,6 +22,14 @@ type policy struct {
 
 	networks []*network // once installed
 	anchor   anchor
+
+	remarks remarks // of the newest version that means this
+}
+
+// remarks are what versions of a policy that mean the same can differ in, for who explains it.
+type remarks struct {
+	problems problems
+	noTypes  bool // policyTypes is absent
 }
 
 // UpsertPolicy takes a policy as it is now.
@@ -31,6 +39,8 @@ func (c *Cache) UpsertPolicy(obj *mnpv1.MultiNetworkPolicy) []Problem {
 	defer c.mu.Unlock()
 	if old := c.policies[next.key]; old == nil || !old.equal(next) {
 		c.replacePolicy(old, next)
+	} else {
+		old.remarks = next.remarks
 	}
 	return ps
 }
@@ -139,6 +149,7 @@ func compilePolicy(obj *mnpv1.MultiNetworkPolicy) (*policy, problems) {
 			p.sections[d] = s
 		}
 	}
+	p.remarks = remarks{problems: ps, noTypes: len(obj.Spec.PolicyTypes) == 0}
 	return p, ps
 }
 

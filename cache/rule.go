@@ -10,6 +10,7 @@ import (
 
 // rule is one rule of a policy: it allows its peers its ports.
 type rule struct {
+	index    int // in its list; also in the comment
 	comment  string
 	everyone bool
 	peers    *groupSpec // unless everyone; nil: nobody without a named port
@@ -66,6 +67,7 @@ func compileSection(key Key, networks []Key, d direction, sources []sectionSourc
 		if !ok {
 			continue
 		}
+		r.index = i
 		r.comment = comment(fmt.Sprintf("%s %s[%d]", s.policy, d, i))
 		s.byName = s.byName || d == ingress && len(r.names) > 0
 		s.rules = append(s.rules, r)
@@ -94,7 +96,7 @@ func compileRule(namespace string, networks []Key, d direction, field string, sr
 
 // encode writes all that the rule's part of a chain is made of.
 func (r rule) encode(to *canon) {
-	to.text(r.comment)
+	to.text(r.comment).count(r.index)
 	for _, g := range []*groupSpec{r.peers, r.named} {
 		if g == nil {
 			to.text("")

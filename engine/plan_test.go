@@ -266,6 +266,10 @@ func TestPlanSendsOnlyTheDifference(t *testing.T) {
 func TestPlanReplacesWhatCannotChange(t *testing.T) {
 	base := NewRuleset([]*Set{{Name: "s", Comment: "c", Elements: Addrs{Family: sets.V4}}}, []*Chain{{Name: "c", Rules: []Rule{{}}}})
 	known := &table{ruleset: base, handles: map[string][]uint64{"c": {1}}}
+	numbers := func(d expr.Datatype, n uint32) *table {
+		set := &Set{Name: "s", Elements: Numbers{d, sets.NewNumbers(sets.NumberRange{From: n, To: n})}}
+		return &table{ruleset: NewRuleset([]*Set{set}, base.Chains), handles: map[string][]uint64{"c": {1}}}
+	}
 	unknownHandle := &table{ruleset: base, handles: map[string][]uint64{"c": {0}}}
 	for name, tt := range map[string]struct {
 		have *table
@@ -275,6 +279,8 @@ func TestPlanReplacesWhatCannotChange(t *testing.T) {
 		"another comment":    {known, NewRuleset([]*Set{{Name: "s", Comment: "d", Elements: Addrs{Family: sets.V4}}}, base.Chains)},
 		"another kind":       {known, NewRuleset([]*Set{{Name: "s", Comment: "c", Elements: Endpoints{Family: sets.V4}}}, base.Chains)},
 		"another family":     {known, NewRuleset([]*Set{{Name: "s", Comment: "c", Elements: Addrs{Family: sets.V6}}}, base.Chains)},
+		"other numbers":      {numbers(expr.TypeMark, 1), numbers(expr.TypeMark, 2).ruleset},
+		"another type":       {numbers(expr.TypeICMP, 1), numbers(expr.TypeICMPv6, 1).ruleset},
 		"another hook":       {known, NewRuleset(base.Sets, []*Chain{{Name: "c", Hook: HookInput, Rules: []Rule{{}}}})},
 		"a handle not known": {unknownHandle, NewRuleset(base.Sets, []*Chain{{Name: "c"}})},
 	} {

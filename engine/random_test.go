@@ -32,6 +32,11 @@ func randomRuleset(r *rand.Rand) Ruleset {
 			ss = append(ss, &Set{Name: fmt.Sprintf("ports-%d", i), Elements: Ports{p}})
 		}
 	}
+	for i, d := range expr.Datatypes { // and so are lists of numbers
+		if r.IntN(2) == 0 {
+			ss = append(ss, &Set{Name: fmt.Sprintf("custom-%d", i), Elements: Numbers{d, edgeNumbers(d)}})
+		}
+	}
 	var cc []*Chain
 	for _, hook := range []Hook{HookInput, HookOutput} {
 		base := &Chain{Name: string(hook), Hook: hook}

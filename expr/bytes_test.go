@@ -41,7 +41,8 @@ func vocabulary() []expr.Statement {
 			expr.DestinationIn(f, "peers-"+f.String()),
 			expr.DestinationEndpointIn(f, "endpoints-"+f.String()))
 	}
-	return append(v, expr.NeighborDiscovery()...)
+	v = append(v, expr.NeighborDiscovery()...)
+	return append(v, customVocabulary()...)
 }
 
 // TestBytes compares what goes to the kernel, byte by byte, with testdata/bytecode.txt: under each nft line its

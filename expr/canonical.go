@@ -43,6 +43,8 @@ var known = map[string]attributes{
 	"cmp":       {nested: map[uint16]attributes{unix.NFTA_CMP_DATA: nftData}},
 	"immediate": {nested: map[uint16]attributes{unix.NFTA_IMMEDIATE_DATA: nftData}},
 	"lookup":    {zero: []uint16{unix.NFTA_LOOKUP_FLAGS, unix.NFTA_LOOKUP_SET_ID}},
+	"range":     {nested: map[uint16]attributes{unix.NFTA_RANGE_FROM_DATA: nftData, unix.NFTA_RANGE_TO_DATA: nftData}},
+	"reject":    {zero: []uint16{unix.NFTA_REJECT_ICMP_CODE}},
 	"bitwise": {
 		nested: map[uint16]attributes{unix.NFTA_BITWISE_MASK: nftData, unix.NFTA_BITWISE_XOR: nftData},
 		zero:   []uint16{bitwiseOp},

@@ -1,8 +1,6 @@
 package expr
 
 import (
-	"strconv"
-
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -11,10 +9,11 @@ import (
 
 // ICMP is `meta l4proto icmp` or `meta l4proto ipv6-icmp`: all messages of the protocol.
 func ICMP(f sets.Family) Statement {
-	if f == sets.V4 {
-		return Statement{Text: "meta l4proto icmp", Exprs: l4proto(unix.IPPROTO_ICMP)}
+	number := uint32(unix.IPPROTO_ICMP)
+	if f == sets.V6 {
+		number = unix.IPPROTO_ICMPV6
 	}
-	return Statement{Text: "meta l4proto ipv6-icmp", Exprs: l4proto(unix.IPPROTO_ICMPV6)}
+	return L4Protocol().Range(Is, sets.NumberRange{From: number, To: number})
 }
 
 func l4proto(number byte) []expr.Any {
@@ -34,21 +33,9 @@ const (
 // NeighborDiscovery returns the matches of what IPv6 cannot do without on a link: MLD, router and neighbor discovery,
 // as one range of types, and MLDv2's report. Redirects (137) are not among them: a network works without.
 func NeighborDiscovery() []Statement {
-	return []Statement{icmpv6Types(mldQuery, neighborAdvertisement), icmpv6Types(mldv2Report, mldv2Report)}
-}
-
-func icmpv6Types(from, to byte) Statement {
-	fam := familyOf(sets.V6)
-	s := Statement{Exprs: append(fam.isFamily(), l4proto(unix.IPPROTO_ICMPV6)...)}
-	s.Exprs = append(s.Exprs, &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1})
-	if from == to {
-		s.Text = "icmpv6 type mld2-listener-report"
-		s.Exprs = append(s.Exprs, &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{from}})
-		return s
+	types := ICMPType(sets.V6)
+	return []Statement{
+		types.Range(Is, sets.NumberRange{From: mldQuery, To: neighborAdvertisement}),
+		types.Range(Is, sets.NumberRange{From: mldv2Report, To: mldv2Report}),
 	}
-	s.Text = "icmpv6 type " + strconv.Itoa(int(from)) + "-" + strconv.Itoa(int(to))
-	s.Exprs = append(s.Exprs,
-		&expr.Cmp{Op: expr.CmpOpGte, Register: reg, Data: []byte{from}},
-		&expr.Cmp{Op: expr.CmpOpLte, Register: reg, Data: []byte{to}})
-	return s
 }

@@ -1,7 +1,8 @@
 package expr
 
 import (
-	"github.com/google/nftables/binaryutil"
+	"strings"
+
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -9,22 +10,42 @@ import (
 )
 
 // IIFName is `iifname "NAME"`: the packet came in on the interface. Names longer than 15 bytes match nothing.
-func IIFName(name string) Statement { return ifname("iifname", expr.MetaKeyIIFNAME, name) }
+func IIFName(name string) Statement {
+	return interfaceField("iifname", expr.MetaKeyIIFNAME).named(Is, name)
+}
 
 // OIFName is `oifname "NAME"`: the packet goes out on the interface.
-func OIFName(name string) Statement { return ifname("oifname", expr.MetaKeyOIFNAME, name) }
+func OIFName(name string) Statement {
+	return interfaceField("oifname", expr.MetaKeyOIFNAME).named(Is, name)
+}
 
-func ifname(word string, key expr.MetaKey, name string) Statement {
-	// All 16 bytes are compared, so that "net1" is not also "net10"; the last one is always NUL in the kernel.
-	padded := make([]byte, unix.IFNAMSIZ)
-	copy(padded, name)
-	return Statement{
-		Text: word + ` "` + name + `"`,
-		Exprs: []expr.Any{
-			&expr.Meta{Key: key, Register: reg},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: padded},
-		},
+// InputInterface is IIFName, for a pattern: a star at its end is any rest of a name.
+func InputInterface(op Op, pattern string) Statement {
+	return interfaceField("iifname", expr.MetaKeyIIFNAME).matching(op, pattern)
+}
+
+// OutputInterface is OIFName, for a pattern.
+func OutputInterface(op Op, pattern string) Statement {
+	return interfaceField("oifname", expr.MetaKeyOIFNAME).matching(op, pattern)
+}
+
+func interfaceField(word string, key expr.MetaKey) field {
+	return field{words: word, load: []expr.Any{&expr.Meta{Key: key, Register: reg}}, size: unix.IFNAMSIZ}
+}
+
+func (f field) matching(op Op, pattern string) Statement {
+	start, isPrefix := strings.CutSuffix(pattern, "*")
+	if !isPrefix {
+		return f.named(op, pattern)
 	}
+	return f.equal(op, `"`+pattern+`"`, []byte(start))
+}
+
+// named compares all 16 bytes, so that "net1" is not also "net10"; the last one is always NUL in the kernel.
+func (f field) named(op Op, name string) Statement {
+	padded := make([]byte, f.size)
+	copy(padded, name)
+	return f.equal(op, `"`+name+`"`, padded)
 }
 
 // family is what differs between the two IP headers: RFC 791 section 3.1 and RFC 8200 section 3.
@@ -55,22 +76,17 @@ func (f family) load(offset uint32) expr.Any {
 }
 
 // SourceIn is `ip saddr @SET` or `ip6 saddr @SET`; packets of the other family do not match.
-func SourceIn(f sets.Family, set string) Statement {
-	fam := familyOf(f)
-	return addressIn(fam, fam.word+" saddr", fam.source, set)
-}
+func SourceIn(f sets.Family, set string) Statement { return Source(f).In(Is, set) }
 
 // DestinationIn is `ip daddr @SET` or `ip6 daddr @SET`; packets of the other family do not match.
-func DestinationIn(f sets.Family, set string) Statement {
-	fam := familyOf(f)
-	return addressIn(fam, fam.word+" daddr", fam.dest, set)
-}
+func DestinationIn(f sets.Family, set string) Statement { return Destination(f).In(Is, set) }
 
-func addressIn(f family, words string, offset uint32, set string) Statement {
-	return Statement{
-		Text:  words + " @" + set,
-		Exprs: append(f.isFamily(), f.load(offset), &expr.Lookup{SourceRegister: reg, SetName: set}),
+// IsFamily is `meta nfproto ipv4` or `meta nfproto ipv6`: all packets of the family.
+func IsFamily(f sets.Family) Statement {
+	if f == sets.V4 {
+		return Statement{Text: "meta nfproto ipv4", Exprs: familyOf(f).isFamily()}
 	}
+	return Statement{Text: "meta nfproto ipv6", Exprs: familyOf(f).isFamily()}
 }
 
 // PortIn is `th dport . meta l4proto @SET`. The port comes first, since the kernel's lookup of a concatenation with
@@ -101,22 +117,13 @@ func DestinationEndpointIn(f sets.Family, set string) Statement {
 	}
 }
 
+// destinationPort is where TCP, UDP and SCTP have it in their headers, in bytes; the source port is at 0.
+const destinationPort = 2
+
 func loadDestinationPort(register uint32) expr.Any {
-	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}
+	return loadTransport(register, destinationPort, 2)
 }
 
-// Established is `ct state established,related`.
-func Established() Statement {
-	return Statement{
-		Text: "ct state established,related",
-		Exprs: []expr.Any{
-			&expr.Ct{Key: expr.CtKeySTATE, Register: reg},
-			&expr.Bitwise{
-				SourceRegister: reg, DestRegister: reg, Len: slotSize,
-				Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED),
-				Xor:  binaryutil.NativeEndian.PutUint32(0),
-			},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: binaryutil.NativeEndian.PutUint32(0)},
-		},
-	}
+func loadTransport(register, offset, size uint32) expr.Any {
+	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: size}
 }

@@ -24,6 +24,11 @@ const scaffold = `table inet t {
 	set ports { type inet_service . inet_proto; flags interval; }
 	set endpoints-v4 { type ipv4_addr . inet_proto . inet_service; }
 	set endpoints-v6 { type ipv6_addr . inet_proto . inet_service; }
+	set custom-inet_service { type inet_service; flags interval; }
+	set custom-inet_proto { type inet_proto; flags interval; }
+	set custom-icmp_type { type icmp_type; flags interval; }
+	set custom-icmpv6_type { type icmpv6_type; flags interval; }
+	set custom-mark { type mark; flags interval; }
 	chain other { }
 	chain nft { }
 	chain ours { }
@@ -98,7 +103,11 @@ func dump(t *testing.T, chain string) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
 	filter, err := netlink.MarshalAttributes([]netlink.Attribute{
 		{Type: unix.NFTA_RULE_TABLE, Data: []byte("t\x00")},
 		{Type: unix.NFTA_RULE_CHAIN, Data: append([]byte(chain), 0)},

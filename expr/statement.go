@@ -35,12 +35,21 @@ func slot(n int) uint32 {
 }
 
 // Marshal is the payload of NFTA_RULE_EXPRESSIONS for statements in a table of family inet: one NFTA_LIST_ELEM an
-// expression.
+// expression. It leaves out a check of the family or the protocol that an earlier statement of the rule has made
+// already, as nft does.
 func Marshal(statements []Statement) ([]byte, error) {
 	var list []netlink.Attribute
+	passed := map[check]bool{}
 	for _, s := range statements {
-		for _, e := range s.Exprs {
-			b, err := expr.Marshal(unix.NFPROTO_INET, e)
+		for i := 0; i < len(s.Exprs); i++ {
+			if c, ok := checkAt(s.Exprs, i); ok {
+				if passed[c] {
+					i++ // both of its expressions
+					continue
+				}
+				passed[c] = true
+			}
+			b, err := expr.Marshal(unix.NFPROTO_INET, s.Exprs[i])
 			if err != nil {
 				return nil, fmt.Errorf("statement %q: %w", s.Text, err)
 			}
@@ -48,4 +57,24 @@ func Marshal(statements []Statement) ([]byte, error) {
 		}
 	}
 	return netlink.MarshalAttributes(list)
+}
+
+// check is what must be so for the rest of a rule to be looked at, and stays so: a packet has one family and protocol.
+type check struct {
+	key   expr.MetaKey
+	value byte
+}
+
+// checkAt reads the two expressions that a check is.
+func checkAt(exprs []expr.Any, i int) (check, bool) {
+	if i+1 >= len(exprs) {
+		return check{}, false
+	}
+	load, isLoad := exprs[i].(*expr.Meta)
+	cmp, isCmp := exprs[i+1].(*expr.Cmp)
+	if !isLoad || !isCmp || load.Key != expr.MetaKeyNFPROTO && load.Key != expr.MetaKeyL4PROTO ||
+		cmp.Op != expr.CmpOpEq || len(cmp.Data) != 1 {
+		return check{}, false
+	}
+	return check{load.Key, cmp.Data[0]}, true
 }

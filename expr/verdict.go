@@ -8,6 +8,9 @@ func Accept() Statement { return verdict("accept", &expr.Verdict{Kind: expr.Verd
 // Drop is `drop`: the packet is gone, without an answer.
 func Drop() Statement { return verdict("drop", &expr.Verdict{Kind: expr.VerdictDrop}) }
 
+// Return is `return`: goes on where the chain was jumped to from.
+func Return() Statement { return verdict("return", &expr.Verdict{Kind: expr.VerdictReturn}) }
+
 // Jump is `jump CHAIN`: goes on in the chain, and comes back at its end.
 func Jump(chain string) Statement {
 	return verdict("jump "+chain, &expr.Verdict{Kind: expr.VerdictJump, Chain: chain})

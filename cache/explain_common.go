@@ -1,0 +1,103 @@
+package cache
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/custom"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// IP protocol numbers (IANA) of what the common chain knows beside the protocols of policies.
+const (
+	protoICMP   = 1
+	protoICMPv6 = 58
+)
+
+// explainCommon says what of the common chain lets the packet pass, empty when nothing does. Custom rules, which end
+// that chain, are not looked into.
+func (c *Cache) explainCommon(p *pod, q Query, iface string) (by, reason string) {
+	switch {
+	case q.isNeighborDiscovery():
+		return "neighbor discovery", "IPv6 does not work on a link without neighbor and router discovery and MLD, so they always pass"
+	case c.options.AcceptICMP && q.Protocol == protoICMP:
+		return "--accept-icmp", "all ICMP passes"
+	case c.options.AcceptICMPv6 && q.Protocol == protoICMPv6:
+		return "--accept-icmpv6", "all ICMPv6 passes"
+	}
+	source, destination := []netip.Addr{q.Remote}, p.addrsOf(iface, sets.FamilyOf(q.Remote))
+	if q.Direction == egress {
+		source, destination = destination, source
+	}
+	common := c.options.common(q.Direction)
+	switch {
+	case containsAll(common.Sources, source):
+		return "allowed source prefixes", "the flags let pass all " + q.Direction.String() + " traffic from " + joinAddrs(source)
+	case containsAll(common.Destinations, destination):
+		return "allowed destination prefixes", "the flags let pass all " + q.Direction.String() + " traffic to " + joinAddrs(destination)
+	}
+	return "", ""
+}
+
+// isNeighborDiscovery: RFC 4861 and 2710, and MLDv2's report of RFC 3810.
+func (q Query) isNeighborDiscovery() bool {
+	return q.Remote.Is6() && q.Protocol == protoICMPv6 && (q.ICMPType >= 130 && q.ICMPType <= 136 || q.ICMPType == 143)
+}
+
+// addrsOf returns the pod's own addresses on an interface.
+func (p *pod) addrsOf(iface string, f sets.Family) []netip.Addr {
+	var own []netip.Addr
+	for _, a := range p.attachments {
+		for _, addr := range a.addrs {
+			if a.iface == iface && sets.FamilyOf(addr) == f {
+				own = append(own, addr)
+			}
+		}
+	}
+	return own
+}
+
+// containsAll is false for no addresses. Which of its own addresses a pod uses is not known, so all of them count.
+func containsAll(s sets.Addrs, addrs []netip.Addr) bool {
+	return len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !s.Contains(a) })
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	texts := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, ", ")
+}
+
+// customRules returns the custom rules that the packet meets, each as it could be in a file: with lists, not with the
+// names of their sets.
+func (c *Cache) customRules(q Query) []string {
+	rules := c.options.common(q.Direction).custom(sets.FamilyOf(q.Remote))
+	var lists []string
+	for _, s := range rules.Sets {
+		lists = append(lists, "@"+s.Name, customSetText(s))
+	}
+	inline := strings.NewReplacer(lists...)
+	var texts []string
+	for _, r := range rules.Rules {
+		texts = append(texts, inline.Replace(engine.Rule{Statements: r.Statements}.Text()))
+	}
+	return texts
+}
+
+func customSetText(s custom.Set) string {
+	var texts []string
+	if s.Family != 0 {
+		for r := range s.Addrs.Ranges(s.Family) {
+			texts = append(texts, r.String())
+		}
+	} else {
+		for r := range s.Numbers.Ranges() {
+			texts = append(texts, s.Type.ElementText(r))
+		}
+	}
+	return "{ " + strings.Join(texts, ", ") + " }"
+}

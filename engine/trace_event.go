@@ -1,0 +1,118 @@
+package engine
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// traceEvent is one NFT_MSG_TRACE: a rule that a packet matched, or the end of a chain that it came to.
+type traceEvent struct {
+	family  uint8
+	id      uint32 // of the packet, and used again for later ones
+	kind    uint32 // NFT_TRACETYPE_*
+	table   string
+	chain   string
+	handle  uint64
+	verdict int32  // of a rule, or of the base chain's policy
+	target  string // of a jump or goto
+	in, out uint32 // indexes of interfaces; like the packet, only in the first event of each base chain
+	packet  Packet
+}
+
+// parseTraceEvent reads the message behind struct nlmsghdr.
+func parseTraceEvent(body []byte) (traceEvent, error) {
+	if len(body) < nfgenmsgLen {
+		return traceEvent{}, fmt.Errorf("trace event of %d bytes", len(body))
+	}
+	a, err := parseAttrs(body[nfgenmsgLen:])
+	if err != nil {
+		return traceEvent{}, fmt.Errorf("trace event: %w", err)
+	}
+	e := traceEvent{
+		family: body[0],
+		id:     a.uint32(unix.NFTA_TRACE_ID),
+		kind:   a.uint32(unix.NFTA_TRACE_TYPE),
+		table:  a.string(unix.NFTA_TRACE_TABLE),
+		chain:  a.string(unix.NFTA_TRACE_CHAIN),
+		handle: a.uint64(unix.NFTA_TRACE_RULE_HANDLE),
+		in:     a.uint32(unix.NFTA_TRACE_IIF),
+		out:    a.uint32(unix.NFTA_TRACE_OIF),
+		packet: parsePacket(a[unix.NFTA_TRACE_NETWORK_HEADER], a[unix.NFTA_TRACE_TRANSPORT_HEADER]),
+	}
+	if e.kind == unix.NFT_TRACETYPE_POLICY {
+		e.verdict = int32(a.uint32(unix.NFTA_TRACE_POLICY))
+		return e, nil
+	}
+	v, err := parseAttrs(a[unix.NFTA_TRACE_VERDICT])
+	if err != nil {
+		return traceEvent{}, fmt.Errorf("trace event: verdict: %w", err)
+	}
+	e.verdict = int32(v.uint32(unix.NFTA_VERDICT_CODE))
+	e.target = v.string(unix.NFTA_VERDICT_CHAIN)
+	return e, nil
+}
+
+func (e traceEvent) isOurs() bool { return e.family == unix.NFPROTO_INET && e.table == TraceTableName }
+
+// marks says whether it is the rule that marks packets.
+func (e traceEvent) marks() bool {
+	return e.isOurs() && e.chain == traceChain && e.kind == unix.NFT_TRACETYPE_RULE && e.handle != 0
+}
+
+// isEnd says whether it is the end of a chain without a verdict, of which not all kernels tell.
+func (e traceEvent) isEnd() bool { return e.handle == 0 && e.kind != unix.NFT_TRACETYPE_POLICY }
+
+// Verdicts of a rule that end a packet's way through a hook or lead on (linux/netfilter.h, linux/netfilter/nf_tables.h).
+const (
+	nfDrop   = 0
+	nfAccept = 1
+	nfStolen = 2
+	nfQueue  = 3
+	nfMask   = 0xff // without the errno or the queue's number
+)
+
+func verdictText(code int32) string {
+	switch code {
+	case unix.NFT_CONTINUE, unix.NFT_BREAK:
+		return "continue"
+	case unix.NFT_JUMP:
+		return "jump"
+	case unix.NFT_GOTO:
+		return "goto"
+	case unix.NFT_RETURN:
+		return "return"
+	}
+	switch code & nfMask {
+	case nfDrop:
+		return "drop"
+	case nfAccept:
+		return "accept"
+	case nfStolen:
+		return "stolen"
+	case nfQueue:
+		return "queue"
+	}
+	return fmt.Sprintf("verdict %d", code)
+}
+
+func familyText(family uint8) string {
+	switch family {
+	case unix.NFPROTO_INET:
+		return "inet"
+	case unix.NFPROTO_IPV4:
+		return "ip"
+	case unix.NFPROTO_IPV6:
+		return "ip6"
+	case unix.NFPROTO_NETDEV:
+		return "netdev"
+	}
+	return fmt.Sprintf("family %d", family)
+}
+
+func (e traceEvent) step() TraceStep {
+	return TraceStep{
+		Family: familyText(e.family), Table: e.table, Chain: e.chain, Handle: e.handle,
+		Verdict: verdictText(e.verdict), Target: e.target, IsPolicy: e.kind == unix.NFT_TRACETYPE_POLICY,
+	}
+}

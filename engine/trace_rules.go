@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// tracedRule is what is known of a rule in the kernel.
+type tracedRule struct {
+	chain, comment, text string
+	sets                 []string
+}
+
+type tableKey struct {
+	family uint8
+	name   string
+}
+
+// ruleIndex knows the rules of the tables that packets pass by their handles, as of one generation.
+type ruleIndex struct {
+	transport  *transport
+	generation uint32
+	tables     map[tableKey]map[uint64]tracedRule
+}
+
+// refresh forgets all rules if anything has changed since they were read: a table that is made anew uses handles again.
+func (r *ruleIndex) refresh() error {
+	x := exchanges.Get().(*exchange)
+	defer exchanges.Put(x)
+	generation, err := x.generation(r.transport)
+	if err != nil {
+		return fmt.Errorf("generation of the tables: %w", err)
+	}
+	if generation != r.generation || r.tables == nil {
+		r.generation, r.tables = generation, map[tableKey]map[uint64]tracedRule{}
+	}
+	return nil
+}
+
+// find returns the rule of an event, which is zero for one that is gone already.
+func (r *ruleIndex) find(e traceEvent) (tracedRule, error) {
+	key := tableKey{e.family, e.table}
+	rule, known := r.tables[key][e.handle]
+	if known && rule.chain == e.chain {
+		return rule, nil
+	}
+	if _, isRead := r.tables[key]; isRead {
+		if err := r.refresh(); err != nil {
+			return tracedRule{}, err
+		}
+	}
+	if _, isRead := r.tables[key]; !isRead {
+		rules, err := r.read(key)
+		if err != nil {
+			return tracedRule{}, err
+		}
+		r.tables[key] = rules
+	}
+	if rule = r.tables[key][e.handle]; rule.chain != e.chain {
+		return tracedRule{}, nil
+	}
+	return rule, nil
+}
+
+// read dumps the rules of a table. One that changes meanwhile is read once more when a packet asks for what is missing.
+func (r *ruleIndex) read(key tableKey) (map[uint64]tracedRule, error) {
+	x := exchanges.Get().(*exchange)
+	defer exchanges.Put(x)
+	rules := map[uint64]tracedRule{}
+	x.batch.reset()
+	x.batch.messages = append(x.batch.messages, message{op: "GETRULE", object: key.name})
+	x.batch.wire.begin(nftMessage|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, key.family, 0)
+	x.batch.string(unix.NFTA_RULE_TABLE, key.name)
+	x.batch.end()
+	err := x.ask(r.transport, unix.NFT_MSG_NEWRULE, func(a attrs) error {
+		if a.string(unix.NFTA_RULE_TABLE) == key.name {
+			rules[a.uint64(unix.NFTA_RULE_HANDLE)] = tracedRule{
+				chain:   a.string(unix.NFTA_RULE_CHAIN),
+				comment: tlv(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment),
+				text:    commonTexts.of(a[unix.NFTA_RULE_EXPRESSIONS]),
+				sets:    setsOf(a[unix.NFTA_RULE_EXPRESSIONS]),
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, errUnstable) && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("read the rules of table %s %s: %w", familyText(key.family), key.name, err)
+	}
+	return rules, nil
+}
+
+// ruleTexts is the text of rules by their canonical bytecode.
+type ruleTexts map[string]string
+
+// commonTexts are the rules without a comment that every table of the agent's has. Jumps say themselves where they lead.
+var commonTexts = newRuleTexts()
+
+func newRuleTexts() ruleTexts {
+	list := [][]expr.Statement{
+		{expr.Established(), expr.Accept()},
+		{expr.Counter(), expr.Drop()},
+		{expr.ICMP(sets.V4), expr.Accept()},
+		{expr.ICMP(sets.V6), expr.Accept()},
+	}
+	for _, match := range expr.NeighborDiscovery() {
+		list = append(list, []expr.Statement{match, expr.Accept()})
+	}
+	texts := ruleTexts{}
+	for _, statements := range list {
+		payload, err := expr.Marshal(statements)
+		if err == nil {
+			texts[texts.key(payload)] = Rule{Statements: statements}.Text()
+		}
+	}
+	return texts
+}
+
+func (t ruleTexts) key(payload []byte) string {
+	key, err := expr.Canonical(payload)
+	if err != nil {
+		return ""
+	}
+	return key
+}
+
+func (t ruleTexts) of(payload []byte) string { return t[t.key(payload)] }
+
+// setsOf lists the sets that a rule looks into.
+func setsOf(payload []byte) (names []string) {
+	visit := func(_ uint16, element []byte) {
+		e, err := parseAttrs(element)
+		if err != nil || e.string(unix.NFTA_EXPR_NAME) != "lookup" {
+			return
+		}
+		if data, err := parseAttrs(e[unix.NFTA_EXPR_DATA]); err == nil {
+			names = append(names, data.string(unix.NFTA_LOOKUP_SET))
+		}
+	}
+	if err := eachAttr(payload, visit); err != nil {
+		return nil
+	}
+	return names
+}

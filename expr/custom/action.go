@@ -1,0 +1,124 @@
+package custom
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// log reads what follows `log`: prefix and level, in any order, each once.
+func (p *parser) log() *SyntaxError {
+	l := expr.Log{Level: expr.LogWarning}
+	hasLevel := false
+	for {
+		switch t := p.peek(); {
+		case !l.HasPrefix && p.take("prefix"):
+			t = p.next()
+			if t.kind != word && t.kind != quoted || len(t.text) > expr.MaxLogPrefix {
+				return p.wrong(t, "a text of at most 127 bytes")
+			}
+			l.Prefix, l.HasPrefix = t.text, true
+		case !hasLevel && p.take("level"):
+			t = p.next()
+			if l.Level, hasLevel = expr.LogLevelByName(t.text); !hasLevel || t.kind != word {
+				return p.wrong(t, "emerg, alert, crit, err, warn, notice, info or debug")
+			}
+		case t.is("group"), t.is("snaplen"), t.is("flags"), t.is("queue-threshold"), t.is("prefix"), t.is("level"):
+			return p.wrong(t, "a prefix or a level, each once")
+		default:
+			p.add(l.Statement())
+			return nil
+		}
+	}
+}
+
+// limit reads what follows `limit`.
+func (p *parser) limit() *SyntaxError {
+	if err := p.expect("rate"); err != nil {
+		return err
+	}
+	l := expr.Limit{Over: p.take("over"), Burst: expr.DefaultBurst}
+	t := p.next()
+	count, unit, _ := strings.Cut(t.text, "/")
+	var okRate, okUnit bool
+	l.Rate, okRate = parseCount(count)
+	l.Unit, okUnit = expr.LimitUnitByName(unit)
+	if t.kind != word || !okRate || !okUnit {
+		return p.wrong(t, "a rate of packets like 10/second, /minute, /hour or /day")
+	}
+	if p.take("burst") {
+		t := p.next()
+		var ok bool
+		if l.Burst, ok = parseCount(t.text); !ok || t.kind != word {
+			return p.wrong(t, "a number of packets")
+		}
+		if err := p.expect("packets"); err != nil {
+			return err
+		}
+	}
+	p.add(l.Statement())
+	return nil
+}
+
+// parseCount reads a number that is not zero.
+func parseCount(text string) (uint32, bool) {
+	n, err := strconv.ParseUint(text, 10, 32)
+	return uint32(n), err == nil && text[0] != '0' && text[0] != '+'
+}
+
+// reject reads what follows `reject`.
+func (p *parser) reject() *SyntaxError {
+	r := &rejection{}
+	reject := part{token: p.tokens[p.at-1], reject: r}
+	if p.take("with") {
+		if err := p.rejectWith(r); err != nil {
+			return err
+		}
+	}
+	p.parts = append(p.parts, reject)
+	return nil
+}
+
+func (p *parser) rejectWith(r *rejection) *SyntaxError {
+	t := p.next()
+	switch {
+	case t.is("tcp"):
+		r.isReset = true
+		return p.expect("reset")
+	case t.is("icmp"):
+		r.kind = expr.RejectICMP
+	case t.is("icmpv6"):
+		r.kind = expr.RejectICMPv6
+	case t.is("icmpx"):
+		r.kind = expr.RejectICMPX
+	default:
+		return p.wrong(t, "icmp, icmpv6, icmpx or tcp reset")
+	}
+	for _, f := range sets.Families {
+		if r.kind == expr.RejectFamily(f) {
+			if err := p.ofFamily(t, f); err != nil {
+				return err
+			}
+		}
+	}
+	p.take("type")
+	r.hasKind = true
+	return p.rejectCode(r, t.text)
+}
+
+func (p *parser) rejectCode(r *rejection, kind string) *SyntaxError {
+	t := p.next()
+	if t.kind == word {
+		if code, ok := r.kind.Code(t.text); ok {
+			r.code = code
+			return nil
+		}
+		if n, err := strconv.ParseUint(t.text, 10, 8); err == nil && r.kind.HasCode(uint32(n)) {
+			r.code = byte(n)
+			return nil
+		}
+	}
+	return p.wrong(t, "a code of "+kind+" for an unreachable destination, like port-unreachable")
+}

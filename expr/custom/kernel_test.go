@@ -1,0 +1,298 @@
+package custom_test
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	gocmp "github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
+
+// everyForm is a table with each form as a rule, for both families.
+func everyForm(t *testing.T) engine.Ruleset {
+	t.Helper()
+	var file [2]strings.Builder
+	for i, f := range sets.Families {
+		for _, form := range forms(f) {
+			fmt.Fprintln(&file[i], form.line)
+		}
+	}
+	common := cache.Common{V4: parse(t, file[0].String(), sets.V4), V6: parse(t, file[1].String(), sets.V6)}
+	return cache.Trial(cache.Options{Ingress: common, Egress: common})
+}
+
+// TestSameAsNFT lets stock nft make a rule of each form, and has the engine make the table: the kernel dumps the same of
+// both, but for the names of sets.
+func TestSameAsNFT(t *testing.T) {
+	want := everyForm(t)
+	h, err := lab.ForTest(t).Host("nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, h, want)
+	err = h.Do(func() error {
+		for _, f := range sets.Families {
+			chain := "custom-" + f.String() + "-ingress"
+			script := fmt.Sprintf("table inet t { chain %s { }; }\n", chain)
+			for _, form := range forms(f) {
+				same := cmp.Or(form.nft, form.line)
+				if form.nft == otherwise {
+					same = form.line
+				}
+				script += fmt.Sprintf("add rule inet t %s %s\n", chain, same)
+			}
+			runNFT(t, script, "--file", "-")
+			theirs, ours := dump(t, "t", chain), dump(t, engine.TableName, chain)
+			for i, form := range forms(f) {
+				if diff := gocmp.Diff(theirs[i], ours[i]); diff != "" && form.nft != otherwise {
+					t.Errorf("%s (-nft +ours):\n%s", form.line, diff)
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestTableOfEveryForm: the kernel takes all forms, nft prints them as Render does and reads that back, and a restart
+// finds the table as it is wanted.
+func TestTableOfEveryForm(t *testing.T) {
+	want := everyForm(t)
+	l := lab.ForTest(t)
+	h, err := l.Host("pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, h, want)
+	listing := ""
+	if err := h.Do(func() error {
+		listing = runNFT(t, "", "--stateless", "list", "table", "inet", engine.TableName)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var rendered bytes.Buffer
+	if err := engine.Render(&rendered, want); err != nil {
+		t.Fatal(err)
+	}
+	// nft breaks long lists of elements where it likes.
+	if diff := gocmp.Diff(fold(rendered.String()), fold(listing)); diff != "" {
+		t.Errorf("(-rendered +nft):\n%s", diff)
+	}
+	other, err := l.Host("other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Do(func() error { runNFT(t, listing, "--check", "--file", "-"); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if s := apply(t, h, want); s.Batches != 0 || s.ReadBacks != 1 {
+		t.Errorf("a restart sent something: %+v", s)
+	}
+}
+
+// TestRestartRepairs: what others changed in a set of numbers meanwhile is found, and undone in one batch.
+func TestRestartRepairs(t *testing.T) {
+	rules := parse(t, "tcp dport { 80-90, 443 } accept\nmeta mark { 1, 4-7 } accept", sets.V4)
+	want := cache.Trial(cache.Options{Ingress: cache.Common{V4: rules}})
+	h, err := lab.ForTest(t).Host("pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	apply(t, h, want)
+	ports, marks := rules.Sets[0].Name, rules.Sets[1].Name
+	for _, change := range []string{
+		"add element inet multi_networkpolicy " + ports + " { 22 }",
+		"delete element inet multi_networkpolicy " + ports + " { 443 }",
+		"add element inet multi_networkpolicy " + ports + " { 91 }", // a neighbor, not merged
+		"flush set inet multi_networkpolicy " + marks,
+		"add set inet multi_networkpolicy more { type inet_service; flags interval; }",
+		"add set inet multi_networkpolicy more { type mark; }",
+	} {
+		if err := h.Do(func() error { runNFT(t, change, "--file", "-"); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if s := apply(t, h, want); s.Batches != 1 {
+			t.Errorf("%s: %+v", change, s)
+		}
+		if s := apply(t, h, want); s.Batches != 0 {
+			t.Errorf("%s, once more: %+v", change, s)
+		}
+	}
+}
+
+// fold is the listing with each set's elements on a line of their own.
+func fold(listing string) []string {
+	return strings.Split(regexp.MustCompile(`,\s+`).ReplaceAllString(listing, ", "), "\n")
+}
+
+// apply brings the table to the host by an Engine of its own.
+func apply(t *testing.T, h *lab.Host, rs engine.Ruleset) engine.Stats {
+	t.Helper()
+	e, err := engine.Open("default/pod", h.NetNS(), engine.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Apply(context.Background(), rs); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return e.Stats()
+}
+
+// dump is the rules of a chain as the kernel has them, with the content of sets in place of their names.
+func dump(t *testing.T, table, chain string) []string {
+	t.Helper()
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	filter, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_RULE_TABLE, Data: append([]byte(table), 0)},
+		{Type: unix.NFTA_RULE_CHAIN, Data: append([]byte(chain), 0)},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	messages, err := c.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{unix.NFPROTO_INET, unix.NFNETLINK_V0, 0, 0}, filter...),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	contents := strings.NewReplacer(setContents(t, table)...)
+	var texts []string
+	for _, m := range messages {
+		attributes, err := netlink.UnmarshalAttributes(m.Data[4:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range attributes {
+			if a.Type&^unix.NLA_F_NESTED != unix.NFTA_RULE_EXPRESSIONS {
+				continue
+			}
+			text, err := expr.Canonical(a.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts = append(texts, contents.Replace(text))
+		}
+	}
+	return texts
+}
+
+// setContents pairs the name of each set, as Canonical has it, with what is in the set.
+func setContents(t *testing.T, table string) []string {
+	t.Helper()
+	c, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := c.GetSets(&nftables.Table{Name: table, Family: nftables.TableFamilyINet})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pairs []string
+	for _, s := range all {
+		elements, err := c.GetSetElements(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pairs = append(pairs, "="+hex.EncodeToString(append([]byte(s.Name), 0))+" ", "="+content(elements, s.Interval)+" ")
+	}
+	return pairs
+}
+
+// content is the elements as ranges, neighbors merged: "from-behind", without the second for the end of all.
+func content(elements []nftables.SetElement, isInterval bool) string {
+	type edge struct {
+		key   string
+		isEnd bool
+	}
+	var edges []edge
+	for _, e := range elements {
+		edges = append(edges, edge{hex.EncodeToString(e.Key), e.IntervalEnd})
+		if !isInterval && strings.Trim(hex.EncodeToString(e.Key), "f") != "" {
+			edges = append(edges, edge{hex.EncodeToString(after(e.Key)), true})
+		}
+	}
+	slices.SortFunc(edges, func(a, b edge) int {
+		if c := cmp.Compare(a.key, b.key); c != 0 || a.isEnd == b.isEnd {
+			return c
+		}
+		if a.isEnd {
+			return -1
+		}
+		return 1
+	})
+	if len(edges) > 0 && edges[0].isEnd { // nft's mark for the start of all
+		edges = edges[1:]
+	}
+	var kept []edge
+	for i := 0; i < len(edges); i++ {
+		if i+1 < len(edges) && edges[i].isEnd && !edges[i+1].isEnd && edges[i].key == edges[i+1].key {
+			i++
+			continue
+		}
+		kept = append(kept, edges[i])
+	}
+	var b strings.Builder
+	for _, e := range kept {
+		if e.isEnd {
+			b.WriteString("-" + e.key)
+		} else {
+			b.WriteString("," + e.key)
+		}
+	}
+	return b.String()
+}
+
+// after is the number behind.
+func after(key []byte) []byte {
+	next := bytes.Clone(key)
+	for i := len(next) - 1; i >= 0; i-- {
+		if next[i]++; next[i] != 0 {
+			break
+		}
+	}
+	return next
+}
+
+func runNFT(t *testing.T, stdin string, args ...string) string {
+	t.Helper()
+	c := exec.Command("nft", args...)
+	c.Stdin = strings.NewReader(stdin)
+	out, err := c.CombinedOutput()
+	if err != nil {
+		t.Fatalf("nft %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}

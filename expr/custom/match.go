@@ -1,0 +1,218 @@
+package custom
+
+import (
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// ofFamily refuses a word of the other family than the file's: the rule would never match.
+func (p *parser) ofFamily(t token, f sets.Family) *SyntaxError {
+	if f != p.family {
+		return p.wrong(t, "nothing of IP"+f.String()+": these are rules for IP"+p.family.String())
+	}
+	return nil
+}
+
+// address reads what follows `ip` or `ip6`.
+func (p *parser) address(t token, f sets.Family) *SyntaxError {
+	if err := p.ofFamily(t, f); err != nil {
+		return err
+	}
+	field := expr.Source(f)
+	switch side := p.next(); {
+	case side.is("daddr"):
+		field = expr.Destination(f)
+	case !side.is("saddr"):
+		return p.wrong(side, "saddr or daddr (the protocol is meta l4proto)")
+	}
+	op := p.op()
+	s, err := p.addresses(field, op)
+	if err == nil {
+		p.parts = append(p.parts, part{token: t, statement: s, family: f})
+	}
+	return err
+}
+
+// op reads `!=`, `==` or nothing.
+func (p *parser) op() expr.Op {
+	if p.take("!=") {
+		return expr.IsNot
+	}
+	p.take("==")
+	return expr.Is
+}
+
+// port reads what follows `tcp`, `udp`, `sctp` or `th`.
+func (p *parser) port(t token, transport expr.Transport) *SyntaxError {
+	field := expr.SourcePort
+	switch side := p.next(); {
+	case side.is("dport"):
+		field = expr.DestinationPort
+	case !side.is("sport"):
+		return p.wrong(side, "sport or dport")
+	}
+	op := p.op()
+	values, err := p.numbers(expr.TypeInetService)
+	if err != nil {
+		return err
+	}
+	match := func(t expr.Transport) expr.Statement { return values.match(field(t), op) }
+	if transport == expr.AnyTransport {
+		p.parts = append(p.parts, part{token: t, port: match})
+	} else {
+		p.parts = append(p.parts, part{
+			token: t, statement: match(transport), protocol: uint32(transport), hasProtocol: true, inHeader: true,
+		})
+	}
+	return nil
+}
+
+// icmpType reads what follows `icmp` or `icmpv6`.
+func (p *parser) icmpType(t token, f sets.Family) *SyntaxError {
+	if err := p.ofFamily(t, f); err != nil {
+		return err
+	}
+	if err := p.expect("type"); err != nil {
+		return err
+	}
+	field, op := expr.ICMPType(f), p.op()
+	values, err := p.numbers(field.Type)
+	if err != nil {
+		return err
+	}
+	p.parts = append(p.parts, part{
+		token: t, statement: values.match(field, op), family: f, protocol: icmpOf(f), hasProtocol: true, inHeader: true,
+	})
+	return nil
+}
+
+func icmpOf(f sets.Family) uint32 {
+	if f == sets.V4 {
+		return unix.IPPROTO_ICMP
+	}
+	return unix.IPPROTO_ICMPV6
+}
+
+var metaKeys = map[string]bool{"l4proto": true, "iifname": true, "oifname": true, "mark": true}
+
+// meta reads what follows `meta`.
+func (p *parser) meta(t token) *SyntaxError {
+	switch t.text {
+	case "l4proto":
+		return p.l4proto(t)
+	case "mark":
+		return p.mark()
+	case "iifname":
+		return p.iface(expr.InputInterface)
+	}
+	return p.iface(expr.OutputInterface)
+}
+
+func (p *parser) l4proto(t token) *SyntaxError {
+	op, value := p.op(), p.peek()
+	values, err := p.numbers(expr.TypeInetProto)
+	if err != nil {
+		return err
+	}
+	number, isOne := values.single()
+	for _, f := range sets.Families {
+		if isOne && f != p.family && number == icmpOf(f) {
+			return p.ofFamily(value, f)
+		}
+	}
+	m := part{token: t, statement: values.match(expr.L4Protocol(), op), protocol: number}
+	m.hasProtocol = isOne && op == expr.Is
+	m.isOpen = !m.hasProtocol
+	p.parts = append(p.parts, m)
+	return nil
+}
+
+// maxInterface is how long the name of an interface can be, IFNAMSIZ without the NUL.
+const maxInterface = unix.IFNAMSIZ - 1
+
+func (p *parser) iface(match func(expr.Op, string) expr.Statement) *SyntaxError {
+	op, t := p.op(), p.next()
+	name := strings.TrimSuffix(t.text, "*")
+	if t.kind != word && t.kind != quoted || name == "" || len(t.text) > maxInterface || strings.ContainsAny(name, " :/*\\") {
+		return p.wrong(t, "the name of an interface, or the start of one and a star")
+	}
+	p.add(match(op, t.text))
+	return nil
+}
+
+// mark reads a value or what comes with a mask.
+func (p *parser) mark() *SyntaxError {
+	if !p.take("&") && !p.take("and") {
+		op := p.op()
+		if value, mask, ok := parseMarkPrefix(p.peek()); ok {
+			p.next()
+			p.add(expr.MarkMasked(op, mask, value))
+			return nil
+		}
+		values, err := p.numbers(expr.TypeMark)
+		if err == nil {
+			p.add(values.match(expr.Mark(), op))
+		}
+		return err
+	}
+	mask, t, err := p.number(expr.TypeMark)
+	if err != nil {
+		return err
+	}
+	if mask == 0 {
+		return p.wrong(t, "a mask that is not 0")
+	}
+	op := p.op()
+	value, t, err := p.number(expr.TypeMark)
+	if err != nil {
+		return err
+	}
+	if value&^mask != 0 {
+		return p.wrong(t, "a value within the mask: no mark is ever equal to this one")
+	}
+	p.add(expr.MarkMasked(op, mask, value))
+	return nil
+}
+
+const states = "new, established, related, invalid or untracked"
+
+// state reads what follows `ct`. A comma list and one in braces say the same: a packet is in exactly one state.
+func (p *parser) state() *SyntaxError {
+	if err := p.expect("state"); err != nil {
+		return err
+	}
+	first := p.peek()
+	isNone := p.take("!")
+	op := expr.Op(isNone)
+	if !isNone {
+		op = p.op()
+	}
+	var list expr.State
+	read := func() *SyntaxError {
+		t := p.next()
+		s, ok := expr.StateByName(t.text)
+		if !ok || t.kind != word {
+			return p.wrong(t, states)
+		}
+		list |= s
+		return nil
+	}
+	braces := p.peek().text == "{"
+	if _, err := p.list(read); err != nil {
+		return err
+	}
+	for !braces && p.take(",") {
+		if first.text == "!=" || first.text == "==" {
+			return p.wrong(first, `"!" before several states for none of them, or braces around them`)
+		}
+		if err := read(); err != nil {
+			return err
+		}
+	}
+	p.add(expr.InState(op, list))
+	return nil
+}

@@ -1,0 +1,147 @@
+package custom_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// tableOf is the table of a pod whose one policy lets in TCP 80 and out to TCP 80, and nothing else.
+func tableOf(t *testing.T, o cache.Options) engine.Ruleset {
+	t.Helper()
+	o.Node, o.NetworkPlugins = "node", []string{"bridge"}
+	c := cache.New(o)
+	meta := metav1.ObjectMeta{Namespace: "default", Name: "server", UID: "1"}
+	c.UpsertNamespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+	c.UpsertNAD(&netv1.NetworkAttachmentDefinition{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "net"},
+		Spec:       netv1.NetworkAttachmentDefinitionSpec{Config: `{"type": "bridge"}`},
+	})
+	pod := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{NodeName: "node"}, Status: corev1.PodStatus{Phase: corev1.PodRunning}}
+	pod.Annotations = map[string]string{
+		"k8s.v1.cni.cncf.io/network-status": `[{"name": "default/net", "interface": "net1", "ips": ["10.9.0.1", "fd09::1"]}]`,
+	}
+	c.UpsertPod(pod)
+	port := intstr.FromInt32(80)
+	ports := []mnpv1.MultiNetworkPolicyPort{{Port: &port}}
+	c.UpsertPolicy(&mnpv1.MultiNetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: "policy", Annotations: map[string]string{"k8s.v1.cni.cncf.io/policy-for": "net"},
+		},
+		Spec: mnpv1.MultiNetworkPolicySpec{
+			PolicyTypes: []mnpv1.MultiPolicyType{mnpv1.PolicyTypeIngress, mnpv1.PolicyTypeEgress},
+			Ingress:     []mnpv1.MultiNetworkPolicyIngressRule{{Ports: ports}},
+			Egress:      []mnpv1.MultiNetworkPolicyEgressRule{{Ports: ports}},
+		},
+	})
+	target, ok := c.Target(cache.Key{Namespace: "default", Name: "server"})
+	if !ok || target.Ruleset.IsEmpty() {
+		t.Fatal("the pod is not isolated")
+	}
+	return target.Ruleset
+}
+
+// TestPackets sends real packets at a pod with custom rules and prefixes beside its policy. A probe is "in tcp 81", from
+// the client to the pod, or "out udp 53", the other way round, over both families.
+func TestPackets(t *testing.T) {
+	ctx, l := context.Background(), lab.ForTest(t)
+	hosts := map[string]*lab.Host{}
+	for name, prefixes := range map[string][2]string{"server": {"10.9.0.1/24", "fd09::1/64"}, "client": {"10.9.0.2/24", "fd09::2/64"}} {
+		h, err := l.Host(name, netip.MustParsePrefix(prefixes[0]), netip.MustParsePrefix(prefixes[1]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, port := range []uint16{80, 81, 82} {
+			for _, proto := range []lab.Protocol{lab.TCP, lab.UDP} {
+				if err := h.Serve(ctx, proto, port); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		hosts[name] = h
+	}
+	v4 := func(file string) cache.Common { return cache.Common{V4: parse(t, file, sets.V4)} }
+	v6 := func(file string) cache.Common { return cache.Common{V6: parse(t, file, sets.V6)} }
+	client4, client6 := sets.PrefixRange(netip.MustParsePrefix("10.9.0.2/31")), sets.PrefixRange(netip.MustParsePrefix("fd09::2/127"))
+	for _, tt := range []struct {
+		name    string
+		options cache.Options
+		probes  string // each with what becomes of it over v4 and v6: Allowed, Dropped, Rejected
+	}{
+		{"the policy alone", cache.Options{}, "in tcp 80 AA, in tcp 81 DD, in udp 80 DD, out tcp 80 AA, out tcp 81 DD, out udp 81 DD"},
+		{"one port more", cache.Options{Ingress: v4("tcp dport 81 accept")}, "in tcp 80 AA, in tcp 81 AD, in tcp 82 DD, in udp 81 DD, out tcp 81 DD"},
+		{"one port more for v6", cache.Options{Ingress: v6("tcp dport 81 accept")}, "in tcp 80 AA, in tcp 81 DA, in tcp 82 DD"},
+		{"everything of v4", cache.Options{Ingress: v4("accept")}, "in tcp 81 AD, in udp 82 AD, out udp 81 DD"},
+		{"a list", cache.Options{Ingress: v4("meta l4proto { tcp, udp } th dport { 70-81, 90 } accept")}, "in tcp 81 AD, in udp 81 AD, in tcp 82 DD"},
+		{"not in a list", cache.Options{Ingress: v6("tcp dport != { 70-81, 90 } accept")}, "in tcp 80 AA, in tcp 81 DD, in tcp 82 DA"},
+		{"a drop before the policy", cache.Options{Ingress: v4("tcp dport 80 counter drop")}, "in tcp 80 DA, out tcp 80 AA"},
+		{"a drop of others", cache.Options{Ingress: v4("ip saddr != 10.9.0.2 drop")}, "in tcp 80 AA, in tcp 81 DD"},
+		{"a rejection", cache.Options{Ingress: v4("tcp dport 80 reject with tcp reset\nreject")}, "in tcp 80 RA, in tcp 81 RD, in udp 81 RD"},
+		{"a rejection of v6", cache.Options{Ingress: v6("udp dport { 80, 81 } reject with icmpv6 type port-unreachable")}, "in udp 80 DR, in tcp 80 AA, in udp 82 DD"},
+		{"a return", cache.Options{Ingress: v4("tcp dport 81 return\nct state new accept")}, "in tcp 81 DD, in tcp 82 AD"},
+		{"a range of addresses", cache.Options{Ingress: v4("ip saddr 10.9.0.2-10.9.0.3 ip daddr 10.9.0.0/25 tcp dport 81 accept")}, "in tcp 81 AD, in tcp 82 DD"},
+		{"an interface", cache.Options{Ingress: v4("iifname \"net*\" accept"), Egress: v6("oifname != net2 accept")}, "in tcp 81 AD, out tcp 81 DA"},
+		{"a limit", cache.Options{Ingress: v4("tcp dport 81 limit rate 100/second accept\nlimit rate over 100/second accept")}, "in tcp 81 AD, in tcp 82 DD"},
+		{"egress", cache.Options{Egress: v4("udp dport 81 accept\nip daddr 10.9.0.2 tcp dport 80 drop")}, "out udp 81 AD, out tcp 80 DA, out udp 82 DD, in udp 81 DD"},
+		{"from a prefix", cache.Options{Ingress: cache.Common{Sources: sets.NewAddrs(client4)}}, "in tcp 81 AD, in udp 82 AD, out tcp 81 DD"},
+		{"from prefixes", cache.Options{Ingress: cache.Common{Sources: sets.NewAddrs(client4, client6)}}, "in tcp 81 AA, out tcp 81 DD"},
+		{"to a prefix", cache.Options{Egress: cache.Common{Destinations: sets.NewAddrs(client6)}}, "out tcp 81 DA, out udp 81 DA, in tcp 81 DD"},
+		{"from elsewhere", cache.Options{Egress: cache.Common{Sources: sets.NewAddrs(client6)}}, "out tcp 81 DD, in tcp 81 DD"},
+		{"a prefix before a drop", cache.Options{Ingress: cache.Common{Sources: sets.NewAddrs(client4), V4: parse(t, "drop", sets.V4)}}, "in tcp 81 AD"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			apply(t, hosts["server"], tableOf(t, tt.options))
+			for _, probe := range strings.Split(tt.probes, ", ") {
+				if got := send(ctx, t, hosts, probe); got != probe {
+					t.Errorf("%s, want %s", got, probe)
+				}
+			}
+		})
+	}
+}
+
+// send plays a probe and says what became of it, in the same words.
+func send(ctx context.Context, t *testing.T, hosts map[string]*lab.Host, probe string) string {
+	t.Helper()
+	words := strings.Fields(probe)
+	from, to := hosts["client"], []string{"10.9.0.1", "fd09::1"}
+	if words[0] == "out" {
+		from, to = hosts["server"], []string{"10.9.0.2", "fd09::2"}
+	}
+	words[3] = ""
+	for _, addr := range to {
+		r := lab.Probe(ctx, from, netip.AddrPortFrom(netip.MustParseAddr(addr), portOf(t, words[2])),
+			lab.Protocol(words[1]), 150*time.Millisecond)
+		switch {
+		case r.Verdict == lab.Allowed:
+			words[3] += "A"
+		case r.Verdict == lab.Dropped:
+			words[3] += "D"
+		case errors.Is(r.Err, unix.ECONNREFUSED):
+			words[3] += "R"
+		default:
+			t.Errorf("%s to %s: %v", probe, addr, r)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func portOf(t *testing.T, text string) uint16 {
+	t.Helper()
+	return netip.MustParseAddrPort("0.0.0.0:" + text).Port()
+}

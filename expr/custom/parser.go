@@ -1,0 +1,159 @@
+package custom
+
+import (
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// parser reads one line.
+type parser struct {
+	*builder
+	tokens []token // the last is the end, and is never passed
+	at     int
+	parts  []part
+	last   bool // a verdict was read: nothing but a comment can follow
+}
+
+func (p *parser) peek() token { return p.tokens[p.at] }
+
+func (p *parser) next() token {
+	t := p.peek()
+	if t.kind != end {
+		p.at++
+	}
+	return t
+}
+
+// take passes a word or sign if it comes next.
+func (p *parser) take(text string) bool {
+	t := p.peek()
+	if t.kind != word && t.kind != sign || t.text != text {
+		return false
+	}
+	p.at++
+	return true
+}
+
+// expect passes a word or sign that must come next.
+func (p *parser) expect(text string) *SyntaxError {
+	if !p.take(text) {
+		return p.wrong(p.peek(), `"`+text+`"`)
+	}
+	return nil
+}
+
+func (p *parser) wrong(t token, want string) *SyntaxError {
+	return &SyntaxError{Column: t.column, Found: t.String(), Want: want}
+}
+
+// statements is what a rule can go on with, for errors.
+const statements = "ip, ip6, tcp, udp, sctp, th, icmp, icmpv6, meta, iifname, oifname, ct, counter, log, limit, " +
+	"accept, drop, reject, return or comment"
+
+func (p *parser) parse() (Rule, *SyntaxError) {
+	if t := p.peek(); strings.HasPrefix(t.text, "-") {
+		return Rule{}, p.wrong(t, "a rule in the syntax of nft, not of iptables: "+statements)
+	}
+	var rule Rule
+	for p.peek().kind != end {
+		t := p.next()
+		if t.is("comment") {
+			var err *SyntaxError
+			if rule.Comment, err = p.comment(); err != nil {
+				return rule, err
+			}
+			break
+		}
+		if p.last {
+			return rule, p.wrong(t, "the end of the rule, or a comment: a verdict is the last of a rule")
+		}
+		if err := p.statement(t); err != nil {
+			return rule, err
+		}
+	}
+	var err *SyntaxError
+	rule.Statements, err = p.finish()
+	return rule, err
+}
+
+// statement reads what begins with the token.
+func (p *parser) statement(t token) *SyntaxError {
+	if t.kind != word {
+		return p.wrong(t, statements)
+	}
+	switch t.text {
+	case "ip":
+		return p.address(t, sets.V4)
+	case "ip6":
+		return p.address(t, sets.V6)
+	case "tcp":
+		return p.port(t, expr.TCP)
+	case "udp":
+		return p.port(t, expr.UDP)
+	case "sctp":
+		return p.port(t, expr.SCTP)
+	case "th":
+		return p.port(t, expr.AnyTransport)
+	case "icmp":
+		return p.icmpType(t, sets.V4)
+	case "icmpv6":
+		return p.icmpType(t, sets.V6)
+	case "ct":
+		return p.state()
+	case "meta":
+		if t = p.next(); t.kind == word && metaKeys[t.text] {
+			return p.meta(t)
+		}
+		return p.wrong(t, "l4proto, iifname, oifname or mark")
+	case "iifname", "oifname", "mark":
+		return p.meta(t)
+	}
+	return p.action(t)
+}
+
+// action reads what is no match.
+func (p *parser) action(t token) *SyntaxError {
+	switch t.text {
+	case "counter":
+		p.add(expr.Counter())
+		return nil
+	case "log":
+		return p.log()
+	case "limit":
+		return p.limit()
+	case "reject":
+		p.last = true
+		return p.reject()
+	case "accept":
+		p.verdict(expr.Accept())
+	case "drop":
+		p.verdict(expr.Drop())
+	case "return":
+		p.verdict(expr.Return())
+	default:
+		return p.wrong(t, statements)
+	}
+	return nil
+}
+
+func (p *parser) verdict(s expr.Statement) {
+	p.last = true
+	p.add(s)
+}
+
+// maxComment is what nft takes.
+const maxComment = 127
+
+// comment reads the text, which ends the rule.
+func (p *parser) comment() (string, *SyntaxError) {
+	t := p.next()
+	if t.kind != quoted && t.kind != word || len(t.text) > maxComment {
+		return "", p.wrong(t, "a text of at most 127 bytes")
+	}
+	if after := p.peek(); after.kind != end {
+		return "", p.wrong(after, "the end of the line: a comment is the last of a rule")
+	}
+	return t.text, nil
+}

@@ -1,0 +1,109 @@
+package expr
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/bits"
+	"strconv"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// Datatype is the type of the numbers that a field or a set has. Its value is the number that stock nft gives to the
+// type (nftables, include/datatype.h, enum datatypes); the kernel only stores it.
+type Datatype uint32
+
+// The types of numbers that fields have.
+const (
+	TypeInetProto   Datatype = 12
+	TypeInetService Datatype = 13
+	TypeICMP        Datatype = 14
+	TypeMark        Datatype = 19
+	TypeICMPv6      Datatype = 29
+)
+
+// Datatypes lists all of them.
+var Datatypes = [...]Datatype{TypeInetProto, TypeInetService, TypeICMP, TypeMark, TypeICMPv6}
+
+// String is the name of the type in nft.
+func (d Datatype) String() string {
+	switch d {
+	case TypeInetProto:
+		return "inet_proto"
+	case TypeInetService:
+		return "inet_service"
+	case TypeICMP:
+		return "icmp_type"
+	case TypeMark:
+		return "mark"
+	case TypeICMPv6:
+		return "icmpv6_type"
+	}
+	return "integer"
+}
+
+// Len is how many bytes a number has.
+func (d Datatype) Len() int {
+	switch d {
+	case TypeInetService:
+		return 2
+	case TypeMark:
+		return 4
+	}
+	return 1
+}
+
+// Max is the greatest number.
+func (d Datatype) Max() uint32 { return 1<<(8*d.Len()) - 1 }
+
+// HostOrder says whether the packet has the number in the byte order of the host. Ranges and elements of interval sets
+// have all numbers in network byte order.
+func (d Datatype) HostOrder() bool { return d == TypeMark }
+
+// Append appends the number in network byte order.
+func (d Datatype) Append(buf []byte, n uint32) []byte {
+	var b [4]byte
+	binary.BigEndian.PutUint32(b[:], n)
+	return append(buf, b[4-d.Len():]...)
+}
+
+// Text is the number as nft prints it alone.
+func (d Datatype) Text(n uint32) string {
+	switch d {
+	case TypeMark:
+		return fmt.Sprintf("0x%08x", n)
+	case TypeInetService:
+		return strconv.FormatUint(uint64(n), 10)
+	}
+	if name, ok := symbolsOf(d).byNumber[n]; ok {
+		return name
+	}
+	return strconv.FormatUint(uint64(n), 10)
+}
+
+// rangeText is the range as nft prints it in a match: ends of a range are numbers also where these have names.
+func (d Datatype) rangeText(r sets.NumberRange) string {
+	if r.From == r.To {
+		return d.Text(r.From)
+	}
+	if d == TypeMark {
+		return d.Text(r.From) + "-" + d.Text(r.To)
+	}
+	return strconv.FormatUint(uint64(r.From), 10) + "-" + strconv.FormatUint(uint64(r.To), 10)
+}
+
+// ElementText is the range as nft prints it in a set, which differs for marks: it takes a range that a mask can say for
+// a prefix.
+func (d Datatype) ElementText(r sets.NumberRange) string {
+	size := uint64(r.To) - uint64(r.From) + 1
+	if d == TypeMark && size > 1 && bits.OnesCount64(size) == 1 && uint64(r.From)%size == 0 {
+		return fmt.Sprintf("%s/%d", d.Text(r.From), 32-bits.TrailingZeros64(size))
+	}
+	return d.rangeText(r)
+}
+
+// Number is the number that the type has a name for. Ports have none here: their names are not nft's.
+func (d Datatype) Number(name string) (uint32, bool) {
+	n, ok := symbolsOf(d).byName[name]
+	return n, ok
+}

@@ -1,0 +1,54 @@
+package expr
+
+import (
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// LogLevel is a level of syslog. The zero value is LogEmergency.
+type LogLevel uint32
+
+// LogWarning is the level that nft leaves out.
+const LogWarning = LogLevel(expr.LogLevelWarning)
+
+var logLevels = newSymbols(
+	symbol{"emerg", uint32(expr.LogLevelEmerg)}, symbol{"alert", uint32(expr.LogLevelAlert)},
+	symbol{"crit", uint32(expr.LogLevelCrit)}, symbol{"err", uint32(expr.LogLevelErr)},
+	symbol{"warn", uint32(expr.LogLevelWarning)}, symbol{"notice", uint32(expr.LogLevelNotice)},
+	symbol{"info", uint32(expr.LogLevelInfo)}, symbol{"debug", uint32(expr.LogLevelDebug)},
+)
+
+// LogLevelByName is the level that nft calls so.
+func LogLevelByName(name string) (LogLevel, bool) {
+	n, ok := logLevels.byName[name]
+	return LogLevel(n), ok
+}
+
+// MaxLogPrefix is how many bytes a prefix can have: NF_LOG_PREFIXLEN without the NUL.
+const MaxLogPrefix = 127
+
+// Log is a line in the kernel's log.
+type Log struct {
+	Prefix    string
+	HasPrefix bool // else Prefix says nothing
+	Level     LogLevel
+}
+
+// Statement is `log prefix "PREFIX" level LEVEL`.
+func (l Log) Statement() Statement {
+	// The level is always said, since the kernel always dumps it.
+	log := &expr.Log{Level: expr.LogLevel(l.Level), Key: 1 << unix.NFTA_LOG_LEVEL}
+	text := "log"
+	if l.HasPrefix {
+		text += ` prefix "` + l.Prefix + `"`
+		log.Key |= 1 << unix.NFTA_LOG_PREFIX
+		// Without room behind it: Marshal appends a NUL, and statements are shared.
+		log.Data = slices.Clip([]byte(l.Prefix))
+	}
+	if l.Level != LogWarning {
+		text += " level " + logLevels.byNumber[uint32(l.Level)]
+	}
+	return Statement{Text: text, Exprs: []expr.Any{log}}
+}
