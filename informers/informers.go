@@ -16,14 +16,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/go-logr/logr"
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
@@ -55,10 +53,11 @@ type Sink interface {
 type Config struct {
 	Source   Source
 	Sink     Sink
-	Node     string              // pods on this node are local
-	Notify   func()              // called after every change of the sink; must not block
-	Reporter *Reporter           // told the problems of objects
-	LocalPod func(uid types.UID) // called after every event of a local pod that is not gone
+	Node     string                       // pods on this node are local
+	Notify   func()                       // called after every change of the sink; must not block
+	Reporter *Reporter                    // told the problems of objects
+	LocalPod func(uid types.UID)          // called after every event of a local pod that is not gone
+	Outage   func(kind string, down bool) // told when watching a kind is lost, and when it works again; may be nil
 }
 
 // Informers feed the objects of a Source to a Sink.
@@ -124,6 +123,9 @@ type kind[T object] struct {
 func add[T object](ctx context.Context, in *Informers, lw toolscache.ListerWatcher, k kind[T]) error {
 	log := in.log.WithValues("kind", k.name)
 	out := newOutage(log, "Watching the API server")
+	if tell := in.config.Outage; tell != nil {
+		out.told = func(down bool) { tell(k.name, down) }
+	}
 	informer := toolscache.NewSharedIndexInformer(observe(lw, out), runtime.Object(k.example), 0, toolscache.Indexers{})
 	if err := informer.SetTransform(trim); err != nil {
 		return fmt.Errorf("informer of %s: %w", k.name, err)
@@ -194,10 +196,4 @@ func (in *Informers) HasSynced() bool {
 		}
 	}
 	return true
-}
-
-// isRoutine says whether an error is part of how watches work: a version that is too old to go on from, or a stream that
-// the server closed.
-func isRoutine(err error) bool {
-	return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) || errors.Is(err, io.EOF)
 }

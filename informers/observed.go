@@ -2,12 +2,20 @@ package informers
 
 import (
 	"context"
+	"errors"
+	"reflect"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/watchlist"
+)
+
+var (
+	emptyWatch = reflect.TypeOf(watch.NewEmptyWatch())
+	errHungUp  = errors.New("the server hangs up")
 )
 
 // observed is a list and watch that tells an outage how it fares. The reflector's own error handler does not see all:
@@ -42,7 +50,14 @@ func (o *observed) ListWithContext(ctx context.Context, opts metav1.ListOptions)
 // WatchWithContext starts a watch.
 func (o *observed) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 	w, err := o.ListerWatcherWithContext.WatchWithContext(ctx, opts)
-	o.report(ctx, err)
+	switch {
+	case opts.SendInitialEvents != nil && apierrors.IsInvalid(err): // an older API server, which is asked for a list next
+	case apierrors.IsResourceExpired(err), apierrors.IsGone(err): // too old a version to go on from: the same
+	case err == nil && reflect.TypeOf(w) == emptyWatch: // what clients make of a server that hangs up
+		o.report(ctx, errHungUp)
+	default:
+		o.report(ctx, err)
+	}
 	return w, err
 }
 
@@ -55,7 +70,7 @@ func (o *observed) report(ctx context.Context, err error) {
 	switch {
 	case err == nil:
 		o.outage.works()
-	case ctx.Err() == nil && !isRoutine(err):
+	case ctx.Err() == nil:
 		o.outage.failed(err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 type outage struct {
 	log  logr.Logger // carries what it is about
 	what string
+	told func(down bool) // nil: nobody else is told
 
 	mu      sync.Mutex
 	since   time.Time // zero: not lost
@@ -36,6 +37,7 @@ func (o *outage) failed(err error) {
 	switch {
 	case o.since.IsZero():
 		o.since, o.pause = now, firstReminder
+		o.tell(true)
 		o.log.Error(err, o.what+" failed; what is enforced stays, and it is tried again until it works")
 	case now.After(o.again):
 		o.pause = min(2*o.pause, lastReminder)
@@ -55,4 +57,11 @@ func (o *outage) works() {
 	}
 	o.log.Info(o.what+" works again", "after", time.Since(o.since).Round(time.Millisecond), "failures", o.failure)
 	o.since, o.failure = time.Time{}, 0
+	o.tell(false)
+}
+
+func (o *outage) tell(down bool) {
+	if o.told != nil {
+		o.told(down)
+	}
 }

@@ -4,25 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"github.com/go-logr/logr"
+	internalapi "k8s.io/cri-api/pkg/apis"
+	cri "k8s.io/cri-client/pkg"
 )
 
 // wellKnownEndpoints are tried in this order when no endpoint is given.
 var wellKnownEndpoints = []string{"/run/containerd/containerd.sock", "/run/crio/crio.sock"}
 
-const (
-	callTimeout    = 10 * time.Second
-	maxMessageSize = 16 << 20 // a verbose status or a long list exceeds gRPC's default of 4 MiB
-)
+// callTimeout is for one call to the runtime.
+const callTimeout = 10 * time.Second
 
 // errNoRuntime says that no socket was found.
 var errNoRuntime = errors.New("no container runtime socket")
@@ -48,21 +44,18 @@ func findEndpoint(endpoint, hostPrefix string) (string, error) {
 	return "", fmt.Errorf("%w at %s", errNoRuntime, strings.Join(paths, ", "))
 }
 
-// dialRuntime makes a client of the runtime. The connection is made by the first call, and made again by later ones.
-func dialRuntime(socket string) (*grpc.ClientConn, runtimeapi.RuntimeServiceClient, error) {
-	retry := backoff.DefaultConfig
-	retry.BaseDelay, retry.MaxDelay = 100*time.Millisecond, 3*time.Second
-	conn, err := grpc.NewClient("passthrough:///"+socket,
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithAuthority("localhost"), // a path is no valid authority
-		grpc.WithContextDialer(func(ctx context.Context, path string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", path)
-		}),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageSize)),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: retry, MinConnectTimeout: 5 * time.Second}),
-	)
+// dialRuntime makes a client of the runtime, which must answer. The connection is made again after an outage.
+func dialRuntime(ctx context.Context, socket string) (internalapi.RuntimeService, error) {
+	client, err := cri.NewRemoteRuntimeServiceBuilder().
+		WithEndpoint("unix://" + socket).
+		WithConnectionTimeout(callTimeout).
+		WithTracerProvider(nil).
+		Build(quiet(ctx))
 	if err != nil {
-		return nil, nil, fmt.Errorf("client of the container runtime at %s: %w", socket, err)
+		return nil, fmt.Errorf("client of the container runtime at %s: %w", socket, err)
 	}
-	return conn, runtimeapi.NewRuntimeServiceClient(conn), nil
+	return client, nil
 }
+
+// quiet keeps the client from logging each failure of each call: who calls it logs the outage, once.
+func quiet(ctx context.Context) context.Context { return logr.NewContext(ctx, logr.Discard()) }

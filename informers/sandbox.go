@@ -11,10 +11,10 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/types"
+	internalapi "k8s.io/cri-api/pkg/apis"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
@@ -32,7 +32,13 @@ type SandboxConfig struct {
 	HostPrefix string // where the host's root directory is
 	Sink       SandboxSink
 	Notify     func() // called after every change of the sink; must not block
+
+	Found  func(uid types.UID, created time.Time) // told before the sink of each new sandbox; may be nil
+	Outage func(source string, down bool)         // told when the runtime is lost, and when it works again; may be nil
 }
+
+// sandboxSource is how an outage of the runtime is called.
+const sandboxSource = "Sandbox"
 
 // The pace of the polls.
 const (
@@ -55,17 +61,17 @@ type Sandboxes struct {
 	told    map[types.UID]cache.Sandbox // what the sink has
 	eager   time.Duration               // the next interval, below pollInterval while a sandbox is expected
 	resolve map[string]*resolution      // by sandbox ID; of the polling goroutine alone
-	conn    *grpc.ClientConn
-	client  runtimeapi.RuntimeServiceClient
+	client  internalapi.RuntimeService  // nil: not connected yet
 }
 
 // resolution is what is known of one sandbox.
 type resolution struct {
-	done   bool
-	netNS  string // empty when done: on the host's network, or closed
-	again  time.Time
-	pause  time.Duration
-	logged string
+	created time.Time
+	done    bool
+	netNS   string // empty when done: on the host's network, or closed
+	again   time.Time
+	pause   time.Duration
+	logged  string
 }
 
 // NewSandboxes makes a source that does nothing until Run.
@@ -99,8 +105,11 @@ func (s *Sandboxes) Poke(uid types.UID) {
 // Run polls until the context ends.
 func (s *Sandboxes) Run(ctx context.Context) {
 	log := logr.FromContextOrDiscard(ctx)
-	defer s.disconnect(log)
+	defer s.disconnect(ctx)
 	out := newOutage(log, "Listing the container runtime's sandboxes")
+	if tell := s.config.Outage; tell != nil {
+		out.told = func(down bool) { tell(sandboxSource, down) }
+	}
 	pause := pollInterval
 	for ctx.Err() == nil {
 		err := s.poll(ctx)
@@ -143,7 +152,7 @@ func (s *Sandboxes) nextInterval() time.Duration {
 
 // poll brings the sink up to date with the runtime.
 func (s *Sandboxes) poll(ctx context.Context) error {
-	if err := s.connect(); err != nil {
+	if err := s.connect(ctx); err != nil {
 		return err
 	}
 	sandboxes, err := s.list(ctx)
@@ -161,40 +170,39 @@ func (s *Sandboxes) poll(ctx context.Context) error {
 
 // list returns the sandboxes that are ready.
 func (s *Sandboxes) list(ctx context.Context) ([]*runtimeapi.PodSandbox, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	ready := &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_READY}
-	list, err := s.client.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{
-		Filter: &runtimeapi.PodSandboxFilter{State: ready},
-	})
+	list, err := s.client.ListPodSandbox(quiet(ctx), &runtimeapi.PodSandboxFilter{State: ready})
 	if err != nil {
 		return nil, fmt.Errorf("list sandboxes: %w", err)
 	}
 	// A runtime may know no filters.
-	return slices.DeleteFunc(list.GetItems(), func(p *runtimeapi.PodSandbox) bool {
+	return slices.DeleteFunc(list, func(p *runtimeapi.PodSandbox) bool {
 		return p.GetState() != runtimeapi.PodSandboxState_SANDBOX_READY || p.GetMetadata().GetUid() == ""
 	}), nil
 }
 
 // connect finds the runtime and makes the client, once; the client comes back by itself after an outage.
-func (s *Sandboxes) connect() error {
-	if s.conn != nil {
+func (s *Sandboxes) connect(ctx context.Context) error {
+	if s.client != nil {
 		return nil
 	}
 	socket, err := findEndpoint(s.config.Endpoint, s.config.HostPrefix)
 	if err != nil {
 		return err
 	}
-	s.conn, s.client, err = dialRuntime(socket)
+	client, err := dialRuntime(ctx, socket)
+	if err == nil {
+		s.client = client
+	}
 	return err
 }
 
-func (s *Sandboxes) disconnect(log logr.Logger) {
-	if s.conn == nil {
+func (s *Sandboxes) disconnect(ctx context.Context) {
+	if s.client == nil {
 		return
 	}
-	if err := s.conn.Close(); err != nil {
-		log.Error(err, "Closing the connection to the container runtime")
+	if err := s.client.Close(quiet(ctx)); err != nil {
+		logr.FromContextOrDiscard(ctx).Error(err, "Closing the connection to the container runtime")
 	}
 }
 
@@ -219,7 +227,7 @@ func (s *Sandboxes) resolveAll(ctx context.Context, sandboxes []*runtimeapi.PodS
 	for _, p := range sandboxes {
 		r := s.resolve[p.GetId()]
 		if r == nil {
-			r = &resolution{}
+			r = &resolution{created: time.Unix(0, p.GetCreatedAt())}
 			s.resolve[p.GetId()] = r
 		}
 		if r.done || time.Now().Before(r.again) {
@@ -252,9 +260,7 @@ func (s *Sandboxes) resolveOne(ctx context.Context, p *runtimeapi.PodSandbox, r 
 // netNSOf asks the runtime for a sandbox's network namespace. It is empty for one on the host's network, which no
 // policy may ever touch, and for one whose network is torn down.
 func (s *Sandboxes) netNSOf(ctx context.Context, id string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	answer, err := s.client.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: id, Verbose: true})
+	answer, err := s.client.PodSandboxStatus(quiet(ctx), id, true)
 	if err != nil {
 		return "", fmt.Errorf("status of the sandbox: %w", err)
 	}
@@ -304,6 +310,9 @@ func (s *Sandboxes) tell(want map[types.UID]cache.Sandbox) bool {
 	}
 	for uid, sandbox := range want {
 		if s.told[uid] != sandbox {
+			if s.config.Found != nil {
+				s.config.Found(uid, s.resolve[sandbox.ID].created)
+			}
 			s.config.Sink.SetSandbox(uid, sandbox)
 			changed = true
 		}

@@ -31,10 +31,7 @@ const unfinished = "status.phase!=" + string(corev1.PodSucceeded) + ",status.pha
 
 // FromClients is the API server. It opens no connection yet.
 func FromClients(config *rest.Config) (Source, error) {
-	core := rest.CopyConfig(config)
-	core.ContentType = runtime.ContentTypeProtobuf // a pod is a third of its JSON, and cheaper to read
-	core.AcceptContentTypes = runtime.ContentTypeProtobuf + "," + runtime.ContentTypeJSON
-	kube, err := kubernetes.NewForConfig(core)
+	kube, err := kubernetes.NewForConfig(config) // speaks protobuf unless the config says otherwise
 	if err != nil {
 		return Source{}, fmt.Errorf("client of the core API: %w", err)
 	}

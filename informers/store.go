@@ -15,12 +15,15 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// historyLimit is how many changes a store remembers for watches that start at an older version; one that wants more
-// must list again, as with the API server.
+// historyLimit is how many changes a store remembers.
 const historyLimit = 4096
 
 // store holds the objects of one kind under a version that every change raises, and serves them by list and watch.
 type store struct {
+	// limit is how many changes it remembers for watches that start at an older version; one that wants more must list
+	// again, as with the API server.
+	limit int
+
 	mu      sync.Mutex
 	version uint64
 	objects map[types.NamespacedName]object
@@ -36,7 +39,7 @@ type change struct {
 }
 
 func newStore() *store {
-	return &store{version: 1, dropped: 1, objects: map[types.NamespacedName]object{}, changed: make(chan struct{})}
+	return &store{limit: historyLimit, version: 1, dropped: 1, objects: map[types.NamespacedName]object{}, changed: make(chan struct{})}
 }
 
 // replace makes the objects all there are. Those that stay equal keep their version.
@@ -75,7 +78,7 @@ func (s *store) record(event watch.EventType, o object) {
 	s.version++
 	o.SetResourceVersion(strconv.FormatUint(s.version, 10))
 	s.history = append(s.history, change{s.version, event, o})
-	if n := len(s.history) - historyLimit; n > 0 {
+	if n := len(s.history) - s.limit; n > 0 {
 		s.dropped = s.history[n-1].version
 		s.history = append([]change(nil), s.history[n:]...)
 	}

@@ -31,7 +31,8 @@ func trim(obj any) (any, error) {
 	}
 }
 
-// trimMeta keeps the annotations named. The resource version must stay: an informer takes an update that does not
+// trimMeta keeps the annotations named, and the time of the last change as that of the creation, which nobody asks for.
+// The resource version must stay: an informer takes an update that does not
 // change it for a resync.
 func trimMeta(m metav1.ObjectMeta, annotations ...string) metav1.ObjectMeta {
 	kept := metav1.ObjectMeta{
@@ -41,6 +42,7 @@ func trimMeta(m metav1.ObjectMeta, annotations ...string) metav1.ObjectMeta {
 		ResourceVersion:   m.ResourceVersion,
 		Labels:            m.Labels,
 		DeletionTimestamp: m.DeletionTimestamp,
+		CreationTimestamp: lastChange(m),
 	}
 	for _, name := range annotations {
 		value, ok := m.Annotations[name]
@@ -53,6 +55,17 @@ func trimMeta(m metav1.ObjectMeta, annotations ...string) metav1.ObjectMeta {
 		kept.Annotations[name] = value
 	}
 	return kept
+}
+
+// lastChange is when somebody last changed an object, as far as the API server says.
+func lastChange(m metav1.ObjectMeta) metav1.Time {
+	last := m.CreationTimestamp
+	for _, f := range m.ManagedFields {
+		if f.Time != nil && f.Time.After(last.Time) {
+			last = *f.Time
+		}
+	}
+	return last
 }
 
 func trimPod(p *corev1.Pod) *corev1.Pod {

@@ -17,7 +17,8 @@ import (
 
 const program = "multi-networkpolicy-nftables"
 
-// Main runs the program and returns its exit code. An error is one line on stderr. The version may be empty.
+// Main runs the program and returns its exit code: 1 after an error, 2 for a command line that makes no sense. An error
+// is one line on stderr. The version may be empty.
 func Main(version string, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -37,6 +38,9 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 	if _, err := fmt.Fprintf(stderr, "%s: %s\n", program, line); err != nil {
 		return 2 // nobody to tell
 	}
+	if errors.As(err, new(usageError)) {
+		return 2
+	}
 	return 1
 }
 
@@ -54,7 +58,7 @@ func newRoot(version string) *cobra.Command {
 		Short: "Enforces MultiNetworkPolicy on this node's pods with nftables",
 		Long: `Runs on every node and enforces MultiNetworkPolicy on the secondary networks of the pods there, with nftables inside
 each pod's network namespace. Rules stay in force when it stops.`,
-		Args:          cobra.NoArgs,
+		Args:          asUsage(cobra.NoArgs),
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -66,6 +70,7 @@ each pod's network namespace. Rules stay in force when it stops.`,
 	}
 	agent.addFlags(root.Flags())
 	logging.addFlags(root.PersistentFlags())
-	root.AddCommand(newDemo(), newVersion(version))
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(newCleanup(), newDemo(), newExplain(), newRender(), newTrace(), newVersion(version))
 	return root
 }

@@ -68,11 +68,15 @@ type demo struct {
 	pods      []*demoPod
 }
 
-func runDemo(ctx context.Context, out io.Writer) (err error) {
+func runDemo(ctx context.Context, out io.Writer) error {
 	d := &demo{out: out}
 	if err := d.load(); err != nil {
 		return fmt.Errorf("the demo's files: %w", err)
 	}
+	return d.run(ctx)
+}
+
+func (d *demo) run(ctx context.Context) (err error) {
 	network, err := lab.New()
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ func (o *loggingOptions) setUp(ctx context.Context, stderr io.Writer) (context.C
 		options := &slog.HandlerOptions{Level: slog.Level(-verbosity)}
 		klog.SetSlogLogger(slog.New(slog.NewJSONHandler(stderr, options)))
 	default:
-		return ctx, fmt.Errorf("--logging-format %q: must be text or json", o.format)
+		return ctx, usageError{fmt.Errorf("--logging-format %q: must be text or json", o.format)}
 	}
 	return logr.NewContext(ctx, klog.Background()), nil
 }

@@ -41,12 +41,22 @@ func (p *pipeline) run(ctx context.Context) {
 	}
 	running.Go(func() { p.sandboxes.Run(ctx) })
 	p.informers.Start(ctx)
-	defer p.informers.Wait()
+	defer p.waitForInformers()
 	defer cancel()
 	if err := p.waitForSync(ctx); err != nil {
 		return
 	}
 	p.reconciler.Run(ctx)
+}
+
+// waitForInformers does so for a moment: one that pauses between two tries does not notice the end before the next one.
+func (p *pipeline) waitForInformers() {
+	done := make(chan struct{})
+	go func() { p.informers.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(time.Second):
+	}
 }
 
 // waitForSync logs now and then what it waits for.

@@ -51,6 +51,22 @@ func openEngine(f engine.Features) openTable {
 	}
 }
 
+// observer is told how pods fare. It must not block.
+type observer interface {
+	queued(pods []cache.Key)           // their targets may have changed; there may be none
+	started(pod cache.Key)             // a worker has taken the pod
+	applied(target cache.Target)       // the kernel has acknowledged the ruleset
+	finished(pod cache.Key, err error) // the worker is done with the pod
+}
+
+// unobserved is an observer that does not look.
+type unobserved struct{}
+
+func (unobserved) queued([]cache.Key)        {}
+func (unobserved) started(cache.Key)         {}
+func (unobserved) applied(cache.Target)      {}
+func (unobserved) finished(cache.Key, error) {}
+
 // reconciler carries the cache's targets into the kernel. It owns the open tables.
 //
 // A queue keyed by pod coalesces what happens to one pod, keeps one pod serial, lets pods run side by side, and makes a
@@ -58,9 +74,10 @@ func openEngine(f engine.Features) openTable {
 // the pod before, never on what happened in between. It only ever removes a table from a pod that it knows to be
 // selected by no policy: a pod that is gone, and the end of the agent, leave tables as they are.
 type reconciler struct {
-	targets targets
-	open    openTable
-	queue   workqueue.TypedRateLimitingInterface[cache.Key]
+	targets  targets
+	open     openTable
+	observer observer
+	queue    workqueue.TypedRateLimitingInterface[cache.Key]
 
 	mu          sync.Mutex
 	pods        map[cache.Key]*enforced
@@ -78,8 +95,9 @@ type enforced struct {
 
 func newReconciler(t targets, open openTable) *reconciler {
 	return &reconciler{
-		targets: t,
-		open:    open,
+		targets:  t,
+		open:     open,
+		observer: unobserved{},
 		queue: workqueue.NewTypedRateLimitingQueue(
 			workqueue.NewTypedItemExponentialFailureRateLimiter[cache.Key](firstRetry, lastRetry)),
 		pods:        map[cache.Key]*enforced{},
@@ -96,6 +114,7 @@ func (r *reconciler) Notify() {
 		r.outstanding[key]++
 	}
 	r.mu.Unlock()
+	r.observer.queued(keys)
 	for _, key := range keys {
 		r.queue.Add(key)
 	}
@@ -157,8 +176,11 @@ func (r *reconciler) next(ctx context.Context) bool {
 	r.mu.Lock()
 	queued := r.outstanding[key]
 	r.mu.Unlock()
+	r.observer.started(key)
 	// A batch that was sent is waited for: what the kernel has is then known, also when the agent stops meanwhile.
-	if err := r.reconcile(context.WithoutCancel(ctx), key); err != nil {
+	err := r.reconcile(context.WithoutCancel(ctx), key)
+	r.observer.finished(key, err)
+	if err != nil {
 		r.failed(ctx, key, err)
 		return true
 	}
@@ -222,10 +244,14 @@ func (r *reconciler) reconcile(ctx context.Context, key cache.Key) error {
 		return nil
 	}
 	repaired, err := pod.table.Check(ctx)
+	if err != nil {
+		log.V(1).Info("The table in the pod cannot be checked, so it is applied again", "cause", err.Error())
+		return r.apply(ctx, log, pod, target)
+	}
 	if repaired {
 		log.Info("Somebody changed the table in the pod; it is what it should be again")
 	}
-	return err
+	return nil
 }
 
 func (r *reconciler) apply(ctx context.Context, log logr.Logger, pod *enforced, target cache.Target) error {
@@ -244,6 +270,7 @@ func (r *reconciler) apply(ctx context.Context, log logr.Logger, pod *enforced, 
 	}
 	removed := target.Ruleset.IsEmpty() && !pod.ruleset.IsEmpty()
 	pod.applied, pod.ruleset = true, target.Ruleset
+	r.observer.applied(target)
 	took := time.Since(start).Round(time.Microsecond)
 	switch {
 	case removed:

@@ -75,6 +75,18 @@ func ForTest(t TB) *Lab {
 
 // Host makes a network namespace with an interface net1 on the default bridge that has these addresses.
 func (l *Lab) Host(name string, prefixes ...netip.Prefix) (*Host, error) {
+	h, err := l.Bare(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.Attach(DefaultBridge, "net1", prefixes...); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// Bare makes a network namespace with no interface but lo; Attach gives it others.
+func (l *Lab) Bare(name string) (*Host, error) {
 	ns, err := newNamespace()
 	if err != nil {
 		return nil, fmt.Errorf("make the network namespace of %s: %w", name, err)
@@ -83,9 +95,6 @@ func (l *Lab) Host(name string, prefixes ...netip.Prefix) (*Host, error) {
 	l.mu.Lock()
 	l.hosts = append(l.hosts, h)
 	l.mu.Unlock()
-	if err := h.Attach(DefaultBridge, "net1", prefixes...); err != nil {
-		return nil, err
-	}
 	return h, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,11 +32,14 @@ func Main(m interface{ Run() int }) {
 // carry on. Else it runs this same program once more, with the same arguments and standard streams, as root of a new
 // user namespace, waits for it, and returns done == true with its exit code.
 func Reexec() (code int, done bool, err error) {
+	inside := os.Getenv(insideVar) != ""
 	cause := mayUnshare()
-	if cause == nil {
+	switch {
+	case cause == nil && inside:
+		return 0, false, setLoopbackUp()
+	case cause == nil:
 		return 0, false, nil
-	}
-	if os.Getenv(insideVar) != "" {
+	case inside:
 		return 1, false, fmt.Errorf("not even as root of a user namespace: %w", cause)
 	}
 	child, err := startInUserNS()
@@ -59,6 +63,18 @@ func mayUnshare() error {
 		return err
 	}
 	return n.close()
+}
+
+// setLoopbackUp makes 127.0.0.1 work in the network namespace that the process was started in.
+func setLoopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err == nil {
+		err = netlink.LinkSetUp(lo)
+	}
+	if err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	return nil
 }
 
 // startInUserNS starts this program again, as root of new user, network and mount namespaces.

@@ -1,0 +1,45 @@
+package informers
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// PodSandbox is a sandbox of the node, for who wants to know them all once.
+type PodSandbox struct {
+	Pod cache.Key
+	cache.Sandbox
+	Err error // why its network namespace is not known
+}
+
+// ListSandboxes asks the runtime once for the sandboxes that are ready, sorted by pod. Those on the host's network, and
+// those whose network is torn down, are left out.
+func ListSandboxes(ctx context.Context, endpoint, hostPrefix string) ([]PodSandbox, error) {
+	s := NewSandboxes(SandboxConfig{Endpoint: endpoint, HostPrefix: hostPrefix})
+	defer s.disconnect(ctx)
+	if err := s.connect(ctx); err != nil {
+		return nil, err
+	}
+	sandboxes, err := s.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []PodSandbox
+	for _, p := range sandboxes {
+		netNS, err := s.netNSOf(ctx, p.GetId())
+		if err == nil && netNS == "" {
+			continue
+		}
+		found = append(found, PodSandbox{
+			Pod:     cache.Key{Namespace: p.GetMetadata().GetNamespace(), Name: p.GetMetadata().GetName()},
+			Sandbox: cache.Sandbox{ID: p.GetId(), NetNS: netNS}, Err: err,
+		})
+	}
+	slices.SortFunc(found, func(a, b PodSandbox) int {
+		return cmp.Or(cmp.Compare(a.Pod.Namespace, b.Pod.Namespace), cmp.Compare(a.Pod.Name, b.Pod.Name), cmp.Compare(a.ID, b.ID))
+	})
+	return found, nil
+}

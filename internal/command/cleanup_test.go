@@ -1,0 +1,131 @@
+package command
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/testcluster"
+)
+
+// cleanUp runs cleanup and returns the lines that it prints, those of stderr with "! " before them.
+func cleanUp(t *testing.T, want int, args ...string) []string {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	if code := Main("v1", append([]string{"cleanup"}, args...), &stdout, &stderr); code != want {
+		t.Errorf("exit code %d, want %d", code, want)
+	}
+	lines := strings.Split(strings.TrimSuffix(stdout.String(), "\n"), "\n")
+	for line := range strings.Lines(stderr.String()) {
+		lines = append(lines, "! "+strings.TrimSuffix(line, "\n"))
+	}
+	return lines
+}
+
+func wantLines(t *testing.T, want, got []string) {
+	t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// Cleanup on a node: a pod with a table of an agent that is gone, one without, one on the host's network, one whose
+// namespace is not known.
+func TestCleanup(t *testing.T) {
+	network := lab.ForTest(t)
+	hosts := map[string]*lab.Host{}
+	for _, name := range []string{"with", "without"} {
+		h, err := network.Bare(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hosts[name] = h
+	}
+	features, err := engine.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	agent, err := engine.Open("shop/with", hosts["with"].NetNS(), engine.Options{Own: features.Owner})
+	if err != nil {
+		t.Fatal(err)
+	}
+	isolated := engine.NewRuleset(nil, []*engine.Chain{{Name: "input", Hook: engine.HookInput}})
+	if err := agent.Apply(t.Context(), isolated); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	dir, err := os.MkdirTemp("", "cri")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	socket := filepath.Join(dir, "cri.sock")
+	runtime := testcluster.NewRuntime(socket)
+	t.Cleanup(runtime.Stop)
+	runtime.Set(
+		testcluster.Sandbox{ID: "1", UID: "1", Namespace: "shop", Name: "without", Info: testcluster.InfoOf(hosts["without"].NetNS())},
+		testcluster.Sandbox{ID: "2", UID: "2", Namespace: "shop", Name: "with", Info: testcluster.InfoOf(hosts["with"].NetNS())},
+		testcluster.Sandbox{ID: "3", UID: "3", Namespace: "kube-system", Name: "host", HostNetwork: true},
+		testcluster.Sandbox{ID: "4", UID: "4", Namespace: "shop", Name: "ended", NotReady: true},
+		testcluster.Sandbox{ID: "5", UID: "5", Namespace: "shop", Name: "lost", Info: testcluster.InfoOf("/nonexistent")},
+	)
+	if err := runtime.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wantLines(t, []string{
+		"shop/lost: not removed: /nonexistent: no such file or directory",
+		"shop/with: removed",
+		"shop/without: has no table",
+		"! multi-networkpolicy-nftables: cleanup failed for 1 of 3 network namespaces",
+	}, cleanUp(t, 1, "--container-runtime-endpoint", socket))
+	paths := []string{hosts["with"].NetNS(), hosts["without"].NetNS()}
+	wantLines(t, []string{paths[0] + ": has no table", paths[1] + ": has no table"},
+		cleanUp(t, 0, "--netns", paths[0], "--netns", paths[1]))
+}
+
+// A running agent keeps its tables. When it has stopped for good, cleanup removes them.
+func TestCleanupBesideAgent(t *testing.T) {
+	features, err := engine.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !features.Owner {
+		t.Skip("SKIPPED: this kernel has no tables that have an owner (6.9)")
+	}
+	r := newRig(t)
+	r.load(agentCluster + agentPolicy)
+	r.runtime.Set(testcluster.Sandbox{
+		ID: "s1", UID: "server", Namespace: "ns", Name: "server", CreatedAt: 1,
+		Info: testcluster.InfoOf(r.hosts["server"].NetNS()),
+	})
+	if err := r.runtime.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stop := r.start()
+	r.becomes("enforced", true, false)
+	socket := r.agent.runtime.endpoint
+	got := cleanUp(t, 1, "--container-runtime-endpoint", socket)
+	wantLines(t, []string{
+		"ns/server: not removed: operation not permitted: the table belongs to a running agent, " +
+			"which must be stopped first (or this process has no CAP_NET_ADMIN there)",
+		"! multi-networkpolicy-nftables: cleanup failed for 1 of 1 network namespaces",
+	}, got)
+	r.stays("enforced, cleanup or not", true, false)
+	stop()
+	r.stays("enforced without the agent", true, false)
+	wantLines(t, []string{"ns/server: removed"}, cleanUp(t, 0, "--container-runtime-endpoint", socket))
+	r.stays("open", true, true)
+}

@@ -1,0 +1,114 @@
+package command
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/custom"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// commonOptions are the flags about what passes, or does not, on every isolated interface whatever the policies say.
+type commonOptions struct {
+	acceptICMP   bool
+	acceptICMPv6 bool
+
+	// Files of custom rules.
+	v4Ingress, v4Egress, v6Ingress, v6Egress string
+
+	// Lists of prefixes. Those of IPv6 alone are looked at in both directions, as in the iptables implementation; of the
+	// others each is looked at where it is the peer.
+	source, destination, ipv6Source, ipv6Destination []string
+}
+
+func (o *commonOptions) addFlags(flags *pflag.FlagSet) {
+	flags.BoolVar(&o.acceptICMP, "accept-icmp", false, "let all ICMP pass")
+	flags.BoolVar(&o.acceptICMPv6, "accept-icmpv6", false, "let all ICMPv6 pass; neighbor discovery always does")
+	for _, f := range []struct {
+		path              *string
+		family, direction string
+	}{
+		{&o.v4Ingress, "v4", "ingress"}, {&o.v4Egress, "v4", "egress"}, {&o.v6Ingress, "v6", "ingress"}, {&o.v6Egress, "v6", "egress"},
+	} {
+		flags.StringVar(f.path, "custom-"+f.family+"-"+f.direction+"-rule-file", "",
+			"file of nft rules for IP"+f.family+" "+f.direction+" traffic, which come before the policies")
+	}
+	flags.StringSliceVar(&o.source, "allow-src-prefix", nil, "let ingress traffic from these prefixes pass")
+	flags.StringSliceVar(&o.destination, "allow-dst-prefix", nil, "let egress traffic to these prefixes pass")
+	flags.StringSliceVar(&o.ipv6Source, "allow-ipv6-src-prefix", nil, "let traffic from these IPv6 prefixes pass, ingress and egress")
+	flags.StringSliceVar(&o.ipv6Destination, "allow-ipv6-dst-prefix", nil, "let traffic to these IPv6 prefixes pass, ingress and egress")
+}
+
+// load reads the files and prefixes into the options of a cache.
+func (o *commonOptions) load(to *cache.Options) error {
+	to.AcceptICMP, to.AcceptICMPv6 = o.acceptICMP, o.acceptICMPv6
+	if err := o.readFiles(to); err != nil {
+		return err
+	}
+	return o.readPrefixes(to)
+}
+
+func (o *commonOptions) readFiles(to *cache.Options) error {
+	for _, f := range []struct {
+		path   string
+		family sets.Family
+		rules  *custom.Rules
+	}{
+		{o.v4Ingress, sets.V4, &to.Ingress.V4},
+		{o.v4Egress, sets.V4, &to.Egress.V4},
+		{o.v6Ingress, sets.V6, &to.Ingress.V6},
+		{o.v6Egress, sets.V6, &to.Egress.V6},
+	} {
+		if f.path == "" {
+			continue
+		}
+		rules, err := readRules(f.path, f.family)
+		if err != nil {
+			return fmt.Errorf("custom rules: %w", err)
+		}
+		*f.rules = rules
+	}
+	return nil
+}
+
+func readRules(path string, f sets.Family) (custom.Rules, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return custom.Rules{}, err
+	}
+	defer file.Close()
+	return custom.Parse(path, file, f)
+}
+
+func (o *commonOptions) readPrefixes(to *cache.Options) error {
+	for _, list := range []struct {
+		flag       string
+		prefixes   []string
+		onlyIPv6   bool
+		directions []*sets.Addrs
+	}{
+		{"allow-src-prefix", o.source, false, []*sets.Addrs{&to.Ingress.Sources}},
+		{"allow-dst-prefix", o.destination, false, []*sets.Addrs{&to.Egress.Destinations}},
+		{"allow-ipv6-src-prefix", o.ipv6Source, true, []*sets.Addrs{&to.Ingress.Sources, &to.Egress.Sources}},
+		{"allow-ipv6-dst-prefix", o.ipv6Destination, true, []*sets.Addrs{&to.Ingress.Destinations, &to.Egress.Destinations}},
+	} {
+		for _, text := range list.prefixes {
+			prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
+			if err == nil && list.onlyIPv6 && prefix.Addr().Unmap().Is4() {
+				err = fmt.Errorf("%q is not of IPv6", text)
+			}
+			if err != nil {
+				return fmt.Errorf("--%s: %w", list.flag, err)
+			}
+			for _, addrs := range list.directions {
+				*addrs = addrs.Insert(sets.PrefixRange(prefix))
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,99 @@
+package command
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/conformance"
+)
+
+// keptPolicies never lets go of a policy.
+type keptPolicies struct{ informers.Sink }
+
+func (keptPolicies) DeletePolicy(cache.Key) {}
+
+// keptPods never lets go of a pod.
+type keptPods struct{ informers.Sink }
+
+func (keptPods) DeletePod(cache.Key) {}
+
+// fixedNamespaces looks at the labels of a namespace once.
+type fixedNamespaces struct {
+	informers.Sink
+	seen map[string]bool
+}
+
+func (s fixedNamespaces) UpsertNamespace(ns *corev1.Namespace) {
+	if !s.seen[ns.Name] {
+		s.seen[ns.Name] = true
+		s.Sink.UpsertNamespace(ns)
+	}
+}
+
+// An agent with a fault is found out, and the case that is printed for it shows the fault and nothing else.
+func TestConformanceFindsFaults(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		seed  uint64 // from which on it does not take long
+		fault func(informers.Sink) informers.Sink
+	}{
+		{"policies are kept", 0, func(s informers.Sink) informers.Sink { return keptPolicies{s} }},
+		{"pods are kept", 13, func(s informers.Sink) informers.Sink { return keptPods{s} }},
+		{"namespaces are fixed", 54, func(s informers.Sink) informers.Sink { return fixedNamespaces{s, map[string]bool{}} }},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			player, _ := newPlayerOf(tt.fault)
+			var found conformance.Result
+			fails := func(c conformance.Case) bool {
+				result, err := player.Play(t.Context(), c)
+				found = result
+				return err == nil && result.Failed()
+			}
+			seed := tt.seed
+			for !fails(conformance.Random(seed)) {
+				if seed++; seed == tt.seed+faultCases {
+					t.Fatalf("not found by %d cases", faultCases)
+				}
+			}
+			c := conformance.Random(seed)
+			c.Steps = c.Steps[:found.Step+1]
+			player.Only = found.Packets
+			before, limit := c.Size(), time.Now().Add(faultShrinking)
+			c = conformance.Shrink(c, fails, func() bool { return time.Now().Before(limit) })
+			t.Logf("seed %d: a case of %d events, shrunk to %d", seed, before, c.Size())
+			if c = writtenAndRead(t, c); !fails(c) {
+				t.Error("the shrunk case, written and read, does not fail")
+			}
+			playCase(t, c)
+		})
+	}
+}
+
+const (
+	faultCases     = 60
+	faultShrinking = 5 * time.Second
+)
+
+func writtenAndRead(t *testing.T, c conformance.Case) conformance.Case {
+	t.Helper()
+	text, err := conformance.Format(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "case.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cases, err := conformance.ReadCases(file)
+	if err != nil || len(cases) != 1 {
+		t.Fatalf("%d cases, %v, of\n%s", len(cases), err, text)
+	}
+	return cases[0]
+}

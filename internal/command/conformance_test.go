@@ -1,0 +1,185 @@
+package command
+
+import (
+	"errors"
+	"flag"
+	"math/rand/v2"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/conformance"
+)
+
+const conformanceData = "../conformance/testdata/"
+
+// newPlayer makes a player, and what keeps the log of its agents.
+func newPlayer() (*conformance.Player, *recorder) {
+	return newPlayerOf(func(s informers.Sink) informers.Sink { return s })
+}
+
+// newPlayerOf makes a player of agents to which something is done.
+func newPlayerOf(wrap func(informers.Sink) informers.Sink) (*conformance.Player, *recorder) {
+	log := &recorder{}
+	return &conformance.Player{
+		Start: judgedAgents(log.logger(), wrap), Node: conformanceNode, Plugins: defaultNetworkPlugins,
+	}, log
+}
+
+// What the words mean: cases that a person wrote, and those that once failed.
+func TestConformanceCases(t *testing.T) {
+	for _, dir := range []string{"cases", "regressions"} {
+		cases, err := conformance.ReadCases(conformanceData + dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range cases {
+			t.Run(c.Name, func(t *testing.T) {
+				t.Parallel()
+				playCase(t, c)
+			})
+		}
+	}
+}
+
+// The page of examples says what its policies do.
+func TestConformanceExamples(t *testing.T) {
+	cases, err := conformance.ReadPage("../../docs/examples.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cases) != 12 {
+		t.Errorf("%d examples, not 12", len(cases))
+	}
+	for _, c := range cases {
+		t.Run(c.Name, func(t *testing.T) {
+			t.Parallel()
+			for _, e := range c.Steps[len(c.Steps)-1].Events {
+				policy, ok := e.Put.(*mnpv1.MultiNetworkPolicy)
+				if !ok {
+					continue
+				}
+				for _, p := range cache.New(cache.Options{}).UpsertPolicy(policy) {
+					t.Errorf("%s: %s", policy.Name, p)
+				}
+			}
+			playCase(t, c)
+		})
+	}
+}
+
+func playCase(t *testing.T, c conformance.Case) {
+	t.Helper()
+	player, log := newPlayer()
+	result, err := player.Play(t.Context(), c)
+	if err != nil {
+		t.Fatalf("%v\nthe agent's log:\n%s", err, log.tail(20))
+	}
+	for _, f := range result.Faults {
+		t.Errorf("step %d: %s", result.Step+1, f)
+	}
+	if result.Failed() {
+		t.Logf("the agent's log:\n%s", log.tail(20))
+	}
+}
+
+var (
+	conformanceSeed     = flag.Uint64("conformance.seed", 0, "the only seed of the conformance test; 0: random ones")
+	conformanceDuration = flag.Duration("conformance.duration", 20*time.Second, "how long the conformance test makes up cases")
+	conformanceShrink   = flag.Duration("conformance.shrink", 2*time.Minute, "how long a case that fails is made smaller")
+)
+
+// Random clusters, and what happens to them.
+func TestConformanceRandom(t *testing.T) {
+	r := &conformanceRun{next: *conformanceSeed, limit: time.Now().Add(*conformanceDuration)}
+	workers := runtime.GOMAXPROCS(0)
+	if r.next == 0 {
+		r.next = rand.Uint64N(1 << 40)
+	} else {
+		workers, r.limit = 1, time.Now() // one case
+	}
+	first, start := r.next, time.Now()
+	var running sync.WaitGroup
+	for range workers {
+		running.Go(func() {
+			for r.play(t) {
+			}
+		})
+	}
+	running.Wait()
+	took := time.Since(start)
+	t.Logf("from seed %d: %d cases, %s in %s: %.0f packets a second",
+		first, r.cases, r.counts, took.Round(time.Millisecond), float64(r.counts.Sent)/took.Seconds())
+	if r.failed != nil {
+		shrink(t, *r.failed, r.only)
+	}
+}
+
+// conformanceRun plays one random case after another, several at a time, until one fails.
+type conformanceRun struct {
+	limit time.Time
+
+	mu     sync.Mutex
+	next   uint64 // seed
+	cases  int
+	counts conformance.Counts
+	failed *conformance.Case // up to the step that failed
+	only   []conformance.Packet
+}
+
+// play plays a case. It is false when there are enough.
+func (r *conformanceRun) play(t *testing.T) bool {
+	r.mu.Lock()
+	seed := r.next
+	r.next++
+	r.mu.Unlock()
+	c := conformance.Random(seed)
+	player, log := newPlayer()
+	result, err := player.Play(t.Context(), c)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cases++
+	r.counts.Add(result.Counts)
+	if err != nil || result.Failed() {
+		t.Errorf("-conformance.seed=%d: step %d: %v\n%s\nthe agent's log:\n%s",
+			seed, result.Step+1, err, strings.Join(result.Faults, "\n"), log.tail(20))
+		c.Steps = c.Steps[:min(result.Step+1, len(c.Steps))]
+		r.failed, r.only = &c, result.Packets
+	}
+	return r.failed == nil && time.Now().Before(r.limit)
+}
+
+// shrink prints the smallest case that it finds and still fails.
+func shrink(t *testing.T, c conformance.Case, only []conformance.Packet) {
+	t.Helper()
+	limit := time.Now().Add(*conformanceShrink)
+	more := func() bool { return time.Now().Before(limit) && t.Context().Err() == nil }
+	var last conformance.Result
+	fails := func(c conformance.Case) bool {
+		player, _ := newPlayer()
+		player.Only = only
+		result, err := player.Play(t.Context(), c)
+		if result.Failed() || errors.Is(err, conformance.ErrFault) {
+			last = result
+			return true
+		}
+		return false
+	}
+	if !fails(c) {
+		t.Log("it does not fail again")
+		return
+	}
+	c = conformance.Shrink(c, fails, more)
+	text, err := conformance.Format(c)
+	if err != nil {
+		t.Error(err)
+	}
+	t.Logf("the smallest case that fails, for internal/conformance/testdata/regressions:\n%s\n%s",
+		text, strings.Join(last.Faults, "\n"))
+}

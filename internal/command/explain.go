@@ -1,0 +1,162 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// explainOptions are the flags of explain.
+type explainOptions struct {
+	world     worldOptions
+	output    outputOptions
+	pod, net  string
+	from, to  netip.Addr
+	protocol  string
+	port      uint16
+	icmpType  uint8
+	isPort    bool // given
+	isICMPSet bool
+}
+
+func newExplain() *cobra.Command {
+	var o explainOptions
+	cmd := &cobra.Command{
+		Use:   "explain -f FILE|DIR... --pod NAMESPACE/NAME (--from|--to) IP [--protocol P] [--port N]",
+		Short: "Says whether a pod's packet passes, and which policy and rule decides",
+		Long: `Says whether the first packet of a connection passes, which policy and rule decides that, and why the others do not:
+from manifests, or without -f from the objects of an API server. Replies pass with their connection, and are not looked
+at. The pod can be on any node.
+
+The exit code is 0 whatever the answer is, 1 when there is none, 2 when the command line makes no sense.`,
+		Example: `  ` + program + ` explain -f cluster/ --pod shop/web --from 10.10.0.11 --port 80
+  ` + program + ` explain --kubeconfig ~/.kube/config --pod shop/web --to fd00:10::13 --protocol icmpv6`,
+		Args: asUsage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.isPort, o.isICMPSet = cmd.Flags().Changed("port"), cmd.Flags().Changed("icmp-type")
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	flags := cmd.Flags()
+	o.world.addFlags(flags)
+	o.output.addFlags(flags, "text", "json", "yaml")
+	flags.StringVar(&o.pod, "pod", "", "the pod, as `NAMESPACE/NAME`")
+	flags.StringVar(&o.net, "interface", "", "one interface of the pod; without it, all that are isolated")
+	flags.TextVar(&o.from, "from", netip.Addr{}, "`IP` that sends to the pod")
+	flags.TextVar(&o.to, "to", netip.Addr{}, "`IP` that the pod sends to")
+	flags.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp, sctp, icmp, icmpv6 or a number")
+	flags.Uint16Var(&o.port, "port", 0, "port that the packet goes to")
+	flags.Uint8Var(&o.icmpType, "icmp-type", 0, "type of the ICMP message; without it, an echo request's")
+	cmd.AddCommand(newExplainDiff())
+	return cmd
+}
+
+func (o *explainOptions) run(ctx context.Context, out, warnings io.Writer) error {
+	q, err := o.query()
+	if err != nil {
+		return err
+	}
+	if err := o.output.check(); err != nil {
+		return err
+	}
+	w, err := o.world.load(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.has(q.Pod); err != nil {
+		return err
+	}
+	err = w.warn(warnings, func(kind string, key cache.Key) bool {
+		return kind == "Pod" && key == q.Pod || kind == "NetworkAttachmentDefinition"
+	})
+	if err != nil {
+		return err
+	}
+	e, err := w.Explain(q)
+	if err != nil {
+		return err
+	}
+	return o.output.write(out, e, func(out io.Writer) error { return printExplanation(out, e) })
+}
+
+// query reads the flags.
+func (o *explainOptions) query() (cache.Query, error) {
+	q := cache.Query{Interface: o.net, Port: o.port}
+	var err error
+	if q.Pod, err = parsePodKey(o.pod); err != nil {
+		return q, err
+	}
+	switch {
+	case o.from.IsValid() == o.to.IsValid():
+		return q, usageError{errors.New("either --from or --to must be given")}
+	case o.from.IsValid():
+		q.Direction, q.Remote = cache.Ingress, o.from.Unmap()
+	default:
+		q.Direction, q.Remote = cache.Egress, o.to.Unmap()
+	}
+	if err := o.readProtocol(&q); err != nil {
+		return q, usageError{err}
+	}
+	return q, nil
+}
+
+// echoRequests are the types of ICMP's and ICMPv6's.
+var echoRequests = map[uint8]uint8{unix.IPPROTO_ICMP: 8, unix.IPPROTO_ICMPV6: 128}
+
+func (o *explainOptions) readProtocol(q *cache.Query) error {
+	var err error
+	if q.Protocol, err = parseProtocol(o.protocol); err != nil {
+		return err
+	}
+	echo, isICMP := echoRequests[q.Protocol]
+	switch q.Protocol {
+	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP:
+		if !o.isPort {
+			return fmt.Errorf("--port must be given for %s", o.protocol)
+		}
+	default:
+		if o.isPort {
+			return fmt.Errorf("--port: %s has no ports", o.protocol)
+		}
+	}
+	switch {
+	case o.isICMPSet && !isICMP:
+		return errors.New("--icmp-type is for --protocol icmp and icmpv6")
+	case isICMP && (q.Protocol == unix.IPPROTO_ICMP) != q.Remote.Is4():
+		return fmt.Errorf("--protocol %s is not for %s", o.protocol, q.Remote)
+	case o.isICMPSet:
+		q.ICMPType = o.icmpType
+	default:
+		q.ICMPType = echo
+	}
+	return nil
+}
+
+func parseProtocol(s string) (uint8, error) {
+	switch strings.ToLower(s) {
+	case "tcp":
+		return unix.IPPROTO_TCP, nil
+	case "udp":
+		return unix.IPPROTO_UDP, nil
+	case "sctp":
+		return unix.IPPROTO_SCTP, nil
+	case "icmp":
+		return unix.IPPROTO_ICMP, nil
+	case "icmpv6":
+		return unix.IPPROTO_ICMPV6, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 8)
+	if err != nil {
+		return 0, fmt.Errorf("--protocol %q: must be tcp, udp, sctp, icmp, icmpv6 or a number up to 255", s)
+	}
+	return uint8(n), nil
+}

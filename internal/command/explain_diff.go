@@ -1,0 +1,72 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// diffOptions are the flags of explain diff.
+type diffOptions struct {
+	files  []string
+	table  tableOptions
+	output outputOptions
+}
+
+func newExplainDiff() *cobra.Command {
+	var o diffOptions
+	cmd := &cobra.Command{
+		Use:   "diff [-f FILE|DIR...] OLD NEW",
+		Short: "Lists the connections that a change of manifests opens and closes",
+		Long: `Compares two sets of manifests, files or directories, and lists for each pod, interface and direction the connections
+that pass with the new ones and not with the old ones, and the other way round: ranges of peers' addresses and ports,
+computed from the sets that the tables are made of. -f names what is the same in both.
+
+Interfaces that no policy isolates in either of them are left out, and so are neighbor discovery and custom rules, which
+pass or not whatever the policies say. An interface that is absent lets nothing pass.
+
+The exit code is 0 whatever the answer is, 1 when there is none, 2 when the command line makes no sense.`,
+		Args: asUsage(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return o.run(cmd.Context(), args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	cmd.Flags().StringSliceVarP(&o.files, "filename", "f", nil, "`file` or directory with manifests that are part of both")
+	o.table.addFlags(cmd.Flags())
+	o.output.addFlags(cmd.Flags(), "text", "json", "yaml")
+	return cmd
+}
+
+func (o *diffOptions) run(ctx context.Context, before, after string, out, warnings io.Writer) error {
+	if err := o.output.check(); err != nil {
+		return err
+	}
+	options, err := o.table.load("")
+	if err != nil {
+		return err
+	}
+	var worlds [2]*world
+	for i, path := range []string{before, after} {
+		if worlds[i], err = loadFiles(ctx, options, append(slices.Clone(o.files), path)...); err != nil {
+			return err
+		}
+		for _, p := range worlds[i].problems {
+			if _, err := fmt.Fprintf(warnings, "warning: with %s: %s %s: %s\n", path, p.kind, p.key, p.Problem); err != nil {
+				return err
+			}
+		}
+	}
+	changes, err := cache.Diff(worlds[0].Cache, worlds[1].Cache)
+	if err != nil {
+		return err
+	}
+	if changes == nil {
+		changes = []cache.Change{}
+	}
+	return o.output.write(out, changes, func(out io.Writer) error { return printChanges(out, changes) })
+}

@@ -1,0 +1,103 @@
+package command
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// printExplanation writes the verdicts first, then what each policy says.
+func printExplanation(out io.Writer, e cache.Explanation) error {
+	var b strings.Builder
+	remote, preposition := e.Remote, "from"
+	if e.Direction == cache.Egress.String() {
+		preposition = "to"
+	}
+	for i, n := range e.Interfaces {
+		if i > 0 {
+			b.WriteString("\n")
+		}
+		fmt.Fprintf(&b, "%s: %s, %s on %s of %s %s %s\n", strings.ToUpper(string(n.Verdict)), e.Packet, e.Direction,
+			n.Interface, e.Pod, preposition, remote)
+		fmt.Fprintf(&b, "  decided by %s: %s\n", n.DecidedBy, n.Reason)
+		for _, p := range e.RemotePods {
+			fmt.Fprintf(&b, "  %s is pod %s\n", e.Remote, p)
+		}
+		printCustomRules(&b, n.CustomRules)
+		for _, p := range n.Policies {
+			printPolicy(&b, p)
+		}
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+func printCustomRules(b *strings.Builder, rules []string) {
+	if len(rules) == 0 {
+		return
+	}
+	b.WriteString("  unless a custom rule decides before; they are not looked into:\n")
+	for _, r := range rules {
+		fmt.Fprintf(b, "    %s\n", r)
+	}
+}
+
+func printPolicy(b *strings.Builder, p cache.PolicyExplanation) {
+	if p.Isolates {
+		fmt.Fprintf(b, "  policy %s isolates the interface\n", p.Policy)
+	} else {
+		fmt.Fprintf(b, "  policy %s %s\n", p.Policy, p.Reason)
+	}
+	if p.Isolates && len(p.Rules) == 0 {
+		b.WriteString("    it has no rules for this direction\n")
+	}
+	for _, r := range p.Rules {
+		mark := "no "
+		if r.Allows {
+			mark = "yes"
+		}
+		fmt.Fprintf(b, "    %s %s: %s\n", mark, r.Rule, r.Reason)
+	}
+	for _, problem := range p.Problems {
+		fmt.Fprintf(b, "    invalid: %s\n", problem)
+	}
+}
+
+// printChanges writes a block for each interface and direction.
+func printChanges(out io.Writer, changes []cache.Change) error {
+	var b strings.Builder
+	if len(changes) == 0 {
+		b.WriteString("No connection is opened or closed.\n")
+	}
+	for _, c := range changes {
+		fmt.Fprintf(&b, "%s %s %s", c.Pod, c.Interface, c.Direction)
+		if c.Before != c.After {
+			fmt.Fprintf(&b, " (was %s, is %s)", c.Before, c.After)
+		}
+		b.WriteString("\n")
+		printFlows(&b, "opens", c, c.Opened)
+		printFlows(&b, "closes", c, c.Closed)
+	}
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+func printFlows(b *strings.Builder, verb string, c cache.Change, flows []cache.Flow) {
+	preposition := "from"
+	if c.Direction == cache.Egress.String() {
+		preposition = "to"
+	}
+	for _, f := range flows {
+		ports := f.Ports.String()
+		if f.Ports.All {
+			ports = strings.Replace(ports, "all", "all protocols and ports", 1)
+		}
+		fmt.Fprintf(b, "  %s %s %s %s", verb, ports, preposition, f.Peers)
+		if len(f.Pods) > 0 {
+			fmt.Fprintf(b, " (%s)", strings.Join(f.Pods, ", "))
+		}
+		b.WriteString("\n")
+	}
+}

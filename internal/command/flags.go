@@ -1,0 +1,88 @@
+package command
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// Flags that more than one command has.
+
+// apiOptions say how to reach the API server.
+type apiOptions struct{ kubeconfig string }
+
+func (o *apiOptions) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; without it, the pod's service account")
+}
+
+func (o *apiOptions) restConfig() (*rest.Config, error) {
+	if o.kubeconfig != "" {
+		config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
+		if err != nil {
+			return nil, fmt.Errorf("read --kubeconfig %s: %w", o.kubeconfig, err)
+		}
+		return rest.AddUserAgent(config, program), nil
+	}
+	config, err := rest.InClusterConfig()
+	switch {
+	case errors.Is(err, rest.ErrNotInCluster):
+		return nil, fmt.Errorf("%w: --kubeconfig must name a file", errNotInCluster)
+	case err != nil:
+		return nil, fmt.Errorf("service account of the pod: %w", err)
+	}
+	return rest.AddUserAgent(config, program), nil
+}
+
+// errNotInCluster is a process that nobody told where the API server is.
+var errNotInCluster = errors.New("not in a cluster")
+
+// runtimeOptions say how to reach the container runtime and what it tells of.
+type runtimeOptions struct{ endpoint, hostPrefix string }
+
+func (o *runtimeOptions) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.endpoint, "container-runtime-endpoint", "",
+		"socket of the container runtime; without it, containerd's or CRI-O's usual one")
+	flags.StringVar(&o.hostPrefix, "host-prefix", "", "where the host's root directory is mounted")
+}
+
+// defaultNetworkPlugins are the plugin types that give a pod an interface of its own in its network namespace.
+var defaultNetworkPlugins = []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge"}
+
+// tableOptions are what the tables of all pods are made of, beside the objects.
+type tableOptions struct {
+	networkPlugins []string
+	common         commonOptions
+}
+
+func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
+	flags.StringSliceVar(&o.networkPlugins, "network-plugins", defaultNetworkPlugins,
+		"plugin types of the networks that policies isolate")
+	o.common.addFlags(flags)
+}
+
+// load reads the files that the flags name.
+func (o *tableOptions) load(node string) (cache.Options, error) {
+	options := cache.Options{Node: node, NetworkPlugins: o.networkPlugins}
+	return options, o.common.load(&options)
+}
+
+// usageError is a command line that makes no sense.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// asUsage makes the errors of a check of arguments usage errors.
+func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}

@@ -1,0 +1,122 @@
+package command
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// metricsPrefix is what the names of all metrics of the agent's own begin with.
+const metricsPrefix = "multi_networkpolicy_"
+
+// inputSources are the inputs that can be lost, as package informers calls them.
+var inputSources = []string{"MultiNetworkPolicy", "Namespace", "NetworkAttachmentDefinition", "Pod", "Sandbox"}
+
+// metricDoc is a metric as docs/metrics.md tells of it.
+type metricDoc struct {
+	name, kind, help string
+	labels           []string
+}
+
+// metrics are what the agent measures: of the tables (metrics_table.go), of the way of each pod (progress.go), and of
+// what is there at the time of a scrape (metrics_state.go).
+type metrics struct {
+	registry *prometheus.Registry
+	docs     []metricDoc
+
+	syncs, programming, podStart, applies  prometheus.Histogram
+	batches, messages, bytes               prometheus.Counter
+	repairs, restarts, readBacks, failures prometheus.Counter
+	refused, outages                       *prometheus.CounterVec
+	down, lastSync                         *prometheus.GaugeVec
+}
+
+// newMetrics makes a registry of its own, so that many agents can be in one process.
+func newMetrics(version string) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	fast := prometheus.ExponentialBuckets(0.0001, 2, 18) // 100 µs to 13 s
+	slow := prometheus.ExponentialBuckets(0.05, 2, 14)   // 50 ms to 7 min
+	m.syncs = m.histogram("sync_duration_seconds",
+		"From the event that changed a pod's rules to the kernel's acknowledgment of them, tries that failed included.", fast)
+	m.programming = m.histogram("network_programming_duration_seconds",
+		"From the change of an object, by the API server's clock in whole seconds, to its enforcement in a pod.", slow)
+	m.podStart = m.histogram("pod_start_duration_seconds",
+		"From the creation of a pod's sandbox to the first enforcement of policies in it, for sandboxes made while the agent runs.", slow)
+	m.applies = m.histogram("apply_duration_seconds", "How long a pod's rules took, from plan to acknowledgment.", fast)
+	m.batches = m.counter("batches_total", "Netlink batches that the kernel acknowledged.").WithLabelValues()
+	m.messages = m.counter("batch_messages_total", "Messages in these batches.").WithLabelValues()
+	m.bytes = m.counter("batch_bytes_total", "Bytes in these batches.").WithLabelValues()
+	m.refused = m.counter("refused_batches_total", "Attempts to bring a pod's table up to date that failed, by errno.", "errno")
+	m.failures = m.counter("sync_failures_total", "Pods' syncs that failed and are tried again.").WithLabelValues()
+	m.repairs = m.counter("repairs_total", "Tables that somebody else had changed, and that are as they should be again.").WithLabelValues()
+	m.restarts = m.counter("batch_restarts_total",
+		"Batches made anew as somebody else changed something in the namespace meanwhile (ERESTART).").WithLabelValues()
+	m.readBacks = m.counter("read_backs_total", "Tables read from the kernel.").WithLabelValues()
+	m.lastSync = m.gauge("last_sync_timestamp_seconds", "When the kernel last acknowledged the rules of a pod.")
+	m.outages = m.counter("watch_outages_total", "Times that an input was lost: a kind of the API server's objects, or the runtime's sandboxes.", "source")
+	m.down = m.gauge("watch_down", "1 while an input is lost; what is enforced stays.", "source")
+	m.gauge("build_info", "1, with the agent's version.", "version", "go_version").WithLabelValues(version, runtime.Version()).Set(1)
+	for _, source := range inputSources {
+		m.outages.WithLabelValues(source)
+		m.down.WithLabelValues(source).Set(0)
+	}
+	m.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) document(name, kind, help string, labels []string) {
+	m.docs = append(m.docs, metricDoc{metricsPrefix + name, kind, help, labels})
+}
+
+func (m *metrics) counter(name, help string, labels ...string) *prometheus.CounterVec {
+	m.document(name, "counter", help, labels)
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+func (m *metrics) gauge(name, help string, labels ...string) *prometheus.GaugeVec {
+	m.document(name, "gauge", help, labels)
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: metricsPrefix + name, Help: help}, labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+func (m *metrics) histogram(name, help string, buckets []float64) prometheus.Histogram {
+	m.document(name, "histogram", help, nil)
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: metricsPrefix + name, Help: help, Buckets: buckets})
+	m.registry.MustRegister(h)
+	return h
+}
+
+// outage takes note of the loss and the return of an input.
+func (m *metrics) outage(source string, down bool) {
+	if !down {
+		m.down.WithLabelValues(source).Set(0)
+		return
+	}
+	m.down.WithLabelValues(source).Set(1)
+	m.outages.WithLabelValues(source).Inc()
+}
+
+// synced takes note that the kernel acknowledged the rules that follow from a change.
+func (m *metrics) synced(c change, now time.Time) {
+	m.lastSync.WithLabelValues().Set(float64(now.UnixMilli()) / 1000)
+	if !c.seen.IsZero() {
+		m.syncs.Observe(now.Sub(c.seen).Seconds())
+	}
+	if !c.made.IsZero() {
+		m.programming.Observe(max(0, now.Sub(c.made).Seconds()))
+	}
+}
+
+// watch adds what is read at the time of a scrape.
+func (m *metrics) watch(state *cache.Cache, p *progress) {
+	c := newStateCollector(m, state, p)
+	m.registry.MustRegister(c)
+}

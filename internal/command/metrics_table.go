@@ -1,0 +1,74 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// meteredTable counts what a table costs.
+type meteredTable struct {
+	table
+	metrics *metrics
+	counted engine.Stats // what has been counted of the table's own
+}
+
+// meter makes the tables that it opens count.
+func (m *metrics) meter(open openTable) openTable {
+	return func(pod, netns string) (table, error) {
+		inner, err := open(pod, netns)
+		if err != nil {
+			return nil, err
+		}
+		return &meteredTable{table: inner, metrics: m}, nil
+	}
+}
+
+// Apply is the table's.
+func (t *meteredTable) Apply(ctx context.Context, want engine.Ruleset) error {
+	start := time.Now()
+	err := t.table.Apply(ctx, want)
+	t.metrics.applies.Observe(time.Since(start).Seconds())
+	t.count(err)
+	return err
+}
+
+// Check is the table's.
+func (t *meteredTable) Check(ctx context.Context) (bool, error) {
+	repaired, err := t.table.Check(ctx)
+	t.count(err)
+	return repaired, err
+}
+
+// count takes over what the table has counted since the last time.
+func (t *meteredTable) count(err error) {
+	m := t.metrics
+	if err != nil {
+		m.refused.WithLabelValues(errnoOf(err)).Inc()
+	}
+	counting, ok := t.table.(interface{ Stats() engine.Stats })
+	if !ok {
+		return
+	}
+	now := counting.Stats()
+	m.batches.Add(float64(now.Batches - t.counted.Batches))
+	m.messages.Add(float64(now.Messages - t.counted.Messages))
+	m.bytes.Add(float64(now.Bytes - t.counted.Bytes))
+	m.repairs.Add(float64(now.Repairs - t.counted.Repairs))
+	m.restarts.Add(float64(now.Restarts - t.counted.Restarts))
+	m.readBacks.Add(float64(now.ReadBacks - t.counted.ReadBacks))
+	t.counted = now
+}
+
+// errnoOf is the name of the errno of an error, or "none".
+func errnoOf(err error) string {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return unix.ErrnoName(errno)
+	}
+	return "none"
+}

@@ -1,0 +1,49 @@
+package command
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
+)
+
+// outputOptions choose the form of an answer.
+type outputOptions struct {
+	format  string
+	formats []string // that the command has, the default first
+}
+
+func (o *outputOptions) addFlags(flags *pflag.FlagSet, formats ...string) {
+	o.formats = formats
+	flags.StringVarP(&o.format, "output", "o", formats[0], "`format` of the output: "+strings.Join(formats, ", "))
+}
+
+func (o *outputOptions) check() error {
+	if !slices.Contains(o.formats, o.format) {
+		return usageError{fmt.Errorf("--output %q: must be one of %s", o.format, strings.Join(o.formats, ", "))}
+	}
+	return nil
+}
+
+// write writes the answer as data, or else by the function for text.
+func (o *outputOptions) write(to io.Writer, answer any, text func(io.Writer) error) error {
+	switch o.format {
+	case "json":
+		e := json.NewEncoder(to)
+		e.SetIndent("", "  ")
+		e.SetEscapeHTML(false)
+		return e.Encode(answer)
+	case "yaml":
+		data, err := yaml.Marshal(answer)
+		if err != nil {
+			return fmt.Errorf("answer as YAML: %w", err)
+		}
+		_, err = to.Write(data)
+		return err
+	}
+	return text(to)
+}

@@ -1,0 +1,71 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// renderOptions are the flags of render.
+type renderOptions struct {
+	world  worldOptions
+	output outputOptions
+	pod    string
+}
+
+func newRender() *cobra.Command {
+	var o renderOptions
+	cmd := &cobra.Command{
+		Use:   "render -f FILE|DIR... --pod NAMESPACE/NAME",
+		Short: "Prints the table that a pod would get",
+		Long: `Prints the nftables table that a pod would get, in nft's syntax: from manifests, or without -f from the objects of an
+API server. The pod can be on any node. It needs no rights and no kernel, and changes nothing.`,
+		Args: asUsage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	o.world.addFlags(cmd.Flags())
+	o.output.addFlags(cmd.Flags(), "text", "json")
+	cmd.Flags().StringVar(&o.pod, "pod", "", "the pod, as `NAMESPACE/NAME`")
+	return cmd
+}
+
+func (o *renderOptions) run(ctx context.Context, out, warnings io.Writer) error {
+	pod, err := parsePodKey(o.pod)
+	if err != nil {
+		return err
+	}
+	if err := o.output.check(); err != nil {
+		return err
+	}
+	w, err := o.world.load(ctx)
+	if err != nil {
+		return err
+	}
+	if err := w.has(pod); err != nil {
+		return err
+	}
+	err = w.warn(warnings, func(kind string, key cache.Key) bool {
+		return key == pod || kind == "MultiNetworkPolicy" && key.Namespace == pod.Namespace
+	})
+	if err != nil {
+		return err
+	}
+	ruleset, err := w.Preview(pod)
+	switch {
+	case err != nil:
+		return err
+	case o.output.format == "json":
+		return engine.RenderJSON(out, ruleset)
+	case ruleset.IsEmpty():
+		_, err := fmt.Fprintf(out, "# %s gets no table: no policy isolates an interface of it\n", pod)
+		return err
+	}
+	return engine.Render(out, ruleset)
+}

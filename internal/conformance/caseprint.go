@@ -1,0 +1,106 @@
+package conformance
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"sigs.k8s.io/yaml"
+)
+
+// groupVersions are those of the kinds.
+var groupVersions = map[string]schema.GroupVersion{
+	kindPod: corev1.SchemeGroupVersion, kindNamespace: corev1.SchemeGroupVersion,
+	kindNAD: netv1.SchemeGroupVersion, kindPolicy: mnpv1.SchemeGroupVersion,
+}
+
+func newObject(kind string) Object {
+	switch kind {
+	case kindPod:
+		return &corev1.Pod{}
+	case kindNamespace:
+		return &corev1.Namespace{}
+	case kindNAD:
+		return &netv1.NetworkAttachmentDefinition{}
+	case kindPolicy:
+		return &mnpv1.MultiNetworkPolicy{}
+	}
+	return nil
+}
+
+// event reads an event.
+func (f eventFile) event() (Event, error) {
+	e := Event{Settle: f.Settle, Stop: f.Stop, Start: f.Start, Table: f.Table}
+	if f.Gone != "" {
+		kind, name, _ := strings.Cut(f.Gone, " ")
+		ref := Ref{kind, Key{Name: name}}
+		if ns, name, ok := strings.Cut(name, "/"); ok {
+			ref.Key = Key{Namespace: ns, Name: name}
+		}
+		e.Gone = &ref
+	}
+	if len(f.Put) == 0 {
+		return e, nil
+	}
+	var head struct {
+		Kind string `json:"kind"`
+	}
+	if err := json.Unmarshal(f.Put, &head); err != nil {
+		return e, err
+	}
+	o := newObject(head.Kind)
+	if o == nil {
+		return e, fmt.Errorf("an object of kind %q", head.Kind)
+	}
+	e.Put = o
+	return e, json.Unmarshal(f.Put, o)
+}
+
+// Format writes a case as ReadCases reads it, with whole objects.
+func Format(c Case) (string, error) {
+	f := caseFile{Case: c.Name, AcceptICMP: c.AcceptICMP}
+	for _, o := range c.Outsiders {
+		f.Outsiders = append(f.Outsiders, o.Wire+" "+o.Addr.String())
+	}
+	for _, s := range c.Steps {
+		step := stepFile{When: s.Name, Quiet: s.Quiet}
+		for _, e := range s.Events {
+			event, err := formatEvent(e)
+			if err != nil {
+				return "", err
+			}
+			step.Events = append(step.Events, event)
+		}
+		for _, e := range s.Expect {
+			if e.Allowed {
+				step.Allowed = append(step.Allowed, e.Text)
+			} else {
+				step.Denied = append(step.Denied, e.Text)
+			}
+		}
+		f.Then = append(f.Then, step)
+	}
+	f.Quiet = true // of the first step, which nothing happens in
+	out, err := yaml.Marshal(f)
+	return string(out), err
+}
+
+func formatEvent(e Event) (eventFile, error) {
+	f := eventFile{Settle: e.Settle, Stop: e.Stop, Start: e.Start, Table: e.Table}
+	if e.Gone != nil {
+		f.Gone = e.Gone.String()
+	}
+	if e.Put == nil {
+		return f, nil
+	}
+	o := e.Put.DeepCopyObject().(Object)
+	kind := refOf(o).Kind
+	o.GetObjectKind().SetGroupVersionKind(groupVersions[kind].WithKind(kind))
+	raw, err := json.Marshal(o)
+	f.Put = raw
+	return f, err
+}

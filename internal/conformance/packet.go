@@ -1,0 +1,83 @@
+package conformance
+
+import (
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Key is the namespace and name of an object.
+type Key = types.NamespacedName
+
+// Protocol is what a packet carries, by its number in IPv4. ICMP stands for ICMPv6 in IPv6.
+type Protocol uint8
+
+// The protocols that are sent. ICMP is an echo request.
+const (
+	TCP  Protocol = unix.IPPROTO_TCP
+	UDP  Protocol = unix.IPPROTO_UDP
+	SCTP Protocol = unix.IPPROTO_SCTP
+	ICMP Protocol = unix.IPPROTO_ICMP
+)
+
+// transports are the protocols that have ports.
+var transports = []Protocol{TCP, UDP, SCTP}
+
+// String is the name as in flows: "tcp".
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case SCTP:
+		return "sctp"
+	case ICMP:
+		return "icmp"
+	}
+	return fmt.Sprintf("protocol-%d", uint8(p))
+}
+
+// number is the protocol's number in the family of the address.
+func (p Protocol) number(a netip.Addr) uint8 {
+	if p == ICMP && a.Is6() {
+		return unix.IPPROTO_ICMPV6
+	}
+	return uint8(p)
+}
+
+// Endpoint is one end of a packet: an address, and the interface of a pod that it is on. An endpoint that is no pod's
+// has neither.
+type Endpoint struct {
+	Pod   Key
+	Iface string
+	Addr  netip.Addr
+}
+
+// IsPod says whether it is a pod's.
+func (e Endpoint) IsPod() bool { return e.Pod != Key{} }
+
+// String is "default/web@net1 10.1.0.1", or just the address.
+func (e Endpoint) String() string {
+	if !e.IsPod() {
+		return e.Addr.String()
+	}
+	return fmt.Sprintf("%s@%s %s", e.Pod, e.Iface, e.Addr)
+}
+
+// Packet is the first one of a flow.
+type Packet struct {
+	From, To Endpoint
+	Proto    Protocol
+	Port     uint16 // the destination's; 0 for ICMP
+}
+
+// String is "a/x@net1 10.1.0.1 -> a/y@net1 10.1.0.2 tcp/80".
+func (p Packet) String() string {
+	if p.Proto == ICMP {
+		return fmt.Sprintf("%s -> %s icmp", p.From, p.To)
+	}
+	return fmt.Sprintf("%s -> %s %s/%d", p.From, p.To, p.Proto, p.Port)
+}

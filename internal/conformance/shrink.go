@@ -1,0 +1,254 @@
+package conformance
+
+import (
+	"encoding/json"
+	"slices"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Shrink returns a smaller case that still fails: it leaves out steps, events, and parts of objects, one after another,
+// for as long as there is something to leave out and more says so.
+func Shrink(c Case, fails func(Case) bool, more func() bool) Case {
+	try := func(next Case) bool {
+		if !more() || !isSound(next) || !fails(next) {
+			return false
+		}
+		c = next
+		return true
+	}
+	for again := true; again && more(); {
+		again = false
+		for _, smaller := range []func(Case) []func() Case{withoutEvents, withoutPoints, withSmallerObjects, withoutOutsiders} {
+			// The way to the last smaller case is not known any more once one was taken, so ask again.
+			for i := 0; more(); {
+				ways := smaller(c)
+				if i >= len(ways) {
+					break
+				}
+				if try(ways[i]()) {
+					again = true
+				} else {
+					i++
+				}
+			}
+		}
+	}
+	return c
+}
+
+// isSound says whether a case says something: no two hosts on a wire have the same address at once, and the Oracle knows
+// what an agent can know.
+func isSound(c Case) bool {
+	state := State{}
+	stopped, changed := false, false // changed: while stopped
+	for _, s := range c.Steps {
+		for _, e := range s.Events {
+			state = e.applyTo(state)
+			changed = changed || stopped && (e.Put != nil || e.Gone != nil)
+			switch {
+			case e.Stop:
+				stopped, changed = true, false
+			case e.Start && hasUnreadable(state), !hasOwnAddresses(c.Outsiders, state):
+				return false
+			case e.Start:
+				stopped, changed = false, false
+			}
+		}
+		if changed {
+			return false
+		}
+	}
+	return true
+}
+
+// hasUnreadable says whether there is a pod whose network status an agent that starts now could not read.
+func hasUnreadable(state State) bool {
+	return slices.ContainsFunc(objectsOf[*corev1.Pod](state), func(p *corev1.Pod) bool {
+		_, readable := attachmentsOf(p)
+		return !readable
+	})
+}
+
+func hasOwnAddresses(outsiders []Outsider, state State) bool {
+	seen := map[spot]bool{}
+	for _, o := range outsiders {
+		seen[spot{o.Wire, o.Addr}] = true
+	}
+	for _, p := range objectsOf[*corev1.Pod](state) {
+		for _, l := range linksOf(p) {
+			for _, a := range l.Addrs {
+				if seen[spot{l.Wire, a}] {
+					return false
+				}
+				seen[spot{l.Wire, a}] = true
+			}
+		}
+	}
+	return true
+}
+
+// withoutPoints lets steps be followed by no comparison, or makes two of them one.
+func withoutPoints(c Case) []func() Case {
+	var ways []func() Case
+	for i := range len(c.Steps) - 1 {
+		ways = append(ways, func() Case {
+			next := withSteps(c)
+			events := slices.Concat(next.Steps[i].Events, []Event{{Settle: true}}, next.Steps[i+1].Events)
+			next.Steps[i+1].Events = events
+			next.Steps = slices.Delete(next.Steps, i, i+1)
+			return next
+		})
+	}
+	return ways
+}
+
+// withoutEvents leaves out many events at first, then single ones, the last ones first.
+func withoutEvents(c Case) []func() Case {
+	total := c.Size()
+	var ways []func() Case
+	for size := total / 2; size > 0; size /= 2 {
+		for from := total - size; from >= 0; from -= size {
+			ways = append(ways, func() Case { return dropEvents(c, from, from+size) })
+		}
+	}
+	return ways
+}
+
+func dropEvents(c Case, from, to int) Case {
+	next := withSteps(c)
+	n := 0
+	for i := range next.Steps {
+		next.Steps[i].Events = slices.DeleteFunc(next.Steps[i].Events, func(e Event) bool {
+			if e.Settle { // without these, the order of events may mean something
+				return false
+			}
+			n++
+			return n > from && n <= to
+		})
+		next.Steps[i].Events = slices.CompactFunc(next.Steps[i].Events, func(a, b Event) bool { return a.Settle && b.Settle })
+	}
+	return next
+}
+
+func withoutOutsiders(c Case) []func() Case {
+	if len(c.Outsiders) == 0 {
+		return nil
+	}
+	ways := []func() Case{func() Case {
+		next := c
+		next.Outsiders = nil
+		return next
+	}}
+	for i := range c.Outsiders {
+		ways = append(ways, func() Case {
+			next := c
+			next.Outsiders = slices.Delete(slices.Clone(c.Outsiders), i, i+1)
+			return next
+		})
+	}
+	return ways
+}
+
+// withSmallerObjects leaves out parts of one object.
+func withSmallerObjects(c Case) []func() Case {
+	var ways []func() Case
+	for i, s := range c.Steps {
+		for j, e := range s.Events {
+			if e.Put == nil {
+				continue
+			}
+			for _, smaller := range smallerObjects(e.Put) {
+				ways = append(ways, func() Case {
+					next := withSteps(c)
+					o := e.Put.DeepCopyObject().(Object)
+					smaller(o)
+					next.Steps[i].Events[j].Put = o
+					return next
+				})
+			}
+		}
+	}
+	return ways
+}
+
+// withSteps is a copy whose steps and events may be changed.
+func withSteps(c Case) Case {
+	c.Steps = slices.Clone(c.Steps)
+	for i := range c.Steps {
+		c.Steps[i].Events = slices.Clone(c.Steps[i].Events)
+	}
+	return c
+}
+
+// smallerObjects are the ways to make an object smaller.
+func smallerObjects(o Object) []func(Object) {
+	var ways []func(Object)
+	if len(o.GetLabels()) > 0 {
+		ways = append(ways, func(o Object) { o.SetLabels(nil) })
+	}
+	switch o := o.(type) {
+	case *corev1.Pod:
+		ways = append(ways, smallerPods(o)...)
+	case *mnpv1.MultiNetworkPolicy:
+		ways = append(ways, smallerPolicies(o)...)
+	}
+	return ways
+}
+
+func smallerPods(p *corev1.Pod) []func(Object) {
+	var ways []func(Object)
+	if len(p.Spec.Containers)+len(p.Spec.InitContainers) > 0 {
+		ways = append(ways, func(o Object) { o.(*corev1.Pod).Spec.Containers, o.(*corev1.Pod).Spec.InitContainers = nil, nil })
+	}
+	var status []statusEntry
+	if err := json.Unmarshal([]byte(p.Annotations[statusAnnotation]), &status); err == nil {
+		for i := range status {
+			ways = append(ways, func(o Object) { setStatus(o.(*corev1.Pod), slices.Delete(slices.Clone(status), i, i+1)) })
+		}
+	}
+	links := annotatedLinks(p)
+	for i := range links {
+		ways = append(ways, func(o Object) { setLinks(o.(*corev1.Pod), slices.Delete(slices.Clone(links), i, i+1)) })
+		for j := range links[i].Addrs {
+			ways = append(ways, func(o Object) {
+				fewer := slices.Clone(links)
+				fewer[i].Addrs = slices.Delete(slices.Clone(links[i].Addrs), j, j+1)
+				setLinks(o.(*corev1.Pod), fewer)
+			})
+		}
+	}
+	return ways
+}
+
+func smallerPolicies(p *mnpv1.MultiNetworkPolicy) []func(Object) {
+	var ways []func(Object)
+	add := func(f func(s *mnpv1.MultiNetworkPolicySpec)) {
+		ways = append(ways, func(o Object) { f(&o.(*mnpv1.MultiNetworkPolicy).Spec) })
+	}
+	if s := p.Spec.PodSelector; len(s.MatchLabels)+len(s.MatchExpressions) > 0 {
+		add(func(s *mnpv1.MultiNetworkPolicySpec) {
+			s.PodSelector.MatchLabels, s.PodSelector.MatchExpressions = nil, nil
+		})
+	}
+	for i, r := range p.Spec.Ingress {
+		add(func(s *mnpv1.MultiNetworkPolicySpec) { s.Ingress = slices.Delete(s.Ingress, i, i+1) })
+		for j := range r.From {
+			add(func(s *mnpv1.MultiNetworkPolicySpec) { s.Ingress[i].From = slices.Delete(s.Ingress[i].From, j, j+1) })
+		}
+		for j := range r.Ports {
+			add(func(s *mnpv1.MultiNetworkPolicySpec) { s.Ingress[i].Ports = slices.Delete(s.Ingress[i].Ports, j, j+1) })
+		}
+	}
+	for i, r := range p.Spec.Egress {
+		add(func(s *mnpv1.MultiNetworkPolicySpec) { s.Egress = slices.Delete(s.Egress, i, i+1) })
+		for j := range r.To {
+			add(func(s *mnpv1.MultiNetworkPolicySpec) { s.Egress[i].To = slices.Delete(s.Egress[i].To, j, j+1) })
+		}
+		for j := range r.Ports {
+			add(func(s *mnpv1.MultiNetworkPolicySpec) { s.Egress[i].Ports = slices.Delete(s.Egress[i].Ports, j, j+1) })
+		}
+	}
+	return ways
+}
