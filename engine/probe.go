@@ -27,7 +27,7 @@ func Probe() (Features, error) {
 		e.flags = owned
 		err := e.apply(table)
 		f.Owner = err == nil
-		if errors.Is(err, unix.EOPNOTSUPP) {
+		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) { // the second by older kernels
 			return nil
 		}
 		return err
