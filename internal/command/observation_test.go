@@ -83,7 +83,7 @@ func TestObservation(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "readyz", func() bool { code, _ := get(t, health+"/readyz"); return code == http.StatusOK })
-	if !r.reaches("friend") || r.reaches("stranger") {
+	if !r.reaches("friend", 10*time.Second) || r.reaches("stranger", 300*time.Millisecond) {
 		t.Error("ready, and not enforced")
 	}
 	_, page := get(t, metrics+"/metrics")
