@@ -215,7 +215,7 @@ func (t faultyTable) Apply(ctx context.Context, want engine.Ruleset) error {
 	case "not sent":
 		return unix.EINTR
 	case "closed":
-		return errors.Join(t.table.Close(), unix.EBADF)
+		return errors.Join(t.Close(), unix.EBADF)
 	}
 	return t.table.Apply(ctx, want)
 }

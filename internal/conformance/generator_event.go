@@ -19,7 +19,7 @@ func (g *generator) event() {
 		{8, func() { g.put(g.namespace(one(g, someNamespaces...))) }},
 		{3, func() { g.remove(Ref{kindNamespace, Key{Name: one(g, someNamespaces...)}}) }},
 		{14, func() { g.put(g.policy()) }}, {6, g.editPolicy}, {6, g.dropPolicy},
-		{6, g.changeNAD}, {3, g.dropNAD}, {3, g.restart},
+		{6, g.changeNAD}, {5, g.dropNAD}, {3, g.restart},
 	}
 	total := 0
 	for _, e := range events {
@@ -129,11 +129,11 @@ func (g *generator) changeLinks() {
 	}
 	key := Key{Namespace: pod.Namespace, Name: pod.Name}
 	links := slices.Clone(g.links[key])
+	taken := func(iface string) bool {
+		return slices.ContainsFunc(links, func(l netLink) bool { return l.Iface == iface })
+	}
 	switch n := g.IntN(4); {
 	case n < 2 && len(links) < 4:
-		taken := func(iface string) bool {
-			return slices.ContainsFunc(links, func(l netLink) bool { return l.Iface == iface })
-		}
 		for _, iface := range []string{"net1", "net2", "net3", "net4"} {
 			if !taken(iface) {
 				links = append(links, g.link(iface, one(g, someNetworks...)))
@@ -147,7 +147,10 @@ func (g *generator) changeLinks() {
 			links = slices.Delete(links, i, i+1)
 			break
 		}
-		next := g.link(links[i].Iface, links[i].network)
+		next := g.link(links[i].Iface, one(g, links[i].network, links[i].network, one(g, someNetworks...)))
+		if g.chance(30) && !taken("net5") { // another one in its place at once
+			next.Iface = "net5"
+		}
 		g.giveBack(links[i : i+1])
 		links[i] = next
 	}
