@@ -47,18 +47,32 @@ func Try(rs Ruleset) error {
 // inOwnNamespace gives f an Engine in a network namespace that is gone afterwards.
 func inOwnNamespace(f func(*Engine) error) error {
 	done := make(chan error)
-	go func() {
-		// Never unlocked: the thread that entered the namespace ends with the goroutine.
-		runtime.LockOSThread()
-		done <- unshared(f)
-	}()
+	go func() { done <- unshared(f) }()
 	return <-done
 }
 
+// unshared takes the thread back afterwards: it may be the process's first one, which cannot end before the process, and
+// by which others find the process's network namespace.
 func unshared(f func(*Engine) error) error {
+	runtime.LockOSThread() // until the thread is back; if it cannot come back, for good
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer own.Close()
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return fmt.Errorf("make a network namespace: %w", err)
 	}
+	err = inside(f)
+	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, fmt.Errorf("leave the network namespace: %w", back))
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+// inside runs f with an Engine in the namespace that the thread is in.
+func inside(f func(*Engine) error) error {
 	netns, err := os.Open("/proc/thread-self/ns/net")
 	if err != nil {
 		return err
