@@ -44,8 +44,8 @@ func TestConformanceFindsFaults(t *testing.T) {
 		fault func(informers.Sink) informers.Sink
 	}{
 		{"policies are kept", 0, func(s informers.Sink) informers.Sink { return keptPolicies{s} }},
-		{"pods are kept", 13, func(s informers.Sink) informers.Sink { return keptPods{s} }},
-		{"namespaces are fixed", 54, func(s informers.Sink) informers.Sink { return fixedNamespaces{s, map[string]bool{}} }},
+		{"pods are kept", 41, func(s informers.Sink) informers.Sink { return keptPods{s} }},
+		{"namespaces are fixed", 17, func(s informers.Sink) informers.Sink { return fixedNamespaces{s, map[string]bool{}} }},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -77,7 +77,7 @@ func TestConformanceFindsFaults(t *testing.T) {
 }
 
 const (
-	faultCases     = 60
+	faultCases     = 100
 	faultShrinking = 5 * time.Second
 )
 

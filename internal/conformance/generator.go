@@ -193,7 +193,7 @@ func (g *generator) nad(n Key) *netv1.NetworkAttachmentDefinition {
 		`{"type": "calico"}`, `{"plugins": [{"type": "calico"}, {"type": "bridge"}]}`, ``, `{"type": ""}`, `{`,
 	}
 	config := configs[g.IntN(len(configs))]
-	if g.chance(70) {
+	if g.chance(60) {
 		config = configs[0]
 	}
 	return &netv1.NetworkAttachmentDefinition{

@@ -1,11 +1,13 @@
 package conformance
 
 import (
+	"fmt"
 	"slices"
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // event makes something happen that may.
@@ -14,7 +16,7 @@ func (g *generator) event() {
 		weight int
 		f      func()
 	}{
-		{10, g.newPod}, {8, g.relabelPod}, {6, g.endPod}, {6, g.replacePod}, {8, g.changeLinks}, {3, g.renamePorts},
+		{10, g.newPod}, {8, g.relabelPod}, {9, g.endPod}, {6, g.replacePod}, {8, g.changeLinks}, {3, g.renamePorts},
 		{3, g.breakStatus}, {2, g.startPod},
 		{8, func() { g.put(g.namespace(one(g, someNamespaces...))) }},
 		{3, func() { g.remove(Ref{kindNamespace, Key{Name: one(g, someNamespaces...)}}) }},
@@ -64,45 +66,56 @@ func (g *generator) startPod() {
 	}
 }
 
-// endPod terminates a pod or deletes it. Sometimes its network goes before the API server says that it is gone, or
-// another pod has its addresses at once.
+// endPod terminates a pod or deletes it. Sometimes its network goes before the API server says that it is gone, and
+// sometimes another pod has its addresses at once, or even before.
 func (g *generator) endPod() {
 	pod := g.somePod()
 	if pod == nil {
 		return
 	}
 	key := Key{Namespace: pod.Namespace, Name: pod.Name}
-	if g.chance(30) {
-		setLinks(pod, nil)
-		g.put(pod)
-	}
-	ended := g.chance(50)
-	late := g.chance(30)
 	links := g.links[key]
 	delete(g.links, key)
-	g.giveBack(links)
 	delete(g.broken, pod.UID)
-	end := func() {
-		if ended {
-			pod.Status.Phase = one(g, corev1.PodSucceeded, corev1.PodFailed)
-			g.put(pod)
-			if g.chance(70) {
-				return
-			}
-		}
-		g.remove(Ref{kindPod, key})
-	}
-	if late { // the other pod is there before this one is gone, on the same wire
+	ended, late := g.chance(50), g.chance(30)
+	if late || g.chance(30) {
 		setLinks(pod, nil)
 		g.put(pod)
-		g.newPod()
-		end()
-		return
 	}
-	end()
-	if g.chance(60) {
+	twin := late && g.chance(60) && g.makeTwin(pod, links)
+	if !twin {
+		g.giveBack(links)
+	}
+	if late && !twin {
 		g.newPod()
 	}
+	if ended {
+		pod.Status.Phase = one(g, corev1.PodSucceeded, corev1.PodFailed)
+		g.put(pod)
+	}
+	if !ended || g.chance(40) {
+		g.remove(Ref{kindPod, key})
+	}
+	if g.chance(40) {
+		g.newPod()
+	}
+}
+
+// makeTwin makes a pod like another one, with its addresses, as a machine is that moves. It is false when there is no
+// name for it.
+func (g *generator) makeTwin(pod *corev1.Pod, links []netLink) bool {
+	twin := pod.DeepCopy()
+	twin.Name += "-twin"
+	key := Key{Namespace: twin.Namespace, Name: twin.Name}
+	if g.state.pod(key) != nil {
+		return false
+	}
+	g.uids++
+	twin.UID = types.UID(fmt.Sprintf("uid-%d", g.uids))
+	g.links[key] = links
+	g.describe(twin)
+	g.put(twin)
+	return true
 }
 
 // replacePod makes another pod of the same name.
@@ -228,6 +241,13 @@ func (g *generator) dropNAD() {
 	nads := objectsOf[*netv1.NetworkAttachmentDefinition](g.state)
 	if len(nads) == 0 {
 		return
+	}
+	// That one is forgotten which is not isolated makes the difference.
+	open := slices.DeleteFunc(slices.Clone(nads), func(nad *netv1.NetworkAttachmentDefinition) bool {
+		return pluginTypeOf(nad) != "calico"
+	})
+	if len(open) > 0 && g.chance(60) {
+		nads = open
 	}
 	g.settle()
 	g.remove(refOf(one(g, nads...)))

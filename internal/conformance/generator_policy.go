@@ -24,7 +24,9 @@ func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
 	if !g.chance(2) {
 		p.Annotations = map[string]string{policyForAnnotation: g.policyFor(key.Namespace)}
 	}
-	p.Spec.PodSelector = *g.selector()
+	if g.chance(70) {
+		p.Spec.PodSelector = *g.selector()
+	}
 	for range g.IntN(4) {
 		p.Spec.Ingress = append(p.Spec.Ingress, mnpv1.MultiNetworkPolicyIngressRule{From: g.peers(), Ports: g.ports()})
 	}
@@ -42,7 +44,7 @@ func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
 
 func (g *generator) policyFor(namespace string) string {
 	var names []string
-	for range one(g, 1, 2, 2, 3, 4) {
+	for range one(g, 2, 2, 3, 4) {
 		n := one(g, someNetworks...)
 		if g.chance(5) {
 			n = clusterNetwork
@@ -93,7 +95,7 @@ func (g *generator) selector() *metav1.LabelSelector {
 
 func (g *generator) peers() []mnpv1.MultiNetworkPolicyPeer {
 	peers := one(g, nil, []mnpv1.MultiNetworkPolicyPeer{})
-	for range one(g, 0, 0, 1, 1, 1, 1, 2, 2, 3) {
+	for range one(g, 0, 1, 1, 1, 1, 2, 2, 3) {
 		var p mnpv1.MultiNetworkPolicyPeer
 		switch g.IntN(8) {
 		case 0, 1:
