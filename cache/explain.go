@@ -25,6 +25,7 @@ type Query struct {
 	Interface string // empty: each that is isolated in the direction, or all of them if none is
 	Direction Direction
 	Remote    netip.Addr
+	Local     netip.Addr // the pod's own address; the zero value: any that it has on the interface
 	Protocol  uint8
 	Port      uint16 // where it goes to; of TCP, UDP and SCTP
 	ICMPType  uint8  // of ICMP and ICMPv6
@@ -65,10 +66,10 @@ type InterfaceExplanation struct {
 	DecidedBy string   `json:"decidedBy"` // "shop/web-policy ingress[0]", or in words what else it is
 	Reason    string   `json:"reason"`
 
-	// CustomRules are those that the packet meets before any policy. They are not looked into: one of them may decide
-	// before what is said here does.
-	CustomRules []string            `json:"customRules,omitempty"`
-	Policies    []PolicyExplanation `json:"policies"` // all of the pod's namespace; those of others never select it
+	// CustomRules are those that the packet meets before any policy. One that is unsure may decide before what is said
+	// here does.
+	CustomRules []CustomRuleExplanation `json:"customRules,omitempty"`
+	Policies    []PolicyExplanation     `json:"policies"` // all of the pod's namespace; those of others never select it
 }
 
 // PolicyExplanation is what one policy does about the packet.
@@ -99,10 +100,17 @@ func (c *Cache) Explain(q Query) (Explanation, error) {
 	}
 	err := c.withTarget(q.Pod, func(t *target) error {
 		interfaces, err := c.interfacesFor(t, q)
-		for _, iface := range interfaces {
-			out.Interfaces = append(out.Interfaces, c.explainInterface(t, q, iface))
+		if err != nil {
+			return err
 		}
-		return err
+		for _, iface := range interfaces {
+			e, err := c.explainInterface(t, q, iface)
+			if err != nil {
+				return err
+			}
+			out.Interfaces = append(out.Interfaces, e)
+		}
+		return nil
 	})
 	return out, err
 }
@@ -170,7 +178,7 @@ func (p *pod) interfaces() []string {
 }
 
 // explainInterface goes the way of the packet: what is common to all pods, then the policies, then the drop.
-func (c *Cache) explainInterface(t *target, q Query, iface string) InterfaceExplanation {
+func (c *Cache) explainInterface(t *target, q Query, iface string) (InterfaceExplanation, error) {
 	out := InterfaceExplanation{Interface: iface, Networks: []string{}, Policies: []PolicyExplanation{}, Verdict: Allowed}
 	var g guard
 	for _, isolated := range c.guards(t, q.Direction) {
@@ -189,19 +197,31 @@ func (c *Cache) explainInterface(t *target, q Query, iface string) InterfaceExpl
 	if !out.Isolated {
 		out.DecidedBy = "no policy"
 		out.Reason = fmt.Sprintf("no policy isolates %s for %s, so all passes", iface, q.Direction)
-		return out
+		return out, nil
 	}
 	if by, reason := c.explainCommon(t.pod, q, iface); by != "" {
 		out.DecidedBy, out.Reason = by, reason
-		return out
+		return out, nil
 	}
-	out.CustomRules = c.customRules(q)
+	var err error
+	out.CustomRules, err = c.explainCustom(t.pod, q, iface)
 	out.decide(q)
-	return out
+	return out, err
 }
 
 // decide takes the first rule that allows the packet, as the kernel does.
 func (e *InterfaceExplanation) decide(q Query) {
+	if n := len(e.CustomRules); n > 0 {
+		switch last := e.CustomRules[n-1]; {
+		case last.Unsure:
+		case last.Verdict == "drop", last.Verdict == "reject":
+			e.Verdict, e.DecidedBy, e.Reason = Denied, "a custom rule", last.Rule
+			return
+		case last.Verdict == "accept":
+			e.DecidedBy, e.Reason = "a custom rule", last.Rule
+			return
+		}
+	}
 	for _, p := range e.Policies {
 		for _, r := range p.Rules {
 			if r.Allows {

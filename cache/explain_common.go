@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/custom"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -16,8 +14,7 @@ const (
 	protoICMPv6 = 58
 )
 
-// explainCommon says what of the common chain lets the packet pass, empty when nothing does. Custom rules, which end
-// that chain, are not looked into.
+// explainCommon says what of the common chain lets the packet pass, empty when nothing does. Custom rules end that chain.
 func (c *Cache) explainCommon(p *pod, q Query, iface string) (by, reason string) {
 	switch {
 	case q.isNeighborDiscovery():
@@ -27,7 +24,7 @@ func (c *Cache) explainCommon(p *pod, q Query, iface string) (by, reason string)
 	case c.options.AcceptICMPv6 && q.Protocol == protoICMPv6:
 		return "--accept-icmpv6", "all ICMPv6 passes"
 	}
-	source, destination := []netip.Addr{q.Remote}, p.addrsOf(iface, sets.FamilyOf(q.Remote))
+	source, destination := []netip.Addr{q.Remote}, q.ownAddrs(p, iface)
 	if q.Direction == egress {
 		source, destination = destination, source
 	}
@@ -59,6 +56,14 @@ func (p *pod) addrsOf(iface string, f sets.Family) []netip.Addr {
 	return own
 }
 
+// ownAddrs returns the addresses of the pod that the packet may have.
+func (q Query) ownAddrs(p *pod, iface string) []netip.Addr {
+	if q.Local.IsValid() {
+		return []netip.Addr{q.Local}
+	}
+	return p.addrsOf(iface, sets.FamilyOf(q.Remote))
+}
+
 // containsAll is false for no addresses. Which of its own addresses a pod uses is not known, so all of them count.
 func containsAll(s sets.Addrs, addrs []netip.Addr) bool {
 	return len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !s.Contains(a) })
@@ -70,34 +75,4 @@ func joinAddrs(addrs []netip.Addr) string {
 		texts = append(texts, a.String())
 	}
 	return strings.Join(texts, ", ")
-}
-
-// customRules returns the custom rules that the packet meets, each as it could be in a file: with lists, not with the
-// names of their sets.
-func (c *Cache) customRules(q Query) []string {
-	rules := c.options.common(q.Direction).custom(sets.FamilyOf(q.Remote))
-	var lists []string
-	for _, s := range rules.Sets {
-		lists = append(lists, "@"+s.Name, customSetText(s))
-	}
-	inline := strings.NewReplacer(lists...)
-	var texts []string
-	for _, r := range rules.Rules {
-		texts = append(texts, inline.Replace(engine.Rule{Statements: r.Statements}.Text()))
-	}
-	return texts
-}
-
-func customSetText(s custom.Set) string {
-	var texts []string
-	if s.Family != 0 {
-		for r := range s.Addrs.Ranges(s.Family) {
-			texts = append(texts, r.String())
-		}
-	} else {
-		for r := range s.Numbers.Ranges() {
-			texts = append(texts, s.Type.ElementText(r))
-		}
-	}
-	return "{ " + strings.Join(texts, ", ") + " }"
 }

@@ -21,8 +21,11 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// tableOf is the table of a pod whose one policy lets in TCP 80 and out to TCP 80, and nothing else.
-func tableOf(t *testing.T, o cache.Options) engine.Ruleset {
+// server is the pod that is protected.
+var server = cache.Key{Namespace: "default", Name: "server"}
+
+// serverOnly is a cluster of one pod, whose one policy lets in TCP 80 and out to TCP 80, and nothing else.
+func serverOnly(t *testing.T, o cache.Options) *cache.Cache {
 	t.Helper()
 	o.Node, o.NetworkPlugins = "node", []string{"bridge"}
 	c := cache.New(o)
@@ -49,7 +52,12 @@ func tableOf(t *testing.T, o cache.Options) engine.Ruleset {
 			Egress:      []mnpv1.MultiNetworkPolicyEgressRule{{Ports: ports}},
 		},
 	})
-	target, ok := c.Target(cache.Key{Namespace: "default", Name: "server"})
+	return c
+}
+
+func tableOf(t *testing.T, c *cache.Cache) engine.Ruleset {
+	t.Helper()
+	target, ok := c.Target(server)
 	if !ok || target.Ruleset.IsEmpty() {
 		t.Fatal("the pod is not isolated")
 	}
@@ -57,7 +65,8 @@ func tableOf(t *testing.T, o cache.Options) engine.Ruleset {
 }
 
 // TestPackets sends real packets at a pod with custom rules and prefixes beside its policy. A probe is "in tcp 81", from
-// the client to the pod, or "out udp 53", the other way round, over both families.
+// the client to the pod, or "out udp 53", the other way round, over both families. What an explanation says of the probe
+// is what becomes of it.
 func TestPackets(t *testing.T) {
 	ctx, l := context.Background(), lab.ForTest(t)
 	hosts := map[string]*lab.Host{}
@@ -105,10 +114,14 @@ func TestPackets(t *testing.T) {
 		{"a prefix before a drop", cache.Options{Ingress: cache.Common{Sources: sets.NewAddrs(client4), V4: parse(t, "drop", sets.V4)}}, "in tcp 81 AD"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			apply(t, hosts["server"], tableOf(t, tt.options))
+			c := serverOnly(t, tt.options)
+			apply(t, hosts["server"], tableOf(t, c))
 			for _, probe := range strings.Split(tt.probes, ", ") {
 				if got := send(ctx, t, hosts, probe); got != probe {
 					t.Errorf("%s, want %s", got, probe)
+				}
+				if got := explain(t, c, probe); got != probe {
+					t.Errorf("explained as %s, want %s", got, probe)
 				}
 			}
 		})
@@ -139,6 +152,47 @@ func send(ctx context.Context, t *testing.T, hosts map[string]*lab.Host, probe s
 		}
 	}
 	return strings.Join(words, " ")
+}
+
+// explain does with a probe what an explanation says, or leaves it as it is where a limit decides.
+func explain(t *testing.T, c *cache.Cache, probe string) string {
+	t.Helper()
+	words := strings.Fields(probe)
+	want := words[3]
+	words[3] = ""
+	for i, ends := range [][2]string{{"10.9.0.1", "10.9.0.2"}, {"fd09::1", "fd09::2"}} {
+		q := cache.Query{
+			Pod: server, Direction: cache.Ingress, Remote: netip.MustParseAddr(ends[1]), Local: netip.MustParseAddr(ends[0]),
+			Protocol: unix.IPPROTO_TCP, Port: portOf(t, words[2]),
+		}
+		if words[0] == "out" {
+			q.Direction = cache.Egress
+		}
+		if words[1] == "udp" {
+			q.Protocol = unix.IPPROTO_UDP
+		}
+		e, err := c.Explain(q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		words[3] += letter(e.Interfaces[0], want[i:i+1])
+	}
+	return strings.Join(words, " ")
+}
+
+func letter(e cache.InterfaceExplanation, want string) string {
+	for _, r := range e.CustomRules {
+		switch {
+		case r.Unsure && r.Verdict != "":
+			return want
+		case r.Verdict == "reject":
+			return "R"
+		}
+	}
+	if e.Verdict == cache.Allowed {
+		return "A"
+	}
+	return "D"
 }
 
 func portOf(t *testing.T, text string) uint16 {

@@ -2,8 +2,10 @@ package custom
 
 import (
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
@@ -30,4 +32,27 @@ func numberSet(d expr.Datatype, n sets.Numbers) Set {
 func setName(content []string) string {
 	sum := sha256.Sum256([]byte(strings.Join(content, " ")))
 	return "custom-" + hex.EncodeToString(sum[:8])
+}
+
+// Lookup is an expr.Lookup in the sets of the rules.
+func (r Rules) Lookup(name string) (size int, has func(key []byte) bool) {
+	for _, s := range r.Sets {
+		switch {
+		case s.Name != name:
+		case s.Family == 0:
+			return s.Type.Len(), func(key []byte) bool { return s.Numbers.Contains(number(key)) }
+		case s.Family == sets.V4:
+			return 4, func(key []byte) bool { return s.Addrs.Contains(netip.AddrFrom4([4]byte(key))) }
+		default:
+			return 16, func(key []byte) bool { return s.Addrs.Contains(netip.AddrFrom16([16]byte(key))) }
+		}
+	}
+	return 0, nil
+}
+
+// number reads one of at most 4 bytes.
+func number(key []byte) uint32 {
+	var b [4]byte
+	copy(b[4-len(key):], key)
+	return binary.BigEndian.Uint32(b[:])
 }

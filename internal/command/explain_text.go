@@ -34,13 +34,16 @@ func printExplanation(out io.Writer, e cache.Explanation) error {
 	return err
 }
 
-func printCustomRules(b *strings.Builder, rules []string) {
-	if len(rules) == 0 {
-		return
-	}
-	b.WriteString("  unless a custom rule decides before; they are not looked into:\n")
+func printCustomRules(b *strings.Builder, rules []cache.CustomRuleExplanation) {
 	for _, r := range rules {
-		fmt.Fprintf(b, "    %s\n", r)
+		switch {
+		case r.Verdict == "":
+			fmt.Fprintf(b, "  custom rule decides nothing: %s\n", r.Rule)
+		case r.Unsure:
+			fmt.Fprintf(b, "  custom rule may %s it, which depends on more than was asked: %s\n", r.Verdict, r.Rule)
+		default:
+			fmt.Fprintf(b, "  custom rule: %s: %s\n", r.Verdict, r.Rule)
+		}
 	}
 }
 

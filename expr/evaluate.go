@@ -1,0 +1,226 @@
+package expr
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// Packet is what is known of a packet. Its source port and its mark are not.
+type Packet struct {
+	Family              sets.Family
+	Source, Destination netip.Addr // the zero value: not known
+	Input, Output       string     // names of the interfaces; empty: it has none
+	Protocol            uint8
+	DestinationPort     uint16 // of TCP, UDP and SCTP
+	ICMPType            uint8  // of ICMP and ICMPv6
+	State               State
+}
+
+// Outcome is what a rule does to a packet.
+type Outcome struct {
+	Verdict string // "accept", "drop", "reject", "return", "jump CHAIN", "goto CHAIN"; empty: the next rule decides
+	Unsure  bool   // whether the verdict is reached depends on what is not known of the packet, or on a limit
+}
+
+// Lookup finds a set: how long its keys are, bytes, and whether it has one, in network byte order. A set that is not
+// there has keys of 0 bytes.
+type Lookup func(set string) (size int, has func(key []byte) bool)
+
+// Evaluate does with the bytecode of a rule what the kernel does (net/netfilter/nf_tables_core.c).
+func Evaluate(rule []Statement, p Packet, sets Lookup) (Outcome, error) {
+	m := machine{packet: p, sets: sets}
+	for _, s := range rule {
+		for _, e := range s.Exprs {
+			if err := m.step(e); err != nil {
+				return Outcome{}, fmt.Errorf("statement %q: %w", s.Text, err)
+			}
+			switch {
+			case m.broken:
+				return Outcome{}, nil
+			case m.verdict != "":
+				return Outcome{Verdict: m.verdict, Unsure: m.unsure}, nil
+			}
+		}
+	}
+	return Outcome{}, nil
+}
+
+// machine has the registers, as bytes that are known or not, and what has come out so far.
+type machine struct {
+	packet  Packet
+	sets    Lookup
+	bytes   [5 * wideRegister]byte // the verdict's register is the first
+	unknown [5 * wideRegister]bool
+	broken  bool // the rule does not match
+	unsure  bool
+	verdict string
+}
+
+const wideRegister = 4 * slotSize
+
+// start is where a register is in the memory: the inverse of slot.
+func start(register uint32) int {
+	if register >= unix.NFT_REG32_00 {
+		return wideRegister + int(register-unix.NFT_REG32_00)*slotSize
+	}
+	return int(register) * wideRegister
+}
+
+func (m *machine) step(e expr.Any) error {
+	switch e := e.(type) {
+	case *expr.Meta:
+		return m.meta(e)
+	case *expr.Payload:
+		m.payload(e)
+	case *expr.Ct:
+		m.load(e.Register, binaryutil.NativeEndian.PutUint32(uint32(m.packet.State)))
+	case *expr.Byteorder:
+		slices.Reverse(m.bytes[start(e.SourceRegister):][:e.Len])
+	case *expr.Bitwise:
+		r := m.bytes[start(e.DestRegister):]
+		for i, mask := range e.Mask {
+			r[i] = m.bytes[start(e.SourceRegister)+i]&mask ^ e.Xor[i]
+		}
+	case *expr.Cmp:
+		m.match(e.Register, len(e.Data), func(b []byte) bool { return compares(bytes.Compare(b, e.Data), e.Op) })
+	case *expr.Range:
+		m.match(e.Register, len(e.FromData), func(b []byte) bool {
+			within := bytes.Compare(b, e.FromData) >= 0 && bytes.Compare(b, e.ToData) <= 0
+			return within == (e.Op == expr.CmpOpEq)
+		})
+	case *expr.Lookup:
+		size, has := m.sets(e.SetName)
+		if size == 0 {
+			return fmt.Errorf("there is no set %s", e.SetName)
+		}
+		m.match(e.SourceRegister, size, func(b []byte) bool { return has(b) != e.Invert })
+	case *expr.Limit:
+		m.unsure = true
+	case *expr.Counter, *expr.Log:
+	case *expr.Reject:
+		m.verdict = "reject"
+	case *expr.Verdict:
+		return m.decide(e)
+	default:
+		return fmt.Errorf("%T cannot be evaluated", e)
+	}
+	return nil
+}
+
+// match ends the rule if a register's value does not fit.
+func (m *machine) match(register uint32, size int, fits func(value []byte) bool) {
+	from := start(register)
+	if slices.Contains(m.unknown[from:from+size], true) {
+		m.unsure = true
+		return
+	}
+	m.broken = m.broken || !fits(m.bytes[from:from+size])
+}
+
+func compares(c int, op expr.CmpOp) bool {
+	switch op {
+	case expr.CmpOpEq:
+		return c == 0
+	case expr.CmpOpNeq:
+		return c != 0
+	case expr.CmpOpLt:
+		return c < 0
+	case expr.CmpOpLte:
+		return c <= 0
+	case expr.CmpOpGt:
+		return c > 0
+	}
+	return c >= 0
+}
+
+func (m *machine) load(register uint32, value []byte) {
+	from := start(register)
+	copy(m.bytes[from:], value)
+	for i := range value {
+		m.unknown[from+i] = false
+	}
+}
+
+func (m *machine) loadUnknown(register uint32, size int) {
+	for i := range size {
+		m.unknown[start(register)+i] = true
+	}
+}
+
+func (m *machine) meta(e *expr.Meta) error {
+	p := m.packet
+	switch e.Key {
+	case expr.MetaKeyNFPROTO:
+		m.load(e.Register, []byte{familyOf(p.Family).nfproto})
+	case expr.MetaKeyL4PROTO:
+		m.load(e.Register, []byte{p.Protocol})
+	case expr.MetaKeyIIFNAME:
+		m.load(e.Register, interfaceName(p.Input))
+	case expr.MetaKeyOIFNAME:
+		m.load(e.Register, interfaceName(p.Output))
+	case expr.MetaKeyMARK:
+		m.loadUnknown(e.Register, slotSize)
+	default:
+		return fmt.Errorf("meta key %d cannot be evaluated", e.Key)
+	}
+	return nil
+}
+
+func interfaceName(name string) []byte {
+	padded := make([]byte, unix.IFNAMSIZ)
+	copy(padded, name)
+	return padded
+}
+
+func (m *machine) payload(e *expr.Payload) {
+	p, fam := m.packet, familyOf(m.packet.Family)
+	size := int(e.Len)
+	addr := p.Source
+	if e.Offset == fam.dest {
+		addr = p.Destination
+	}
+	switch {
+	case e.Base == expr.PayloadBaseNetworkHeader && addr.IsValid():
+		m.load(e.DestRegister, addr.AsSlice())
+	case e.Base == expr.PayloadBaseTransportHeader && e.Offset == destinationPort && size == 2 && p.hasPorts():
+		m.load(e.DestRegister, TypeInetService.Append(nil, uint32(p.DestinationPort)))
+	case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 0 && size == 1 && p.isICMP():
+		m.load(e.DestRegister, []byte{p.ICMPType})
+	default:
+		m.loadUnknown(e.DestRegister, size)
+	}
+}
+
+func (p Packet) hasPorts() bool {
+	return p.Protocol == unix.IPPROTO_TCP || p.Protocol == unix.IPPROTO_UDP || p.Protocol == unix.IPPROTO_SCTP
+}
+
+func (p Packet) isICMP() bool {
+	return p.Protocol == unix.IPPROTO_ICMP || p.Protocol == unix.IPPROTO_ICMPV6
+}
+
+func (m *machine) decide(e *expr.Verdict) error {
+	switch e.Kind {
+	case expr.VerdictAccept:
+		m.verdict = "accept"
+	case expr.VerdictDrop:
+		m.verdict = "drop"
+	case expr.VerdictReturn:
+		m.verdict = "return"
+	case expr.VerdictJump:
+		m.verdict = "jump " + e.Chain
+	case expr.VerdictGoto:
+		m.verdict = "goto " + e.Chain
+	default:
+		return fmt.Errorf("verdict %d cannot be evaluated", e.Kind)
+	}
+	return nil
+}
