@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all build test race lint e2e demo fuzz image clean tools
+.PHONY: all build test conformance race lint e2e demo fuzz image clean tools
 
 all: build
 
@@ -15,6 +15,11 @@ build:
 test: tools
 	go vet ./...
 	go test ./...
+
+# Random clusters for DURATION, with real packets. A fault prints its seed, and the smallest case that shows it.
+DURATION ?= 4m
+conformance: tools
+	go test ./internal/command -run '^TestConformanceRandom$$' -count 1 -timeout 0 -v -conformance.duration $(DURATION)
 
 # The race detector needs a C compiler.
 race: tools

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 const (
@@ -30,6 +31,7 @@ type policy struct {
 type remarks struct {
 	problems problems
 	noTypes  bool // policyTypes is absent
+	uid      types.UID
 }
 
 // UpsertPolicy takes a policy as it is now.
@@ -149,7 +151,7 @@ func compilePolicy(obj *mnpv1.MultiNetworkPolicy) (*policy, problems) {
 			p.sections[d] = s
 		}
 	}
-	p.remarks = remarks{problems: ps, noTypes: len(obj.Spec.PolicyTypes) == 0}
+	p.remarks = remarks{problems: ps, noTypes: len(obj.Spec.PolicyTypes) == 0, uid: obj.UID}
 	return p, ps
 }
 

@@ -29,6 +29,7 @@ type Subject struct {
 // problems change. It is safe for concurrent use.
 type Reporter struct {
 	events EventSink // nil: log only
+	reason func(kind string) string
 
 	mu   sync.Mutex
 	last map[subjectKey]report
@@ -46,7 +47,7 @@ type report struct {
 
 // NewReporter makes one; events may be nil.
 func NewReporter(events EventSink) *Reporter {
-	return &Reporter{events: events, last: map[subjectKey]report{}}
+	return &Reporter{events: events, reason: reason, last: map[subjectKey]report{}}
 }
 
 // Report takes all problems that an object has now, none when it is as it should be.
@@ -71,7 +72,7 @@ func (r *Reporter) Report(ctx context.Context, about Subject, problems []cache.P
 	for _, p := range problems {
 		log.Info("Problem: what the field would allow is not allowed", "field", p.Field, "problem", p.Message)
 		if r.events != nil {
-			r.events.Warn(about, reason(about.Kind), p.String())
+			r.events.Warn(about, r.reason(about.Kind), p.String())
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
@@ -15,6 +16,9 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
+
+// unresolvedInterval is how often it is looked for ports that policies name and nobody has.
+const unresolvedInterval = 10 * time.Second
 
 // agentOptions are the flags of the agent.
 type agentOptions struct {
@@ -92,6 +96,9 @@ func (o *agentOptions) run(ctx context.Context) error {
 	p := pipeline{
 		informers: inputs, reconciler: reconciler, sandboxes: sandboxes, background: append(watched.background(), events.Run),
 	}
+	p.background = append(p.background, func(ctx context.Context) {
+		informers.ReportUnresolved(ctx, events, state.Unresolved, unresolvedInterval)
+	})
 	watched.health.follow(p.missing)
 	if o.removeTaint {
 		p.background = append(p.background, func(ctx context.Context) {

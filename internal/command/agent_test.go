@@ -15,6 +15,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/testr"
+	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
@@ -188,6 +189,11 @@ func TestAgent(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.becomes("enforced", true, false)
+	// An error that answers a packet of the pod passes, from whom nothing else does.
+	refused := lab.Probe(t.Context(), r.hosts["server"], netip.MustParseAddrPort("10.9.0.3:9"), lab.UDP, 10*time.Second)
+	if !errors.Is(refused.Err, unix.ECONNREFUSED) {
+		t.Errorf("the ICMP error to the server's own packet: %+v", refused)
+	}
 	for deadline := time.Now().Add(10 * time.Second); len(r.api.Events()) == 0 && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -3,12 +3,15 @@ package command
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
@@ -30,15 +33,17 @@ type judged struct {
 }
 
 // judgedAgents starts agents that write to the log. What they know of objects comes through what wrap returns.
-func judgedAgents(log logr.Logger, wrap func(informers.Sink) informers.Sink) conformance.StartAgent {
-	return func(source informers.Source, sandboxes []conformance.Sandbox, acceptICMP bool) (conformance.Agent, error) {
+func judgedAgents(log logr.Logger, dir string, wrap func(informers.Sink) informers.Sink) conformance.StartAgent {
+	return func(source informers.Source, sandboxes []conformance.Sandbox, flags conformance.Flags) (conformance.Agent, error) {
 		features, err := engine.Probe()
 		if err != nil {
 			return nil, err
 		}
-		a := &judged{state: cache.New(cache.Options{
-			Node: conformanceNode, NetworkPlugins: defaultNetworkPlugins, AcceptICMP: acceptICMP, AcceptICMPv6: acceptICMP,
-		})}
+		options, err := optionsOf(flags, dir)
+		if err != nil {
+			return nil, err
+		}
+		a := &judged{state: cache.New(options)}
 		a.reconciler = newReconciler(a.state, openEngine(features))
 		a.tracker = conformance.NewTracker(wrap(a.state), a.reconciler.Notify)
 		for _, s := range sandboxes {
@@ -57,6 +62,44 @@ func judgedAgents(log logr.Logger, wrap func(informers.Sink) informers.Sink) con
 		a.running.Go(func() { p.run(ctx) })
 		return a, nil
 	}
+}
+
+// optionsOf reads flags as the agent does.
+func optionsOf(f conformance.Flags, dir string) (cache.Options, error) {
+	var o tableOptions
+	set := pflag.NewFlagSet("agent", pflag.ContinueOnError)
+	o.addFlags(set)
+	args, err := f.Args(dir)
+	if err == nil {
+		err = set.Parse(args)
+	}
+	if err != nil {
+		return cache.Options{}, err
+	}
+	return o.load(conformanceNode)
+}
+
+// Explain says what an explanation says.
+func (a *judged) Explain(egress bool, p conformance.Packet) (allowed bool, why string, err error) {
+	self, remote, q := p.To, p.From, cache.Query{Direction: cache.Ingress, Port: p.Port, Protocol: uint8(p.Proto)}
+	if egress {
+		self, remote, q.Direction = p.From, p.To, cache.Egress
+	}
+	q.Pod, q.Interface, q.Local, q.Remote = self.Pod, self.Iface, self.Addr, remote.Addr
+	if p.Proto == conformance.ICMP {
+		q.ICMPType = 8 // echo request
+		if remote.Addr.Is6() {
+			q.Protocol, q.ICMPType = unix.IPPROTO_ICMPV6, 128
+		}
+	}
+	e, err := a.state.Explain(q)
+	if errors.Is(err, cache.ErrNoPod) || errors.Is(err, cache.ErrNoInterface) {
+		return true, err.Error(), nil // no policy can be about it
+	}
+	if err != nil {
+		return false, "", err
+	}
+	return e.Interfaces[0].Verdict == cache.Allowed, e.Interfaces[0].DecidedBy, nil
 }
 
 // Run says that the sandboxes are known.

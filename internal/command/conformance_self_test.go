@@ -49,7 +49,7 @@ func TestConformanceFindsFaults(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			player, _ := newPlayerOf(tt.fault)
+			player, _ := newPlayerOf(t, tt.fault)
 			var found conformance.Result
 			fails := func(c conformance.Case) bool {
 				result, err := player.Play(t.Context(), c)

@@ -20,15 +20,17 @@ import (
 const conformanceData = "../conformance/testdata/"
 
 // newPlayer makes a player, and what keeps the log of its agents.
-func newPlayer() (*conformance.Player, *recorder) {
-	return newPlayerOf(func(s informers.Sink) informers.Sink { return s })
+func newPlayer(t *testing.T) (*conformance.Player, *recorder) {
+	t.Helper()
+	return newPlayerOf(t, func(s informers.Sink) informers.Sink { return s })
 }
 
 // newPlayerOf makes a player of agents to which something is done.
-func newPlayerOf(wrap func(informers.Sink) informers.Sink) (*conformance.Player, *recorder) {
+func newPlayerOf(t *testing.T, wrap func(informers.Sink) informers.Sink) (*conformance.Player, *recorder) {
+	t.Helper()
 	log := &recorder{}
 	return &conformance.Player{
-		Start: judgedAgents(log.logger(), wrap), Node: conformanceNode, Plugins: defaultNetworkPlugins,
+		Start: judgedAgents(log.logger(), t.TempDir(), wrap), Node: conformanceNode, Plugins: defaultNetworkPlugins,
 	}, log
 }
 
@@ -76,7 +78,7 @@ func TestConformanceExamples(t *testing.T) {
 
 func playCase(t *testing.T, c conformance.Case) {
 	t.Helper()
-	player, log := newPlayer()
+	player, log := newPlayer(t)
 	result, err := player.Play(t.Context(), c)
 	if err != nil {
 		t.Fatalf("%v\nthe agent's log:\n%s", err, log.tail(20))
@@ -92,6 +94,7 @@ func playCase(t *testing.T, c conformance.Case) {
 var (
 	conformanceSeed     = flag.Uint64("conformance.seed", 0, "the only seed of the conformance test; 0: random ones")
 	conformanceDuration = flag.Duration("conformance.duration", 20*time.Second, "how long the conformance test makes up cases")
+	conformanceShare    = flag.Int("conformance.share", 4, "of how many packets between the ends of a random case one is sent")
 	conformanceShrink   = flag.Duration("conformance.shrink", 2*time.Minute, "how long a case that fails is made smaller")
 )
 
@@ -140,7 +143,8 @@ func (r *conformanceRun) play(t *testing.T) bool {
 	r.next++
 	r.mu.Unlock()
 	c := conformance.Random(seed)
-	player, log := newPlayer()
+	player, log := newPlayer(t)
+	player.Share = *conformanceShare
 	result, err := player.Play(t.Context(), c)
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -162,7 +166,7 @@ func shrink(t *testing.T, c conformance.Case, only []conformance.Packet) {
 	more := func() bool { return time.Now().Before(limit) && t.Context().Err() == nil }
 	var last conformance.Result
 	fails := func(c conformance.Case) bool {
-		player, _ := newPlayer()
+		player, _ := newPlayer(t)
 		player.Only = only
 		result, err := player.Play(t.Context(), c)
 		if result.Failed() || errors.Is(err, conformance.ErrFault) {

@@ -35,11 +35,11 @@ import (
 //	- remove: [pod ops/client]
 //	  denied: [client -> web tcp/80]
 type caseFile struct {
-	Case       string     `json:"case"`
-	AcceptICMP bool       `json:"acceptICMP,omitempty"`
-	Outsiders  []string   `json:"outsiders,omitempty"`
-	Then       []stepFile `json:"then,omitempty"`
-	stepFile   `json:",inline"`
+	Case      string     `json:"case"`
+	Flags     Flags      `json:"flags,omitempty"`
+	Outsiders []string   `json:"outsiders,omitempty"`
+	Then      []stepFile `json:"then,omitempty"`
+	stepFile  `json:",inline"`
 }
 
 // stepFile is a step. Its events come in the order of the fields.
@@ -112,7 +112,7 @@ func parseCase(document []byte) (Case, error) {
 		return Case{}, errors.New("a case without a name")
 	}
 	b := newBuilder()
-	c := Case{Name: f.Case, AcceptICMP: f.AcceptICMP}
+	c := Case{Name: f.Case, Flags: f.Flags}
 	for _, s := range append([]stepFile{f.stepFile}, f.Then...) {
 		step, err := b.step(s)
 		if err != nil {

@@ -62,7 +62,7 @@ func (f eventFile) event() (Event, error) {
 
 // Format writes a case as ReadCases reads it, with whole objects.
 func Format(c Case) (string, error) {
-	f := caseFile{Case: c.Name, AcceptICMP: c.AcceptICMP}
+	f := caseFile{Case: c.Name, Flags: c.Flags}
 	for _, o := range c.Outsiders {
 		f.Outsiders = append(f.Outsiders, o.Wire+" "+o.Addr.String())
 	}

@@ -89,7 +89,7 @@ func (g *generator) quiet() {
 func (g *generator) settle() { g.events = append(g.events, Event{Settle: true}) }
 
 func (g *generator) make(name string) Case {
-	c := Case{Name: name, AcceptICMP: g.chance(10)}
+	c := Case{Name: name, Flags: g.flags()}
 	for i := range 1 + g.IntN(3) {
 		wire := fmt.Sprintf("w%d", i)
 		g.wires = append(g.wires, wire)

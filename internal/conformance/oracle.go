@@ -18,9 +18,9 @@ import (
 // It has two memories, as the specification asks: what a pod is attached to while its network status cannot be read,
 // and the plugin type of a network while pods are attached to it and its definition says none.
 type Oracle struct {
-	Node       string
-	Plugins    []string // types whose networks policies isolate
-	AcceptICMP bool     // in both families
+	Node    string
+	Plugins []string // types whose networks policies isolate
+	Flags   Flags
 
 	state       State
 	attachments map[types.UID][]attachment // of the pods whose status could be read, now or before
@@ -165,8 +165,8 @@ func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet
 	if !a.isolated {
 		return Ruling{true, fmt.Sprintf("no policy isolates %s of %s on %s", d, self.Pod, self.Iface)}
 	}
-	if packet.Proto == ICMP && o.AcceptICMP {
-		return Ruling{true, "ICMP is accepted"}
+	if ruling, decided := o.flagged(d, packet); decided {
+		return ruling
 	}
 	for _, r := range a.rules {
 		if r.all {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc64"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -19,6 +21,9 @@ import (
 type Agent interface {
 	SetSandbox(s Sandbox)
 	DeleteSandbox(uid types.UID)
+	// Explain says what the agent would answer to who asks whether a packet passes its receiver's rules, or with egress its
+	// sender's, and why.
+	Explain(egress bool, p Packet) (allowed bool, why string, err error)
 	// Settled says whether the agent knows just these versions of objects, and has done all of its work.
 	Settled(versions map[Ref]string) bool
 	// Stop returns when it has ended.
@@ -26,7 +31,7 @@ type Agent interface {
 }
 
 // StartAgent starts an agent that knows these sandboxes.
-type StartAgent func(source informers.Source, sandboxes []Sandbox, acceptICMP bool) (Agent, error)
+type StartAgent func(source informers.Source, sandboxes []Sandbox, flags Flags) (Agent, error)
 
 // Player plays cases.
 type Player struct {
@@ -34,6 +39,7 @@ type Player struct {
 	Node    string   // pods that name it are the agent's
 	Plugins []string // the agent's --network-plugins
 	Only    []Packet // unless empty, no others are sent
+	Share   int      // unless 0, only one of so many packets is sent: always the same ones of a case
 }
 
 // Result is how a case came out.
@@ -94,7 +100,8 @@ func (p *Player) Play(ctx context.Context, c Case) (result Result, err error) {
 	run := &play{
 		Player: p, fabric: fabric, server: NewServer(), state: State{}, sandboxes: map[types.UID]Sandbox{},
 		pods:   map[spot]bool{},
-		oracle: &Oracle{Node: p.Node, Plugins: p.Plugins, AcceptICMP: c.AcceptICMP},
+		sample: rand.New(rand.NewPCG(0, crc64.Checksum([]byte(c.Name), crc64.MakeTable(crc64.ECMA)))),
+		oracle: &Oracle{Node: p.Node, Plugins: p.Plugins, Flags: c.Flags},
 	}
 	defer func() {
 		run.stop()
@@ -148,6 +155,7 @@ type play struct {
 	sandboxes map[types.UID]Sandbox
 	pods      map[spot]bool // addresses that pods have or had
 	foreign   bool          // a table that another agent left is in force: the oracle knows nothing
+	sample    *rand.Rand
 	result    Result
 }
 
@@ -163,7 +171,7 @@ func (r *play) start() error {
 		sandboxes = append(sandboxes, s)
 	}
 	var err error
-	r.agent, err = r.Start(r.server.Source(), sandboxes, r.oracle.AcceptICMP)
+	r.agent, err = r.Start(r.server.Source(), sandboxes, r.oracle.Flags)
 	return err
 }
 
@@ -315,13 +323,36 @@ func (r *play) judge(probes []*Probe) ([]string, error) {
 	}
 	for _, p := range probes {
 		r.result.count(p)
-		if f := p.Fault(); f != "" {
+		f := p.Fault()
+		if f == "" && r.agent != nil {
+			f = r.misexplained(p)
+		}
+		if f != "" {
 			faults = append(faults, fmt.Sprintf("%s: %s", p.Packet(), f))
 			r.result.Packets = append(r.result.Packets, p.Packet())
 		}
 	}
 	r.result.Points++
 	return faults, nil
+}
+
+// misexplained says how the agent explains a packet other than the kernel did, which was as the oracle says.
+func (r *play) misexplained(p *Probe) string {
+	for _, side := range []struct {
+		egress bool
+		self   Endpoint
+		ruling Ruling
+	}{{true, p.From.Endpoint(), p.Egress}, {false, p.To.Endpoint(), p.Ingress}} {
+		if !side.self.IsPod() || !r.oracle.Enforced(side.self.Pod) {
+			continue
+		}
+		allowed, why, err := r.agent.Explain(side.egress, p.Packet())
+		if err != nil || allowed != side.ruling.Allowed {
+			return fmt.Sprintf("egress %v: the explanation is allowed: %v (%s, %v), but it is allowed: %v (%s)",
+				side.egress, allowed, why, err, side.ruling.Allowed, side.ruling.Why)
+		}
+	}
+	return ""
 }
 
 // probes are all packets between all terminals on a wire.
@@ -341,6 +372,9 @@ func (r *play) probes(expect []Expectation) []*Probe {
 			}
 			for _, s := range services(r.fabric.ports) {
 				p := &Probe{From: from, To: to, Proto: s.proto, Port: s.port, Spoofed: spoofed}
+				if r.Share > 0 && r.sample.IntN(r.Share) > 0 {
+					continue
+				}
 				if len(only) == 0 || only[p.Packet()] {
 					out = append(out, p)
 				}

@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
@@ -20,7 +21,7 @@ func Shrink(c Case, fails func(Case) bool, more func() bool) Case {
 	}
 	for again := true; again && more(); {
 		again = false
-		for _, smaller := range []func(Case) []func() Case{withoutEvents, withoutPoints, withSmallerObjects, withoutOutsiders} {
+		for _, smaller := range []func(Case) []func() Case{withoutEvents, withoutPoints, withSmallerObjects, withoutOutsiders, withoutFlags} {
 			// The way to the last smaller case is not known any more once one was taken, so ask again.
 			for i := 0; more(); {
 				ways := smaller(c)
@@ -249,6 +250,19 @@ func smallerPolicies(p *mnpv1.MultiNetworkPolicy) []func(Object) {
 		for j := range r.Ports {
 			add(func(s *mnpv1.MultiNetworkPolicySpec) { s.Egress[i].Ports = slices.Delete(s.Egress[i].Ports, j, j+1) })
 		}
+	}
+	return ways
+}
+
+// withoutFlags leaves out one flag.
+func withoutFlags(c Case) (ways []func() Case) {
+	for _, name := range slices.Sorted(maps.Keys(c.Flags)) {
+		ways = append(ways, func() Case {
+			next := c
+			next.Flags = maps.Clone(c.Flags)
+			delete(next.Flags, name)
+			return next
+		})
 	}
 	return ways
 }

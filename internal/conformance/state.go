@@ -114,10 +114,10 @@ type Step struct {
 
 // Case is a sequence of steps from an empty cluster.
 type Case struct {
-	Name       string
-	AcceptICMP bool // the flags --accept-icmp and --accept-icmpv6
-	Outsiders  []Outsider
-	Steps      []Step
+	Name      string
+	Flags     Flags
+	Outsiders []Outsider
+	Steps     []Step
 }
 
 // Size is the number of its events, without those that only wait.

@@ -1,0 +1,139 @@
+package conformance
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Flags are the agent's flags about what passes whatever the policies say, by their names without dashes. One that names
+// a file has the file's content here.
+type Flags map[string]string
+
+// Args returns them as on a command line, once the files are written into the directory.
+func (f Flags) Args(dir string) ([]string, error) {
+	var args []string
+	for name, value := range f {
+		if strings.HasSuffix(name, "-file") {
+			path := filepath.Join(dir, name)
+			if err := os.WriteFile(path, []byte(value), 0o600); err != nil {
+				return nil, err
+			}
+			value = path
+		}
+		args = append(args, "--"+name+"="+value)
+	}
+	return args, nil
+}
+
+// flagged says what the flags say to a packet. It is false when they leave it to the policies.
+func (o *Oracle) flagged(d direction, p Packet) (Ruling, bool) {
+	version, icmp := "v4", "accept-icmp"
+	if p.From.Addr.Is6() {
+		version, icmp = "v6", "accept-icmpv6"
+	}
+	if p.Proto == ICMP && o.Flags[icmp] == "true" {
+		return Ruling{true, "--" + icmp}, true
+	}
+	for _, allow := range []struct {
+		flag string
+		addr netip.Addr
+		only direction
+	}{
+		{"allow-src-prefix", p.From.Addr, ingress},
+		{"allow-dst-prefix", p.To.Addr, egress},
+		{"allow-ipv6-src-prefix", p.From.Addr, d},
+		{"allow-ipv6-dst-prefix", p.To.Addr, d},
+	} {
+		if list := o.Flags[allow.flag]; allow.only == d && list != "" {
+			for _, prefix := range strings.Split(list, ",") {
+				if netip.MustParsePrefix(prefix).Contains(allow.addr) {
+					return Ruling{true, "--" + allow.flag}, true
+				}
+			}
+		}
+	}
+	for _, line := range strings.Split(o.Flags["custom-"+version+"-"+string(d)+"-rule-file"], "\n") {
+		switch verdict := p.under(strings.Fields(line)); verdict {
+		case "accept", "drop":
+			return Ruling{verdict == "accept", "custom rule " + line}, true
+		case "return":
+			return Ruling{}, false
+		}
+	}
+	return Ruling{}, false
+}
+
+// under returns the verdict of a custom rule, of the few forms that random cases have, about the packet: "ip saddr
+// PREFIX", "ip daddr PREFIX", the same of ip6, "PROTOCOL dport N-M", and a verdict.
+func (p Packet) under(words []string) string {
+	for ; len(words) > 1; words = words[3:] {
+		matches := false
+		switch words[1] {
+		case "saddr":
+			matches = netip.MustParsePrefix(words[2]).Contains(p.From.Addr)
+		case "daddr":
+			matches = netip.MustParsePrefix(words[2]).Contains(p.To.Addr)
+		case "dport":
+			var from, to int
+			if _, err := fmt.Sscanf(words[2], "%d-%d", &from, &to); err != nil {
+				panic(fmt.Sprintf("ports %s: %v", words[2], err)) // a case is wrong
+			}
+			matches = words[0] == p.Proto.String() && from <= int(p.Port) && int(p.Port) <= to
+		}
+		if !matches {
+			return ""
+		}
+	}
+	return strings.Join(words, "")
+}
+
+// flags makes some.
+func (g *generator) flags() Flags {
+	f := Flags{}
+	if g.chance(10) {
+		f["accept-icmp"], f["accept-icmpv6"] = "true", "true"
+	}
+	prefixes := []string{"10.0.0.0/30", "10.1.1.0/24", "fd00::/126", "fd00:1::1:0/112", "0.0.0.0/0", "::/1"}
+	for _, flag := range []string{"allow-src-prefix", "allow-dst-prefix"} {
+		if g.chance(8) {
+			f[flag] = one(g, prefixes...) + "," + one(g, prefixes...)
+		}
+	}
+	for _, flag := range []string{"allow-ipv6-src-prefix", "allow-ipv6-dst-prefix"} {
+		if g.chance(8) {
+			f[flag] = one(g, "fd00::/126", "fd00:1::1:0/112")
+		}
+	}
+	for _, version := range []string{"v4", "v6"} {
+		for _, d := range []direction{ingress, egress} {
+			if g.chance(10) {
+				var lines []string
+				for range 1 + g.IntN(3) {
+					lines = append(lines, g.customRule(version))
+				}
+				f["custom-"+version+"-"+string(d)+"-rule-file"] = strings.Join(lines, "\n")
+			}
+		}
+	}
+	return f
+}
+
+func (g *generator) customRule(version string) string {
+	word, prefixes := "ip", []string{"10.0.0.0/30", "10.0.0.2/32", "10.0.0.0/15"}
+	if version == "v6" {
+		word, prefixes = "ip6", []string{"fd00::/126", "fd00::2/128", "fd00::/31"}
+	}
+	text := ""
+	if g.chance(50) {
+		text += word + " " + one(g, "saddr", "daddr") + " " + one(g, prefixes...) + " "
+	}
+	if g.chance(60) {
+		from := int(one(g, somePorts...))
+		text += one(g, "tcp", "udp", "sctp") + " dport " + strconv.Itoa(from) + "-" + strconv.Itoa(min(from+g.IntN(100), 65535)) + " "
+	}
+	return text + one(g, "accept", "accept", "drop", "return")
+}
