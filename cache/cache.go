@@ -44,6 +44,9 @@ type Options struct {
 	AcceptICMP     bool     // ICMP passes on isolated interfaces
 	AcceptICMPv6   bool     // ICMPv6 passes on isolated interfaces, not just what IPv6 needs on a link
 
+	// RevokeEstablished makes every packet of a connection be asked whether the connection is allowed, not the first alone.
+	RevokeEstablished bool
+
 	Ingress, Egress Common
 }
 

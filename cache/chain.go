@@ -17,6 +17,7 @@ type policyChain struct {
 	section  *section
 	resolved string // key in section.chains
 	chain    *engine.Chain
+	replies  *engine.Chain // nil unless established connections are revoked
 	groups   []*group
 	ports    []*engine.Set
 	targets  map[*target]struct{}
@@ -30,6 +31,9 @@ func (c *Cache) acquireChain(s *section, t *target) *policyChain {
 		pc = &policyChain{section: s, resolved: resolved, targets: map[*target]struct{}{}}
 		s.chains[resolved] = pc
 		pc.chain = &engine.Chain{Name: s.chainName}
+		if c.options.RevokeEstablished {
+			pc.replies = &engine.Chain{Name: repliesPrefix + s.chainName}
+		}
 		for _, r := range s.rules {
 			c.addRules(pc, r, r.portsFor(s.direction, t.pod.ports))
 		}
@@ -69,39 +73,47 @@ func (s *section) resolve(ports []namedPort) string {
 func (c *Cache) addRules(pc *policyChain, r rule, ports sets.Ports) {
 	d := pc.section.direction
 	if r.anyPort || !ports.IsEmpty() {
-		var port []expr.Statement
+		var port, replyPort []expr.Statement
 		if !r.anyPort {
 			set := c.acquirePorts(ports)
 			pc.ports = append(pc.ports, set)
-			port = []expr.Statement{expr.PortIn(set.Name)}
+			port, replyPort = []expr.Statement{expr.PortIn(set.Name)}, []expr.Statement{expr.SourcePortIn(set.Name)}
 		}
 		if r.everyone {
-			pc.accept(r, port...)
+			pc.accept(r, port, replyPort)
 		} else {
-			c.addPeerRules(pc, r, r.peers, d.peerIn, port...)
+			c.addPeerRules(pc, r, r.peers, peerMatch{d.peerIn, d.opposite().peerIn}, port, replyPort)
 		}
 	}
 	if r.named != nil {
-		c.addPeerRules(pc, r, r.named, expr.DestinationEndpointIn)
+		c.addPeerRules(pc, r, r.named, peerMatch{expr.DestinationEndpointIn, expr.SourceEndpointIn}, nil, nil)
 	}
 }
 
-func (c *Cache) addPeerRules(pc *policyChain, r rule, spec *groupSpec,
-	match func(sets.Family, string) expr.Statement, more ...expr.Statement,
-) {
+// peerMatch finds a peer in a set: by the packets of a connection, and by the replies.
+type peerMatch struct {
+	packet, reply func(sets.Family, string) expr.Statement
+}
+
+func (c *Cache) addPeerRules(pc *policyChain, r rule, spec *groupSpec, match peerMatch, port, replyPort []expr.Statement) {
 	if g := c.acquireGroup(spec, pc); !slices.Contains(pc.groups, g) {
 		pc.groups = append(pc.groups, g)
 	}
 	for _, f := range sets.Families {
-		pc.accept(r, append([]expr.Statement{match(f, spec.setName(f))}, more...)...)
+		name := spec.setName(f)
+		pc.accept(r, append([]expr.Statement{match.packet(f, name)}, port...),
+			append([]expr.Statement{match.reply(f, name)}, replyPort...))
 	}
 }
 
-func (pc *policyChain) accept(r rule, matches ...expr.Statement) {
-	pc.chain.Rules = append(pc.chain.Rules, engine.Rule{
-		Statements: append(matches, expr.Accept()),
-		Comment:    r.comment,
-	})
+func (pc *policyChain) accept(r rule, packet, reply []expr.Statement) {
+	add := func(to *engine.Chain, matches []expr.Statement) {
+		to.Rules = append(to.Rules, engine.Rule{Statements: append(matches, expr.Accept()), Comment: r.comment})
+	}
+	add(pc.chain, packet)
+	if pc.replies != nil {
+		add(pc.replies, reply)
+	}
 }
 
 // commonChain is what passes on every isolated interface.
@@ -123,6 +135,18 @@ func commonChain(d direction, o Options) *engine.Chain {
 	return chain
 }
 
+// commonReplies lets pass the replies to what a commonChain does.
+func commonReplies(d direction, o Options) *engine.Chain {
+	chain := &engine.Chain{Name: repliesPrefix + "common-" + d.String()}
+	for i, accepted := range []bool{o.AcceptICMP, o.AcceptICMPv6} {
+		if accepted {
+			chain.Rules = append(chain.Rules, engine.Rule{Statements: []expr.Statement{expr.ICMP(sets.Families[i]), expr.Accept()}})
+		}
+	}
+	chain.Rules = append(chain.Rules, o.common(d).userReplies(d)...)
+	return chain
+}
+
 // baseChain sends the packets of each isolated interface to its chain.
 func baseChain(d direction, guards []guard) *engine.Chain {
 	chain := &engine.Chain{Name: string(d.hook()), Hook: d.hook()}
@@ -134,20 +158,47 @@ func baseChain(d direction, guards []guard) *engine.Chain {
 	return chain
 }
 
-// interfaceChain lets pass what the policies of an isolated interface allow, and drops the rest.
-func interfaceChain(d direction, g guard) *engine.Chain {
+// interfaceChain lets pass what the policies of an isolated interface allow, and drops the rest. Of a connection it
+// looks at the first packet or, where the connection can be revoked, at every packet: a reply passes as long as what it
+// answers does.
+func interfaceChain(d direction, g guard, revoke, otherWayIsolated bool) *engine.Chain {
 	chain := &engine.Chain{Name: interfaceChainName(d, g.iface)}
-	add := func(note string, statements ...expr.Statement) {
-		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements, Comment: note})
+	add := func(statements ...expr.Statement) {
+		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements})
 	}
-	add("", expr.Established(), expr.Accept())
-	add("", expr.Jump("common-"+d.String()))
+	switch {
+	case !revoke:
+		add(expr.Established(), expr.Accept())
+	case otherWayIsolated:
+		add(expr.InState(expr.Is, expr.StateRelated), expr.Accept())
+		add(append(expr.ReplyOfEstablished(), expr.Jump(repliesPrefix+interfaceChainName(d.opposite(), g.iface)))...)
+	default:
+		add(expr.InState(expr.Is, expr.StateRelated), expr.Accept())
+		add(append(expr.ReplyOfEstablished(), expr.Accept())...)
+	}
+	chain.Rules = append(chain.Rules, g.jumps("", d)...)
+	add(expr.Counter(), expr.Drop())
+	return chain
+}
+
+// repliesPrefix begins the name of the chain that does for replies what the chain of the rest of the name does for what
+// they answer.
+const repliesPrefix = "replies-"
+
+// repliesChain lets pass the replies that go out of the interface, or for egress come in, for what its interfaceChain
+// lets pass.
+func repliesChain(d direction, g guard) *engine.Chain {
+	return &engine.Chain{Name: repliesPrefix + interfaceChainName(d, g.iface), Rules: g.jumps(repliesPrefix, d)}
+}
+
+// jumps go to what is common to all interfaces, and to the policies.
+func (g guard) jumps(prefix string, d direction) []engine.Rule {
+	rules := []engine.Rule{{Statements: []expr.Statement{expr.Jump(prefix + "common-" + d.String())}}}
 	for _, p := range g.policies {
 		s := p.sections[d]
-		add(comment(s.policy), expr.Jump(s.chainName))
+		rules = append(rules, engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + s.chainName)}, Comment: comment(s.policy)})
 	}
-	add("", expr.Counter(), expr.Drop())
-	return chain
+	return rules
 }
 
 // interfaceChainName is the interface's name as it is where nft takes that in an identifier. Where not, a hash follows

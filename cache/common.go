@@ -29,8 +29,9 @@ func (c *Common) custom(f sets.Family) custom.Rules {
 
 // commonPart is what the tables of all pods share in one direction.
 type commonPart struct {
-	chains []*engine.Chain
-	sets   []*engine.Set
+	chains  []*engine.Chain
+	replies []*engine.Chain // for the replies, where established connections can be revoked
+	sets    []*engine.Set
 }
 
 // commonParts makes it for both directions. Where these have the same set, it is the same pointer.
@@ -38,11 +39,14 @@ func commonParts(o Options) [len(directions)]commonPart {
 	var parts [len(directions)]commonPart
 	known := map[string]*engine.Set{}
 	for _, d := range directions {
-		part := commonPart{chains: []*engine.Chain{commonChain(d, o)}}
+		part := commonPart{chains: []*engine.Chain{commonChain(d, o)}, replies: []*engine.Chain{commonReplies(d, o)}}
 		for _, f := range sets.Families {
 			rules := o.common(d).custom(f)
 			if len(rules.Rules) > 0 {
-				part.chains = append(part.chains, customChain(d, f, rules))
+				part.chains = append(part.chains, customChain(customChainName(d, f), rules.Rules))
+			}
+			if len(rules.Replies) > 0 {
+				part.replies = append(part.replies, customChain(repliesPrefix+customChainName(d, f), rules.Replies))
 			}
 			for _, s := range rules.Sets {
 				part.sets = append(part.sets, customSet(s))
@@ -66,6 +70,7 @@ func commonParts(o Options) [len(directions)]commonPart {
 type allowed struct {
 	set   *engine.Set
 	match expr.Statement
+	reply expr.Statement // the match of what answers
 }
 
 func (c *Common) allowed(d direction) []allowed {
@@ -74,9 +79,10 @@ func (c *Common) allowed(d direction) []allowed {
 		name  string
 		addrs sets.Addrs
 		match func(sets.Family, string) expr.Statement
+		reply func(sets.Family, string) expr.Statement
 	}{
-		{"source", c.Sources, expr.SourceIn},
-		{"destination", c.Destinations, expr.DestinationIn},
+		{"source", c.Sources, expr.SourceIn, expr.DestinationIn},
+		{"destination", c.Destinations, expr.DestinationIn, expr.SourceIn},
 	} {
 		for _, f := range sets.Families {
 			if side.addrs.Len(f) == 0 {
@@ -86,6 +92,7 @@ func (c *Common) allowed(d direction) []allowed {
 			list = append(list, allowed{
 				set:   &engine.Set{Name: name, Elements: engine.Addrs{Family: f, Addrs: side.addrs}},
 				match: side.match(f, name),
+				reply: side.reply(f, name),
 			})
 		}
 	}
@@ -93,9 +100,9 @@ func (c *Common) allowed(d direction) []allowed {
 }
 
 // customChain has a file's rules, which only packets of its family meet.
-func customChain(d direction, f sets.Family, rules custom.Rules) *engine.Chain {
-	chain := &engine.Chain{Name: customChainName(d, f)}
-	for _, r := range rules.Rules {
+func customChain(name string, rules []custom.Rule) *engine.Chain {
+	chain := &engine.Chain{Name: name}
+	for _, r := range rules {
 		chain.Rules = append(chain.Rules, engine.Rule{Statements: r.Statements, Comment: r.Comment})
 	}
 	return chain
@@ -120,11 +127,28 @@ func (c *Common) userRules(d direction) []engine.Rule {
 	}
 	for _, f := range sets.Families {
 		if len(c.custom(f).Rules) > 0 {
-			jump := expr.Jump(customChainName(d, f))
-			rules = append(rules, engine.Rule{Statements: []expr.Statement{expr.IsFamily(f), jump}})
+			rules = append(rules, jumpToCustom("", d, f))
 		}
 	}
 	return rules
+}
+
+// userReplies is userRules for replies.
+func (c *Common) userReplies(d direction) []engine.Rule {
+	var rules []engine.Rule
+	for _, a := range c.allowed(d) {
+		rules = append(rules, engine.Rule{Statements: []expr.Statement{a.reply, expr.Accept()}})
+	}
+	for _, f := range sets.Families {
+		if len(c.custom(f).Replies) > 0 {
+			rules = append(rules, jumpToCustom(repliesPrefix, d, f))
+		}
+	}
+	return rules
+}
+
+func jumpToCustom(prefix string, d direction, f sets.Family) engine.Rule {
+	return engine.Rule{Statements: []expr.Statement{expr.IsFamily(f), expr.Jump(prefix + customChainName(d, f))}}
 }
 
 // Trial is a table with all that the tables of pods share, to find out whether the kernel takes it.
@@ -134,9 +158,16 @@ func Trial(o Options) engine.Ruleset {
 	parts := commonParts(o)
 	for _, d := range directions {
 		chains = append(chains, parts[d].chains...)
-		chains = append(chains, &engine.Chain{Name: string(d.hook()), Hook: d.hook(), Rules: []engine.Rule{
+		base := &engine.Chain{Name: string(d.hook()), Hook: d.hook(), Rules: []engine.Rule{
 			{Statements: []expr.Statement{expr.Jump("common-" + d.String())}},
-		}})
+		}}
+		if o.RevokeEstablished {
+			chains = append(chains, parts[d].replies...)
+			base.Rules = append(base.Rules, engine.Rule{
+				Statements: append(expr.ReplyOfEstablished(), expr.Jump(repliesPrefix+"common-"+d.opposite().String())),
+			})
+		}
+		chains = append(chains, base)
 		list = append(list, parts[d].sets...)
 	}
 	return engine.NewRuleset(list, chains)

@@ -47,6 +47,9 @@ func (d direction) onInterface(name string) expr.Statement {
 	return expr.OIFName(name)
 }
 
+// opposite is the way that replies go.
+func (d direction) opposite() direction { return 1 - d }
+
 func (d direction) peerIn(f sets.Family, set string) expr.Statement {
 	if d == ingress {
 		return expr.SourceIn(f, set)

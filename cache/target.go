@@ -2,6 +2,7 @@ package cache
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -34,7 +35,8 @@ type plan struct {
 	policyChains []*policyChain
 	own          map[string]ownChain // the pod's own chains, by name
 	chains       []*engine.Chain
-	sets         []setRef // sorted by name
+	sets         []setRef              // sorted by name
+	replies      [len(directions)]bool // what they answer is asked for
 }
 
 // ownChain is a chain of one pod, with what it was made of: while that is the same, the chain stays the same pointer.
@@ -166,15 +168,18 @@ func (c *Cache) releasePlan(t *target, p, next *plan) {
 func (c *Cache) newPlan(t *target, before *plan) *plan {
 	p := &plan{own: map[string]ownChain{}}
 	used := map[*section]bool{}
+	var guards [len(directions)][]guard
 	for _, d := range directions {
-		guards := c.guards(t, d)
-		if len(guards) == 0 {
+		guards[d] = c.guards(t, d)
+	}
+	for _, d := range directions {
+		if len(guards[d]) == 0 {
 			continue
 		}
 		var source []string
-		for _, g := range guards {
+		for _, g := range guards[d] {
 			source = append(source, g.iface)
-			p.keep(before, interfaceChainName(d, g.iface), g.source(), func() *engine.Chain { return interfaceChain(d, g) })
+			c.keepInterface(p, before, d, g, isGuarded(guards[d.opposite()], g.iface))
 			for _, policy := range g.policies {
 				if s := policy.sections[d]; !used[s] {
 					used[s] = true
@@ -182,17 +187,37 @@ func (c *Cache) newPlan(t *target, before *plan) *plan {
 				}
 			}
 		}
-		p.keep(before, string(d.hook()), strings.Join(source, "/"), func() *engine.Chain { return baseChain(d, guards) })
-		p.share(c.common[d])
+		p.keep(before, string(d.hook()), strings.Join(source, "/"), func() *engine.Chain { return baseChain(d, guards[d]) })
+		p.share(c.common[d], p.replies[d])
 	}
 	for _, pc := range p.policyChains {
 		p.chains = append(p.chains, pc.chain)
+		if p.replies[pc.section.direction] {
+			p.chains = append(p.chains, pc.replies)
+		}
 		p.refer(pc)
 	}
 	p.chains = engine.NewRuleset(nil, p.chains).Chains
 	slices.SortFunc(p.sets, func(a, b setRef) int { return cmp.Compare(a.name, b.name) })
 	p.sets = slices.CompactFunc(p.sets, func(a, b setRef) bool { return a.name == b.name })
 	return p
+}
+
+// keepInterface adds the chains of an isolated interface.
+func (c *Cache) keepInterface(p, before *plan, d direction, g guard, otherWayIsolated bool) {
+	revoke := c.options.RevokeEstablished
+	source := g.source()
+	p.keep(before, interfaceChainName(d, g.iface), fmt.Sprint(source, " ", otherWayIsolated), func() *engine.Chain {
+		return interfaceChain(d, g, revoke, otherWayIsolated)
+	})
+	if revoke && otherWayIsolated {
+		p.replies[d] = true
+		p.keep(before, repliesPrefix+interfaceChainName(d, g.iface), source, func() *engine.Chain { return repliesChain(d, g) })
+	}
+}
+
+func isGuarded(guards []guard, iface string) bool {
+	return slices.ContainsFunc(guards, func(g guard) bool { return g.iface == iface })
 }
 
 // keep adds a chain of the pod's own: the one of the plan before, if it was made of the same.
@@ -206,8 +231,11 @@ func (p *plan) keep(before *plan, name, source string, build func() *engine.Chai
 }
 
 // share adds what all pods have.
-func (p *plan) share(c commonPart) {
+func (p *plan) share(c commonPart, replies bool) {
 	p.chains = append(p.chains, c.chains...)
+	if replies {
+		p.chains = append(p.chains, c.replies...)
+	}
 	for _, s := range c.sets {
 		p.sets = append(p.sets, setRef{name: s.Name, fixed: s})
 	}

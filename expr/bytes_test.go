@@ -26,6 +26,7 @@ func vocabulary() []expr.Statement {
 		expr.OIFName("net1"),
 		expr.IIFName("a23456789012345"),
 		expr.PortIn("ports"),
+		expr.SourcePortIn("ports"),
 		expr.Established(),
 		expr.ICMP(sets.V4),
 		expr.ICMP(sets.V6),
@@ -39,9 +40,11 @@ func vocabulary() []expr.Statement {
 		v = append(v,
 			expr.SourceIn(f, "peers-"+f.String()),
 			expr.DestinationIn(f, "peers-"+f.String()),
-			expr.DestinationEndpointIn(f, "endpoints-"+f.String()))
+			expr.DestinationEndpointIn(f, "endpoints-"+f.String()),
+			expr.SourceEndpointIn(f, "endpoints-"+f.String()))
 	}
 	v = append(v, expr.NeighborDiscovery()...)
+	v = append(v, expr.ReplyOfEstablished()...)
 	return append(v, customVocabulary()...)
 }
 

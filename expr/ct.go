@@ -70,5 +70,17 @@ func InState(op Op, states State) Statement {
 	return s
 }
 
+// ReplyOfEstablished is `ct state established ct direction reply`: the packet answers one of a connection that began the
+// other way.
+func ReplyOfEstablished() []Statement {
+	return []Statement{InState(Is, StateEstablished), {
+		Text: "ct direction reply",
+		Exprs: []expr.Any{
+			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{1}}, // IP_CT_DIR_REPLY
+		},
+	}}
+}
+
 // Established is `ct state established,related`.
 func Established() Statement { return InState(Is, StateEstablished|StateRelated) }

@@ -92,11 +92,16 @@ func IsFamily(f sets.Family) Statement {
 // PortIn is `th dport . meta l4proto @SET`. The port comes first, since the kernel's lookup of a concatenation with
 // ranges narrows by the first field, and a protocol narrows nothing. TCP, UDP and SCTP all have the destination port
 // in bytes 2 and 3 of their header (RFC 9293, 768, 9260); a packet without these bytes does not match.
-func PortIn(set string) Statement {
+func PortIn(set string) Statement { return portIn("dport", destinationPort, set) }
+
+// SourcePortIn is PortIn, for the source port, in bytes 0 and 1.
+func SourcePortIn(set string) Statement { return portIn("sport", sourcePort, set) }
+
+func portIn(word string, offset uint32, set string) Statement {
 	return Statement{
-		Text: "th dport . meta l4proto @" + set,
+		Text: "th " + word + " . meta l4proto @" + set,
 		Exprs: []expr.Any{
-			loadDestinationPort(slot(0)),
+			loadTransport(slot(0), offset, 2),
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: slot(1)},
 			&expr.Lookup{SourceRegister: reg, SetName: set},
 		},
@@ -106,23 +111,32 @@ func PortIn(set string) Statement {
 // DestinationEndpointIn is `ip daddr . meta l4proto . th dport @SET`, or the same with ip6.
 func DestinationEndpointIn(f sets.Family, set string) Statement {
 	fam := familyOf(f)
+	return fam.endpointIn(" daddr . meta l4proto . th dport @", fam.dest, destinationPort, set)
+}
+
+// SourceEndpointIn is DestinationEndpointIn, for the source.
+func SourceEndpointIn(f sets.Family, set string) Statement {
+	fam := familyOf(f)
+	return fam.endpointIn(" saddr . meta l4proto . th sport @", fam.source, sourcePort, set)
+}
+
+func (f family) endpointIn(words string, addr, port uint32, set string) Statement {
 	return Statement{
-		Text: fam.word + " daddr . meta l4proto . th dport @" + set,
-		Exprs: append(fam.isFamily(),
-			fam.load(fam.dest),
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: slot(fam.slots)},
-			loadDestinationPort(slot(fam.slots+1)),
+		Text: f.word + words + set,
+		Exprs: append(f.isFamily(),
+			f.load(addr),
+			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: slot(f.slots)},
+			loadTransport(slot(f.slots+1), port, 2),
 			&expr.Lookup{SourceRegister: reg, SetName: set},
 		),
 	}
 }
 
-// destinationPort is where TCP, UDP and SCTP have it in their headers, in bytes; the source port is at 0.
-const destinationPort = 2
-
-func loadDestinationPort(register uint32) expr.Any {
-	return loadTransport(register, destinationPort, 2)
-}
+// Where TCP, UDP and SCTP have their ports in their headers, in bytes.
+const (
+	sourcePort      = 0
+	destinationPort = 2
+)
 
 func loadTransport(register, offset, size uint32) expr.Any {
 	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: size}

@@ -36,7 +36,7 @@ func (t Transport) word() string {
 }
 
 // SourcePort is `tcp sport` and the like.
-func SourcePort(t Transport) NumberField { return port(t, " sport", 0) }
+func SourcePort(t Transport) NumberField { return port(t, " sport", sourcePort) }
 
 // DestinationPort is `tcp dport` and the like.
 func DestinationPort(t Transport) NumberField { return port(t, " dport", destinationPort) }

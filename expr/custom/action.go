@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -28,7 +30,9 @@ func (p *parser) log() *SyntaxError {
 		case t.is("group"), t.is("snaplen"), t.is("flags"), t.is("queue-threshold"), t.is("prefix"), t.is("level"):
 			return p.wrong(t, "a prefix or a level, each once")
 		default:
-			p.add(l.Statement())
+			if !p.replies {
+				p.add(l.Statement())
+			}
 			return nil
 		}
 	}
@@ -58,7 +62,9 @@ func (p *parser) limit() *SyntaxError {
 			return err
 		}
 	}
-	p.add(l.Statement())
+	if p.inexact = p.replies; !p.replies {
+		p.add(l.Statement())
+	}
 	return nil
 }
 
@@ -77,7 +83,18 @@ func (p *parser) reject() *SyntaxError {
 			return err
 		}
 	}
-	p.parts = append(p.parts, reject)
+	if !p.replies {
+		p.parts = append(p.parts, reject)
+		return nil
+	}
+	// There is no error to answer an answer with.
+	if r.isReset {
+		tcp := sets.NumberRange{From: unix.IPPROTO_TCP, To: unix.IPPROTO_TCP}
+		p.parts = append(p.parts, part{
+			token: reject.token, statement: expr.L4Protocol().Range(expr.Is, tcp), protocol: unix.IPPROTO_TCP, hasProtocol: true,
+		})
+	}
+	p.verdict(expr.Drop())
 	return nil
 }
 

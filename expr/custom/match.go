@@ -22,12 +22,13 @@ func (p *parser) address(t token, f sets.Family) *SyntaxError {
 	if err := p.ofFamily(t, f); err != nil {
 		return err
 	}
-	field := expr.Source(f)
-	switch side := p.next(); {
-	case side.is("daddr"):
-		field = expr.Destination(f)
-	case !side.is("saddr"):
+	side := p.next()
+	if !side.is("saddr") && !side.is("daddr") {
 		return p.wrong(side, "saddr or daddr (the protocol is meta l4proto)")
+	}
+	field := expr.Source(f)
+	if side.is("daddr") != p.replies {
+		field = expr.Destination(f)
 	}
 	op := p.op()
 	s, err := p.addresses(field, op)
@@ -48,12 +49,13 @@ func (p *parser) op() expr.Op {
 
 // port reads what follows `tcp`, `udp`, `sctp` or `th`.
 func (p *parser) port(t token, transport expr.Transport) *SyntaxError {
-	field := expr.SourcePort
-	switch side := p.next(); {
-	case side.is("dport"):
-		field = expr.DestinationPort
-	case !side.is("sport"):
+	side := p.next()
+	if !side.is("sport") && !side.is("dport") {
 		return p.wrong(side, "sport or dport")
+	}
+	field := expr.SourcePort
+	if side.is("dport") != p.replies {
+		field = expr.DestinationPort
 	}
 	op := p.op()
 	values, err := p.numbers(expr.TypeInetService)
@@ -84,9 +86,11 @@ func (p *parser) icmpType(t token, f sets.Family) *SyntaxError {
 	if err != nil {
 		return err
 	}
-	p.parts = append(p.parts, part{
-		token: t, statement: values.match(field, op), family: f, protocol: icmpOf(f), hasProtocol: true, inHeader: true,
-	})
+	m := part{token: t, statement: values.match(field, op), family: f, protocol: icmpOf(f), hasProtocol: true, inHeader: true}
+	if p.replies { // an answer has another type
+		m.statement, m.inHeader, p.inexact = expr.ICMP(f), false, true
+	}
+	p.parts = append(p.parts, m)
 	return nil
 }
 
@@ -106,7 +110,8 @@ func (p *parser) meta(t token) *SyntaxError {
 		return p.l4proto(t)
 	case "mark":
 		return p.mark()
-	case "iifname":
+	}
+	if (t.text == "iifname") != p.replies {
 		return p.iface(expr.InputInterface)
 	}
 	return p.iface(expr.OutputInterface)
@@ -150,12 +155,12 @@ func (p *parser) mark() *SyntaxError {
 		op := p.op()
 		if value, mask, ok := parseMarkPrefix(p.peek()); ok {
 			p.next()
-			p.add(expr.MarkMasked(op, mask, value))
+			p.addMark(expr.MarkMasked(op, mask, value))
 			return nil
 		}
 		values, err := p.numbers(expr.TypeMark)
 		if err == nil {
-			p.add(values.match(expr.Mark(), op))
+			p.addMark(values.match(expr.Mark(), op))
 		}
 		return err
 	}
@@ -174,8 +179,15 @@ func (p *parser) mark() *SyntaxError {
 	if value&^mask != 0 {
 		return p.wrong(t, "a value within the mask: no mark is ever equal to this one")
 	}
-	p.add(expr.MarkMasked(op, mask, value))
+	p.addMark(expr.MarkMasked(op, mask, value))
 	return nil
+}
+
+// addMark leaves it out for replies: which mark the packet had that they answer, they do not show.
+func (p *parser) addMark(s expr.Statement) {
+	if p.inexact = p.replies; !p.replies {
+		p.add(s)
+	}
 }
 
 const states = "new, established, related, invalid or untracked"
@@ -213,6 +225,13 @@ func (p *parser) state() *SyntaxError {
 			return err
 		}
 	}
-	p.add(expr.InState(op, list))
+	p.asksState = p.asksState || list&(expr.StateNew|expr.StateEstablished|expr.StateRelated) != 0
+	if !p.replies {
+		p.add(expr.InState(op, list))
+		return nil
+	}
+	// A reply is of a connection that was new, and is established. It is asked as if it still were new.
+	isNew := list&expr.StateNew != 0
+	p.leaveOut = p.leaveOut || isNew == bool(op)
 	return nil
 }

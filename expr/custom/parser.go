@@ -14,6 +14,12 @@ type parser struct {
 	at     int
 	parts  []part
 	last   bool // a verdict was read: nothing but a comment can follow
+
+	asksState bool
+
+	replies  bool // makes the rule for the replies
+	inexact  bool // what cannot be asked of replies is left out of it
+	leaveOut bool // it is none
 }
 
 func (p *parser) peek() token { return p.tokens[p.at] }
@@ -75,6 +81,7 @@ func (p *parser) parse() (Rule, *SyntaxError) {
 	}
 	var err *SyntaxError
 	rule.Statements, err = p.finish()
+	p.leaveOut = p.leaveOut || !p.last
 	return rule, err
 }
 
@@ -117,7 +124,9 @@ func (p *parser) statement(t token) *SyntaxError {
 func (p *parser) action(t token) *SyntaxError {
 	switch t.text {
 	case "counter":
-		p.add(expr.Counter())
+		if !p.replies {
+			p.add(expr.Counter())
+		}
 		return nil
 	case "log":
 		return p.log()
@@ -140,6 +149,7 @@ func (p *parser) action(t token) *SyntaxError {
 
 func (p *parser) verdict(s expr.Statement) {
 	p.last = true
+	p.leaveOut = p.leaveOut || p.inexact && s.Text != expr.Accept().Text
 	p.add(s)
 }
 

@@ -12,13 +12,18 @@ import (
 // Rules are what a file says.
 type Rules struct {
 	Rules []Rule
-	Sets  []Set // that the rules refer to, each once
+	// Replies are for packets the other way, of connections that the Rules are asked about with each packet: what they
+	// allow passes, what they do not does not. Where a rule cannot be turned around, since it looks at what a reply does not
+	// show (a mark, a message type, a rate), it allows replies and does not drop them.
+	Replies []Rule
+	Sets    []Set // that the rules refer to, each once
 }
 
 // Rule is one line.
 type Rule struct {
 	Statements []expr.Statement
 	Comment    string
+	AsksState  bool // whether a packet is new, established or related
 }
 
 // Set is a list in braces. Its name follows from its content, so the same list has the same name in all files.
@@ -80,8 +85,15 @@ func (b *builder) line(text string) *SyntaxError {
 	}
 	p := parser{builder: b, tokens: tokens}
 	rule, err := p.parse()
-	if err == nil {
-		b.rules.Rules = append(b.rules.Rules, rule)
+	if err != nil {
+		return err
+	}
+	rule.AsksState = p.asksState
+	b.rules.Rules = append(b.rules.Rules, rule)
+	turned := parser{builder: b, tokens: tokens, replies: true}
+	rule, err = turned.parse()
+	if err == nil && !turned.leaveOut {
+		b.rules.Replies = append(b.rules.Replies, rule)
 	}
 	return err
 }

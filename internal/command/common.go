@@ -71,6 +71,12 @@ func (o *commonOptions) readFiles(to *cache.Options) error {
 		if err != nil {
 			return fmt.Errorf("custom rules: %w", err)
 		}
+		for i, r := range rules.Rules {
+			if to.RevokeEstablished && r.AsksState {
+				return fmt.Errorf("custom rules: rule %d of %s asks for ct state, but with --established=revoke the rules see every packet",
+					i+1, f.path)
+			}
+		}
 		*f.rules = rules
 	}
 	return nil

@@ -34,9 +34,17 @@ func TestConsole(t *testing.T) {
 	}
 }
 
-// TestTroubleshootingCommands runs the commands of the page that need no cluster: those in its blocks of console.
-func TestTroubleshootingCommands(t *testing.T) {
-	const page, open, end = "../../docs/troubleshooting.md", "```console\n", "```\n"
+// TestDocumentedCommands runs the commands of pages that need no cluster: those in their blocks of console.
+func TestDocumentedCommands(t *testing.T) {
+	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	for page, atLeast := range map[string]int{"troubleshooting.md": 5, "nftables.md": 2} {
+		t.Run(page, func(t *testing.T) { replayPage(t, "../../docs/"+page, atLeast) })
+	}
+}
+
+func replayPage(t *testing.T, page string, atLeast int) {
+	t.Helper()
+	const open, end = "```console\n", "```\n"
 	text := readText(t, page)
 	var got strings.Builder
 	commands := 0
@@ -53,7 +61,7 @@ func TestTroubleshootingCommands(t *testing.T) {
 		commands += strings.Count(block, "$ "+program)
 		got.WriteString(open + replay(t, block) + end)
 	}
-	if commands < 5 {
+	if commands < atLeast {
 		t.Errorf("only %d commands", commands)
 	}
 	if *updateConsole {

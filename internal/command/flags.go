@@ -54,21 +54,37 @@ func (o *runtimeOptions) addFlags(flags *pflag.FlagSet) {
 // defaultNetworkPlugins are the plugin types that give a pod an interface of its own in its network namespace.
 var defaultNetworkPlugins = []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge"}
 
+// What --established can be.
+const (
+	keepEstablished   = "keep"
+	revokeEstablished = "revoke"
+)
+
 // tableOptions are what the tables of all pods are made of, beside the objects.
 type tableOptions struct {
 	networkPlugins []string
+	established    string
 	common         commonOptions
 }
 
 func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVar(&o.networkPlugins, "network-plugins", defaultNetworkPlugins,
 		"plugin types of the networks that policies isolate")
+	flags.StringVar(&o.established, "established", keepEstablished,
+		"what becomes of connections that are no longer allowed: keep them, or `keep|revoke`: look at every packet")
 	o.common.addFlags(flags)
 }
 
 // load reads the files that the flags name.
 func (o *tableOptions) load(node string) (cache.Options, error) {
 	options := cache.Options{Node: node, NetworkPlugins: o.networkPlugins}
+	switch o.established {
+	case keepEstablished, "":
+	case revokeEstablished:
+		options.RevokeEstablished = true
+	default:
+		return options, usageError{fmt.Errorf("--established: %q is neither %s nor %s", o.established, keepEstablished, revokeEstablished)}
+	}
 	return options, o.common.load(&options)
 }
 

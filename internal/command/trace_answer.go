@@ -125,7 +125,7 @@ func whyDropped(s engine.TraceStep) (decidedBy, reason string) {
 func whyAccepted(s engine.TraceStep) (decidedBy, reason string) {
 	switch kindOfChain(s.Chain) {
 	case policyChain:
-		return s.Comment, "the policy's rule allows it"
+		return s.Comment, "the policy's rule allows it, or what it answers"
 	case commonChain:
 		return chainText(s), "it passes on every isolated interface"
 	case customChain:
@@ -155,6 +155,7 @@ const (
 )
 
 func kindOfChain(name string) chainKind {
+	name = strings.TrimPrefix(name, "replies-")
 	for _, k := range []struct {
 		prefix string
 		kind   chainKind

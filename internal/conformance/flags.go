@@ -94,6 +94,9 @@ func (p Packet) under(words []string) string {
 // flags makes some.
 func (g *generator) flags() Flags {
 	f := Flags{}
+	if g.chance(30) {
+		f["established"] = "revoke"
+	}
 	if g.chance(10) {
 		f["accept-icmp"], f["accept-icmpv6"] = "true", "true"
 	}

@@ -371,7 +371,7 @@ func (r *play) probes(expect []Expectation) []*Probe {
 				continue
 			}
 			for _, s := range services(r.fabric.ports) {
-				p := &Probe{From: from, To: to, Proto: s.proto, Port: s.port, Spoofed: spoofed}
+				p := &Probe{From: from, To: to, Proto: s.proto, Port: s.port, OneWay: spoofed || r.answersElsewhere(to)}
 				if r.Share > 0 && r.sample.IntN(r.Share) > 0 {
 					continue
 				}
@@ -382,6 +382,18 @@ func (r *play) probes(expect []Expectation) []*Probe {
 		}
 	}
 	return out
+}
+
+// answersElsewhere says whether an answer may leave by another interface than the one that the connection came in on,
+// where replies are asked for what they answer: they are by what holds on the interface that they leave by.
+func (r *play) answersElsewhere(t Terminal) bool {
+	links := 0
+	for _, l := range t.host.links {
+		if l.Wire == t.wire {
+			links++
+		}
+	}
+	return links > 1 && r.oracle.Flags["established"] == "revoke"
 }
 
 // services are all protocols with all ports.

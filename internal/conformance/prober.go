@@ -18,7 +18,7 @@ type Probe struct {
 	From, To Terminal
 	Proto    Protocol
 	Port     uint16
-	Spoofed  bool // the source is not the sender's: an answer would go astray
+	OneWay   bool // no answer is waited for: it would go astray, since the source is not the sender's, or another way
 
 	Egress, Ingress Ruling // what the Oracle says
 
@@ -37,7 +37,7 @@ func (p *Probe) allowed() bool { return p.Egress.Allowed && p.Ingress.Allowed }
 
 // missing says whether something that should have been seen was not. It may have been lost.
 func (p *Probe) missing() bool {
-	return !p.refused && p.allowed() && (!p.arrived || p.Proto == TCP && !p.Spoofed && !p.answered)
+	return !p.refused && p.allowed() && (!p.arrived || p.Proto == TCP && !p.OneWay && !p.answered)
 }
 
 // Fault says how the kernel did otherwise than the Oracle says, empty when it did not.
