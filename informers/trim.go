@@ -7,6 +7,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
+// TraceAnnotation on a pod asks its node's agent to trace it.
+const TraceAnnotation = "multi-networkpolicy/trace"
+
 // The annotations that the cache reads.
 const (
 	networkStatusAnnotation    = "k8s.v1.cni.cncf.io/network-status"
@@ -70,7 +73,7 @@ func lastChange(m metav1.ObjectMeta) metav1.Time {
 
 func trimPod(p *corev1.Pod) *corev1.Pod {
 	return &corev1.Pod{
-		ObjectMeta: trimMeta(p.ObjectMeta, networkStatusAnnotation, oldNetworkStatusAnnotation),
+		ObjectMeta: trimMeta(p.ObjectMeta, networkStatusAnnotation, oldNetworkStatusAnnotation, TraceAnnotation),
 		Spec: corev1.PodSpec{
 			NodeName:       p.Spec.NodeName,
 			HostNetwork:    p.Spec.HostNetwork,

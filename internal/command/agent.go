@@ -83,8 +83,9 @@ func (o *agentOptions) run(ctx context.Context) error {
 		Endpoint: o.runtime.endpoint, HostPrefix: o.runtime.hostPrefix, Sink: state, Notify: reconciler.Notify,
 		Found: watched.progress.found, Outage: watched.metrics.outage,
 	})
+	traces := newAnnotatedTraces(ctx, node, state)
 	inputs, err := informers.New(ctx, informers.Config{
-		Source: source, Sink: datedSink{state, watched.progress}, Node: node, Notify: reconciler.Notify,
+		Source: source, Sink: tracedSink{datedSink{state, watched.progress}, traces}, Node: node, Notify: reconciler.Notify,
 		Reporter: informers.NewReporter(events), LocalPod: sandboxes.Poke, Outage: watched.metrics.outage,
 	})
 	if err != nil {
@@ -94,7 +95,7 @@ func (o *agentOptions) run(ctx context.Context) error {
 	log.Info("Starting", "version", o.version, "node", node, "server", config.Host,
 		"networkPlugins", strings.Join(options.NetworkPlugins, ","), "kernelProtectsTables", features.Owner)
 	p := pipeline{
-		informers: inputs, reconciler: reconciler, sandboxes: sandboxes, background: append(watched.background(), events.Run),
+		informers: inputs, reconciler: reconciler, sandboxes: sandboxes, background: append(watched.background(), events.Run, traces.Run),
 	}
 	p.background = append(p.background, func(ctx context.Context) {
 		informers.ReportUnresolved(ctx, events, state.Unresolved, unresolvedInterval)

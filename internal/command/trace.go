@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
@@ -58,6 +59,12 @@ namespace shows the same packets meanwhile.`,
 	o.output.addFlags(flags, "text", "json")
 	flags.StringVar(&o.pod, "pod", "", "the pod, as `NAMESPACE/NAME`")
 	flags.StringVar(&o.netns, "netns", "", "`path` of its network namespace; the container runtime is not asked then")
+	o.addPacketFlags(flags)
+	return cmd
+}
+
+// addPacketFlags adds those that say which packets, and how long.
+func (o *traceOptions) addPacketFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.net, "interface", "", "only packets of this interface of the pod")
 	flags.StringVar(&o.from, "from", "", "only packets with this source, an `IP or CIDR`")
 	flags.StringVar(&o.to, "to", "", "only packets with this destination, an `IP or CIDR`")
@@ -65,7 +72,6 @@ namespace shows the same packets meanwhile.`,
 	flags.Uint16Var(&o.port, "port", 0, "only packets to this port")
 	flags.DurationVar(&o.duration, "duration", time.Minute, "how long, up to 1h")
 	flags.Uint32Var(&o.limit, "limit", 20, "packets a second that are shown at most")
-	return cmd
 }
 
 func (o *traceOptions) run(ctx context.Context, out, notes io.Writer) error {
@@ -80,12 +86,13 @@ func (o *traceOptions) run(ctx context.Context, out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return o.trace(ctx, name, path, filter, out, notes)
+	show := func(a traceAnswer) error { return o.print(out, a) }
+	return o.trace(ctx, name, path, filter, show, notes)
 }
 
 // trace ends without an error when the time is over or somebody ends it.
 func (o *traceOptions) trace(
-	ctx context.Context, name, path string, filter engine.TraceFilter, out, notes io.Writer,
+	ctx context.Context, name, path string, filter engine.TraceFilter, show func(traceAnswer) error, notes io.Writer,
 ) (err error) {
 	tracer, err := engine.OpenTracer(path)
 	if err != nil {
@@ -108,15 +115,24 @@ func (o *traceOptions) trace(
 	if _, err := io.WriteString(notes, note); err != nil {
 		return err
 	}
-	return o.follow(ctx, tracer, name, out, notes)
+	shown := 0
+	lost, err := followTrace(ctx, tracer, func(p engine.TracedPacket) error {
+		shown++
+		return show(newTraceAnswer(name, p))
+	})
+	if err != nil {
+		return err
+	}
+	note = fmt.Sprintf("%d packets\n", shown)
+	if lost > 0 {
+		note = fmt.Sprintf("%d packets; events were lost %d times: a lower --limit or narrower flags help\n", shown, lost)
+	}
+	_, err = io.WriteString(notes, note)
+	return err
 }
 
-func (o *traceOptions) follow(ctx context.Context, tracer *engine.Tracer, name string, out, notes io.Writer) error {
-	shown := 0
-	show := func(p engine.TracedPacket) error {
-		shown++
-		return o.print(out, newTraceAnswer(name, p))
-	}
+// followTrace shows packets until the context ends, and says how often some were lost.
+func followTrace(ctx context.Context, tracer *engine.Tracer, show func(engine.TracedPacket) error) (lost int, err error) {
 	for {
 		p, err := tracer.Next(ctx)
 		if ctx.Err() != nil {
@@ -126,24 +142,18 @@ func (o *traceOptions) follow(ctx context.Context, tracer *engine.Tracer, name s
 			err = show(p)
 		}
 		if err != nil {
-			return err
+			return 0, err
 		}
 	}
 	for {
 		p, more := tracer.Rest()
 		if !more {
-			break
+			return tracer.Lost(), nil
 		}
 		if err := show(p); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	note := fmt.Sprintf("%d packets\n", shown)
-	if lost := tracer.Lost(); lost > 0 {
-		note = fmt.Sprintf("%d packets; events were lost %d times: a lower --limit or narrower flags help\n", shown, lost)
-	}
-	_, err := io.WriteString(notes, note)
-	return err
 }
 
 // namespace finds the pod's network namespace.

@@ -125,7 +125,10 @@ func whyDropped(s engine.TraceStep) (decidedBy, reason string) {
 func whyAccepted(s engine.TraceStep) (decidedBy, reason string) {
 	switch kindOfChain(s.Chain) {
 	case policyChain:
-		return s.Comment, "the policy's rule allows it, or what it answers"
+		if strings.HasPrefix(s.Chain, repliesPrefix) {
+			return s.Comment, "the policy's rule allows what it answers"
+		}
+		return s.Comment, "the policy's rule allows it"
 	case commonChain:
 		return chainText(s), "it passes on every isolated interface"
 	case customChain:
@@ -154,8 +157,11 @@ const (
 	customChain
 )
 
+// repliesPrefix begins the names of the chains for packets that answer.
+const repliesPrefix = "replies-"
+
 func kindOfChain(name string) chainKind {
-	name = strings.TrimPrefix(name, "replies-")
+	name = strings.TrimPrefix(name, repliesPrefix)
 	for _, k := range []struct {
 		prefix string
 		kind   chainKind
