@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all build test conformance race lint e2e demo fuzz image clean tools
+.PHONY: all picture man build test conformance race lint e2e demo fuzz image clean tools
 
 all: build
 
@@ -33,6 +33,14 @@ e2e:
 
 demo:
 	go run . demo
+
+# The README's picture of the demo.
+picture:
+	go run . demo | go run ./hack/picture > docs/demo.svg
+
+# Man pages, in section 8.
+man:
+	go run ./hack/man $(BIN)/man
 
 image:
 	hack/image/build.sh

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -257,6 +258,12 @@ func TestMistakes(t *testing.T) {
 	}
 	var stdout, stderr bytes.Buffer
 	if code := Main("v1.2.3", []string{"version"}, &stdout, &stderr); code != 0 || !strings.Contains(stdout.String(), "v1.2.3") {
+		t.Errorf("version: %d, %q, %q", code, stdout.String(), stderr.String())
+	}
+	stdout.Reset()
+	var answer versionAnswer
+	if code := Main("v1.2.3", []string{"version", "-o", "json"}, &stdout, &stderr); code != 0 ||
+		json.Unmarshal(stdout.Bytes(), &answer) != nil || answer.Version != "v1.2.3" || answer.Go == "" {
 		t.Errorf("version: %d, %q, %q", code, stdout.String(), stderr.String())
 	}
 	if err := error(exitCode(3)); !errors.As(err, new(exitCode)) {

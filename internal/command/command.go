@@ -22,7 +22,7 @@ const program = "multi-networkpolicy-nftables"
 func Main(version string, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	root := newRoot(versionText(version))
+	root := Root(version)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -49,8 +49,9 @@ type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
-// newRoot is the agent, which has the other commands below it.
-func newRoot(version string) *cobra.Command {
+// Root is the agent, which has the other commands below it. The version may be empty.
+func Root(version string) *cobra.Command {
+	version = versionText(version)
 	agent := agentOptions{version: version}
 	var logging loggingOptions
 	root := &cobra.Command{

@@ -109,8 +109,15 @@ func TestObservation(t *testing.T) {
 	if n := lines.Load() - before; n != 0 {
 		t.Errorf("%d lines while nothing happens", n)
 	}
-	r.load(strings.ReplaceAll(agentCluster+agentPolicy, "app: friend}}}", "app: nobody}}}"))
+	changed := strings.ReplaceAll(agentCluster+agentPolicy, "app: friend}}}", "app: nobody}}}")
+	r.load(strings.Replace(changed, "name: p, uid: p,", "name: p, uid: p, creationTimestamp: \""+time.Now().UTC().Format(time.RFC3339)+"\",", 1))
 	r.becomes("changed", false, false)
+	_, page = get(t, metrics+"/metrics")
+	for _, want := range []string{"network_programming_duration_seconds_count 1\n", "sync_duration_seconds_count 2\n"} {
+		if !strings.Contains(page, "\n"+metricsPrefix+want) {
+			t.Errorf("no %q after a change", want)
+		}
+	}
 	time.Sleep(600 * time.Millisecond)
 	if n := lines.Load() - before; n != 1 {
 		t.Errorf("%d lines for one change", n)

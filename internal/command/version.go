@@ -2,23 +2,40 @@ package command
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
 )
 
+// versionAnswer is which program this is.
+type versionAnswer struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	OS      string `json:"os"`
+	Arch    string `json:"arch"`
+}
+
 func newVersion(version string) *cobra.Command {
-	return &cobra.Command{
+	var output outputOptions
+	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Prints the version",
-		Args:  cobra.NoArgs,
+		Args:  asUsage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %s (%s, %s/%s)\n",
-				program, version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return err
+			if err := output.check(); err != nil {
+				return err
+			}
+			a := versionAnswer{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+			return output.write(cmd.OutOrStdout(), a, func(out io.Writer) error {
+				_, err := fmt.Fprintf(out, "%s %s (%s, %s/%s)\n", program, a.Version, a.Go, a.OS, a.Arch)
+				return err
+			})
 		},
 	}
+	output.addFlags(cmd.Flags(), "text", "json", "yaml")
+	return cmd
 }
 
 // versionText is the version given, or else what the build recorded.

@@ -1,0 +1,75 @@
+package command
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	docLink    = regexp.MustCompile(`!?\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)`)
+	docHeading = regexp.MustCompile(`(?m)^#+ +(.*)$`)
+	docCode    = regexp.MustCompile("(?s)```.*?```")
+	notInSlug  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
+)
+
+// slug is the anchor of a heading, as GitHub makes it.
+func slug(heading string) string {
+	heading = strings.ToLower(strings.TrimSpace(docLink.ReplaceAllString(heading, "$1")))
+	return strings.ReplaceAll(notInSlug.ReplaceAllString(heading, ""), " ", "-")
+}
+
+// Every link of a page leads somewhere: to a file of the repository and a heading there, or to another site by https.
+func TestLinks(t *testing.T) {
+	pages := map[string]string{}
+	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() && (d.Name() == ".git" || d.Name() == "bin" || d.Name() == "testdata") {
+			return fs.SkipDir
+		}
+		if strings.HasSuffix(path, ".md") {
+			pages[path] = docCode.ReplaceAllString(readText(t, path), "")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	links := 0
+	for page, text := range pages {
+		for _, m := range docLink.FindAllStringSubmatch(text, -1) {
+			links++
+			target, anchor, _ := strings.Cut(m[1], "#")
+			switch {
+			case strings.HasPrefix(target, "https://"):
+				continue
+			case strings.Contains(target, "://"):
+				t.Errorf("%s: %s", page, m[1])
+				continue
+			}
+			path := page
+			if target != "" {
+				path = filepath.Join(filepath.Dir(page), target)
+			}
+			if _, err := os.Stat(path); err != nil {
+				t.Errorf("%s: %s leads nowhere", page, m[1])
+			} else if anchor != "" && !hasHeading(pages[path], anchor) {
+				t.Errorf("%s: %s has no such heading", page, m[1])
+			}
+		}
+	}
+	if len(pages) < 10 || links < 30 {
+		t.Errorf("%d links on %d pages", links, len(pages))
+	}
+}
+
+func hasHeading(text, anchor string) bool {
+	for _, m := range docHeading.FindAllStringSubmatch(text, -1) {
+		if slug(m[1]) == anchor {
+			return true
+		}
+	}
+	return false
+}
