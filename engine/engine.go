@@ -151,7 +151,8 @@ func (e *Engine) fail(op string, err error) error {
 	return &ApplyError{Pod: e.pod, Op: op, Err: err}
 }
 
-// applyTries is how often a batch is made anew because others changed something in the namespace meanwhile.
+// applyTries is how often a batch is made anew because others changed something in the namespace meanwhile. Who does so
+// without a pause would else keep every new rule out.
 const applyTries = 5
 
 func (e *Engine) apply(want Ruleset) error {
@@ -159,12 +160,27 @@ func (e *Engine) apply(want Ruleset) error {
 	defer exchanges.Put(x)
 	for try := 1; ; try++ {
 		err := e.applyOnce(x, want)
-		if !errors.Is(err, unix.ERESTART) || try == applyTries {
+		if !errors.Is(err, unix.ERESTART) && !errors.Is(err, errUnstable) {
 			return err
 		}
 		e.stats.Restarts++
+		if try == applyTries {
+			return e.replace(x, want)
+		}
 		e.have = nil
 	}
+}
+
+// replace makes the table anew in one batch, whatever is there and whatever others do meanwhile.
+func (e *Engine) replace(x *exchange, want Ruleset) error {
+	e.have = &table{foreign: true}
+	p := makePlan(e.have, want, e.flags)
+	p.anyway = true
+	if err := e.send(x, &p, want); err != nil {
+		return err
+	}
+	e.have.generation = unknownGeneration
+	return nil
 }
 
 func (e *Engine) applyOnce(x *exchange, want Ruleset) error {

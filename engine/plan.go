@@ -16,6 +16,9 @@ type table struct {
 	generation uint32              // of the whole namespace: every batch of anybody raises it by one
 }
 
+// unknownGeneration is one that no namespace has: the kernel passes over it when it counts.
+const unknownGeneration = 0
+
 func (t *table) exists() bool { return t.foreign || !t.ruleset.IsEmpty() }
 
 // after is the table once the kernel acknowledged the plan that leads from t to want.
@@ -42,6 +45,7 @@ func (t *table) after(p *plan, want Ruleset) *table {
 // plan is the difference between two rulesets, in the order in which the kernel takes it: what is referred to is
 // there before who refers to it, and goes after. It is a batch as plain data.
 type plan struct {
+	anyway      bool   // at any generation, and also when the table that is to go is not there
 	deleteTable bool   // the table that is there goes
 	create      bool   // a table is made, after the one that is there is deleted
 	takeOver    bool   // the table stays, and gets an owner
