@@ -174,3 +174,29 @@ func (f *flood) end() {
 	close(f.stop)
 	f.done.Wait()
 }
+
+// allFrom fails the test when anything of a flood from the address was lost.
+func (s *sink) allFrom(t *testing.T, from netip.Addr, f *flood) {
+	t.Helper()
+	datagrams, connections := s.received(from)
+	t.Logf("allowed: %d of %d datagrams, %d connections", datagrams, f.sent.Load(), connections)
+	if uint64(datagrams) != f.sent.Load() || f.failed.Load() > 0 {
+		t.Errorf("lost what is allowed from %s: %d datagrams (%d refused at the sender), %d connections failed",
+			from, f.sent.Load()-uint64(datagrams), f.refused.Load(), f.failed.Load())
+	}
+	if f.sent.Load() == 0 || f.opened.Load() == 0 {
+		t.Errorf("not a flood from %s: %d datagrams, %d connections", from, f.sent.Load(), f.opened.Load())
+	}
+}
+
+// nothingFrom fails the test when anything of a flood from the address arrived.
+func (s *sink) nothingFrom(t *testing.T, from netip.Addr, f *flood) {
+	t.Helper()
+	if datagrams, connections := s.received(from); datagrams+connections > 0 || f.opened.Load() > 0 {
+		t.Errorf("LEAK from %s: %d of %d datagrams, %d connections, %d of them opened",
+			from, datagrams, f.sent.Load(), connections, f.opened.Load())
+	}
+	if f.sent.Load() == 0 || f.failed.Load() == 0 {
+		t.Errorf("not a flood from %s: %d datagrams, %d connections", from, f.sent.Load(), f.failed.Load())
+	}
+}

@@ -1,0 +1,151 @@
+package command
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+)
+
+var (
+	killRounds = flag.Int("kill.rounds", 30, "how many agents the kill test ends while packets are in flight")
+	killSeed   = flag.Uint64("kill.seed", 0, "seed of the kill test; 0: a random one")
+)
+
+// killBase is the node: server and friend run on it. What killWorld adds to it changes neither that the friend, and it
+// alone, reaches the server, nor that it reaches nobody else.
+const killBase = `
+{apiVersion: k8s.cni.cncf.io/v1, kind: NetworkAttachmentDefinition, metadata: {namespace: ns, name: net},
+  spec: {config: '{"type": "macvlan"}'}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: ns, name: server, uid: server, labels: {app: server}, annotations: {
+  k8s.v1.cni.cncf.io/network-status: '[{"name": "ns/net", "interface": "net1", "ips": ["10.9.0.1"]}]'}},
+  spec: {nodeName: here}, status: {phase: Running}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: ns, name: friend, uid: friend, labels: {app: friend}, annotations: {
+  k8s.v1.cni.cncf.io/network-status: '[{"name": "ns/net", "interface": "net1", "ips": ["10.9.0.2"]}]'}},
+  spec: {nodeName: here}, status: {phase: Running}}
+`
+
+const killPolicies = `
+---
+{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: ns, name: in, uid: in,
+  annotations: {k8s.v1.cni.cncf.io/policy-for: net}}, spec: {podSelector: {matchLabels: {app: server}}, ingress: [
+    {from: [{podSelector: {matchLabels: {app: friend}}}%s], ports: [{port: 5000}, {port: 5000, protocol: UDP}%s]}%s]}}
+---
+{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: ns, name: out, uid: out,
+  annotations: {k8s.v1.cni.cncf.io/policy-for: net}}, spec: {podSelector: {matchLabels: {app: friend}}, policyTypes: [Egress],
+    egress: [{to: [{podSelector: {matchLabels: {app: server}}}%s], ports: [{port: 5000}, {port: 5000, protocol: UDP}%s]}]}}
+`
+
+func killWorld(r *rand.Rand) string {
+	oneOf := func(texts ...string) string { return texts[r.IntN(len(texts))] }
+	var b strings.Builder
+	b.WriteString(killBase)
+	fmt.Fprintf(&b, killPolicies,
+		oneOf("", ", {podSelector: {matchLabels: {app: other}}}"), oneOf("", ", {port: 6000}", ", {port: 7000, endPort: 8000}"),
+		oneOf("", ", {from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.9.0.0/16]}}]}"),
+		oneOf("", ", {podSelector: {matchLabels: {app: other}}}"), oneOf("", ", {port: 6000}"))
+	for i := range r.IntN(8) {
+		fmt.Fprintf(&b, `
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: ns, name: peer%d, uid: peer%d, labels: {app: %s}, annotations: {
+  k8s.v1.cni.cncf.io/network-status: '[{"name": "ns/net", "interface": "net1", "ips": ["10.9.1.%d"]}]'}},
+  spec: {nodeName: elsewhere}, status: {phase: Running}}
+`, i, i, oneOf("friend", "server", "other"), r.IntN(20))
+	}
+	if r.IntN(2) == 0 { // it isolates what is isolated, and allows nothing
+		b.WriteString(`
+---
+{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: ns, name: more, uid: more,
+  annotations: {k8s.v1.cni.cncf.io/policy-for: net}}, spec: {podSelector: {matchLabels: {app: server}}}}
+`)
+	}
+	return b.String()
+}
+
+// killRig is a node whose first agent has enforced the policies.
+func killRig(t *testing.T, r *rand.Rand) (*rig, *process) {
+	k := newRig(t)
+	k.load(killWorld(r))
+	k.runtime.Set(sandboxOf("server", k.hosts["server"]), sandboxOf("friend", k.hosts["friend"]))
+	if err := k.runtime.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p := k.process()
+	for from, to := range map[string]string{"stranger": "10.9.0.1:5000", "friend": "10.9.0.3:5000"} {
+		eventually(t, "isolated", func() bool {
+			r := lab.Probe(t.Context(), k.hosts[from], netip.MustParseAddrPort(to), lab.TCP, 250*time.Millisecond)
+			return r.Verdict == lab.Dropped
+		})
+	}
+	return k, p
+}
+
+// TestKill ends agents at any moment, with packets in flight and while objects change: by SIGKILL, by SIGTERM, by a panic,
+// and by a newer agent that starts before the old one ends. Rules stay, no packet that is forbidden arrives and none
+// that is allowed is lost, and in the end the agent that is there does what the policies say.
+func TestKill(t *testing.T) {
+	seed := *killSeed
+	if seed == 0 {
+		seed = rand.Uint64()
+	}
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	k, agent := killRig(t, r)
+	server, stranger := newSink(t, k.hosts["server"]), newSink(t, k.hosts["stranger"])
+	good := startFlood(t, k.hosts["friend"], netip.MustParseAddrPort("10.9.0.1:5000"))
+	bad := startFlood(t, k.hosts["stranger"], netip.MustParseAddrPort("10.9.0.1:5000"))
+	out := startFlood(t, k.hosts["friend"], netip.MustParseAddrPort("10.9.0.3:5000"))
+
+	changes, applied := 0, 0
+	change := func(until time.Time) {
+		for time.Now().Before(until) {
+			k.load(killWorld(r))
+			changes++
+			time.Sleep(time.Duration(r.IntN(8)) * time.Millisecond)
+		}
+	}
+	signals := []syscall.Signal{syscall.SIGKILL, syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL, syscall.SIGUSR1}
+	for round := range *killRounds {
+		if round%4 > 0 { // else it may end before it knows anything
+			agent.says("All inputs are known")
+		}
+		change(time.Now().Add(time.Duration(r.IntN(300)) * time.Millisecond))
+		next := agent
+		if round%6 == 5 {
+			next = k.process()
+			next.says("All inputs are known")
+			change(time.Now().Add(100 * time.Millisecond))
+		}
+		agent.end(signals[round%len(signals)])
+		applied += strings.Count(agent.logged(), "Policies enforced")
+		if next == agent {
+			next = k.process()
+		}
+		agent = next
+	}
+	agent.says("All inputs are known")
+	for _, f := range []*flood{good, bad, out} {
+		f.end()
+	}
+	time.Sleep(100 * time.Millisecond) // what is in flight arrives
+	t.Logf("%d changes, %d times enforced", changes, applied)
+	if applied < 2**killRounds {
+		t.Errorf("enforced %d times in the lives of %d agents", applied, *killRounds)
+	}
+	server.allFrom(t, netip.MustParseAddr("10.9.0.2"), good)
+	server.nothingFrom(t, netip.MustParseAddr("10.9.0.3"), bad)
+	stranger.nothingFrom(t, netip.MustParseAddr("10.9.0.2"), out)
+	k.load(killBase + fmt.Sprintf(killPolicies, "", ", {port: 80}", "", "", ", {port: 80}"))
+	k.becomes("the last agent's", true, false)
+	k.load(killBase)
+	k.becomes("released by the last agent", true, true)
+	agent.end(syscall.SIGTERM)
+}

@@ -1,0 +1,116 @@
+package command
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/testcluster"
+)
+
+// process is an agent in a process of its own, as a node has it.
+type process struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	exited chan struct{}
+
+	mu  sync.Mutex
+	log bytes.Buffer
+}
+
+// Write takes what the agent logs.
+func (p *process) Write(b []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.Write(b)
+}
+
+func (p *process) logged() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.log.String()
+}
+
+// process starts an agent on the rig's node.
+func (r *rig) process() *process {
+	r.t.Helper()
+	p := &process{t: r.t, exited: make(chan struct{})}
+	p.cmd = exec.Command("/proc/self/exe", "--hostname-override=here", "--kubeconfig="+r.agent.api.kubeconfig,
+		"--container-runtime-endpoint="+r.agent.runtime.endpoint, "--metrics-bind-address=", "--health-bind-address=")
+	p.cmd.Env = append(os.Environ(), agentVar+"=1")
+	p.cmd.Stdout, p.cmd.Stderr = p, p
+	// Also when the test itself is killed.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := p.cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	go func() {
+		p.cmd.Wait() //nolint:errcheck // the state says how it ended
+		close(p.exited)
+	}()
+	r.t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		<-p.exited
+	})
+	return p
+}
+
+// says waits until the agent has logged the text.
+func (p *process) says(text string) {
+	p.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(p.logged(), text); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("the agent never said %q:\n%s", text, p.logged())
+		}
+	}
+}
+
+// end sends the signal and checks that the agent ends as it should by it.
+func (p *process) end(s syscall.Signal) {
+	p.t.Helper()
+	select {
+	case <-p.exited:
+		p.t.Fatalf("the agent ended by itself: %s\n%s", p.cmd.ProcessState, p.logged())
+	default:
+	}
+	if s == syscall.SIGUSR1 {
+		p.says("Starting") // before it listens to it, it does nothing
+	}
+	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.t.Fatal(err)
+	}
+	select {
+	case <-p.exited:
+	case <-time.After(10 * time.Second):
+		p.t.Fatalf("%s does not end the agent:\n%s", s, p.logged())
+	}
+	status := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	switch ok := map[syscall.Signal]bool{
+		syscall.SIGKILL: status.Signaled(),
+		syscall.SIGTERM: status.Exited() && status.ExitStatus() == 0,
+		syscall.SIGUSR1: status.ExitStatus() == 2 && strings.Contains(p.logged(), "panic: "),
+	}[s]; {
+	case status.Signaled() && status.Signal() == s && len(p.logged()) == 0: // it had not come so far as to look at signals
+	case !ok:
+		p.t.Errorf("by %s: %s\n%s", s, p.cmd.ProcessState, p.logged())
+	}
+}
+
+// pathOf is how another process opens the host's network namespace while this one lives.
+func pathOf(h *lab.Host) string {
+	return strings.Replace(h.NetNS(), "/proc/self/", fmt.Sprintf("/proc/%d/", os.Getpid()), 1)
+}
+
+func sandboxOf(name string, h *lab.Host) testcluster.Sandbox {
+	return testcluster.Sandbox{
+		ID: "sandbox-" + name, UID: name, Namespace: "ns", Name: name, CreatedAt: 1, Info: testcluster.InfoOf(pathOf(h)),
+	}
+}
