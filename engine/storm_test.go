@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -74,24 +75,36 @@ func TestStorm(t *testing.T) {
 				t.Fatal(err)
 			}
 			e := open(t, h)
-			defer e.Close()
 			stop := storm(t, h)
 			var want Ruleset
-			for i := range 30 {
-				if want = isolated(parseAddrs("10.0.0.1"), uint16(80+i)); i%3 == 1 {
+			restarts := uint64(0)
+			deadline := time.Now().Add(10 * time.Second)
+			for i := 0; i < 30 || restarts < 3*applyTries && time.Now().Before(deadline); i++ {
+				if want = isolated(parseAddrs("10.0.0.1"), uint16(80+i%1000)); i%3 == 1 {
 					want = Ruleset{}
 				}
 				apply(t, e, want)
+				if i%10 == 9 { // the next one finds a table that has lost its owner
+					restarts += e.Stats().Restarts
+					if err := e.Close(); err != nil {
+						t.Fatal(err)
+					}
+					e = open(t, h)
+				}
 			}
+			apply(t, e, want)
 			stop()
-			if s := e.Stats(); s.Restarts == 0 {
-				t.Errorf("not a storm: %+v", s)
+			if restarts < 3*applyTries {
+				t.Errorf("not a storm: %d restarts", restarts)
 			}
 			if repaired, err := e.Check(context.Background()); repaired || err != nil {
 				t.Errorf("Check: %v, %v", repaired, err)
 			}
 			if diff := cmp.Diff(normal(rendered(t, want)), normal(withoutFlags(listTable(t, h)))); diff != "" {
 				t.Errorf("(-rendered +nft):\n%s", diff)
+			}
+			if err := e.Close(); err != nil {
+				t.Error(err)
 			}
 		})
 	}

@@ -1,0 +1,231 @@
+package command
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+)
+
+// generation is the number that the kernel adds one to for every batch that changes something in the namespace.
+func generation(t *testing.T, h *lab.Host) uint32 {
+	t.Helper()
+	var id uint32
+	err := h.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		g, err := c.GetGen()
+		if err == nil {
+			id = g.ID
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// batches is how many batches went into each pod while f ran.
+func (w *leakWorld) batches(f func()) map[string]uint32 {
+	w.t.Helper()
+	counts := map[string]uint32{}
+	for name, h := range w.hosts {
+		counts[name] = generation(w.t, h)
+	}
+	f()
+	for name, h := range w.hosts {
+		counts[name] = generation(w.t, h) - counts[name]
+	}
+	return counts
+}
+
+// table is what is in a pod, without the counters, and the kernel's numbers of all that is in it: what is made anew has
+// another one, also when it says the same.
+func (w *leakWorld) table(pod string) (listing, handles string) {
+	w.t.Helper()
+	out, err := w.nft(pod, "--stateless", "--handle", "list", "ruleset")
+	if err != nil {
+		w.t.Fatalf("nft: %v %s", err, out)
+	}
+	handle := regexp.MustCompile(` # handle \d+`)
+	return handle.ReplaceAllString(out, ""), strings.Join(handle.FindAllString(out, -1), "")
+}
+
+// TestTakeOver: an agent that finds what it wants sends nothing, and one batch where the table gets its owner. What
+// changed while there was none is the only other thing that is sent.
+func TestTakeOver(t *testing.T) { onBothPaths(t, testTakeOver) }
+
+func testTakeOver(t *testing.T, own bool) {
+	w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own)
+	takeOver := uint32(0)
+	if own {
+		takeOver = 1
+	}
+	restart := func(what string, server, allowed uint32) {
+		t.Helper()
+		got := w.batches(func() {
+			w.start()
+			w.settle()
+			w.stop()
+		})
+		if got["server"] != server || got["allowed"] != allowed || got["forbidden"] != 0 {
+			t.Errorf("%s: batches %v, want %d for the server and %d for the allowed pod", what, got, server, allowed)
+		}
+	}
+	w.start()
+	w.settle()
+	w.stop()
+	listing, handles := w.table("server")
+	restart("nothing changed", takeOver, takeOver)
+	restart("nothing changed, again", takeOver, takeOver)
+	if again, same := w.table("server"); again != listing || same != handles {
+		t.Errorf("the table was\n%s%s\nand is\n%s%s", listing, handles, again, same)
+	}
+
+	w.pods["peer"] = leakPod("peer", "other", netip.MustParseAddr("10.8.1.1"), map[string]string{"app": "allowed"})
+	restart("a peer came", takeOver+1, takeOver)
+	if again, same := w.table("server"); again == listing || same != handles {
+		t.Errorf("with one peer more the table is\n%s%s", again, same)
+	}
+	delete(w.policy, "allowed")
+	restart("a policy was deleted", takeOver, 1)
+	if left, _ := w.table("allowed"); left != "" {
+		t.Errorf("the policy's table stays:\n%s", left)
+	}
+}
+
+// TestNothingBeforeSync: what is in force stays to the letter until all inputs are known, however wrong it is.
+func TestNothingBeforeSync(t *testing.T) {
+	k, agent := killRig(t, rand.New(rand.NewPCG(1, 1)))
+	agent.end(syscall.SIGKILL)
+	k.load(killBase) // no policies: the tables are to go
+	before := generation(t, k.hosts["server"])
+	stays := func(what string) {
+		t.Helper()
+		time.Sleep(500 * time.Millisecond)
+		if generation(t, k.hosts["server"]) != before {
+			t.Errorf("a batch without %s", what)
+		}
+	}
+	k.api.Stop()
+	k.runtime.Stop()
+	k.process().says("Starting")
+	stays("any input")
+	if err := k.runtime.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stays("the API server")
+	if err := k.api.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the table goes", func() bool { return generation(t, k.hosts["server"]) != before })
+}
+
+// TestForeignTable: the table of another agent is replaced in one batch, with packets in flight.
+func TestForeignTable(t *testing.T) { onBothPaths(t, testForeignTable) }
+
+func testForeignTable(t *testing.T, own bool) {
+	w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own)
+	delete(w.policy, "allowed")
+	foreign := func(before string) {
+		t.Helper()
+		if out, err := w.nft("server", before+`include "./testdata/peer.nft"`); err != nil {
+			t.Fatalf("nft: %v %s", err, out)
+		}
+	}
+	foreign("")
+	sink := newSink(t, w.hosts["server"])
+	to := netip.AddrPortFrom(w.addrs["server"], floodPort)
+	good, bad := startFlood(t, w.hosts["allowed"], to), startFlood(t, w.hosts["forbidden"], to)
+	var ours string
+	for range 40 {
+		got := w.batches(func() {
+			w.start()
+			w.settle()
+			w.stop()
+		})
+		if got["server"] != 1 {
+			t.Fatalf("replaced in %d batches", got["server"])
+		}
+		if ours, _ = w.table("server"); strings.Contains(ours, "smi-") || !strings.Contains(ours, "ingress-net1") {
+			t.Fatalf("it is\n%s", ours)
+		}
+		foreign("delete table inet multi_networkpolicy; ")
+		time.Sleep(5 * time.Millisecond)
+	}
+	good.end()
+	bad.end()
+	time.Sleep(100 * time.Millisecond)
+	sink.nothingFrom(t, w.addrs["forbidden"], bad)
+	// While the kernel fills the sets of a table that is new in the same batch, a packet may find them empty.
+	received, connections := sink.received(w.addrs["allowed"])
+	if lost := good.sent.Load() - uint64(received); lost > 40 || connections == 0 {
+		t.Errorf("lost %d of %d datagrams in 40 replacements, %d connections", lost, good.sent.Load(), connections)
+	}
+}
+
+// TestDrift: what root in the pod does to the table is refused where it has an owner, and elsewhere undone within a
+// second, counted and logged.
+func TestDrift(t *testing.T) { onBothPaths(t, testDrift) }
+
+func testDrift(t *testing.T, own bool) {
+	w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own)
+	w.start()
+	defer func() { w.stop() }()
+	w.settle()
+	want, _ := w.table("server")
+	sink := newSink(t, w.hosts["server"])
+	bad := startFlood(t, w.hosts["forbidden"], netip.AddrPortFrom(w.addrs["server"], floodPort))
+	repairs := 0.0
+	for _, attempt := range []string{
+		"flush ruleset",
+		"flush table inet multi_networkpolicy",
+		"delete table inet multi_networkpolicy",
+		"flush chain inet multi_networkpolicy input; delete chain inet multi_networkpolicy input",
+		"flush chain inet multi_networkpolicy ingress-net1",
+		"insert rule inet multi_networkpolicy ingress-net1 accept",
+		"insert rule inet multi_networkpolicy input accept",
+		"add chain inet multi_networkpolicy more { type filter hook input priority -10; }",
+		"add table inet multi_networkpolicy { flags dormant; }",
+	} {
+		w.log.tail(0)
+		out, err := w.nft("server", attempt)
+		start := time.Now()
+		switch {
+		case own && err == nil && attempt != "flush ruleset": // that one passes over it
+			t.Errorf("%s: nobody refused it", attempt)
+		case !own && err != nil:
+			t.Errorf("%s: %v %s", attempt, err, out)
+		case !own:
+			repairs++
+		}
+		eventually(t, attempt, func() bool { is, _ := w.table("server"); return is == want })
+		if took := time.Since(start); took > time.Second {
+			t.Errorf("%s: repaired after %s", attempt, took)
+		}
+		eventually(t, attempt+": counted", func() bool { return testutil.ToFloat64(w.metrics.repairs) == repairs })
+		if log := w.log.tail(100); !own && !strings.Contains(log, "Somebody changed the table") {
+			t.Errorf("%s: logged %q", attempt, log)
+		}
+	}
+	bad.end()
+	if own {
+		sink.nothingFrom(t, w.addrs["forbidden"], bad)
+	}
+	w.settle()
+	if w.agent.pods[types.NamespacedName{Namespace: "default", Name: "server"}].table == nil {
+		t.Error("the table is not open")
+	}
+}
