@@ -18,6 +18,7 @@ type faults struct {
 	mu   sync.Mutex
 	rand *rand.Rand // nil: none
 	made map[string]int
+	each map[string]string // the kind of every apply, by pod
 }
 
 // The kinds of faults: the errno is what the kernel says, or would.
@@ -34,6 +35,7 @@ var faultKinds = []string{refused, exists, tooLate, lostAnswer, notSent, closed}
 
 type faultyTable struct {
 	table
+	pod    string
 	faults *faults
 }
 
@@ -43,15 +45,22 @@ func (f *faults) around(open openTable) openTable {
 		if err != nil {
 			return nil, err
 		}
-		return faultyTable{inner, f}, nil
+		return faultyTable{inner, pod, f}, nil
 	}
 }
 
-func (f *faults) next() string {
+// always makes all applies of a pod fail, or none.
+func (f *faults) always(pod, kind string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.each = map[string]string{pod: kind}
+}
+
+func (f *faults) next(pod string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.rand == nil {
-		return ""
+		return f.each[pod]
 	}
 	if f.rand.IntN(5) > 0 {
 		return ""
@@ -63,7 +72,7 @@ func (f *faults) next() string {
 
 // Apply fails before the kernel, in it, or after it.
 func (t faultyTable) Apply(ctx context.Context, want engine.Ruleset) error {
-	switch kind := t.faults.next(); kind {
+	switch kind := t.faults.next(t.pod); kind {
 	case refused, exists:
 		err := t.table.Apply(ctx, spoiled(want, kind))
 		if err == nil {

@@ -1,8 +1,6 @@
 package command
 
 import (
-	"errors"
-	"io/fs"
 	"maps"
 	"sync"
 	"time"
@@ -11,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
 const (
@@ -123,8 +120,7 @@ func (p *progress) finished(pod cache.Key, err error) {
 	p.waiting[pod] = p.waiting[pod].earlier(c)
 	p.metrics.failures.Inc()
 	p.failing[pod] = reasonKernel
-	// ENOENT is also what the kernel says of a message that names what is not there.
-	if errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*engine.MessageError)) {
+	if isGone(err) {
 		p.failing[pod] = reasonGone
 	}
 }

@@ -216,11 +216,17 @@ func (r *reconciler) failed(ctx context.Context, key cache.Key, err error) {
 		log = log.WithValues("errno", unix.ErrnoName(errno))
 	}
 	// A pod's network namespace goes before the runtime, and then the API server, say so.
-	if errors.Is(err, fs.ErrNotExist) && tries < 3 {
+	if isGone(err) && tries < 3 {
 		log.V(1).Info("The pod's network namespace is gone", "cause", err.Error())
 		return
 	}
 	log.Error(err, "Policies are not up to date in the pod; what was in force stays, and it is tried again")
+}
+
+// isGone says whether the error is of a pod whose network namespace is not there any more. ENOENT is also what the kernel
+// says of a message that names what is not there.
+func isGone(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*engine.MessageError))
 }
 
 // reconcile makes one pod what its target says.

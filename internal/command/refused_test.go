@@ -1,0 +1,73 @@
+package command
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+)
+
+// TestRefused: a batch that the kernel refuses leaves the last good rules in force. It is tried again with growing
+// pauses, other pods go on meanwhile, and a log line and a metric say which message was refused and why.
+func TestRefused(t *testing.T) { onBothPaths(t, testRefused) }
+
+func testRefused(t *testing.T, own bool) {
+	w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own)
+	w.start()
+	defer func() { w.stop() }()
+	w.settle()
+	server, _ := w.table("server")
+	allowed, _ := w.table("allowed")
+	for _, fault := range []struct{ kind, errno, says string }{
+		{refused, "ENOENT", `NEWRULE zzz: no such file or directory (attribute at byte `},
+		{exists, "EEXIST", `NEWCHAIN zzz: file exists (attribute at byte `},
+	} {
+		w.log.tail(0)
+		w.faults.always("default/server", fault.kind)
+		start := time.Now()
+		addr := netip.AddrFrom4([4]byte{10, 8, 1, byte(len(w.pods))}) // another one each time
+		for _, app := range []string{"allowed", "server"} {
+			name := app + "-" + fault.errno
+			w.pods[name] = leakPod(name, "other", addr, map[string]string{"app": app})
+			w.state.UpsertPod(w.pods[name])
+		}
+		w.agent.Notify()
+		eventually(t, "the other pod's change is in force", func() bool { is, _ := w.table("allowed"); return is != allowed })
+		allowed, _ = w.table("allowed")
+		failures := w.metrics.refused.WithLabelValues(fault.errno)
+		eventually(t, "four tries", func() bool { return testutil.ToFloat64(failures) >= 4 })
+		if took := time.Since(start); took < 7*firstRetry {
+			t.Errorf("%s: four tries in %s", fault.kind, took)
+		}
+		if is, _ := w.table("server"); is != server {
+			t.Errorf("%s: the last good rules were\n%sand are\n%s", fault.kind, server, is)
+		}
+		if w.agent.Settled() {
+			t.Errorf("%s: settled", fault.kind)
+		}
+		lines := 0
+		for line := range strings.Lines(w.log.tail(1000)) {
+			if strings.Contains(line, "default/allowed") {
+				continue
+			}
+			lines++
+			for _, want := range []string{fault.says, `"errno"="` + fault.errno + `"`, `"pod"="default/server"`, "what was in force stays"} {
+				if !strings.Contains(line, want) {
+					t.Errorf("%s: no %s in the line\n%s", fault.kind, want, line)
+				}
+			}
+		}
+		if lines < 4 {
+			t.Errorf("%s: %d lines in the log for four tries", fault.kind, lines)
+		}
+		w.faults.always("", "")
+		w.settle()
+		if is, _ := w.table("server"); is == server {
+			t.Errorf("%s: the change never came", fault.kind)
+		}
+		server, _ = w.table("server")
+	}
+}
