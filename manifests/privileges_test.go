@@ -1,0 +1,136 @@
+// Package manifests is what is deployed. Its tests hold it to the least that the agent needs.
+package manifests
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	role      = "ClusterRole multi-networkpolicy-nftables"
+	binding   = "ClusterRoleBinding multi-networkpolicy-nftables"
+	account   = "ServiceAccount multi-networkpolicy-nftables"
+	daemonSet = "DaemonSet multi-networkpolicy-nftables"
+	pod       = daemonSet + " pod"
+	container = pod + ".containers[agent]"
+)
+
+// allowed is all that the agent may, and why. What is not here may not be in the manifests, and nothing may be here that
+// is not in them.
+var allowed = map[string]string{
+	"CustomResourceDefinition multi-networkpolicies.k8s.cni.cncf.io": "what users write",
+	"Namespace multi-networkpolicy-system":                           "the agent's own, see its comment",
+	account:                                                          "the agent's own",
+	account + " .metadata.namespace: multi-networkpolicy-system":     "the agent's own",
+	role:      "below",
+	binding:   "below",
+	daemonSet: "below",
+
+	role + ": get pods":         "an informer's input: labels, addresses, ports of local pods and of peers",
+	role + ": list pods":        "an informer's input",
+	role + ": watch pods":       "an informer's input",
+	role + ": get namespaces":   "an informer's input: labels, for namespaceSelector",
+	role + ": list namespaces":  "an informer's input",
+	role + ": watch namespaces": "an informer's input",
+	role + ": get network-attachment-definitions.k8s.cni.cncf.io":   "an informer's input: the type of a network's plugin",
+	role + ": list network-attachment-definitions.k8s.cni.cncf.io":  "an informer's input",
+	role + ": watch network-attachment-definitions.k8s.cni.cncf.io": "an informer's input",
+	role + ": get multi-networkpolicies.k8s.cni.cncf.io":            "an informer's input: what is enforced",
+	role + ": list multi-networkpolicies.k8s.cni.cncf.io":           "an informer's input",
+	role + ": watch multi-networkpolicies.k8s.cni.cncf.io":          "an informer's input",
+	role + ": create events":                                        "warnings about policies that are invalid",
+	role + ": patch events":                                         "an event that happens again is counted, not made anew",
+
+	binding + " .roleRef.apiGroup: rbac.authorization.k8s.io":                                  "the role above",
+	binding + " .roleRef.kind: ClusterRole":                                                    "the role above",
+	binding + " .roleRef.name: multi-networkpolicy-nftables":                                   "the role above",
+	binding + " .subjects[multi-networkpolicy-nftables].kind: ServiceAccount":                  "the agent and nobody else",
+	binding + " .subjects[multi-networkpolicy-nftables].namespace: multi-networkpolicy-system": "the agent and nobody else",
+
+	pod + ".serviceAccountName: multi-networkpolicy-nftables": "the role above",
+	pod + ".hostNetwork: true":                                "it must reach the API server before, and whether or not, pods have networks",
+
+	container + ".securityContext.allowPrivilegeEscalation: false":     "takes away",
+	container + ".securityContext.readOnlyRootFilesystem: true":        "takes away",
+	container + ".securityContext.seccompProfile.type: RuntimeDefault": "takes away",
+	container + ".securityContext.capabilities.drop: ALL":              "takes away",
+	container + ".securityContext.capabilities.add: NET_ADMIN":         "nf_tables in pods; see TestCapabilities",
+	container + ".securityContext.capabilities.add: SYS_ADMIN":         "setns into pods' network namespaces; see TestCapabilities",
+
+	container + ".volumeMounts[runtime].mountPath: /run/containerd":      "CRI's socket; the folder, as the socket is made anew",
+	container + ".volumeMounts[runtime].readOnly: true":                  "takes away",
+	container + ".volumeMounts[netns].mountPath: /run/netns":             "the handles of pods' network namespaces",
+	container + ".volumeMounts[netns].readOnly: true":                    "takes away",
+	container + ".volumeMounts[netns].mountPropagation: HostToContainer": "pods that start later",
+	pod + ".volumes[runtime].hostPath.path: /run/containerd":             "as mounted",
+	pod + ".volumes[runtime].hostPath.type: Directory":                   "it is there, or the pod does not start",
+	pod + ".volumes[netns].hostPath.path: /run/netns":                    "as mounted",
+	pod + ".volumes[netns].hostPath.type: DirectoryOrCreate":             "a node that never had a pod has none",
+}
+
+// TestPrivileges: what `kubectl apply -k manifests` deploys may do what is allowed above, to the letter.
+func TestPrivileges(t *testing.T) {
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(allowed)), grants(t, read(t, "."))); diff != "" {
+		t.Errorf("(-allowed +found):\n%s", diff)
+	}
+}
+
+// TestGrantsAreFound: each kind of thing that somebody could add to the manifests is seen.
+func TestGrantsAreFound(t *testing.T) {
+	before := grants(t, read(t, "."))
+	for _, tt := range []struct{ object, at, add string }{
+		{role, "", `{rules: [{apiGroups: [""], resources: [pods], verbs: [delete]}]}`},
+		{role, "", `{rules: [{apiGroups: ["*"], resources: ["*"], verbs: ["*"]}]}`},
+		{role, "", `{rules: [{nonResourceURLs: [/metrics], verbs: [get]}]}`},
+		{role, "", `{aggregationRule: {clusterRoleSelectors: [{matchLabels: {a: b}}]}}`},
+		{binding, "", `{subjects: [{kind: Group, name: "system:authenticated"}]}`},
+		{daemonSet, "spec.template.spec", `{hostPID: true}`},
+		{daemonSet, "spec.template.spec", `{hostIPC: true}`},
+		{daemonSet, "spec.template.spec", `{shareProcessNamespace: true}`},
+		{daemonSet, "spec.template.spec", `{securityContext: {runAsUser: 0}}`},
+		{daemonSet, "spec.template.spec", `{volumes: [{name: root, hostPath: {path: /}}]}`},
+		{daemonSet, "spec.template.spec", `{volumes: [{name: runtime, hostPath: {path: /run}}]}`},
+		{daemonSet, "spec.template.spec", `{initContainers: [{name: first, image: x}]}`},
+		{daemonSet, "spec.template.spec", `{containers: [{name: other, image: x, securityContext: {privileged: true}}]}`},
+		{daemonSet, "spec.template.spec", `{containers: [{name: agent, securityContext: {privileged: true}}]}`},
+		{daemonSet, "spec.template.spec", `{containers: [{name: agent, securityContext: {procMount: Unmasked}}]}`},
+		{daemonSet, "spec.template.spec", `{containers: [{name: agent, securityContext: {capabilities: {add: [SYS_PTRACE]}}}]}`},
+		{daemonSet, "spec.template.spec", `{containers: [{name: agent, volumeMounts: [{name: netns, mountPath: /run/netns, mountPropagation: Bidirectional}]}]}`},
+		{daemonSet, "spec.template.metadata", `{annotations: {container.apparmor.security.beta.kubernetes.io/agent: unconfined}}`},
+	} {
+		objects := read(t, ".")
+		i := slices.IndexFunc(objects, func(o object) bool { return o.name() == tt.object })
+		var more map[string]any
+		if err := yaml.Unmarshal([]byte(tt.add), &more); err != nil {
+			t.Fatal(err)
+		}
+		into := map[string]any(objects[i])
+		for _, field := range strings.FieldsFunc(tt.at, func(r rune) bool { return r == '.' }) {
+			into = into[field].(map[string]any)
+		}
+		merge(into, more)
+		if slices.Equal(grants(t, objects), before) {
+			t.Errorf("%s %s: not seen: %s", tt.object, tt.at, tt.add)
+		}
+	}
+	extra := append(read(t, "."), parse(t, "{apiVersion: v1, kind: Secret, metadata: {name: s}}")...)
+	if slices.Equal(grants(t, extra), before) {
+		t.Error("another object is not seen")
+	}
+}
+
+// merge adds to lists and sets all else.
+func merge(into, more map[string]any) {
+	for key, v := range more {
+		if list, ok := into[key].([]any); ok {
+			into[key] = append(slices.Clone(list), v.([]any)...)
+			continue
+		}
+		into[key] = v
+	}
+}
