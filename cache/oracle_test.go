@@ -194,16 +194,25 @@ func inBlock(b *mnpv1.IPBlock, a netip.Addr) bool {
 	if b == nil {
 		return false
 	}
-	cidr, err := netip.ParsePrefix(b.CIDR)
+	cidr, err := prefixOf(b.CIDR)
 	if err != nil || !cidr.Contains(a) {
 		return false
 	}
 	for _, s := range b.Except {
-		if except, err := netip.ParsePrefix(s); err != nil || except.Contains(a) {
+		if except, err := prefixOf(s); err != nil || except.Contains(a) {
 			return false
 		}
 	}
 	return true
+}
+
+// prefixOf reads ::ffff:10.0.0.0/104 as 10.0.0.0/8.
+func prefixOf(s string) (netip.Prefix, error) {
+	p, err := netip.ParsePrefix(s)
+	if err == nil && p.Addr().Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
+	}
+	return p, err
 }
 
 func protocolOf(port mnpv1.MultiNetworkPolicyPort) uint8 {
@@ -214,6 +223,9 @@ func protocolOf(port mnpv1.MultiNetworkPolicyPort) uint8 {
 }
 
 func hasPort(pod *corev1.Pod, port mnpv1.MultiNetworkPolicyPort, p packet) bool {
+	if port.EndPort != nil { // a name is no start of a range
+		return false
+	}
 	for _, c := range pod.Spec.Containers {
 		for _, cp := range c.Ports {
 			proto := cp.Protocol

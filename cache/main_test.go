@@ -1,0 +1,9 @@
+package cache
+
+import (
+	"testing"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+)
+
+func TestMain(m *testing.M) { lab.Main(m) }
