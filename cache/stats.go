@@ -15,6 +15,7 @@ type Stats struct {
 
 	SelectedPods     int // local pods that a policy selects
 	WithoutSandbox   int // of these, pods of which it is not known where they run
+	Unsupported      int // local pods that a policy selects on a network whose plugin type is none of those that are isolated
 	UnreadableStatus int // local pods whose network status was never readable, so that it is not known whether a policy selects them
 }
 
@@ -30,6 +31,11 @@ func (c *Cache) Stats() Stats {
 	for _, t := range c.targets {
 		for _, p := range t.selected {
 			active[p] = struct{}{}
+		}
+		unsupported := false
+		c.eachUnsupported(t, func(*policy, *network) { unsupported = true })
+		if unsupported {
+			s.Unsupported++
 		}
 		if !t.pod.known {
 			s.UnreadableStatus++

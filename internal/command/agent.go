@@ -17,8 +17,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
-// unresolvedInterval is how often it is looked for ports that policies name and nobody has.
-const unresolvedInterval = 10 * time.Second
+// shortfallInterval is how often it is looked for what valid policies do not do.
+const shortfallInterval = 10 * time.Second
 
 // agentOptions are the flags of the agent.
 type agentOptions struct {
@@ -98,7 +98,7 @@ func (o *agentOptions) run(ctx context.Context) error {
 		informers: inputs, reconciler: reconciler, sandboxes: sandboxes, background: append(watched.background(), events.Run, traces.Run),
 	}
 	p.background = append(p.background, func(ctx context.Context) {
-		informers.ReportUnresolved(ctx, events, state.Unresolved, unresolvedInterval)
+		informers.ReportShortfalls(ctx, events, state.Shortfalls, shortfallInterval)
 	})
 	watched.health.follow(p.missing)
 	if o.removeTaint {

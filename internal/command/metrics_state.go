@@ -37,6 +37,7 @@ func newStateCollector(m *metrics, state *cache.Cache, p *progress) *stateCollec
 		{"unreadable_status", func(s snapshot) int { return s.UnreadableStatus }},
 		{"namespace_gone", func(s snapshot) int { return s.failing[reasonGone] }},
 		{"kernel_error", func(s snapshot) int { return s.failing[reasonKernel] }},
+		{"unsupported_plugin", func(s snapshot) int { return s.Unsupported }},
 	})
 	c.by("policies", "Policies: all of them, those that select a local pod, those with a field that cannot be understood.", "state", []labeled{
 		{"all", func(s snapshot) int { return s.Policies }},

@@ -109,7 +109,7 @@ func TestWarnings(t *testing.T) {
 }
 
 // A name that no pod has is told once, when it has been so for a while.
-func TestUnresolvedNames(t *testing.T) {
+func TestShortfalls(t *testing.T) {
 	r := newRig(t)
 	world := func(port, spec string) string {
 		return strings.Replace(agentCluster, "spec: {nodeName: here}", "spec: {nodeName: here, containers: [{name: c, ports: [{containerPort: 80, name: "+port+"}]}]}", 1) +
@@ -141,7 +141,7 @@ func TestUnresolvedNames(t *testing.T) {
 	}
 	sink := informers.NewEvents(client.CoreV1(), "here")
 	go sink.Run(ctx)
-	go informers.ReportUnresolved(ctx, sink, state.Unresolved, 20*time.Millisecond)
+	go informers.ReportShortfalls(ctx, sink, state.Shortfalls, 20*time.Millisecond)
 	eventually(t, "two Events", func() bool { return len(events()) == 2 })
 	time.Sleep(200 * time.Millisecond)
 	all := strings.Join(events(), "\n")
@@ -157,5 +157,5 @@ func TestUnresolvedNames(t *testing.T) {
 		t.Errorf("%d Events:\n%s", n, all)
 	}
 	r.load(world("http", ""))
-	eventually(t, "all names are resolved", func() bool { return len(state.Unresolved()) == 0 })
+	eventually(t, "all names are resolved", func() bool { return len(state.Shortfalls()) == 0 })
 }

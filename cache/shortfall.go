@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,12 +9,20 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Unresolved is a policy with names of ports that nobody has, so that they allow nothing.
-type Unresolved struct {
+// Shortfall is what a valid policy does not do, for one reason.
+type Shortfall struct {
 	Policy   Key
 	UID      types.UID
+	Reason   string // as of an Event
 	Problems []Problem
 }
+
+// The reasons: a name of a port that nobody has, so that it allows nothing; and a network whose interfaces are not
+// isolated, since its plugin type is none of those that are.
+const (
+	UnresolvedNamedPort      = "UnresolvedNamedPort"
+	UnsupportedNetworkPlugin = "UnsupportedNetworkPlugin"
+)
 
 // namedPortOf is a name in a rule of a policy.
 type namedPortOf struct {
@@ -23,13 +32,19 @@ type namedPortOf struct {
 	name      portName
 }
 
-// Unresolved returns the policies that isolate a local pod and name ports that nobody has now: in ingress no local pod
-// that the policy isolates, in egress no peer of the rule. It looks at each local pod, and at peers where a rule has
-// several names.
-func (c *Cache) Unresolved() []Unresolved {
+// shortfallOf is a policy and a reason.
+type shortfallOf struct {
+	policy *policy
+	reason string
+}
+
+// Shortfalls returns what policies that select a local pod do not do now. It looks at each local pod, and at peers where a
+// rule has several names.
+func (c *Cache) Shortfalls() []Shortfall {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	has := map[namedPortOf]bool{}
+	found := map[shortfallOf][]Problem{}
 	for _, t := range c.targets {
 		for _, d := range directions {
 			for _, g := range c.guards(t, d) {
@@ -38,20 +53,50 @@ func (c *Cache) Unresolved() []Unresolved {
 				}
 			}
 		}
+		c.eachUnsupported(t, func(p *policy, n *network) {
+			key, problem := shortfallOf{p, UnsupportedNetworkPlugin}, n.unsupported()
+			if !slices.Contains(found[key], problem) {
+				found[key] = append(found[key], problem)
+			}
+		})
 	}
-	byPolicy := map[*policy][]Problem{}
 	for n, resolved := range has {
 		if !resolved {
-			byPolicy[n.policy] = append(byPolicy[n.policy], n.problem())
+			key := shortfallOf{n.policy, UnresolvedNamedPort}
+			found[key] = append(found[key], n.problem())
 		}
 	}
-	var out []Unresolved
-	for p, problems := range byPolicy {
+	var out []Shortfall
+	for of, problems := range found {
 		slices.SortFunc(problems, func(a, b Problem) int { return strings.Compare(a.String(), b.String()) })
-		out = append(out, Unresolved{Policy: p.key, UID: p.remarks.uid, Problems: problems})
+		out = append(out, Shortfall{Policy: of.policy.key, UID: of.policy.remarks.uid, Reason: of.reason, Problems: problems})
 	}
-	slices.SortFunc(out, func(a, b Unresolved) int { return compareKeys(a.Policy, b.Policy) })
+	slices.SortFunc(out, func(a, b Shortfall) int {
+		return cmp.Or(compareKeys(a.Policy, b.Policy), strings.Compare(a.Reason, b.Reason))
+	})
 	return out
+}
+
+// eachUnsupported calls f with the policies that select a pod on a network that is not isolated.
+func (c *Cache) eachUnsupported(t *target, f func(*policy, *network)) {
+	for _, a := range t.pod.attachments {
+		if c.isolates(a.network) {
+			continue
+		}
+		for _, p := range t.selected {
+			if slices.Contains(p.networks, a.network) {
+				f(p, a.network)
+			}
+		}
+	}
+}
+
+func (n *network) unsupported() Problem {
+	return Problem{
+		Field: policyForField,
+		Message: fmt.Sprintf("network %s has the plugin type %q, which is none of --network-plugins, so its interfaces are not isolated",
+			n.key, n.pluginType),
+	}
 }
 
 func (c *Cache) resolveNames(has map[namedPortOf]bool, t *target, p *policy, s *section) {

@@ -1,0 +1,67 @@
+package informers
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// ReportShortfalls says until the context ends what valid policies do not do: an Event and a log line for each, once. It
+// looks at the list at intervals, and believes what it has seen twice in a row, since a policy often is there before its
+// pods.
+func ReportShortfalls(ctx context.Context, events EventSink, list func() []cache.Shortfall, every time.Duration) {
+	reporters := map[string]*Reporter{}
+	report := func(s shortfall, problems []cache.Problem) {
+		r := reporters[s.Reason]
+		if r == nil {
+			r = NewReporter(events)
+			r.reason = func(string) string { return s.Reason }
+			reporters[s.Reason] = r
+		}
+		r.Report(ctx, s.subject(), problems)
+	}
+	var before []shortfall
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		var now []shortfall
+		for _, s := range list() {
+			now = append(now, shortfall(s))
+		}
+		for _, s := range now {
+			if twice := s.alsoIn(before); len(twice) > 0 {
+				report(s, twice)
+			}
+		}
+		for _, s := range before {
+			if len(s.alsoIn(now)) == 0 {
+				report(s, nil)
+			}
+		}
+		before = now
+	}
+}
+
+// shortfall is a cache.Shortfall.
+type shortfall cache.Shortfall
+
+// alsoIn returns the problems that a list has too.
+func (s shortfall) alsoIn(list []shortfall) []cache.Problem {
+	i := slices.IndexFunc(list, func(o shortfall) bool { return o.UID == s.UID && o.Reason == s.Reason })
+	return slices.DeleteFunc(slices.Clone(s.Problems), func(p cache.Problem) bool {
+		return i < 0 || !slices.Contains(list[i].Problems, p)
+	})
+}
+
+func (s shortfall) subject() Subject {
+	return Subject{APIVersion: mnpv1.SchemeGroupVersion.String(), Kind: kindPolicy, NamespacedName: s.Policy, UID: s.UID}
+}
