@@ -47,6 +47,8 @@ type Options struct {
 	// RevokeEstablished makes every packet of a connection be asked whether the connection is allowed, not the first alone.
 	RevokeEstablished bool
 
+	PolicyCounters bool // rules of policies count the packets that they accept
+
 	Ingress, Egress Common
 }
 

@@ -21,6 +21,7 @@ type policyChain struct {
 	groups   []*group
 	ports    []*engine.Set
 	targets  map[*target]struct{}
+	counts   bool
 }
 
 // acquireChain returns the chain of a section for a local pod.
@@ -28,7 +29,7 @@ func (c *Cache) acquireChain(s *section, t *target) *policyChain {
 	resolved := s.resolve(t.pod.ports)
 	pc := s.chains[resolved]
 	if pc == nil {
-		pc = &policyChain{section: s, resolved: resolved, targets: map[*target]struct{}{}}
+		pc = &policyChain{section: s, resolved: resolved, targets: map[*target]struct{}{}, counts: c.options.PolicyCounters}
 		s.chains[resolved] = pc
 		pc.chain = &engine.Chain{Name: s.chainName}
 		if c.options.RevokeEstablished {
@@ -109,6 +110,9 @@ func (c *Cache) addPeerRules(pc *policyChain, r rule, spec *groupSpec, match pee
 func (pc *policyChain) accept(r rule, packet, reply []expr.Statement) {
 	add := func(to *engine.Chain, matches []expr.Statement) {
 		to.Rules = append(to.Rules, engine.Rule{Statements: append(matches, expr.Accept()), Comment: r.comment})
+	}
+	if pc.counts {
+		packet = append(packet, expr.Counter())
 	}
 	add(pc.chain, packet)
 	if pc.replies != nil {

@@ -77,6 +77,7 @@ func (o *agentOptions) run(ctx context.Context) error {
 		return fmt.Errorf("this kernel does not take the rules for all pods: %w", err)
 	}
 	state := cache.New(options)
+	watched.metrics.countPolicies = options.PolicyCounters
 	reconciler := watched.reconciler(state, openEngine(features))
 	events := informers.NewEvents(kube.CoreV1(), node)
 	sandboxes := informers.NewSandboxes(informers.SandboxConfig{

@@ -64,6 +64,7 @@ const (
 type tableOptions struct {
 	networkPlugins []string
 	established    string
+	policyCounters bool
 	common         commonOptions
 }
 
@@ -72,12 +73,13 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 		"plugin types of the networks that policies isolate")
 	flags.StringVar(&o.established, "established", keepEstablished,
 		"what becomes of connections that are no longer allowed: keep them, or `keep|revoke`: look at every packet")
+	flags.BoolVar(&o.policyCounters, "policy-counters", false, "count the packets of each policy, for the metrics")
 	o.common.addFlags(flags)
 }
 
 // load reads the files that the flags name.
 func (o *tableOptions) load(node string) (cache.Options, error) {
-	options := cache.Options{Node: node, NetworkPlugins: o.networkPlugins}
+	options := cache.Options{Node: node, NetworkPlugins: o.networkPlugins, PolicyCounters: o.policyCounters}
 	switch o.established {
 	case keepEstablished, "":
 	case revokeEstablished:

@@ -33,6 +33,8 @@ type metrics struct {
 	repairs, restarts, readBacks, failures prometheus.Counter
 	refused, outages                       *prometheus.CounterVec
 	down, lastSync                         *prometheus.GaugeVec
+	policies                               *policyMetrics
+	countPolicies                          bool
 }
 
 // newMetrics makes a registry of its own, so that many agents can be in one process.
@@ -59,6 +61,7 @@ func newMetrics(version string) *metrics {
 	m.lastSync = m.gauge("last_sync_timestamp_seconds", "When the kernel last acknowledged the rules of a pod.")
 	m.outages = m.counter("watch_outages_total", "Times that an input was lost: a kind of the API server's objects, or the runtime's sandboxes.", "source")
 	m.down = m.gauge("watch_down", "1 while an input is lost; what is enforced stays.", "source")
+	m.policies = newPolicyMetrics(m)
 	m.gauge("build_info", "1, with the agent's version.", "version", "go_version").WithLabelValues(version, runtime.Version()).Set(1)
 	for _, source := range inputSources {
 		m.outages.WithLabelValues(source)

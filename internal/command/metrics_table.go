@@ -15,6 +15,8 @@ type meteredTable struct {
 	table
 	metrics *metrics
 	counted engine.Stats // what has been counted of the table's own
+
+	policies counted // what has been counted of its rules
 }
 
 // meter makes the tables that it opens count.
@@ -41,7 +43,25 @@ func (t *meteredTable) Apply(ctx context.Context, want engine.Ruleset) error {
 func (t *meteredTable) Check(ctx context.Context) (bool, error) {
 	repaired, err := t.table.Check(ctx)
 	t.count(err)
+	if t.metrics.countPolicies && err == nil {
+		err = t.readCounts()
+	}
 	return repaired, err
+}
+
+// readCounts reads what the rules have counted, unless it did so a moment ago.
+func (t *meteredTable) readCounts() error {
+	reader, ok := t.table.(interface {
+		Counts() ([]engine.RuleCount, error)
+	})
+	if !ok || time.Since(t.policies.at) < countsInterval {
+		return nil
+	}
+	counts, err := reader.Counts()
+	if err == nil {
+		t.policies = t.metrics.policies.add(t.policies, counts)
+	}
+	return err
 }
 
 // count takes over what the table has counted since the last time.

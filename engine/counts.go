@@ -1,0 +1,56 @@
+package engine
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+)
+
+// RuleCount is what the kernel counted at a rule: packets that reached its counter, and their bytes.
+type RuleCount struct {
+	Chain, Comment string
+	Handle         uint64 // of the rule, as long as it is there; another rule never has the same
+	HasCounter     bool
+	Packets, Bytes uint64
+}
+
+// Counts reads the counters of all rules of the table, chain by chain in the order of the rules.
+func (e *Engine) Counts() ([]RuleCount, error) {
+	x := exchanges.Get().(*exchange)
+	defer exchanges.Put(x)
+	var counts []RuleCount
+	r := reader{exchange: x, transport: e.transport}
+	err := r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", unix.NFTA_RULE_TABLE, func(a attrs) error {
+		c := RuleCount{
+			Chain: a.string(unix.NFTA_RULE_CHAIN), Comment: tlv(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment),
+			Handle: a.uint64(unix.NFTA_RULE_HANDLE),
+		}
+		if err := c.read(a[unix.NFTA_RULE_EXPRESSIONS]); err != nil {
+			return err
+		}
+		counts = append(counts, c)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the counters of %s: %w", e.pod, err)
+	}
+	return counts, nil
+}
+
+// read finds the counter among the expressions of a rule.
+func (c *RuleCount) read(expressions []byte) error {
+	var inner error
+	err := eachAttr(expressions, func(_ uint16, element []byte) {
+		expression, err := parseAttrs(element)
+		if err != nil || expression.string(unix.NFTA_EXPR_NAME) != "counter" {
+			inner = errors.Join(inner, err)
+			return
+		}
+		counter, err := parseAttrs(expression[unix.NFTA_EXPR_DATA])
+		inner = errors.Join(inner, err)
+		c.HasCounter, c.Packets, c.Bytes = true, counter.uint64(unix.NFTA_COUNTER_PACKETS), counter.uint64(unix.NFTA_COUNTER_BYTES)
+	})
+	return errors.Join(inner, err)
+}
