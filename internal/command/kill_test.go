@@ -100,9 +100,9 @@ func TestKill(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 	k, agent := killRig(t, r)
 	server, stranger := newSink(t, k.hosts["server"]), newSink(t, k.hosts["stranger"])
-	good := startFlood(t, k.hosts["friend"], netip.MustParseAddrPort("10.9.0.1:5000"))
-	bad := startFlood(t, k.hosts["stranger"], netip.MustParseAddrPort("10.9.0.1:5000"))
-	out := startFlood(t, k.hosts["friend"], netip.MustParseAddrPort("10.9.0.3:5000"))
+	good := startFlood(t, k.hosts["friend"], netip.MustParseAddrPort("10.9.0.1:5000"), allowedPatience)
+	bad := startFlood(t, k.hosts["stranger"], netip.MustParseAddrPort("10.9.0.1:5000"), forbiddenPatience)
+	out := startFlood(t, k.hosts["friend"], netip.MustParseAddrPort("10.9.0.3:5000"), forbiddenPatience)
 
 	changes, applied := 0, 0
 	change := func(until time.Time) {

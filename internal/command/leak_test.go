@@ -143,9 +143,9 @@ func testNoLeak(t *testing.T, own bool) {
 	w.settle()
 
 	to := func(name string) netip.AddrPort { return netip.AddrPortFrom(w.addrs[name], floodPort) }
-	good := startFlood(t, w.hosts["allowed"], to("server"))
-	bad := startFlood(t, w.hosts["forbidden"], to("server"))
-	out := startFlood(t, w.hosts["allowed"], to("forbidden"))
+	good := startFlood(t, w.hosts["allowed"], to("server"), allowedPatience)
+	bad := startFlood(t, w.hosts["forbidden"], to("server"), forbiddenPatience)
+	out := startFlood(t, w.hosts["allowed"], to("forbidden"), forbiddenPatience)
 	w.faults.rand, w.faults.made = rand.New(rand.NewPCG(seed, 1)), map[string]int{}
 	restarts, start := 0, time.Now()
 	for i := range *leakChanges {

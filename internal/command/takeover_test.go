@@ -148,7 +148,7 @@ func testForeignTable(t *testing.T, own bool) {
 	foreign("")
 	sink := newSink(t, w.hosts["server"])
 	to := netip.AddrPortFrom(w.addrs["server"], floodPort)
-	good, bad := startFlood(t, w.hosts["allowed"], to), startFlood(t, w.hosts["forbidden"], to)
+	good, bad := startFlood(t, w.hosts["allowed"], to, allowedPatience), startFlood(t, w.hosts["forbidden"], to, forbiddenPatience)
 	var ours string
 	for range 40 {
 		got := w.batches(func() {
@@ -187,7 +187,7 @@ func testDrift(t *testing.T, own bool) {
 	w.settle()
 	want, _ := w.table("server")
 	sink := newSink(t, w.hosts["server"])
-	bad := startFlood(t, w.hosts["forbidden"], netip.AddrPortFrom(w.addrs["server"], floodPort))
+	bad := startFlood(t, w.hosts["forbidden"], netip.AddrPortFrom(w.addrs["server"], floodPort), forbiddenPatience)
 	repairs := 0.0
 	for _, attempt := range []string{
 		"flush ruleset",
