@@ -95,7 +95,8 @@ func (r *replies) errorMessage(reply netlinkMessage) error {
 	if reply.flags&unix.NLM_F_ACK_TLVS != 0 {
 		attrs := body[4+nlmsgHdrLen:]
 		if reply.flags&unix.NLM_F_CAPPED == 0 { // the refused message's own content comes first
-			attrs = attrs[min(len(attrs), align(int(binary.NativeEndian.Uint32(body[4:])))-nlmsgHdrLen):]
+			content := align(int(binary.NativeEndian.Uint32(body[4:]))) - nlmsgHdrLen
+			attrs = attrs[min(len(attrs), max(0, content)):]
 		}
 		err := eachAttr(attrs, func(typ uint16, value []byte) {
 			switch {
