@@ -104,7 +104,30 @@ func TestKill(t *testing.T) {
 	bad := startFlood(t, k.hosts["stranger"], netip.MustParseAddrPort("10.9.0.1:5000"), forbiddenPatience)
 	out := startFlood(t, k.hosts["friend"], netip.MustParseAddrPort("10.9.0.3:5000"), forbiddenPatience)
 
-	changes, applied := 0, 0
+	agent, changes, applied := k.killAgents(agent, r)
+	agent.says("All inputs are known")
+	for _, f := range []*flood{good, bad, out} {
+		f.end()
+	}
+	time.Sleep(100 * time.Millisecond) // what is in flight arrives
+	t.Logf("%d changes, %d times enforced", changes, applied)
+	if applied < 2**killRounds {
+		t.Errorf("enforced %d times in the lives of %d agents", applied, *killRounds)
+	}
+	server.allFrom(t, netip.MustParseAddr("10.9.0.2"), good)
+	server.nothingFrom(t, netip.MustParseAddr("10.9.0.3"), bad)
+	stranger.nothingFrom(t, netip.MustParseAddr("10.9.0.2"), out)
+	k.load(killBase + fmt.Sprintf(killPolicies, "", ", {port: 80}", "", "", ", {port: 80}"))
+	k.becomes("the last agent's", true, false)
+	k.load(killBase)
+	k.becomes("released by the last agent", true, true)
+	agent.end(syscall.SIGTERM)
+}
+
+// killAgents ends one agent after the other while objects change. It returns the last one, how often objects changed and
+// how often a pod's rules did.
+func (k *rig) killAgents(agent *process, r *rand.Rand) (last *process, changes, applied int) {
+	k.t.Helper()
 	change := func(until time.Time) {
 		for time.Now().Before(until) {
 			k.load(killWorld(r))
@@ -131,21 +154,5 @@ func TestKill(t *testing.T) {
 		}
 		agent = next
 	}
-	agent.says("All inputs are known")
-	for _, f := range []*flood{good, bad, out} {
-		f.end()
-	}
-	time.Sleep(100 * time.Millisecond) // what is in flight arrives
-	t.Logf("%d changes, %d times enforced", changes, applied)
-	if applied < 2**killRounds {
-		t.Errorf("enforced %d times in the lives of %d agents", applied, *killRounds)
-	}
-	server.allFrom(t, netip.MustParseAddr("10.9.0.2"), good)
-	server.nothingFrom(t, netip.MustParseAddr("10.9.0.3"), bad)
-	stranger.nothingFrom(t, netip.MustParseAddr("10.9.0.2"), out)
-	k.load(killBase + fmt.Sprintf(killPolicies, "", ", {port: 80}", "", "", ", {port: 80}"))
-	k.becomes("the last agent's", true, false)
-	k.load(killBase)
-	k.becomes("released by the last agent", true, true)
-	agent.end(syscall.SIGTERM)
+	return agent, changes, applied
 }

@@ -48,26 +48,32 @@ func testRefused(t *testing.T, own bool) {
 		if w.agent.Settled() {
 			t.Errorf("%s: settled", fault.kind)
 		}
-		lines := 0
-		for line := range strings.Lines(w.log.tail(1000)) {
-			if strings.Contains(line, "default/allowed") {
-				continue
-			}
-			lines++
-			for _, want := range []string{fault.says, `"errno"="` + fault.errno + `"`, `"pod"="default/server"`, "what was in force stays"} {
-				if !strings.Contains(line, want) {
-					t.Errorf("%s: no %s in the line\n%s", fault.kind, want, line)
-				}
-			}
-		}
-		if lines < 4 {
-			t.Errorf("%s: %d lines in the log for four tries", fault.kind, lines)
-		}
+		checkRefusals(t, w.log.tail(1000), fault.says, `"errno"="`+fault.errno+`"`)
 		w.faults.always("", "")
 		w.settle()
 		if is, _ := w.table("server"); is == server {
 			t.Errorf("%s: the change never came", fault.kind)
 		}
 		server, _ = w.table("server")
+	}
+}
+
+// checkRefusals: each try that failed has a line, which says all that one wants to know.
+func checkRefusals(t *testing.T, log string, says ...string) {
+	t.Helper()
+	tries := 0
+	for line := range strings.Lines(log) {
+		if strings.Contains(line, "default/allowed") {
+			continue
+		}
+		tries++
+		for _, want := range append(says, `"pod"="default/server"`, "what was in force stays") {
+			if !strings.Contains(line, want) {
+				t.Errorf("no %s in the line\n%s", want, line)
+			}
+		}
+	}
+	if tries < 4 {
+		t.Errorf("%d lines in the log for four tries", tries)
 	}
 }

@@ -10,8 +10,6 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/prometheus/client_golang/prometheus/testutil"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
 )
@@ -173,59 +171,5 @@ func testForeignTable(t *testing.T, own bool) {
 	received, connections := sink.received(w.addrs["allowed"])
 	if lost := good.sent.Load() - uint64(received); lost > 40 || connections == 0 {
 		t.Errorf("lost %d of %d datagrams in 40 replacements, %d connections", lost, good.sent.Load(), connections)
-	}
-}
-
-// TestDrift: what root in the pod does to the table is refused where it has an owner, and elsewhere undone within a
-// second, counted and logged.
-func TestDrift(t *testing.T) { onBothPaths(t, testDrift) }
-
-func testDrift(t *testing.T, own bool) {
-	w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own)
-	w.start()
-	defer func() { w.stop() }()
-	w.settle()
-	want, _ := w.table("server")
-	sink := newSink(t, w.hosts["server"])
-	bad := startFlood(t, w.hosts["forbidden"], netip.AddrPortFrom(w.addrs["server"], floodPort), forbiddenPatience)
-	repairs := 0.0
-	for _, attempt := range []string{
-		"flush ruleset",
-		"flush table inet multi_networkpolicy",
-		"delete table inet multi_networkpolicy",
-		"flush chain inet multi_networkpolicy input; delete chain inet multi_networkpolicy input",
-		"flush chain inet multi_networkpolicy ingress-net1",
-		"insert rule inet multi_networkpolicy ingress-net1 accept",
-		"insert rule inet multi_networkpolicy input accept",
-		"add chain inet multi_networkpolicy more { type filter hook input priority -10; }",
-		"add table inet multi_networkpolicy { flags dormant; }",
-	} {
-		w.log.tail(0)
-		out, err := w.nft("server", attempt)
-		start := time.Now()
-		switch {
-		case own && err == nil && attempt != "flush ruleset": // that one passes over it
-			t.Errorf("%s: nobody refused it", attempt)
-		case !own && err != nil:
-			t.Errorf("%s: %v %s", attempt, err, out)
-		case !own:
-			repairs++
-		}
-		eventually(t, attempt, func() bool { is, _ := w.table("server"); return is == want })
-		if took := time.Since(start); took > time.Second {
-			t.Errorf("%s: repaired after %s", attempt, took)
-		}
-		eventually(t, attempt+": counted", func() bool { return testutil.ToFloat64(w.metrics.repairs) == repairs })
-		if log := w.log.tail(100); !own && !strings.Contains(log, "Somebody changed the table") {
-			t.Errorf("%s: logged %q", attempt, log)
-		}
-	}
-	bad.end()
-	if own {
-		sink.nothingFrom(t, w.addrs["forbidden"], bad)
-	}
-	w.settle()
-	if w.agent.pods[types.NamespacedName{Namespace: "default", Name: "server"}].table == nil {
-		t.Error("the table is not open")
 	}
 }
