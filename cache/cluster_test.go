@@ -76,6 +76,12 @@ func setStatus(p *corev1.Pod, attachments ...string) {
 	p.Annotations = map[string]string{statusAnnotation: string(raw)}
 }
 
+// setNetworks makes a pod one that asks for networks and has no network status yet.
+func setNetworks(p *corev1.Pod, networks string) *corev1.Pod {
+	p.Annotations = map[string]string{networksAnnotation: networks}
+	return p
+}
+
 // withPorts gives a pod a container with ports, each "name=number/protocol".
 func withPorts(p *corev1.Pod, ports ...string) *corev1.Pod {
 	var c corev1.Container

@@ -58,7 +58,7 @@ func explainWorld(t *testing.T, seed uint64) (packets int) {
 	}
 	for _, obj := range state.sorted() {
 		pod, is := obj.(*corev1.Pod)
-		if !is {
+		if !is || pod.Spec.NodeName != testNode && pod.Annotations[networksAnnotation] != "" { // c knows no pod that only asks, elsewhere
 			continue
 		}
 		o.Node = pod.Spec.NodeName

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -149,8 +150,18 @@ func selects(s *metav1.LabelSelector, l map[string]string, whenInvalid bool) boo
 	return match.Matches(labels.Set(l))
 }
 
+// statuses is what a pod's network status says, or what it will say when there is none yet.
 func statuses(pod *corev1.Pod) []netv1.NetworkStatus {
 	var out []netv1.NetworkStatus
+	if raw := pod.Annotations[networksAnnotation]; raw != "" && pod.Annotations[statusAnnotation] == "" {
+		for i, s := range strings.Split(raw, ",") {
+			name, iface, found := strings.Cut(s, "@")
+			if !found {
+				iface = fmt.Sprint("net", i+1)
+			}
+			out = append(out, netv1.NetworkStatus{Name: name, Interface: iface})
+		}
+	}
 	if raw := pod.Annotations[statusAnnotation]; raw != "" {
 		if err := json.Unmarshal([]byte(raw), &out); err != nil {
 			panic(err)

@@ -13,7 +13,7 @@ type pod struct {
 	key       Key
 	uid       types.UID
 	namespace *namespace
-	status    string // the network status as it is written
+	source    podSource
 	problems  problems
 	podState
 	groups []*group // active groups that it is in
@@ -24,6 +24,7 @@ type pod struct {
 // podState is what groups and policies look at.
 type podState struct {
 	known       bool // whether attachments are what the pod has
+	expected    bool // attachments, if known, are what the pod asks for: it had no network status that could be read yet
 	labels      labelSet
 	attachments []attachment // sorted by interface, then network
 	ports       []namedPort  // sorted
@@ -59,33 +60,32 @@ func (c *Cache) UpsertPod(obj *corev1.Pod) []Problem {
 	if isOutside(obj) {
 		return nil
 	}
-	field, raw := statusOf(obj)
-	var entries []statusEntry
-	var ps problems
-	known, same := true, p.hasStatus(field, raw)
-	if same {
-		ps = p.problems
-	} else {
-		entries, ps, known = parseStatus(obj.Namespace, field, raw)
-	}
+	return c.upsertPod(key, p, obj)
+}
+
+// upsertPod takes a pod of which p is what is known, nil when that is nothing.
+func (c *Cache) upsertPod(key Key, p *pod, obj *corev1.Pod) []Problem {
 	local := obj.Spec.NodeName == c.node
+	// Who has no node of its own looks at the pods of all nodes.
+	r := readSource(p, obj.Namespace, sourceOf(obj, local || c.node == ""))
 	if p == nil {
-		if !local && len(entries) == 0 {
-			return ps
+		if !local && len(r.entries) == 0 {
+			return r.problems
 		}
 		p = c.addPod(key, obj.UID)
 	}
-	p.status, p.problems = raw, ps
+	p.source, p.problems = r.source, r.problems
 	next := c.stateOf(p, obj)
-	if !same && (known || !p.known) {
-		next.known, next.attachments = known, c.attachments(p.attachments, entries)
+	hadStatus := p.known && !p.expected
+	if !r.same && !(r.broken && hadStatus) {
+		next.known, next.expected, next.attachments = r.known, r.expected, c.attachments(p.attachments, r.entries)
 	}
 	c.setLocal(p, local)
 	c.setState(p, next)
 	if !local && len(p.attachments) == 0 {
 		c.removePod(p)
 	}
-	return ps
+	return p.problems
 }
 
 // DeletePod says that there is no such pod.
@@ -100,11 +100,6 @@ func (c *Cache) DeletePod(key Key) {
 // isOutside says whether policies have nothing to do with a pod.
 func isOutside(obj *corev1.Pod) bool {
 	return obj.Spec.HostNetwork || obj.Status.Phase == corev1.PodSucceeded || obj.Status.Phase == corev1.PodFailed
-}
-
-// hasStatus says whether the network status was read before, from the same field as far as that shows.
-func (p *pod) hasStatus(field, raw string) bool {
-	return p != nil && p.status == raw && (len(p.problems) == 0 || p.problems[0].Field == field)
 }
 
 func (c *Cache) addPod(key Key, uid types.UID) *pod {
@@ -152,7 +147,7 @@ func (c *Cache) setState(p *pod, next podState) {
 	sameLabels := slices.Equal(before.labels, next.labels)
 	sameAttachments := slices.EqualFunc(before.attachments, next.attachments, attachment.equal)
 	samePorts := slices.Equal(before.ports, next.ports)
-	if sameLabels && sameAttachments && samePorts && before.known == next.known {
+	if sameLabels && sameAttachments && samePorts && before.known == next.known && before.expected == next.expected {
 		return
 	}
 	p.podState = next

@@ -14,9 +14,9 @@ type Stats struct {
 	Members int // ranges of addresses, and endpoints, in them
 
 	SelectedPods     int // local pods that a policy selects
-	WithoutSandbox   int // of these, pods of which it is not known where they run
+	WithoutSandbox   int // of these, pods that have been attached to networks and of which it is not known where they run
 	Unsupported      int // local pods that a policy selects on a network whose plugin type is none of those that are isolated
-	UnreadableStatus int // local pods whose network status was never readable, so that it is not known whether a policy selects them
+	UnreadableStatus int // local pods whose interfaces are not known, so that it is not known whether a policy selects them
 }
 
 // Stats looks at each local pod, policy and group, and at no pod of another node.
@@ -42,7 +42,7 @@ func (c *Cache) Stats() Stats {
 		}
 		if len(t.selected) > 0 {
 			s.SelectedPods++
-			if c.sandboxes[t.pod.uid] == (Sandbox{}) {
+			if !t.pod.expected && c.sandboxes[t.pod.uid] == (Sandbox{}) { // one that waits to start has none
 				s.WithoutSandbox++
 			}
 		}

@@ -60,8 +60,8 @@ type guard struct {
 }
 
 // Target returns what the pod's network namespace must hold. It is false for a pod that is not there, has terminated,
-// is on another node or on the host's network, and for one whose network status cannot be read: there is nothing to
-// do for it, and what is in force stays in force.
+// is on another node or on the host's network, and for one whose interfaces are not known, since neither its
+// network status nor what it asks for can be read: there is nothing to do for it, and what is in force stays in force.
 func (c *Cache) Target(key Key) (Target, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

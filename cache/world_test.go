@@ -67,6 +67,9 @@ func (w world) pod() *corev1.Pod {
 	p.Status.Phase = pick(w, corev1.PodRunning, corev1.PodRunning, corev1.PodRunning, corev1.PodPending, corev1.PodSucceeded)
 	p.Spec.HostNetwork = w.IntN(10) == 0
 	p.UID = types.UID(pick(w, "1", "2"))
+	if w.IntN(4) == 0 { // not attached yet
+		setNetworks(p, pick(w, worldNetworks...)+","+pick(w, worldNetworks...)+pick(w, "", "@eth0"))
+	}
 	return withPorts(p, pick(w, "http=80/TCP", "http=8080/TCP", "http=53/UDP"), pick(w, "http=81/TCP", "dns=53/UDP"))
 }
 

@@ -127,7 +127,7 @@ func add[T object](ctx context.Context, in *Informers, lw toolscache.ListerWatch
 		out.told = func(down bool) { tell(k.name, down) }
 	}
 	informer := toolscache.NewSharedIndexInformer(observe(lw, out), runtime.Object(k.example), 0, toolscache.Indexers{})
-	if err := informer.SetTransform(trim); err != nil {
+	if err := informer.SetTransform(trimFor(in.config.Node)); err != nil {
 		return fmt.Errorf("informer of %s: %w", k.name, err)
 	}
 	// What fails to start has been observed; what comes here beside it is a stream that broke.

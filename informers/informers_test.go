@@ -208,6 +208,7 @@ metadata:
   labels: {app: web}
   annotations:
     k8s.v1.cni.cncf.io/network-status: '[{"name": "ns/net", "interface": "net1", "ips": ["10.0.0.1"]}]'
+    k8s.v1.cni.cncf.io/networks: net
     kubectl.kubernetes.io/last-applied-configuration: a long text
   managedFields: [{manager: kubectl}]
   ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: r, uid: x}]
@@ -228,6 +229,11 @@ status:
   phase: Running
   podIP: 10.244.0.1
   containerStatuses: [{name: c, ready: true}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {namespace: ns, name: far, annotations: {k8s.v1.cni.cncf.io/networks: net}}
+spec: {nodeName: elsewhere}
 `)
 	s := start(t, f.Source())
 	s.synced(t)
@@ -249,6 +255,10 @@ status:
 	want.Labels = map[string]string{"app": "web"}
 	want.Annotations = map[string]string{
 		"k8s.v1.cni.cncf.io/network-status": `[{"name": "ns/net", "interface": "net1", "ips": ["10.0.0.1"]}]`,
+		"k8s.v1.cni.cncf.io/networks":       "net",
 	}
 	compare(t, got, want)
+	if far := s.sink.pod("ns/far"); len(far.Annotations) > 0 {
+		t.Errorf("of a pod on another node is kept: %v", far.Annotations)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	toolscache "k8s.io/client-go/tools/cache"
 )
 
 // TraceAnnotation on a pod asks its node's agent to trace it.
@@ -14,15 +15,24 @@ const TraceAnnotation = "multi-networkpolicy/trace"
 const (
 	networkStatusAnnotation    = "k8s.v1.cni.cncf.io/network-status"
 	oldNetworkStatusAnnotation = "k8s.v1.cni.cncf.io/networks-status"
+	networksAnnotation         = "k8s.v1.cni.cncf.io/networks"
 	policyForAnnotation        = "k8s.v1.cni.cncf.io/policy-for"
 )
 
-// trim replaces an object by one that holds only what the cache reads, before an informer stores it: every node's agent
-// sees all pods of the cluster, and the rest of a pod is most of it. What it does not know it leaves as it is.
+// trimFor returns what replaces an object by one that holds only what the cache reads, before an informer stores it:
+// every node's agent sees all pods of the cluster, and the rest of a pod is most of it. What it does not know it leaves
+// as it is.
+func trimFor(node string) toolscache.TransformFunc {
+	return func(obj any) (any, error) {
+		if pod, ok := obj.(*corev1.Pod); ok {
+			return trimPod(pod, node), nil
+		}
+		return trim(obj)
+	}
+}
+
 func trim(obj any) (any, error) {
 	switch o := obj.(type) {
-	case *corev1.Pod:
-		return trimPod(o), nil
 	case *corev1.Namespace:
 		return &corev1.Namespace{ObjectMeta: trimMeta(o.ObjectMeta)}, nil
 	case *netv1.NetworkAttachmentDefinition:
@@ -71,9 +81,14 @@ func lastChange(m metav1.ObjectMeta) metav1.Time {
 	return last
 }
 
-func trimPod(p *corev1.Pod) *corev1.Pod {
+// trimPod keeps what a pod asks for, or somebody about it, only where it is to run.
+func trimPod(p *corev1.Pod, node string) *corev1.Pod {
+	annotations := []string{networkStatusAnnotation, oldNetworkStatusAnnotation}
+	if p.Spec.NodeName == node {
+		annotations = append(annotations, networksAnnotation, TraceAnnotation)
+	}
 	return &corev1.Pod{
-		ObjectMeta: trimMeta(p.ObjectMeta, networkStatusAnnotation, oldNetworkStatusAnnotation, TraceAnnotation),
+		ObjectMeta: trimMeta(p.ObjectMeta, annotations...),
 		Spec: corev1.PodSpec{
 			NodeName:       p.Spec.NodeName,
 			HostNetwork:    p.Spec.HostNetwork,

@@ -107,13 +107,15 @@ func (w *world) note(kind string, key cache.Key, problems []cache.Problem) []cac
 func whyOutside(pod *corev1.Pod) error {
 	_, attached := pod.Annotations[netv1.NetworkStatusAnnot]
 	_, attachedOld := pod.Annotations["k8s.v1.cni.cncf.io/networks-status"]
+	_, asks := pod.Annotations[netv1.NetworkAttachmentAnnot]
 	switch {
 	case pod.Spec.HostNetwork:
 		return errors.New("it is on the host's network, where no policy applies")
 	case pod.Status.Phase == corev1.PodSucceeded, pod.Status.Phase == corev1.PodFailed:
 		return errors.New("it has ended")
-	case !attached && !attachedOld:
-		return fmt.Errorf("it has no annotation %s: Multus has not attached it to any network", netv1.NetworkStatusAnnot)
+	case !attached && !attachedOld && !asks:
+		return fmt.Errorf("it has neither the annotation %s nor %s: Multus has not attached it to any network, and is not asked to",
+			netv1.NetworkStatusAnnot, netv1.NetworkAttachmentAnnot)
 	}
 	return nil
 }
