@@ -16,9 +16,10 @@ type pod struct {
 	source    podSource
 	problems  problems
 	podState
-	groups []*group // active groups that it is in
-	target *target  // local pods
-	mark   uint64
+	groups    []*group      // active groups that it is in
+	target    *target       // local pods
+	announced *announcement // nil once the API server has told of it
+	mark      uint64
 }
 
 // podState is what groups and policies look at.
@@ -53,12 +54,18 @@ func (c *Cache) UpsertPod(obj *corev1.Pod) []Problem {
 	defer c.mu.Unlock()
 	key := Key{Namespace: obj.Namespace, Name: obj.Name}
 	p := c.pods[key]
+	if p.isLate(obj.UID) {
+		return nil
+	}
 	if p != nil && (p.uid != obj.UID || isOutside(obj)) {
 		c.removePod(p)
 		p = nil
 	}
 	if isOutside(obj) {
 		return nil
+	}
+	if p != nil {
+		p.announced = nil
 	}
 	return c.upsertPod(key, p, obj)
 }
@@ -76,8 +83,8 @@ func (c *Cache) upsertPod(key Key, p *pod, obj *corev1.Pod) []Problem {
 	}
 	p.source, p.problems = r.source, r.problems
 	next := c.stateOf(p, obj)
-	hadStatus := p.known && !p.expected
-	if !r.same && !(r.broken && hadStatus) {
+	keep := r.same || r.broken && p.known && !p.expected // it had a network status
+	if !keep {
 		next.known, next.expected, next.attachments = r.known, r.expected, c.attachments(p.attachments, r.entries)
 	}
 	c.setLocal(p, local)
@@ -88,11 +95,12 @@ func (c *Cache) upsertPod(key Key, p *pod, obj *corev1.Pod) []Problem {
 	return p.problems
 }
 
-// DeletePod says that there is no such pod.
+// DeletePod says that there is no such pod. Of one that was only announced it says nothing: that is another one, of the
+// same name.
 func (c *Cache) DeletePod(key Key) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p := c.pods[key]; p != nil {
+	if p := c.pods[key]; p != nil && p.announced == nil {
 		c.removePod(p)
 	}
 }

@@ -23,6 +23,7 @@ func (c *Cache) SetSandbox(uid types.UID, s Sandbox) {
 func (c *Cache) DeleteSandbox(uid types.UID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.dropAnnounced(uid)
 	s, known := c.sandboxes[uid]
 	if !known {
 		return

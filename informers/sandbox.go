@@ -59,6 +59,7 @@ type Sandboxes struct {
 
 	mu      sync.Mutex
 	told    map[types.UID]cache.Sandbox // what the sink has
+	news    map[string]news             // by sandbox ID
 	eager   time.Duration               // the next interval, below pollInterval while a sandbox is expected
 	resolve map[string]*resolution      // by sandbox ID; of the polling goroutine alone
 	client  internalapi.RuntimeService  // nil: not connected yet
@@ -80,6 +81,7 @@ func NewSandboxes(config SandboxConfig) *Sandboxes {
 		config:  config,
 		pokes:   make(chan struct{}, 1),
 		told:    map[types.UID]cache.Sandbox{},
+		news:    map[string]news{},
 		eager:   pollInterval,
 		resolve: map[string]*resolution{},
 	}
@@ -301,6 +303,7 @@ func (s *Sandboxes) newest(sandboxes []*runtimeapi.PodSandbox) map[types.UID]cac
 func (s *Sandboxes) tell(want map[types.UID]cache.Sandbox) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.correct(want)
 	changed := false
 	for uid := range s.told {
 		if _, ok := want[uid]; !ok {
@@ -310,8 +313,8 @@ func (s *Sandboxes) tell(want map[types.UID]cache.Sandbox) bool {
 	}
 	for uid, sandbox := range want {
 		if s.told[uid] != sandbox {
-			if s.config.Found != nil {
-				s.config.Found(uid, s.resolve[sandbox.ID].created)
+			if r := s.resolve[sandbox.ID]; r != nil && s.config.Found != nil {
+				s.config.Found(uid, r.created)
 			}
 			s.config.Sink.SetSandbox(uid, sandbox)
 			changed = true

@@ -27,6 +27,7 @@ type agentOptions struct {
 	removeTaint bool
 	api         apiOptions
 	runtime     runtimeOptions
+	nri         nriOptions
 	table       tableOptions
 	endpoints   endpointOptions
 }
@@ -36,6 +37,7 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.removeTaint, "remove-node-taint", false, "remove the taint "+notReadyTaint+" from this node when the agent is ready")
 	o.api.addFlags(flags)
 	o.runtime.addFlags(flags)
+	o.nri.addFlags(flags)
 	o.table.addFlags(flags)
 	o.endpoints.addFlags(flags)
 }
@@ -92,11 +94,15 @@ func (o *agentOptions) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	nri := o.nri.config(node, o.runtime.hostPrefix)
+	nri.Sandboxes, nri.Events, nri.Announce, nri.Enforce = sandboxes, events, state.AnnouncePod, reconciler.EnforceNow
+	nri.Outage, nri.Hooked = watched.metrics.outage, watched.metrics.hooked
 	log := logr.FromContextOrDiscard(ctx)
 	log.Info("Starting", "version", o.version, "node", node, "server", config.Host,
 		"networkPlugins", strings.Join(options.NetworkPlugins, ","), "kernelProtectsTables", features.Owner)
 	p := pipeline{
 		informers: inputs, reconciler: reconciler, sandboxes: sandboxes, background: append(watched.background(), events.Run, traces.Run),
+		hooks: informers.NewNRI(ctx, nri).Run,
 	}
 	p.background = append(p.background, func(ctx context.Context) {
 		informers.ReportShortfalls(ctx, events, state.Shortfalls, shortfallInterval)

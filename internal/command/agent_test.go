@@ -50,6 +50,7 @@ type rig struct {
 	api     *testcluster.API
 	runtime *testcluster.Runtime
 	agent   agentOptions
+	network *lab.Lab
 	hosts   map[string]*lab.Host
 }
 
@@ -80,11 +81,11 @@ func newRig(t *testing.T) *rig {
 	}
 	r.agent = agentOptions{
 		hostname: "Here", api: apiOptions{kubeconfig}, runtime: runtimeOptions{endpoint: socket},
-		table: tableOptions{networkPlugins: defaultNetworkPlugins},
+		nri: nriOptions{informers.NRINone}, table: tableOptions{networkPlugins: defaultNetworkPlugins},
 	}
-	network := lab.ForTest(t)
+	r.network = lab.ForTest(t)
 	for i, name := range []string{"server", "friend", "stranger"} {
-		h, err := network.Host(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}), 24))
+		h, err := r.network.Host(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}), 16))
 		if err != nil {
 			t.Fatal(err)
 		}

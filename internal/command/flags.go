@@ -1,6 +1,7 @@
 package command
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -10,6 +11,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
 // Flags that more than one command has.
@@ -49,6 +51,20 @@ func (o *runtimeOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.endpoint, "container-runtime-endpoint", "",
 		"socket of the container runtime; without it, containerd's or CRI-O's usual one")
 	flags.StringVar(&o.hostPrefix, "host-prefix", "", "where the host's root directory is mounted")
+}
+
+// nriOptions say how to be asked by the container runtime before a pod starts.
+type nriOptions struct{ socket string }
+
+func (o *nriOptions) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.socket, "nri-socket", informers.NRIAuto,
+		"socket of the container runtime's NRI, by which rules are in force before a pod's first process: a path, "+
+			"auto for the usual one where there is one, or none")
+}
+
+// config is of a plugin of a node's runtime. An empty socket is the usual one, as with the runtime's own.
+func (o *nriOptions) config(node, hostPrefix string) informers.NRIConfig {
+	return informers.NRIConfig{Socket: cmp.Or(o.socket, informers.NRIAuto), HostPrefix: hostPrefix, Node: node}
 }
 
 // defaultNetworkPlugins are the plugin types that give a pod an interface of its own in its network namespace.

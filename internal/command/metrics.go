@@ -8,13 +8,14 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
 // metricsPrefix is what the names of all metrics of the agent's own begin with.
 const metricsPrefix = "multi_networkpolicy_"
 
 // inputSources are the inputs that can be lost, as package informers calls them.
-var inputSources = []string{"MultiNetworkPolicy", "Namespace", "NetworkAttachmentDefinition", "Pod", "Sandbox"}
+var inputSources = []string{"MultiNetworkPolicy", "NRI", "Namespace", "NetworkAttachmentDefinition", "Pod", "Sandbox"}
 
 // metricDoc is a metric as docs/metrics.md tells of it.
 type metricDoc struct {
@@ -29,9 +30,10 @@ type metrics struct {
 	docs     []metricDoc
 
 	syncs, programming, podStart, applies  prometheus.Histogram
+	hooks                                  prometheus.Histogram
 	batches, messages, bytes               prometheus.Counter
 	repairs, restarts, readBacks, failures prometheus.Counter
-	refused, outages                       *prometheus.CounterVec
+	refused, outages, hookResults          *prometheus.CounterVec
 	down, lastSync                         *prometheus.GaugeVec
 	policies                               *policyMetrics
 	countPolicies                          bool
@@ -47,7 +49,14 @@ func newMetrics(version string) *metrics {
 	m.programming = m.histogram("network_programming_duration_seconds",
 		"From the change of an object, by the API server's clock in whole seconds, to its enforcement in a pod.", slow)
 	m.podStart = m.histogram("pod_start_duration_seconds",
-		"From the creation of a pod's sandbox to the first enforcement of policies in it, for sandboxes made while the agent runs.", slow)
+		"From the creation of a pod's sandbox to the first enforcement of policies in it, for sandboxes made while the agent runs. "+
+			"With NRI, from when their network is ready.", slow)
+	m.hooks = m.histogram("pod_hook_duration_seconds",
+		"How long the container runtime (NRI) had to wait before it started a pod.", fast)
+	m.hookResults = m.counter("pod_hooks_total", "Pods that the container runtime (NRI) asked about before it started them.", "result")
+	for _, result := range informers.HookResults {
+		m.hookResults.WithLabelValues(string(result))
+	}
 	m.applies = m.histogram("apply_duration_seconds", "How long a pod's rules took, from plan to acknowledgment.", fast)
 	m.batches = m.counter("batches_total", "Netlink batches that the kernel acknowledged.").WithLabelValues()
 	m.messages = m.counter("batch_messages_total", "Messages in these batches.").WithLabelValues()
@@ -59,7 +68,7 @@ func newMetrics(version string) *metrics {
 		"Batches made anew as somebody else changed something in the namespace meanwhile (ERESTART).").WithLabelValues()
 	m.readBacks = m.counter("read_backs_total", "Tables read from the kernel.").WithLabelValues()
 	m.lastSync = m.gauge("last_sync_timestamp_seconds", "When the kernel last acknowledged the rules of a pod.")
-	m.outages = m.counter("watch_outages_total", "Times that an input was lost: a kind of the API server's objects, or the runtime's sandboxes.", "source")
+	m.outages = m.counter("watch_outages_total", "Times that an input was lost: a kind of the API server's objects, the runtime's sandboxes, or its NRI.", "source")
 	m.down = m.gauge("watch_down", "1 while an input is lost; what is enforced stays.", "source")
 	m.policies = newPolicyMetrics(m)
 	m.gauge("build_info", "1, with the agent's version.", "version", "go_version").WithLabelValues(version, runtime.Version()).Set(1)
@@ -105,6 +114,12 @@ func (m *metrics) outage(source string, down bool) {
 	}
 	m.down.WithLabelValues(source).Set(1)
 	m.outages.WithLabelValues(source).Inc()
+}
+
+// hooked takes note of a pod that the runtime asked about.
+func (m *metrics) hooked(result informers.HookResult, took time.Duration) {
+	m.hookResults.WithLabelValues(string(result)).Inc()
+	m.hooks.Observe(took.Seconds())
 }
 
 // synced takes note that the kernel acknowledged the rules that follow from a change.

@@ -18,6 +18,7 @@ type pipeline struct {
 	reconciler *reconciler
 	sandboxes  sandboxSource
 	background []func(ctx context.Context)
+	hooks      func(ctx context.Context) // enforces at once what starts; runs when all inputs are known; may be nil
 }
 
 // sandboxSource tells the cache where pods run.
@@ -45,6 +46,9 @@ func (p *pipeline) run(ctx context.Context) {
 	defer cancel()
 	if err := p.waitForSync(ctx); err != nil {
 		return
+	}
+	if p.hooks != nil {
+		running.Go(func() { p.hooks(ctx) })
 	}
 	p.reconciler.Run(ctx)
 }

@@ -78,14 +78,16 @@ type reconciler struct {
 	open     openTable
 	observer observer
 	queue    workqueue.TypedRateLimitingInterface[cache.Key]
+	locks    podLocks // who has the lock of a pod works on it
 
 	mu          sync.Mutex
 	pods        map[cache.Key]*enforced
 	outstanding map[cache.Key]int      // times queued since the pod was last as it should be
 	audited     map[cache.Key]struct{} // pods whose table is open and was last as it should be
+	ended       bool                   // Run has: nothing is opened any more
 }
 
-// enforced is what has been achieved for one pod. Only the worker that has the pod's key touches it.
+// enforced is what has been achieved for one pod. Only who has the pod's lock touches it.
 type enforced struct {
 	sandbox cache.Sandbox
 	table   table // nil: not open
@@ -139,8 +141,14 @@ func (r *reconciler) Run(ctx context.Context) {
 	}
 	workers.Go(func() { r.audit(ctx) })
 	workers.Wait()
-	for key, pod := range r.pods {
-		pod.close(logr.FromContextOrDiscard(ctx).WithValues("pod", key.String()))
+	r.mu.Lock()
+	r.ended = true
+	keys := slices.Collect(maps.Keys(r.pods))
+	r.mu.Unlock()
+	for _, key := range keys {
+		unlock := r.locks.lock(key)
+		r.pod(key).close(logr.FromContextOrDiscard(ctx).WithValues("pod", key.String()))
+		unlock()
 	}
 }
 
@@ -173,6 +181,17 @@ func (r *reconciler) next(ctx context.Context) bool {
 	if ctx.Err() != nil {
 		return true
 	}
+	defer r.locks.lock(key)()
+	if err := r.work(ctx, key); err != nil {
+		r.failed(ctx, key, err)
+		return true
+	}
+	r.queue.Forget(key)
+	return true
+}
+
+// work makes one pod what its target says, once.
+func (r *reconciler) work(ctx context.Context, key cache.Key) error {
 	r.mu.Lock()
 	queued := r.outstanding[key]
 	r.mu.Unlock()
@@ -180,13 +199,10 @@ func (r *reconciler) next(ctx context.Context) bool {
 	// A batch that was sent is waited for: what the kernel has is then known, also when the agent stops meanwhile.
 	err := r.reconcile(context.WithoutCancel(ctx), key)
 	r.observer.finished(key, err)
-	if err != nil {
-		r.failed(ctx, key, err)
-		return true
+	if err == nil {
+		r.succeeded(key, queued)
 	}
-	r.queue.Forget(key)
-	r.succeeded(key, queued)
-	return true
+	return err
 }
 
 // succeeded takes note that a pod is as it should be, as of when it had been queued so many times.

@@ -1,0 +1,245 @@
+package informers
+
+import (
+	"context"
+	"errors"
+	"net"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/nri/pkg/api"
+	"github.com/containerd/nri/pkg/stub"
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// HookResult is what became of a pod that starts.
+type HookResult string
+
+// The results.
+const (
+	HookEnforced    HookResult = "enforced"     // its rules were in force before its first process
+	HookUnselected  HookResult = "unselected"   // it has none
+	HookHostNetwork HookResult = "host_network" // no policy may touch it
+	HookRefused     HookResult = "refused"      // its rules could not be put in force, and it does not start
+)
+
+// HookResults are all there are.
+var HookResults = []HookResult{HookEnforced, HookUnselected, HookHostNetwork, HookRefused}
+
+// reasonRefused is the word of the Event about a pod that is refused.
+const reasonRefused = "PolicyNotEnforced"
+
+const hookRetry = 50 * time.Millisecond // the first pause between tries for a pod that fails; doubles
+
+// Where the kubelet says how it came to know a pod.
+const (
+	configSourceAnnotation = "kubernetes.io/config.source"
+	configSourceAPI        = "api"
+)
+
+// foreignLabels begin the labels that a sandbox has and its pod does not.
+var foreignLabels = []string{"io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "io.kubernetes.pod.uid", "io.cri-containerd."}
+
+// nriPlugin is one connection to the runtime. The runtime calls its methods.
+type nriPlugin struct {
+	*NRI
+	log      logr.Logger
+	stub     stub.Stub
+	given    atomic.Bool   // nobody waits for the runtime any more
+	accepted chan struct{} // closed once the runtime has told of all its sandboxes
+	lost     chan struct{} // closed with the connection
+}
+
+// start returns when the runtime has configured the plugin. The library waits for that without an end.
+func (p *nriPlugin) start(ctx context.Context, conn net.Conn) error {
+	started := make(chan error, 1)
+	// The end of the context does not cut a pod off that is worked on: serve waits for that.
+	go func() { started <- p.stub.Start(context.WithoutCancel(ctx)) }()
+	select {
+	case err := <-started:
+		if err != nil {
+			conn.Close() //nolint:errcheck // what is wrong with it is told
+		}
+		return err
+	case <-ctx.Done():
+		conn.Close() //nolint:errcheck // as above
+		return ctx.Err()
+	case <-time.After(p.patience):
+	}
+	p.given.Store(true)
+	conn.Close() //nolint:errcheck // as above
+	if s, ok := p.stub.(interface {
+		Configure(ctx context.Context, req *api.ConfigureRequest) (*api.ConfigureResponse, error)
+	}); ok {
+		go s.Configure(ctx, &api.ConfigureRequest{}) //nolint:errcheck // it fails, as it must
+	}
+	return errRejected
+}
+
+// serve returns when the connection or the context ends. It lets the pod under way finish.
+func (p *nriPlugin) serve(ctx context.Context) error {
+	defer p.stub.Stop()
+	select {
+	case <-p.accepted:
+	case <-p.lost:
+		return errHungUp
+	case <-time.After(p.patience):
+		return errRejected
+	case <-ctx.Done():
+		return nil
+	}
+	p.worked = true
+	select {
+	case <-p.lost:
+	case <-ctx.Done():
+		p.busy.Lock()
+		p.stub.Stop()
+		p.busy.Unlock()
+	}
+	return nil
+}
+
+// Configure is NRI's: the runtime takes the plugin.
+func (p *nriPlugin) Configure(context.Context, string, string, string) (api.EventMask, error) {
+	if p.given.Load() {
+		return 0, errRejected
+	}
+	return 0, nil // all events that there are methods for
+}
+
+// Synchronize is NRI's: the runtime tells of all its sandboxes, those that have ended too. What has started while nobody
+// asked this plugin gets its rules as if there were no NRI.
+func (p *nriPlugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
+	for _, pod := range pods {
+		info, ok := networkOf(pod)
+		if !ok {
+			continue
+		}
+		if path, err := openableNetNS(p.config.HostPrefix, info); err == nil {
+			p.config.Sandboxes.Seen(types.UID(pod.GetUid()), cache.Sandbox{ID: pod.GetId(), NetNS: path})
+		}
+	}
+	p.config.Sandboxes.Poke("")
+	select {
+	case <-p.accepted:
+	default:
+		p.outage.works()
+		p.log.Info("The container runtime asks before a pod starts (NRI)", "sandboxes", len(pods))
+		close(p.accepted)
+	}
+	return nil, nil
+}
+
+// RunPodSandbox is NRI's: a pod's network is there, and no process in it yet but the one that holds the sandbox. An error
+// makes the runtime undo the sandbox; the kubelet tries again.
+func (p *nriPlugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
+	p.busy.RLock()
+	defer p.busy.RUnlock()
+	start := time.Now()
+	result, err := p.enforce(ctx, pod)
+	if p.config.Hooked != nil {
+		p.config.Hooked(result, time.Since(start))
+	}
+	if result != HookRefused {
+		return nil
+	}
+	p.config.Sandboxes.Ended(types.UID(pod.GetUid()), pod.GetId())
+	p.log.Error(err, "The pod does not start, as its policies cannot be enforced; the kubelet tries again",
+		"pod", pod.GetNamespace()+"/"+pod.GetName(), "sandbox", pod.GetId())
+	why := "policies cannot be enforced: " + strings.ReplaceAll(err.Error(), "\n", "; ")
+	if p.config.Events != nil {
+		about := Subject{APIVersion: corev1.SchemeGroupVersion.String(), Kind: kindPod, UID: types.UID(pod.GetUid())}
+		about.Namespace, about.Name = pod.GetNamespace(), pod.GetName()
+		p.config.Events.Warn(about, reasonRefused, "The pod does not start: "+why)
+	}
+	return errors.New(component + ": " + why)
+}
+
+// enforce has the rules of a pod that starts in force. The error says why it is refused.
+func (p *nriPlugin) enforce(ctx context.Context, pod *api.PodSandbox) (HookResult, error) {
+	info, ok := networkOf(pod)
+	if !ok {
+		return HookHostNetwork, nil
+	}
+	// A pod from a file of the kubelet has another UID at the API server, so that its sandbox is not known to be its.
+	if source := pod.GetAnnotations()[configSourceAnnotation]; source != "" && source != configSourceAPI {
+		return HookUnselected, nil
+	}
+	uid := types.UID(pod.GetUid())
+	path, errPath := openableNetNS(p.config.HostPrefix, info)
+	if errPath == nil {
+		p.config.Sandboxes.Started(uid, cache.Sandbox{ID: pod.GetId(), NetNS: path})
+	}
+	// Half of what the runtime waits, so that it hears the reason and not silence.
+	limit := p.stub.RequestTimeout() / 2
+	if limit <= 0 {
+		limit = stub.DefaultRequestTimeout / 2
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for pause := hookRetry; ; pause *= 2 {
+		p.config.Announce(p.podOf(pod))
+		enforced, err := p.config.Enforce(ctx, cache.Key{Namespace: pod.GetNamespace(), Name: pod.GetName()}, uid)
+		switch {
+		case err == nil && enforced:
+			return HookEnforced, nil
+		case err == nil:
+			return HookUnselected, nil
+		}
+		err = errors.Join(err, errPath)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return HookRefused, err
+		}
+	}
+}
+
+// podOf is the pod that a sandbox is of, as far as the runtime knows it.
+func (p *nriPlugin) podOf(pod *api.PodSandbox) *corev1.Pod {
+	labels := map[string]string{}
+	for key, value := range pod.GetLabels() {
+		if !slices.ContainsFunc(foreignLabels, func(p string) bool { return strings.HasPrefix(key, p) }) {
+			labels[key] = value
+		}
+	}
+	return trimPod(&corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: pod.GetNamespace(), Name: pod.GetName(), UID: types.UID(pod.GetUid()),
+			Labels: labels, Annotations: pod.GetAnnotations(),
+		},
+		Spec:   corev1.PodSpec{NodeName: p.config.Node},
+		Status: corev1.PodStatus{Phase: corev1.PodPending},
+	}, p.config.Node)
+}
+
+// StopPodSandbox is NRI's: nothing runs in the sandbox any more.
+func (p *nriPlugin) StopPodSandbox(_ context.Context, pod *api.PodSandbox) error {
+	p.config.Sandboxes.Ended(types.UID(pod.GetUid()), pod.GetId())
+	return nil
+}
+
+// RemovePodSandbox is NRI's: the sandbox is gone.
+func (p *nriPlugin) RemovePodSandbox(_ context.Context, pod *api.PodSandbox) error {
+	p.config.Sandboxes.Ended(types.UID(pod.GetUid()), pod.GetId())
+	return nil
+}
+
+// networkOf returns where a sandbox's network namespace is. It is false for one on the host's network, and for one
+// whose network is torn down.
+func networkOf(pod *api.PodSandbox) (sandboxInfo, bool) {
+	for _, ns := range pod.GetLinux().GetNamespaces() {
+		if ns.GetType() == "network" {
+			info := sandboxInfo{netNS: ns.GetPath(), pid: int(pod.GetPid())}
+			return info, info != sandboxInfo{}
+		}
+	}
+	return sandboxInfo{}, false
+}
