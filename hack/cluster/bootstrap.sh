@@ -20,14 +20,14 @@ step "Debian packages, new: ${missing[*]:-none}"
 
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off
 
-# cached NAME PACKAGE [LDFLAGS]: builds a package in the module of this folder that has the name, and
-# prints where it is. That takes minutes, so it is kept by the hash of all that goes into it.
+# cached FOLDER PACKAGE [LDFLAGS [TAGS [NAME]]]: builds a package in the module of this folder, and prints where it
+# is. That takes minutes, so it is kept by the hash of all that goes into it, under the folder's name or another.
 cached() {
   local key file
   key=$(cd "$HERE/$1" && { go env GOVERSION GOARCH; cat go.mod go.sum ./*.go; } | sha256sum | cut -c1-16)
-  file=$K8S_CACHE/$1-$key
+  file=$K8S_CACHE/${5:-$1}-$key
   if [ ! -x "$file" ]; then
-    (cd "$HERE/$1" && go build -trimpath -ldflags="-s -w ${3:-}" -o "$file.$$" "$2") >&2
+    (cd "$HERE/$1" && go build -trimpath -tags "${4:-}" -ldflags="-s -w ${3:-}" -o "$file.$$" "$2") >&2
     mv "$file.$$" "$file"   # a build that is stopped half way leaves nothing that looks whole
   fi
   echo "$file"
@@ -46,6 +46,16 @@ file=$(cached multus gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus)
 cp /usr/lib/cni/* "$BIN/cni/"
 ln -sfn "$file" "$BIN/cni/multus"
 step "Multus and CNI plugins"
+
+# A folder of its own: Debian's programs have the same names. Its shim looks for runc, which is Debian's.
+mkdir -p "$BIN/containerd"
+ctd=github.com/containerd/containerd/v2 tags=no_btrfs,no_devmapper,no_zfs,no_tracing,urfave_cli_no_docs
+version=$(sed -n "s#^require $ctd ##p" "$HERE/containerd/go.mod")
+file=$(cached containerd $ctd/cmd/containerd "-X $ctd/version.Version=$version" $tags)
+ln -sfn "$file" "$BIN/containerd/containerd"
+file=$(cached containerd $ctd/cmd/containerd-shim-runc-v2 "" no_grpc,urfave_cli_no_docs containerd-shim)
+ln -sfn "$file" "$BIN/containerd/containerd-shim-runc-v2"
+step "containerd $version"
 
 cd "$HERE"
 go build -trimpath -o "$BIN/pause" ./pause

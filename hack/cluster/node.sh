@@ -1,6 +1,7 @@
 #!/bin/bash
 # node.sh N: one node, in its own network, mount and UTS namespaces: containerd, Multus, kubelet.
-# /run/containerd and /run/netns are where they are on any node, and apart for each.
+# /run/containerd, /run/netns and /run/nri are where they are on any node, and apart for each. Node 1 has the containerd
+# that was built, with NRI, and the others have Debian's, which is older than NRI: an agent must do with either.
 set -euo pipefail
 # shellcheck source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -91,6 +92,7 @@ cgroups() {
 }
 cgroups
 
+[ "$n" != 1 ] || PATH=$BIN/containerd:$PATH   # and its own shim goes before Debian's
 setsid containerd -c "$dir/containerd.toml" > "$LOG/containerd$n.log" 2>&1 &
 eventually 30 ctr version || die "containerd is not ready"
 for image in "$IMAGES"/*.tar; do ctr -n k8s.io images import "$image"; done
