@@ -2,9 +2,13 @@
 //
 //	probe serve -tcp 80,8080 -udp 53
 //	probe dial [-timeout 1s] [-interval 200ms] tcp://10.1.0.2:80 'udp://[fd00:1::2]:53'
+//	probe flood [-timeout 1s] [-interval 1ms] 10.1.0.2:7000
+//	probe count -udp 7000
 //
 // The server echoes, over IPv4 and IPv6. The client tries all targets side by side and prints one line
-// of JSON for each, in their order. It exits with 0 when all answered and 1 when any did not.
+// of JSON for each, in their order. It exits with 0 when all answered and 1 when any did not. A flood sends
+// datagrams from its first instruction on, and asks for no answer; count prints what came of floods, when it
+// is ended.
 package main
 
 import (
@@ -26,7 +30,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if len(os.Args) < 2 {
-		fail("want serve or dial")
+		fail("want serve, dial, flood or count")
 	}
 	switch args := os.Args[2:]; os.Args[1] {
 	case "serve":
@@ -47,8 +51,25 @@ func main() {
 		if !dialAll(ctx, *interval, flags.Args()) {
 			os.Exit(1)
 		}
+	case "flood":
+		flags := flag.NewFlagSet("flood", flag.ExitOnError)
+		timeout := flags.Duration("timeout", time.Second, "how long to send")
+		interval := flags.Duration("interval", time.Millisecond, "between two datagrams")
+		parse(flags, args)
+		ctx, cancel := context.WithTimeout(ctx, *timeout)
+		defer cancel()
+		if err := flood(ctx, *interval, flags.Arg(0)); err != nil {
+			fail(err)
+		}
+	case "count":
+		flags := flag.NewFlagSet("count", flag.ExitOnError)
+		udp := flags.String("udp", "", "UDP port")
+		parse(flags, args)
+		if err := count(ctx, *udp); err != nil {
+			fail(err)
+		}
 	default:
-		fail("want serve or dial, not ", os.Args[1])
+		fail("want serve, dial, flood or count, not ", os.Args[1])
 	}
 }
 

@@ -1,0 +1,134 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+)
+
+// How many pods start. Node 1's runtime asks before a pod starts (NRI), that of node 2 does not.
+const (
+	guardedBatches = 10
+	guardedBatch   = 5
+	unguarded      = 5 // with each of the first two batches
+	uncontrolled   = 3
+)
+
+const hooks = "multi_networkpolicy_pod_hooks_total"
+
+// firstInstant starts pods that send forbidden packets from the first instruction of their first process on. On the node
+// whose runtime asks, none gets out. On the other one some do, and how many is told.
+func (s *scenario) firstInstant(ctx context.Context) error {
+	receiver := s.pods["other"]
+	to := net.JoinHostPort(receiver.addresses["net1"][0].String(), floodPort)
+
+	control := starters{"control", "node1", uncontrolled}
+	arrivals, err := s.start(ctx, receiver, to, control)
+	if err == nil {
+		err = all(arrivals, control.names(), func(a arrival) bool { return a.Packets > 0 })
+	}
+	s.check("first instant: without a policy, packets of each pod arrive", err)
+	if err := s.must(ctx, "apply", "-f", "hack/e2e/first-instant-policy.yaml"); err != nil {
+		return err
+	}
+	err = s.eventually(ctx, func() error { return s.tables(ctx, s.pods, "excluded", "monitor") })
+	s.check("first instant: the agents know of the policy", err)
+	if err != nil {
+		return err
+	}
+	before, err := s.metric(ctx, "node1", hooks+`{result="enforced"}`)
+	if err != nil {
+		return err
+	}
+	leaked, windows, err := s.startAll(ctx, receiver, to)
+	s.check(fmt.Sprintf("first instant: %d pods start on node1", guardedBatches*guardedBatch), err)
+	if err != nil {
+		return err
+	}
+	s.check("first instant: nothing gets out of any of them", leaked)
+	after, err := s.metric(ctx, "node1", hooks+`{result="enforced"}`)
+	if want := float64(guardedBatches * guardedBatch); err == nil && after-before < want {
+		err = fmt.Errorf("of %g pods", after-before)
+	}
+	s.check("first instant: the runtime asked before each of them", err)
+	s.tell(ctx, windows)
+	if err := s.must(ctx, "delete", "-f", "hack/e2e/first-instant-policy.yaml"); err != nil {
+		return err
+	}
+	s.check("first instant: no table is left", s.eventually(ctx, func() error { return s.tables(ctx, s.pods) }))
+	return nil
+}
+
+// startAll starts the pods of both nodes, batch by batch. It gives what got out of those on node 1, as an error, and of
+// those on node 2.
+func (s *scenario) startAll(ctx context.Context, receiver *pod, to string) (leaked error, windows []arrival, err error) {
+	var leaks []error
+	for i := range guardedBatches {
+		guarded := starters{fmt.Sprintf("guarded-%d", i), "node1", guardedBatch}
+		batch := []starters{guarded}
+		if i < 2 {
+			batch = append(batch, starters{fmt.Sprintf("unguarded-%d", i), "node2", unguarded})
+		}
+		arrivals, err := s.start(ctx, receiver, to, batch...)
+		if err != nil {
+			return nil, nil, err
+		}
+		leaks = append(leaks, all(arrivals, guarded.names(), func(a arrival) bool { return a.Packets == 0 }))
+		for _, b := range batch[1:] {
+			for _, name := range b.names() {
+				windows = append(windows, arrivals[name])
+			}
+		}
+	}
+	return errors.Join(leaks...), windows, nil
+}
+
+// start starts pods, and gives what got out of them. It is an error when one does not start, or does not try to send.
+func (s *scenario) start(ctx context.Context, receiver *pod, to string, batch ...starters) (map[string]arrival, error) {
+	stop, err := s.receive(ctx, receiver)
+	if err != nil {
+		return nil, err
+	}
+	err = s.launch(ctx, to, batch...)
+	if err == nil {
+		err = s.tried(ctx, batch...)
+	}
+	arrivals, errReceive := stop()
+	return arrivals, errors.Join(err, errReceive, s.land(ctx, batch...))
+}
+
+// all is an error unless the condition holds for what came of each pod.
+func all(arrivals map[string]arrival, names []string, holds func(arrival) bool) error {
+	var errs []error
+	for _, name := range names {
+		if a := arrivals[name]; !holds(a) {
+			errs = append(errs, fmt.Errorf("of pod %s came %d packets, over %s", name, a.Packets, a.window()))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// tell says how the two ways compare.
+func (s *scenario) tell(ctx context.Context, windows []arrival) {
+	slices.SortFunc(windows, func(a, b arrival) int { return a.Packets - b.Packets })
+	packets, open, longest := 0, 0, time.Duration(0)
+	for _, a := range windows {
+		packets += a.Packets
+		if a.Packets > 0 {
+			open++
+		}
+		longest = max(longest, time.Duration(a.Last)*time.Microsecond)
+	}
+	s.note("without NRI: %d packets got out of %d of %d pods, %d of the median one, at most %s after its first instruction",
+		packets, open, len(windows), windows[len(windows)/2].Packets, longest.Round(time.Millisecond))
+	sum, err := s.metric(ctx, "node1", "multi_networkpolicy_pod_hook_duration_seconds_sum")
+	count, err2 := s.metric(ctx, "node1", "multi_networkpolicy_pod_hook_duration_seconds_count")
+	if err := errors.Join(err, err2); err != nil || count == 0 {
+		s.note("with NRI: %g pods: %v", count, err)
+		return
+	}
+	s.note("with NRI: the runtime waited %.1f ms for a pod, on average over %g", 1000*sum/count, count)
+}

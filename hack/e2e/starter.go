@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+)
+
+const (
+	floodPort      = "7000"
+	floodSeconds   = 1      // that a pod floods before it goes on
+	launchPatience = "2m0s" // that many pods at once may take on a busy machine
+)
+
+// starterManifest is a pod whose first process sends packets from its first instruction on.
+var starterManifest = template.Must(template.New("starter").Parse(`---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: {{.Name}}
+  namespace: default
+  labels: {app: starter, starters: {{.Group}}}
+  annotations: {k8s.v1.cni.cncf.io/networks: macvlan}
+spec:
+  nodeName: {{.Node}}
+  initContainers:
+  - {name: flood, image: {{.Image}}, args: [flood, -timeout, {{.Seconds}}s, "{{.To}}"]}
+  containers:
+  - {name: probe, image: {{.Image}}, args: [serve]}
+`))
+
+// starters are pods that start together.
+type starters struct {
+	group string // what their names begin with
+	node  string
+	count int
+}
+
+func (s starters) names() (names []string) {
+	for i := range s.count {
+		names = append(names, fmt.Sprintf("%s-%d", s.group, i))
+	}
+	return names
+}
+
+// arrival is what got out of one pod, see hack/probe.
+type arrival struct {
+	From        string
+	Packets     int
+	First, Last int64
+}
+
+// window is how long packets got out, as far as the packets say.
+func (a arrival) window() time.Duration { return time.Duration(a.Last-a.First) * time.Microsecond }
+
+// receive counts what comes to a pod, until stop is called, which then says what came of each sender.
+func (c *cluster) receive(ctx context.Context, at *pod) (stop func() (map[string]arrival, error), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	cmd := c.command(ctx, c.inside(at, filepath.Join(c.dir, "bin/probe"), "count", "-udp", floodPort)...)
+	var out bytes.Buffer
+	ready := make(chan struct{})
+	cmd.Stdout = &announced{to: &out, ready: ready}
+	if err := cmd.Start(); err != nil {
+		cancel()
+		return nil, err
+	}
+	select {
+	case <-ready:
+	case <-time.After(10 * time.Second):
+		cancel()
+		return nil, errors.Join(errors.New("the receiver does not start"), cmd.Wait())
+	}
+	return func() (map[string]arrival, error) {
+		cancel()          // ends it, at which it prints what came
+		err := cmd.Wait() // that it was ended, as a rule
+		arrivals := map[string]arrival{}
+		decoder := json.NewDecoder(bytes.NewReader(bytes.TrimPrefix(out.Bytes(), []byte("ready\n"))))
+		for decoder.More() {
+			var a arrival
+			if err := decoder.Decode(&a); err != nil {
+				return nil, err
+			}
+			arrivals[a.From] = a
+		}
+		if _, whole := arrivals[""]; !whole {
+			return nil, fmt.Errorf("the receiver does not say that it is done: %w", err)
+		}
+		return arrivals, nil
+	}, nil
+}
+
+// announced closes a channel at the first output.
+type announced struct {
+	to    *bytes.Buffer
+	ready chan struct{}
+}
+
+// Write is the buffer's.
+func (a *announced) Write(p []byte) (int, error) {
+	if a.to.Len() == 0 && len(p) > 0 {
+		close(a.ready)
+	}
+	return a.to.Write(p)
+}
+
+// launch starts pods that flood the address, all at once, and waits until they run.
+func (c *cluster) launch(ctx context.Context, to string, all ...starters) error {
+	var manifest bytes.Buffer
+	pods := []string{"wait", "--for=condition=Ready", "--timeout=" + launchPatience}
+	for _, s := range all {
+		for _, name := range s.names() {
+			pods = append(pods, "pod/"+name)
+			if err := starterManifest.Execute(&manifest, map[string]any{
+				"Name": name, "Group": s.group, "Node": s.node, "Image": probeImage, "To": to, "Seconds": floodSeconds,
+			}); err != nil {
+				return err
+			}
+		}
+	}
+	file := filepath.Join(c.dir, "starters.yaml")
+	if err := os.WriteFile(file, manifest.Bytes(), 0o600); err != nil {
+		return err
+	}
+	if _, err := c.kubectl(ctx, "apply", "-f", file); err != nil {
+		return err
+	}
+	_, err := c.kubectl(ctx, pods...)
+	return err
+}
+
+// tried is an error unless each of the pods sent many packets, or tried to.
+func (c *cluster) tried(ctx context.Context, all ...starters) error {
+	for _, s := range all {
+		for _, name := range s.names() {
+			out, err := c.kubectl(ctx, "logs", name, "-c", "flood")
+			if err != nil {
+				return err
+			}
+			var f struct{ Tried, Refused int }
+			if err := json.Unmarshal(out, &f); err != nil {
+				return fmt.Errorf("pod %s says %q: %w", name, out, err)
+			}
+			if f.Tried < 50 {
+				return fmt.Errorf("pod %s tried to send %d packets", name, f.Tried)
+			}
+		}
+	}
+	return nil
+}
+
+// land deletes the pods.
+func (c *cluster) land(ctx context.Context, all ...starters) error {
+	args := []string{"delete", "--now", "--wait=false", "pod"}
+	for _, s := range all {
+		args = append(args, s.names()...)
+	}
+	_, err := c.kubectl(ctx, args...)
+	return err
+}
+
+// metric reads a sum of the agent's metrics on a node: those whose name and labels begin with the prefix.
+func (c *cluster) metric(ctx context.Context, node, prefix string) (float64, error) {
+	const ask = `exec 3<>/dev/tcp/127.0.0.1/10349; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`
+	out, err := c.output(ctx, c.in(node, "bash", "-c", ask)...)
+	if err != nil {
+		return 0, err
+	}
+	sum, found := 0.0, false
+	for line := range strings.Lines(string(out)) {
+		if rest, ok := strings.CutPrefix(line, prefix); ok {
+			fields := strings.Fields(rest)
+			var value float64
+			if _, err := fmt.Sscan(fields[len(fields)-1], &value); err != nil {
+				return 0, fmt.Errorf("metric %q: %w", line, err)
+			}
+			sum, found = sum+value, true
+		}
+	}
+	if !found {
+		return 0, fmt.Errorf("the agent of %s has no metric %s", node, prefix)
+	}
+	return sum, nil
+}
