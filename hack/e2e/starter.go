@@ -138,18 +138,22 @@ func (c *cluster) launch(ctx context.Context, to string, all ...starters) error 
 // tried is an error unless each of the pods sent many packets, or tried to.
 func (c *cluster) tried(ctx context.Context, all ...starters) error {
 	for _, s := range all {
-		for _, name := range s.names() {
-			out, err := c.kubectl(ctx, "logs", name, "-c", "flood")
-			if err != nil {
-				return err
-			}
+		out, err := c.kubectl(ctx, "logs", "-l", "starters="+s.group, "-c", "flood", "--max-log-requests="+fmt.Sprint(s.count))
+		if err != nil {
+			return err
+		}
+		pods := 0
+		for decoder := json.NewDecoder(bytes.NewReader(out)); decoder.More(); pods++ {
 			var f struct{ Tried, Refused int }
-			if err := json.Unmarshal(out, &f); err != nil {
-				return fmt.Errorf("pod %s says %q: %w", name, out, err)
+			if err := decoder.Decode(&f); err != nil {
+				return fmt.Errorf("pods %s say %q: %w", s.group, out, err)
 			}
 			if f.Tried < 50 {
-				return fmt.Errorf("pod %s tried to send %d packets", name, f.Tried)
+				return fmt.Errorf("one of the pods %s tried to send %d packets", s.group, f.Tried)
 			}
+		}
+		if pods != s.count {
+			return fmt.Errorf("%d of %d pods %s say how many packets they sent", pods, s.count, s.group)
 		}
 	}
 	return nil

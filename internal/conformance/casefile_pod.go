@@ -16,6 +16,7 @@ import (
 const (
 	statusAnnotation       = "k8s.v1.cni.cncf.io/network-status"
 	legacyStatusAnnotation = "k8s.v1.cni.cncf.io/networks-status"
+	networksAnnotation     = "k8s.v1.cni.cncf.io/networks"
 	policyForAnnotation    = "k8s.v1.cni.cncf.io/policy-for"
 )
 
@@ -32,7 +33,7 @@ type statusEntry struct {
 
 // pod reads a pod: its name and labels, and then parts that begin with a word. That is "port", "sidecar" or "init" for
 // named ports (NAME=NUMBER/PROTOCOL), "phase", "node", "uid", "host-network", "status" for a network status that cannot
-// be read, and else the name of an interface, with its network and addresses. An interface with "status:" before its name
+// be read, "no-status", "networks" for those that it asks for, and else the name of an interface, with its network and addresses. An interface with "status:" before its name
 // is in the network status only, one with "kernel:" in the kernel only.
 func (b *builder) pod(text string) (*corev1.Pod, error) {
 	parts := strings.Split(text, "|")
@@ -65,6 +66,10 @@ func (b *builder) pod(text string) (*corev1.Pod, error) {
 			pod.Spec.HostNetwork = true
 		case "status":
 			pod.Annotations[statusAnnotation] = fields[1]
+		case "no-status":
+			pod.Annotations[statusAnnotation] = ""
+		case "networks":
+			pod.Annotations[networksAnnotation] = fields[1]
 		default:
 			link, entry, err := b.iface(key.Namespace, fields)
 			if err != nil {

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -23,7 +24,8 @@ type Oracle struct {
 	Flags   Flags
 
 	state       State
-	attachments map[types.UID][]attachment // of the pods whose status could be read, now or before
+	attachments map[types.UID][]attachment // of the pods of which they are known
+	statuses    map[types.UID][]attachment // of the pods whose status could be read, now or before
 	pluginTypes map[Key]string             // of the networks whose definition could be read, now or before
 	memo        map[question]answer
 }
@@ -53,8 +55,8 @@ type Ruling struct {
 func (o *Oracle) Observe(s State) {
 	o.state = s
 	o.memo = map[question]answer{}
-	before := o.attachments
-	o.attachments = map[types.UID][]attachment{}
+	before := o.statuses
+	o.attachments, o.statuses = map[types.UID][]attachment{}, map[types.UID][]attachment{}
 	attached := map[Key]bool{}
 	for _, p := range objectsOf[*corev1.Pod](s) {
 		if isOutside(p) {
@@ -62,9 +64,15 @@ func (o *Oracle) Observe(s State) {
 		}
 		now, readable := attachmentsOf(p)
 		if !readable {
-			if now, readable = before[p.UID]; !readable {
-				continue
-			}
+			now, readable = before[p.UID]
+		}
+		switch {
+		case readable && hasStatus(p):
+			o.statuses[p.UID] = now
+		case p.Spec.NodeName == o.Node && p.Annotations[networksAnnotation] != "":
+			now = requestedBy(p)
+		case !readable:
+			continue
 		}
 		o.attachments[p.UID] = now
 		for _, a := range now {
@@ -90,7 +98,7 @@ func (o *Oracle) Observe(s State) {
 
 // Forget loses the memories, as an agent that starts anew.
 func (o *Oracle) Forget() {
-	o.attachments, o.pluginTypes = nil, nil
+	o.statuses, o.pluginTypes = nil, nil
 	o.Observe(o.state)
 }
 
@@ -243,13 +251,33 @@ func isFor(policy *mnpv1.MultiNetworkPolicy, d direction) bool {
 	return false
 }
 
-// attachmentsOf reads a pod's network status. It is false when that cannot be read.
-func attachmentsOf(p *corev1.Pod) ([]attachment, bool) {
+// requestedBy reads what a pod asks for, as cases write it: names of networks with commas between them, and an
+// interface's name behind an @ where it is not net and its place in the list.
+func requestedBy(p *corev1.Pod) []attachment {
+	var out []attachment
+	for i, s := range strings.Split(p.Annotations[networksAnnotation], ",") {
+		name, iface, _ := strings.Cut(s, "@")
+		if network, ok := networkNamed(name, p.Namespace); ok {
+			out = append(out, attachment{iface: cmp.Or(iface, fmt.Sprint("net", i+1)), network: network})
+		}
+	}
+	return out
+}
+
+func statusOf(p *corev1.Pod) string {
 	raw, ok := p.Annotations["k8s.v1.cni.cncf.io/network-status"]
 	if !ok {
 		raw = p.Annotations["k8s.v1.cni.cncf.io/networks-status"]
 	}
-	if strings.TrimSpace(raw) == "" {
+	return strings.TrimSpace(raw)
+}
+
+func hasStatus(p *corev1.Pod) bool { return statusOf(p) != "" }
+
+// attachmentsOf reads a pod's network status. It is false when that cannot be read.
+func attachmentsOf(p *corev1.Pod) ([]attachment, bool) {
+	raw := statusOf(p)
+	if raw == "" {
 		return nil, true
 	}
 	var statuses []struct {
