@@ -97,7 +97,7 @@ func TestFirstInstant(t *testing.T) {
 			t.Fatal(err)
 		}
 		took := time.Since(start)
-		f := startFlood(t, host, to)
+		f := startFlood(t, host, to, forbiddenPatience)
 		if labels["app"] == "free" {
 			eventually(t, "the flood of a free pod", func() bool { n, _ := r.sink.received(addr); return n > 20 })
 			f.end()
@@ -134,7 +134,7 @@ func TestAnnouncedPodIsReplaced(t *testing.T) {
   k8s.v1.cni.cncf.io/networks: net%s}}, spec: {nodeName: here}, status: {phase: Pending}}
 `
 	const status = `, k8s.v1.cni.cncf.io/network-status: '[{"name": "ns/net", "interface": "net1", "ips": ["10.9.1.1"]}]'`
-	f := startFlood(t, host, netip.MustParseAddrPort("10.9.0.1:5000"))
+	f := startFlood(t, host, netip.MustParseAddrPort("10.9.0.1:5000"), forbiddenPatience)
 	defer f.end()
 	for _, annotation := range []string{"", status} {
 		r.load(agentCluster + egressPolicy + fmt.Sprintf(document, "mute", annotation))
@@ -200,7 +200,7 @@ func TestKernelRefuses(t *testing.T) {
 	if err := r.nri.Run(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
-	f := startFlood(t, host, netip.MustParseAddrPort("10.9.0.1:5000"))
+	f := startFlood(t, host, netip.MustParseAddrPort("10.9.0.1:5000"), forbiddenPatience)
 	eventually(t, "a flood", func() bool { return f.sent.Load() > 50 })
 	f.end()
 	if n, connections := r.sink.received(addr); n+connections > 0 {
