@@ -48,12 +48,12 @@ func TestPolicyCounters(t *testing.T) {
 			t.Fatal("the friend does not get through")
 		}
 	}
-	r.reaches("stranger", 100*time.Millisecond) // one SYN: the next would come after a second
-	eventually(t, "five connections more, and one packet dropped", func() bool {
+	r.reaches("stranger", 100*time.Millisecond) // one SYN: the next would come after a second, of a busy machine's too
+	eventually(t, "five connections more, and one packet dropped, or it and one again", func() bool {
 		a, d := counts()
-		if a > allowed+5 || d > dropped+1 {
+		if a > allowed+5 || d > dropped+2 {
 			t.Fatalf("allowed %d and then %d, dropped %d and then %d", allowed, a, dropped, d)
 		}
-		return a == allowed+5 && d == dropped+1
+		return a == allowed+5 && d > dropped
 	})
 }
