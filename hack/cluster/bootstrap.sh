@@ -43,7 +43,7 @@ step "Kubernetes $version"
 
 mkdir -p "$BIN/cni"
 file=$(cached multus gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus)
-cp /usr/lib/cni/* "$BIN/cni/"
+cp --remove-destination /usr/lib/cni/* "$BIN/cni/"   # a cluster that is up may be running them
 ln -sfn "$file" "$BIN/cni/multus"
 step "Multus and CNI plugins"
 
