@@ -10,7 +10,10 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	internalapi "k8s.io/cri-api/pkg/apis"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	cri "k8s.io/cri-client/pkg"
 )
 
@@ -46,6 +49,9 @@ func findEndpoint(endpoint, hostPrefix string) (string, error) {
 
 // dialRuntime makes a client of the runtime, which must answer. The connection is made again after an outage.
 func dialRuntime(ctx context.Context, socket string) (internalapi.RuntimeService, error) {
+	if err := askRuntime(ctx, socket); err != nil {
+		return nil, fmt.Errorf("client of the container runtime at %s: %w", socket, err)
+	}
 	client, err := cri.NewRemoteRuntimeServiceBuilder().
 		WithEndpoint("unix://" + socket).
 		WithConnectionTimeout(callTimeout).
@@ -55,6 +61,20 @@ func dialRuntime(ctx context.Context, socket string) (internalapi.RuntimeService
 		return nil, fmt.Errorf("client of the container runtime at %s: %w", socket, err)
 	}
 	return client, nil
+}
+
+// askRuntime is an error when the runtime does not answer. The client's builder asks as well, but forgets to close the
+// connection of a runtime that does not: one for each try of an outage.
+func askRuntime(ctx context.Context, socket string) error {
+	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer conn.Close() //nolint:errcheck // nothing was written that could be lost
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	_, err = runtimeapi.NewRuntimeServiceClient(conn).Version(ctx, &runtimeapi.VersionRequest{})
+	return err
 }
 
 // quiet keeps the client from logging each failure of each call: who calls it logs the outage, once.

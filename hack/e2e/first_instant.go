@@ -11,8 +11,8 @@ import (
 
 // How many pods start. Node 1's runtime asks before a pod starts (NRI), that of node 2 does not.
 const (
-	guardedBatches = 10
-	guardedBatch   = 5
+	guardedBatches = 5
+	guardedBatch   = 10
 	unguarded      = 5 // with each of the first two batches
 	uncontrolled   = 3
 )
