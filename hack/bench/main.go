@@ -1,0 +1,51 @@
+// Command bench measures what changes cost; see hack/bench/measure, which it builds and runs with the same arguments. That
+// is a module of its own, since it measures others too, whose modules the agent must not depend on.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strings"
+)
+
+func main() {
+	err := run(os.Args[1:])
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		os.Exit(max(1, exit.ExitCode())) // it has said why
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
+	if err != nil {
+		return fmt.Errorf("find the repository: %w", err)
+	}
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "bench")
+	module := filepath.Join(strings.TrimSpace(string(root)), "hack", "bench", "measure")
+	if err := attached("go", "build", "-C", module, "-o", binary, ".").Run(); err != nil {
+		return err
+	}
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // the terminal tells the child too; this one cleans up after it
+	return attached(binary, args...).Run()
+}
+
+// attached is a command with this one's standard streams.
+func attached(name string, args ...string) *exec.Cmd {
+	c := exec.Command(name, args...)
+	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return c
+}

@@ -1,0 +1,99 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// delta is what leads from one ruleset to another. It is found naively, with maps, apart from the engine's plan, and
+// knows only the changes that the events make: elements of address sets, whole sets and chains, and rules that come or
+// go in a chain.
+type delta struct {
+	newSets, oldSets     []*engine.Set
+	elements             []elementDelta
+	newChains, oldChains []*engine.Chain
+	newRules, oldRules   []ruleDelta
+}
+
+type elementDelta struct {
+	set       string
+	old, more []sets.AddrRange
+}
+
+// ruleDelta is a rule, and how many rules are before it in the chain that is there.
+type ruleDelta struct {
+	chain string
+	after int
+	rule  *engine.Rule
+}
+
+func newDelta(from, to engine.Ruleset) *delta {
+	d := &delta{}
+	d.newSets, d.oldSets = missing(to.Sets, from.Sets, setName), missing(from.Sets, to.Sets, setName)
+	for _, s := range to.Sets {
+		i := slices.IndexFunc(from.Sets, func(f *engine.Set) bool { return f.Name == s.Name })
+		if i < 0 || from.Sets[i] == s {
+			continue
+		}
+		have, want := rangesOf(from.Sets[i]), rangesOf(s)
+		e := elementDelta{set: s.Name}
+		same := func(r sets.AddrRange) sets.AddrRange { return r }
+		if e.old, e.more = missing(have, want, same), missing(want, have, same); len(e.old)+len(e.more) > 0 {
+			d.elements = append(d.elements, e)
+		}
+	}
+	d.newChains, d.oldChains = missing(to.Chains, from.Chains, chainName), missing(from.Chains, to.Chains, chainName)
+	for _, c := range to.Chains {
+		if i := slices.IndexFunc(from.Chains, func(f *engine.Chain) bool { return f.Name == c.Name }); i >= 0 {
+			d.compareRules(from.Chains[i], c)
+		}
+	}
+	return d
+}
+
+func setName(s *engine.Set) string     { return s.Name }
+func chainName(c *engine.Chain) string { return c.Name }
+func ruleText(r *engine.Rule) string   { return r.Text() + " # " + r.Comment }
+
+func rangesOf(s *engine.Set) []sets.AddrRange {
+	if a, ok := s.Elements.(engine.Addrs); ok {
+		return slices.Collect(a.Addrs.Ranges(a.Family))
+	}
+	return nil
+}
+
+// missing is what is in one list and not in the other.
+func missing[T any, K comparable](in, notIn []T, key func(T) K) []T {
+	there := make(map[K]bool, len(notIn))
+	for _, t := range notIn {
+		there[key(t)] = true
+	}
+	var list []T
+	for _, t := range in {
+		if !there[key(t)] {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+func (d *delta) compareRules(from, to *engine.Chain) {
+	have := 0
+	for i := range to.Rules {
+		w := &to.Rules[i]
+		switch {
+		case have < len(from.Rules) && ruleText(&from.Rules[have]) == ruleText(w):
+			have++
+		case len(to.Rules) > len(from.Rules):
+			d.newRules = append(d.newRules, ruleDelta{chain: to.Name, after: have, rule: w})
+		default:
+			d.oldRules = append(d.oldRules, ruleDelta{chain: to.Name, after: have, rule: &from.Rules[have]})
+			have += 2
+		}
+	}
+}
+
+// hasRules says whether the messages name rules by their handles, which the table must be asked for.
+func (d *delta) hasRules() bool { return len(d.newRules)+len(d.oldRules) > 0 }

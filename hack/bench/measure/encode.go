@@ -1,0 +1,230 @@
+package main
+
+import (
+	"encoding/binary"
+	"math"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// handles are the kernel's numbers for the rules of each chain.
+type handles map[string][]uint64
+
+// encodeTable is a whole table that is not there yet.
+func encodeTable(rs engine.Ruleset) []byte {
+	d := &delta{newSets: rs.Sets, newChains: rs.Chains}
+	return encode(d, nil, func(m *messages) {
+		m.message(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func() {
+			m.text(unix.NFTA_TABLE_NAME, engine.TableName)
+		})
+	})
+}
+
+func encodeNoTable() []byte {
+	return encode(&delta{}, nil, func(m *messages) {
+		m.message(unix.NFT_MSG_DELTABLE, 0, func() { m.text(unix.NFTA_TABLE_NAME, engine.TableName) })
+	})
+}
+
+// encode is the batch of the change; first appends what comes before it.
+func encode(d *delta, h handles, first func(*messages)) []byte {
+	m := &messages{}
+	m.batch(func() {
+		if first != nil {
+			first(m)
+		}
+		for i, s := range d.newSets {
+			m.newSet(s, i+1)
+		}
+		for _, e := range d.elements {
+			m.elements(unix.NFT_MSG_DELSETELEM, e.set, intervals(e.old))
+			m.elements(unix.NFT_MSG_NEWSETELEM, e.set, intervals(e.more))
+		}
+		for _, c := range d.newChains {
+			m.newChain(c)
+		}
+		for _, c := range d.newChains {
+			for i := range c.Rules {
+				m.newRule(c.Name, &c.Rules[i], 0)
+			}
+		}
+		for _, r := range d.newRules {
+			m.newRule(r.chain, r.rule, h[r.chain][r.after-1])
+		}
+		m.deletions(d, h)
+	})
+	return m.buf
+}
+
+func (m *messages) deletions(d *delta, h handles) {
+	for _, r := range d.oldRules {
+		m.message(unix.NFT_MSG_DELRULE, 0, func() {
+			m.text(unix.NFTA_RULE_TABLE, engine.TableName)
+			m.text(unix.NFTA_RULE_CHAIN, r.chain)
+			m.u64(unix.NFTA_RULE_HANDLE, h[r.chain][r.after])
+		})
+	}
+	for _, c := range d.oldChains {
+		m.message(unix.NFT_MSG_DELRULE, 0, func() { // all of them
+			m.text(unix.NFTA_RULE_TABLE, engine.TableName)
+			m.text(unix.NFTA_RULE_CHAIN, c.Name)
+		})
+		m.message(unix.NFT_MSG_DELCHAIN, 0, func() {
+			m.text(unix.NFTA_CHAIN_TABLE, engine.TableName)
+			m.text(unix.NFTA_CHAIN_NAME, c.Name)
+		})
+	}
+	for _, s := range d.oldSets {
+		m.message(unix.NFT_MSG_DELSET, 0, func() {
+			m.text(unix.NFTA_SET_TABLE, engine.TableName)
+			m.text(unix.NFTA_SET_NAME, s.Name)
+		})
+	}
+}
+
+func (m *messages) newChain(c *engine.Chain) {
+	m.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func() {
+		m.text(unix.NFTA_CHAIN_TABLE, engine.TableName)
+		m.text(unix.NFTA_CHAIN_NAME, c.Name)
+		if c.Hook == engine.HookNone {
+			return
+		}
+		m.nest(unix.NLA_F_NESTED|unix.NFTA_CHAIN_HOOK, func() {
+			m.u32(unix.NFTA_HOOK_HOOKNUM, map[engine.Hook]int{engine.HookInput: 1, engine.HookOutput: 3}[c.Hook])
+			m.u32(unix.NFTA_HOOK_PRIORITY, 0)
+		})
+		m.u32(unix.NFTA_CHAIN_POLICY, 1) // accept
+		m.text(unix.NFTA_CHAIN_TYPE, "filter")
+	})
+}
+
+// newRule appends at the end of the chain, or behind the rule with the handle.
+func (m *messages) newRule(chain string, r *engine.Rule, behind uint64) {
+	expressions, err := expr.Marshal(r.Statements)
+	if err != nil {
+		panic(err) // of a ruleset that the engine took
+	}
+	m.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, func() {
+		m.text(unix.NFTA_RULE_TABLE, engine.TableName)
+		m.text(unix.NFTA_RULE_CHAIN, chain)
+		if behind != 0 {
+			m.u64(unix.NFTA_RULE_POSITION, behind)
+		}
+		m.attr(unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, expressions...)
+		if r.Comment != "" {
+			m.attr(unix.NFTA_RULE_USERDATA, userdata(0, append([]byte(r.Comment), 0))...)
+		}
+	})
+}
+
+// userdata is one entry as nft stores it.
+func userdata(typ byte, value []byte) []byte { return append([]byte{typ, byte(len(value))}, value...) }
+
+// keyOfSet is how nft numbers the type of a set's key, and its length in bytes.
+var keyOfSet = map[sets.Family][2]int{sets.V4: {7, 4}, sets.V6: {8, 16}}
+
+func (m *messages) newSet(s *engine.Set, id int) {
+	const concatenation, interval = 0x80, unix.NFT_SET_INTERVAL
+	flags, key, data := interval, [2]int{13<<6 | 12, 8}, []byte(nil) // inet_service . inet_proto
+	list := portElements(s)
+	if a, ok := s.Elements.(engine.Addrs); ok {
+		key, list = keyOfSet[a.Family], intervals(rangesOf(s))
+		data = userdata(0, []byte{2, 0, 0, 0}) // big endian
+	} else {
+		flags |= concatenation
+	}
+	if s.Comment != "" {
+		data = append(data, userdata(7, append([]byte(s.Comment), 0))...)
+	}
+	m.message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func() {
+		m.text(unix.NFTA_SET_TABLE, engine.TableName)
+		m.text(unix.NFTA_SET_NAME, s.Name)
+		m.u32(unix.NFTA_SET_FLAGS, flags)
+		m.u32(unix.NFTA_SET_KEY_TYPE, key[0])
+		m.u32(unix.NFTA_SET_KEY_LEN, key[1])
+		m.u32(unix.NFTA_SET_ID, id)
+		if flags&concatenation != 0 {
+			m.fieldLengths(2, 1)
+		}
+		if data != nil {
+			m.attr(unix.NFTA_SET_USERDATA, data...)
+		}
+	})
+	m.elements(unix.NFT_MSG_NEWSETELEM, s.Name, list)
+}
+
+func (m *messages) fieldLengths(lengths ...int) {
+	const descConcat, fieldLen = 2, 1
+	m.nest(unix.NLA_F_NESTED|unix.NFTA_SET_DESC, func() {
+		m.nest(unix.NLA_F_NESTED|descConcat, func() {
+			for _, n := range lengths {
+				m.nest(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, func() { m.u32(fieldLen, n) })
+			}
+		})
+	})
+}
+
+// element is one of a set: keyEnd in a concatenation, isEnd in an interval set.
+type element struct {
+	key, keyEnd []byte
+	isEnd       bool
+}
+
+// intervals is a start and an end for each range. None of the worlds' ranges goes to the last address of all.
+func intervals(ranges []sets.AddrRange) []element {
+	list := make([]element, 0, 2*len(ranges))
+	for _, r := range ranges {
+		list = append(list, element{key: r.From.AsSlice()}, element{key: r.To.Next().AsSlice(), isEnd: true})
+	}
+	return list
+}
+
+func portElements(s *engine.Set) []element {
+	p, ok := s.Elements.(engine.Ports)
+	if !ok {
+		return nil
+	}
+	var list []element
+	key := func(port uint16, protocol byte) []byte {
+		return append(binary.BigEndian.AppendUint16(nil, port), 0, 0, protocol, 0, 0, 0)
+	}
+	for r := range p.Ports.Ranges() {
+		list = append(list, element{key: key(r.From, r.Proto), keyEnd: key(r.To, r.Proto)})
+	}
+	return list
+}
+
+// elements appends as many messages as the 64 KiB of an attribute make of the list.
+func (m *messages) elements(typ int, set string, list []element) {
+	const keyEnd, longest = 10, 64
+	flags := 0
+	if typ == unix.NFT_MSG_NEWSETELEM {
+		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	}
+	key := func(typ int, value []byte) {
+		m.nest(unix.NLA_F_NESTED|typ, func() { m.attr(unix.NFTA_DATA_VALUE, value...) })
+	}
+	for len(list) > 0 {
+		m.message(typ, flags, func() {
+			m.text(unix.NFTA_SET_ELEM_LIST_TABLE, engine.TableName)
+			m.text(unix.NFTA_SET_ELEM_LIST_SET, set)
+			m.nest(unix.NLA_F_NESTED|unix.NFTA_SET_ELEM_LIST_ELEMENTS, func() {
+				for start := len(m.buf); len(list) > 0 && len(m.buf)-start < math.MaxUint16-2*longest; list = list[1:] {
+					m.nest(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, func() {
+						key(unix.NFTA_SET_ELEM_KEY, list[0].key)
+						if list[0].keyEnd != nil {
+							key(keyEnd, list[0].keyEnd)
+						}
+						if list[0].isEnd {
+							m.u32(unix.NFTA_SET_ELEM_FLAGS, unix.NFT_SET_ELEM_INTERVAL_END)
+						}
+					})
+				}
+			})
+		})
+	}
+}

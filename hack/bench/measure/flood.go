@@ -1,0 +1,167 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// The frames of a flood: an Ethernet, an IPv4 and a UDP header, and what fills the shortest Ethernet frame.
+const (
+	ethernetLen = 14
+	ipv4Len     = 20
+	udpLen      = 8
+	frameLen    = 60
+)
+
+// frame is a datagram to the server. UDP has no checksum, as IPv4 allows.
+func (k *link) frame(from netip.AddrPort, port uint16) []byte {
+	f := make([]byte, frameLen)
+	copy(f, k.to)
+	copy(f[6:], k.from)
+	binary.BigEndian.PutUint16(f[12:], unix.ETH_P_IP)
+	ip := f[ethernetLen:]
+	ip[0], ip[8], ip[9] = 0x45, 64, unix.IPPROTO_UDP
+	binary.BigEndian.PutUint16(ip[2:], frameLen-ethernetLen)
+	copy(ip[12:], from.Addr().AsSlice())
+	copy(ip[16:], serverAddr.IP)
+	var sum uint32
+	for i := 0; i < ipv4Len; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	binary.BigEndian.PutUint16(ip[10:], ^uint16(sum>>16+sum))
+	udp := ip[ipv4Len:]
+	binary.BigEndian.PutUint16(udp, from.Port())
+	binary.BigEndian.PutUint16(udp[2:], port)
+	binary.BigEndian.PutUint16(udp[4:], frameLen-ethernetLen-ipv4Len)
+	return f
+}
+
+// mmsghdr is struct mmsghdr of sendmmsg(2).
+type mmsghdr struct {
+	header unix.Msghdr
+	length uint32
+	_      [4]byte
+}
+
+// sender sends frames out of the client's end of a link. A veth hands a packet over to the receiver's network stack in
+// the context of its sender, so that the time of the sender is all that the packet costs up to the receiver's socket.
+type sender struct{ fd int }
+
+func newSender(k *link) (*sender, error) {
+	s := &sender{fd: -1}
+	err := k.client.Do(func() (err error) {
+		s.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("packet socket: %w", err)
+	}
+	return s, errors.Join(
+		unix.SetsockoptInt(s.fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1),
+		unix.Bind(s.fd, &unix.SockaddrLinklayer{Ifindex: k.index}),
+	)
+}
+
+// prepare makes what sendmmsg wants. The frames must stay reachable.
+func prepare(frames [][]byte) []mmsghdr {
+	list := make([]mmsghdr, len(frames))
+	vectors := make([]unix.Iovec, len(frames))
+	for i, f := range frames {
+		vectors[i].Base = &f[0]
+		vectors[i].SetLen(len(f))
+		list[i].header.Iov = &vectors[i]
+		list[i].header.SetIovlen(1)
+	}
+	return list
+}
+
+// cost is the time of one packet.
+type cost struct{ wall, cpu time.Duration }
+
+// flood sends all of the list so many times.
+func (s *sender) flood(list []mmsghdr, times int) (cost, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cpu, start := threadTime(), time.Now()
+	for range times {
+		for rest := list; len(rest) > 0; {
+			n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)), 0, 0, 0)
+			if errno != 0 {
+				return cost{}, fmt.Errorf("sendmmsg: %w", errno)
+			}
+			rest = rest[n:]
+		}
+	}
+	n := time.Duration(len(list) * times)
+	return cost{wall: time.Since(start) / n, cpu: (threadTime() - cpu) / n}, nil
+}
+
+func threadTime() time.Duration {
+	var t unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}
+
+// sink is the server's socket. Nobody reads from it: what does not fit into the smallest buffer is dropped there, and
+// counted.
+type sink struct{ fd int }
+
+func newSink(k *link, port uint16) (*sink, error) {
+	s := &sink{fd: -1}
+	err := k.server.Do(func() (err error) {
+		s.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err == nil {
+			err = unix.Bind(s.fd, &unix.SockaddrInet4{Port: int(port)})
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("server: %w", err)
+	}
+	return s, s.buffer(1)
+}
+
+func (s *sink) buffer(size int) error {
+	return unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
+}
+
+// drain reads what is in the buffer, and answers it if asked to: then the server's connection tracking has the flow as
+// established. It returns how many datagrams there were.
+func (s *sink) drain(answer bool) (int, error) {
+	var buf [frameLen]byte
+	for n := 0; ; n++ {
+		size, from, err := unix.Recvfrom(s.fd, buf[:], 0)
+		if errors.Is(err, unix.EAGAIN) {
+			return n, nil
+		}
+		if err == nil && answer {
+			err = unix.Sendto(s.fd, buf[:size], 0, from)
+		}
+		if err != nil {
+			return n, err
+		}
+	}
+}
+
+// dropped is how many datagrams did not fit so far.
+func (s *sink) dropped() (int, error) {
+	const drops = 8 // SK_MEMINFO_DROPS
+	var info [drops + 1]uint32
+	size := uint32(unsafe.Sizeof(info))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(s.fd), unix.SOL_SOCKET, unix.SO_MEMINFO,
+		uintptr(unsafe.Pointer(&info)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return 0, fmt.Errorf("SO_MEMINFO: %w", errno)
+	}
+	return int(info[drops]), nil
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// floorWay is what a change costs at least: messages that were made before, sent with one system call, and one more to
+// read the acknowledgement.
+type floorWay struct {
+	*fleet
+	world   *world
+	sockets []*socket
+	deltas  map[[2]state]*delta
+	batches map[[2]state][]byte // those that need no handles
+	next    [][]byte            // for each pod
+	asks    [][]byte            // what an agent must ask that starts anew
+	bytes   uint64
+}
+
+func newFloorWay(f *fleet, w *world) *floorWay {
+	y := &floorWay{
+		fleet: f, world: w,
+		sockets: make([]*socket, len(f.hosts)),
+		deltas:  map[[2]state]*delta{},
+		batches: map[[2]state][]byte{},
+		next:    make([][]byte, len(f.hosts)),
+	}
+	rs := w.rulesets[base][0]
+	for _, typ := range []int{unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE, unix.NFT_MSG_GETSET} {
+		y.asks = append(y.asks, encodeDump(typ, ""))
+	}
+	for _, s := range rs.Sets {
+		y.asks = append(y.asks, encodeDump(unix.NFT_MSG_GETSETELEM, s.Name))
+	}
+	return y
+}
+
+// encodeDump asks for all objects of a kind. The attributes for the table's and the set's name are 1 and 2 in all kinds.
+func encodeDump(typ int, set string) []byte {
+	m := &messages{}
+	m.message(typ, unix.NLM_F_DUMP, func() {
+		m.text(1, engine.TableName)
+		if set != "" {
+			m.text(2, set)
+		}
+	})
+	return m.buf
+}
+
+func (*floorWay) name() string   { return "floor" }
+func (y *floorWay) sent() uint64 { return y.bytes }
+
+func (y *floorWay) prepare(e event) error {
+	if y.at != e.from {
+		if err := y.move(e.from); err != nil {
+			return err
+		}
+	}
+	if e == restartNoChange {
+		return y.closeSockets()
+	}
+	if err := y.plan(e.from, e.to); err != nil {
+		return err
+	}
+	if e.reopen {
+		return y.closeSockets()
+	}
+	return nil
+}
+
+// move goes there by way of no table at all.
+func (y *floorWay) move(to state) error {
+	if err := y.openSockets(); err != nil {
+		return err
+	}
+	for _, step := range [][2]state{{y.at, absent}, {absent, to}} {
+		if step[0] == step[1] {
+			continue
+		}
+		if err := y.plan(step[0], step[1]); err != nil {
+			return err
+		}
+		if err := y.send(step[1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// plan makes the batches of all pods ready.
+func (y *floorWay) plan(from, to state) error {
+	if err := y.openSockets(); err != nil {
+		return err
+	}
+	step := [2]state{from, to}
+	if y.batches[step] == nil && y.deltas[step] == nil {
+		switch {
+		case to == absent:
+			y.batches[step] = encodeNoTable()
+		case from == absent:
+			y.batches[step] = encodeTable(y.world.rulesets[to][0])
+		default:
+			y.deltas[step] = newDelta(y.world.rulesets[from][0], y.world.rulesets[to][0])
+			if !y.deltas[step].hasRules() {
+				y.batches[step] = encode(y.deltas[step], nil, nil)
+			}
+		}
+	}
+	for i := range y.next {
+		if y.next[i] = y.batches[step]; y.next[i] != nil {
+			continue
+		}
+		h, err := y.sockets[i].handles()
+		if err != nil {
+			return err
+		}
+		y.next[i] = encode(y.deltas[step], h, nil)
+	}
+	return nil
+}
+
+// handles asks for those of all rules.
+func (s *socket) handles() (handles, error) {
+	h := handles{}
+	err := s.dump(encodeDump(unix.NFT_MSG_GETRULE, ""), func(body []byte) {
+		a := attrsOf(body)
+		chain := strings.TrimRight(string(a[unix.NFTA_RULE_CHAIN]), "\x00")
+		h[chain] = append(h[chain], binary.BigEndian.Uint64(a[unix.NFTA_RULE_HANDLE]))
+	})
+	return h, err
+}
+
+func (y *floorWay) run(e event) error {
+	if e.reopen {
+		if err := y.openSockets(); err != nil {
+			return err
+		}
+	}
+	if e == restartNoChange {
+		return y.readAll()
+	}
+	return y.send(e.to)
+}
+
+func (y *floorWay) send(to state) error {
+	if err := each(len(y.next), func(i int) error { return y.sockets[i].exchange(y.next[i]) }); err != nil {
+		return fmt.Errorf("floor: %w", err)
+	}
+	for _, b := range y.next {
+		y.bytes += uint64(len(b))
+	}
+	y.at = to
+	return nil
+}
+
+func (y *floorWay) readAll() error {
+	return each(len(y.sockets), func(i int) error {
+		for _, ask := range y.asks {
+			if err := y.sockets[i].dump(ask, nil); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (y *floorWay) openSockets() error {
+	return each(len(y.sockets), func(i int) (err error) {
+		if y.sockets[i] == nil {
+			y.sockets[i], err = openSocket(y.hosts[i])
+		}
+		return err
+	})
+}
+
+func (y *floorWay) closeSockets() error {
+	var errs []error
+	for i, s := range y.sockets {
+		if s != nil {
+			errs = append(errs, s.close())
+			y.sockets[i] = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (y *floorWay) close() error { return y.closeSockets() }

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"sigs.k8s.io/knftables"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// knftablesWay writes what changes as text, and has nft parse and send it: sigs.k8s.io/knftables, one `nft -f -` a pod.
+// Rules that go away are looked up by their comment first, with one more nft, as agents of this kind do.
+type knftablesWay struct {
+	*fleet
+	world  *world
+	nft    []knftables.Interface // by pod: one runs one nft at a time
+	deltas map[[2]state]*delta
+	bytes  []uint64 // by pod
+}
+
+func newKnftablesWay(f *fleet, w *world) (*knftablesWay, error) {
+	y := &knftablesWay{
+		fleet: f, world: w,
+		nft:    make([]knftables.Interface, len(f.hosts)),
+		deltas: map[[2]state]*delta{},
+		bytes:  make([]uint64, len(f.hosts)),
+	}
+	err := each(len(f.hosts), func(i int) error {
+		return f.hosts[i].Do(func() (err error) {
+			y.nft[i], err = knftables.New(knftables.InetFamily, engine.TableName)
+			return err
+		})
+	})
+	return y, err
+}
+
+func (*knftablesWay) name() string { return "knftables" }
+func (*knftablesWay) close() error { return nil }
+
+func (y *knftablesWay) sent() uint64 {
+	var sum uint64
+	for _, b := range y.bytes {
+		sum += b
+	}
+	return sum
+}
+
+func (y *knftablesWay) prepare(e event) error {
+	for _, to := range []state{absent, e.from} { // there is no other way that is always open
+		if y.at == e.from {
+			return nil
+		}
+		if err := y.change(y.at, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (y *knftablesWay) run(e event) error {
+	if e == restartNoChange {
+		return y.inEach(y.readAll)
+	}
+	return y.change(e.from, e.to)
+}
+
+// inEach runs f inside each pod's namespace, where the nft that it starts then is.
+func (y *knftablesWay) inEach(f func(pod int, nft knftables.Interface) error) error {
+	return each(len(y.hosts), func(i int) error {
+		return y.hosts[i].Do(func() error { return f(i, y.nft[i]) })
+	})
+}
+
+func (y *knftablesWay) change(from, to state) error {
+	step := [2]state{from, to}
+	if y.deltas[step] == nil {
+		y.deltas[step] = newDelta(y.world.rulesets[from][0], y.world.rulesets[to][0])
+	}
+	d := y.deltas[step]
+	err := y.inEach(func(pod int, nft knftables.Interface) error {
+		tx := nft.NewTransaction()
+		if to == absent {
+			tx.Delete(&knftables.Table{})
+		} else {
+			if from == absent {
+				tx.Add(&knftables.Table{})
+			}
+			if err := transact(tx, nft, d); err != nil {
+				return err
+			}
+		}
+		if tx.NumOperations() == 0 {
+			return nil
+		}
+		y.bytes[pod] += uint64(len(tx.String()))
+		return nft.Run(context.Background(), tx)
+	})
+	if err != nil {
+		return fmt.Errorf("knftables: %w", err)
+	}
+	y.at = to
+	return nil
+}
+
+// transact puts the change into the transaction.
+func transact(tx *knftables.Transaction, nft knftables.Interface, d *delta) error {
+	for _, s := range d.newSets {
+		addSet(tx, s)
+	}
+	for _, e := range d.elements {
+		for _, r := range e.old {
+			tx.Delete(&knftables.Element{Set: e.set, Key: []string{r.String()}})
+		}
+		for _, r := range e.more {
+			tx.Add(&knftables.Element{Set: e.set, Key: []string{r.String()}})
+		}
+	}
+	for _, c := range d.newChains {
+		addChain(tx, c)
+	}
+	for _, c := range d.newChains {
+		for i := range c.Rules {
+			addRule(tx, c.Name, &c.Rules[i], nil)
+		}
+	}
+	for _, r := range d.newRules {
+		addRule(tx, r.chain, r.rule, knftables.PtrTo(r.after-1))
+	}
+	for _, r := range d.oldRules {
+		if err := deleteRule(tx, nft, r); err != nil {
+			return err
+		}
+	}
+	for _, c := range d.oldChains {
+		tx.Flush(&knftables.Chain{Name: c.Name})
+		tx.Delete(&knftables.Chain{Name: c.Name})
+	}
+	for _, s := range d.oldSets {
+		tx.Delete(&knftables.Set{Name: s.Name})
+	}
+	return nil
+}
+
+func addSet(tx *knftables.Transaction, s *engine.Set) {
+	set := &knftables.Set{Name: s.Name, Flags: []knftables.SetFlag{knftables.IntervalFlag}}
+	if s.Comment != "" {
+		set.Comment = &s.Comment
+	}
+	switch e := s.Elements.(type) {
+	case engine.Addrs:
+		set.Type = "ip" + e.Family.String() + "_addr"
+		tx.Add(set)
+		for r := range e.Addrs.Ranges(e.Family) {
+			tx.Add(&knftables.Element{Set: s.Name, Key: []string{r.String()}})
+		}
+	case engine.Ports:
+		set.Type = "inet_service . inet_proto"
+		tx.Add(set)
+		for r := range e.Ports.Ranges() { // the worlds have UDP only
+			tx.Add(&knftables.Element{Set: s.Name, Key: []string{fmt.Sprintf("%d-%d", r.From, r.To), "udp"}})
+		}
+	}
+}
+
+func addChain(tx *knftables.Transaction, c *engine.Chain) {
+	chain := &knftables.Chain{Name: c.Name}
+	if c.Hook != engine.HookNone {
+		chain.Type = knftables.PtrTo(knftables.FilterType)
+		chain.Hook = knftables.PtrTo(knftables.BaseChainHook(c.Hook))
+		chain.Priority = knftables.PtrTo(knftables.FilterPriority)
+	}
+	tx.Add(chain)
+}
+
+func addRule(tx *knftables.Transaction, chain string, r *engine.Rule, after *int) {
+	rule := &knftables.Rule{Chain: chain, Rule: r.Text(), Index: after}
+	if r.Comment != "" {
+		rule.Comment = &r.Comment
+	}
+	tx.Add(rule)
+}
+
+func deleteRule(tx *knftables.Transaction, nft knftables.Interface, r ruleDelta) error {
+	rules, err := nft.ListRules(context.Background(), r.chain)
+	if err != nil {
+		return err
+	}
+	for _, have := range rules {
+		if have.Comment != nil && *have.Comment == r.rule.Comment {
+			tx.Delete(&knftables.Rule{Chain: r.chain, Handle: have.Handle})
+			return nil
+		}
+	}
+	return fmt.Errorf("no rule %q in %s", r.rule.Comment, r.chain)
+}
+
+// readAll is what a new agent must ask to know what is there.
+func (y *knftablesWay) readAll(pod int, nft knftables.Interface) error {
+	if _, err := nft.ListRules(context.Background(), ""); err != nil {
+		return err
+	}
+	for _, s := range y.world.rulesets[base][pod].Sets {
+		if _, err := nft.ListElements(context.Background(), "set", s.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}

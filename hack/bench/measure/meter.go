@@ -1,0 +1,88 @@
+package main
+
+import (
+	"runtime"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// samples are the runs of one event in one way.
+type samples struct {
+	took   []time.Duration
+	cpu    time.Duration // of all runs, of this process and the programs that it waited for
+	bytes  uint64        // of the last run
+	allocs uint64        // of the last run that was counted, in this process
+	spent  time.Duration // with preparations
+}
+
+// median and p99 are by nearest rank: under a hundred samples p99 is the slowest.
+func (s *samples) median() time.Duration { return s.percentile(50) }
+func (s *samples) p99() time.Duration    { return s.percentile(99) }
+
+func (s *samples) percentile(p int) time.Duration {
+	if len(s.took) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(s.took))
+	return sorted[max(0, (len(sorted)*p+99)/100-1)]
+}
+
+func (s *samples) cpuEach() time.Duration {
+	if len(s.took) == 0 {
+		return 0
+	}
+	return max(0, s.cpu/time.Duration(len(s.took))-cpuOverhead)
+}
+
+// cpuOverhead is what measuring nothing costs.
+var cpuOverhead = func() time.Duration {
+	const n = 1000
+	var sum time.Duration
+	for range n {
+		before := cpuTime()
+		sum += cpuTime() - before
+	}
+	return sum / n
+}()
+
+// cpuTime is that of this process and of its children that ended.
+func cpuTime() time.Duration {
+	var sum time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		if unix.Getrusage(who, &u) == nil {
+			sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+		}
+	}
+	return sum
+}
+
+// measure runs an event once, for its time or, apart from that, for its allocations: counting them stops the world.
+func (s *samples) measure(w way, e event, count bool) error {
+	start := time.Now()
+	if err := w.prepare(e); err != nil {
+		return err
+	}
+	var before runtime.MemStats
+	if count {
+		runtime.ReadMemStats(&before)
+	}
+	sent, cpu, began := w.sent(), cpuTime(), time.Now()
+	err := w.run(e)
+	took, used := time.Since(began), cpuTime()-cpu
+	if err != nil {
+		return err
+	}
+	s.bytes = w.sent() - sent
+	if count {
+		var after runtime.MemStats
+		runtime.ReadMemStats(&after)
+		s.allocs = after.Mallocs - before.Mallocs
+	} else {
+		s.took, s.cpu = append(s.took, took), s.cpu+used
+	}
+	s.spent += time.Since(start)
+	return nil
+}

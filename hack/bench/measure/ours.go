@@ -1,0 +1,155 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// tables are the engines of a fleet.
+type tables struct {
+	*fleet
+	engines []*engine.Engine // nil: not open
+	before  uint64           // bytes of engines that are closed
+}
+
+func newTables(pods int) (*tables, error) {
+	f, err := newFleet(pods)
+	if err != nil {
+		return nil, err
+	}
+	return &tables{fleet: f, engines: make([]*engine.Engine, pods)}, nil
+}
+
+// apply opens what is not open.
+func (t *tables) apply(i int, want engine.Ruleset) error {
+	if t.engines[i] == nil {
+		e, err := engine.Open(fmt.Sprintf("pod-%d", i), t.hosts[i].NetNS(), engine.Options{})
+		if err != nil {
+			return err
+		}
+		t.engines[i] = e
+	}
+	return t.engines[i].Apply(context.Background(), want)
+}
+
+// closeAll also waits until the kernel has freed what was deleted.
+func (t *tables) closeAll() error {
+	var errs []error
+	for i, e := range t.engines {
+		if e != nil {
+			t.before += e.Stats().Bytes
+			errs = append(errs, e.Close())
+			t.engines[i] = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (t *tables) sent() uint64 {
+	bytes := t.before
+	for _, e := range t.engines {
+		if e != nil {
+			bytes += e.Stats().Bytes
+		}
+	}
+	return bytes
+}
+
+func (t *tables) close() error { return errors.Join(t.closeAll(), t.fleet.close()) }
+
+// bring applies the rulesets, and closes the engines if the event starts without them.
+func (t *tables) bring(e event, rulesets []engine.Ruleset) error {
+	if err := each(len(rulesets), func(i int) error { return t.apply(i, rulesets[i]) }); err != nil {
+		return err
+	}
+	t.at = e.from
+	if e.reopen {
+		return t.closeAll()
+	}
+	return nil
+}
+
+// engineWay gives the engine whole rulesets that were made before.
+type engineWay struct {
+	*tables
+	world *world
+}
+
+func (*engineWay) name() string { return "engine" }
+
+func (y *engineWay) prepare(e event) error { return y.bring(e, y.world.rulesets[e.from]) }
+
+func (y *engineWay) run(e event) error {
+	want := y.world.rulesets[e.to]
+	return each(len(want), func(i int) error { return y.apply(i, want[i]) })
+}
+
+// agentWay gives the cache the objects, and the engine what the cache makes of them.
+type agentWay struct {
+	*tables
+	world *world
+	order map[cache.Key]int // number of a pod
+}
+
+func newAgentWay(t *tables, w *world) *agentWay {
+	y := &agentWay{tables: t, world: w, order: map[cache.Key]int{}}
+	for i, p := range w.pods {
+		y.order[keyOf(p)] = i
+	}
+	return y
+}
+
+func (*agentWay) name() string { return "agent" }
+
+func (y *agentWay) prepare(e event) error {
+	y.world.enter(e.from)
+	rulesets := make([]engine.Ruleset, len(y.world.pods))
+	if e.from != absent {
+		for key, i := range y.order {
+			rulesets[i] = y.world.cache.Ruleset(key)
+		}
+	}
+	y.world.cache.TakeDirty()
+	if err := y.bring(e, rulesets); err != nil {
+		return err
+	}
+	switch e {
+	case firstApply:
+		for key := range y.order {
+			y.world.cache.DeletePod(key)
+		}
+		y.world.cache.TakeDirty()
+	case restartNoChange:
+		y.world.cache = newCache()
+	}
+	return nil
+}
+
+func (y *agentWay) run(e event) error {
+	switch {
+	case e == firstApply:
+		y.world.addPods(y.world.cache)
+	case e == restartNoChange:
+		y.world.fill(y.world.cache)
+		y.world.addPods(y.world.cache)
+	case e.to == base:
+		y.world.leave(e.from)
+	default:
+		y.world.enter(e.to)
+	}
+	keys := y.world.cache.TakeDirty()
+	if len(keys) != len(y.order) {
+		return fmt.Errorf("%s: %d of %d pods are dirty", e.name, len(keys), len(y.order))
+	}
+	return each(len(keys), func(i int) error {
+		target, ok := y.world.cache.Target(keys[i])
+		if !ok {
+			return fmt.Errorf("%s: no target for %s", e.name, keys[i])
+		}
+		return y.apply(y.order[keys[i]], target.Ruleset)
+	})
+}

@@ -1,0 +1,74 @@
+package main
+
+import "time"
+
+// part is a size with the ways and the time it gets.
+type part struct {
+	size
+	ways   map[string]bool
+	limits limits
+}
+
+// Those who run nft get out of the way where one run of theirs takes a minute.
+var (
+	allWays = map[string]bool{"knftables": true, "rewrite": true}
+	raw     = map[string]bool{}
+)
+
+func oneGroup(l layout, peers, pods int) size {
+	return size{Layout: l, Peers: peers, Pods: pods, Policies: 1, Interfaces: 1, Ports: 2}
+}
+
+// largePod is one pod in a large cluster with many policies and networks.
+var largePod = size{Layout: scattered, Peers: 100_000, Pods: 1, Policies: 200, Interfaces: 16, Ports: 5_000}
+
+func plan(o options) []part {
+	l := limits{budget: 300 * time.Millisecond, turn: 20 * time.Millisecond, most: 1000, nft: 10_000}
+	if o.full {
+		l.budget, l.most, l.nft = 2*time.Second, 5000, mostWithNFT
+	}
+	if o.budget > 0 {
+		l.budget = o.budget
+	}
+	switch {
+	case o.large:
+		l.nft = mostWithNFT
+		return []part{{largePod, allWays, l}}
+	case o.peers > 0:
+		ways := allWays
+		if o.raw {
+			ways = raw
+		}
+		return []part{{oneGroup(scattered, o.peers, max(1, o.pods)), ways, l}, {oneGroup(contiguous, o.peers, max(1, o.pods)), ways, l}}
+	case o.full:
+		return fullPlan(l)
+	}
+	return []part{
+		{oneGroup(scattered, 100, 1), allWays, l},
+		{oneGroup(scattered, 1_000, 1), allWays, l},
+		{oneGroup(scattered, 10_000, 1), allWays, l},
+		{oneGroup(scattered, 100_000, 1), allWays, l},
+		{oneGroup(contiguous, 10_000, 1), allWays, l},
+		{oneGroup(scattered, 1_000, 20), allWays, l},
+		{oneGroup(scattered, 1_000, 100), raw, l},
+	}
+}
+
+// mostWithNFT is the number of peers on all pods together up to which nft is measured too.
+const mostWithNFT = 200_000
+
+func fullPlan(l limits) []part {
+	var parts []part
+	for _, layout := range []layout{scattered, contiguous} {
+		for _, pods := range []int{1, 20, 100} {
+			for _, peers := range []int{100, 1_000, 10_000, 100_000} {
+				ways := allWays
+				if layout == scattered && peers*pods > mostWithNFT {
+					ways = raw
+				}
+				parts = append(parts, part{oneGroup(layout, peers, pods), ways, l})
+			}
+		}
+	}
+	return parts
+}

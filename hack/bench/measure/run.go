@@ -1,0 +1,166 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// limits is how long a way is measured in one cycle of events.
+type limits struct {
+	budget time.Duration // all in all; every way runs each event at least twice, once to warm up
+	turn   time.Duration // before the next way takes its turn
+	most   int           // samples of one event
+	nft    int           // peers on all pods, beyond which the ways that run nft are asked for one peer only
+}
+
+// row is one event at one size in one way.
+type row struct {
+	size
+	Event    string        `json:"event"`
+	Way      string        `json:"way"`
+	Samples  int           `json:"samples"`
+	Median   time.Duration `json:"median_ns"`
+	P99      time.Duration `json:"p99_ns"`
+	Floor    float64       `json:"times_floor"` // median by the floor's median
+	CPU      time.Duration `json:"cpu_ns"`      // mean
+	CPUFloor float64       `json:"times_floor_cpu"`
+	Bytes    uint64        `json:"bytes"`
+	Allocs   uint64        `json:"allocs"`
+}
+
+// runSize measures all events at one size.
+func runSize(s size, wanted map[string]bool, l limits) (rows []row, err error) {
+	w := newWorld(s)
+	ways, closeAll, err := newWays(w, wanted)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, closeAll()) }()
+	for _, events := range cycles {
+		runtime.GC()
+		able := ways
+		if events[0] == relabelIn && s.Peers > mostToRelabelWithNFT || events[0] != addPeer && s.Peers*s.Pods > l.nft {
+			able = ways[:waysWithoutNFT]
+		}
+		measured, err := runCycle(able, events, l)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s, err)
+		}
+		for _, e := range events {
+			floor := measured[key{"floor", e}]
+			for _, y := range able {
+				rows = append(rows, newRow(s, y, e, measured[key{y.name(), e}], floor))
+			}
+		}
+	}
+	return rows, nil
+}
+
+func newRow(s size, y way, e event, m, floor *samples) row {
+	return row{
+		size: s, Event: e.name, Way: y.name(), Samples: len(m.took),
+		Median: m.median(), P99: m.p99(), Floor: float64(m.median()) / float64(floor.median()),
+		CPU: m.cpuEach(), CPUFloor: float64(m.cpuEach()) / float64(max(1, floor.cpuEach())), Bytes: m.bytes, Allocs: m.allocs,
+	}
+}
+
+// waysWithoutNFT is how many of the ways come before those that run nft. One of these takes minutes to delete the
+// elements of a namespace, beyond so many peers (nft 1.0.6).
+const (
+	waysWithoutNFT       = 3
+	mostToRelabelWithNFT = 1000
+)
+
+// newWays are those that are wanted. Ours keep their tables for themselves, since they find out when others change
+// them; the others share theirs.
+func newWays(w *world, wanted map[string]bool) (ways []way, closeAll func() error, err error) {
+	ours, err := newTables(w.Pods)
+	if err != nil {
+		return nil, nil, err
+	}
+	shared, err := newFleet(w.Pods)
+	if err != nil {
+		return nil, nil, errors.Join(err, ours.close())
+	}
+	floor := newFloorWay(shared, w)
+	closeAll = func() error { return errors.Join(floor.close(), shared.close(), ours.close()) }
+	ways = []way{floor, &engineWay{ours, w}, newAgentWay(ours, w)}
+	if wanted["knftables"] {
+		y, err := newKnftablesWay(shared, w)
+		if err != nil {
+			return nil, nil, errors.Join(err, closeAll())
+		}
+		ways = append(ways, y)
+	}
+	if wanted["rewrite"] {
+		ways = append(ways, newRewriteWay(shared, w))
+	}
+	return ways, closeAll, nil
+}
+
+type key struct {
+	way   string
+	event event
+}
+
+// runCycle lets the ways take turns until each has used its budget, so that what else the machine does hits all alike.
+func runCycle(ways []way, events []event, l limits) (map[key]*samples, error) {
+	measured := map[key]*samples{}
+	for _, y := range ways {
+		for _, e := range events {
+			measured[key{y.name(), e}] = &samples{}
+		}
+		if err := warmUp(y, events, measured); err != nil {
+			return nil, fmt.Errorf("%s: %w", y.name(), err)
+		}
+	}
+	for active := true; active; {
+		active = false
+		for _, y := range ways {
+			more, err := takeTurn(y, events, measured, l)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", y.name(), err)
+			}
+			active = active || more
+		}
+	}
+	return measured, check(ways, events)
+}
+
+// warmUp is the first run, which is not one of the samples but counts the allocations.
+func warmUp(y way, events []event, measured map[key]*samples) error {
+	for range 2 {
+		for _, e := range events {
+			s := measured[key{y.name(), e}]
+			if err := s.measure(y, e, true); err != nil {
+				return err
+			}
+			if s.spent > time.Second {
+				return nil
+			}
+		}
+	}
+	return nil
+}
+
+// takeTurn runs the events until the turn is over, and says whether there is to be another one.
+func takeTurn(y way, events []event, measured map[key]*samples, l limits) (more bool, err error) {
+	spent := func() (sum time.Duration, n int) {
+		for _, e := range events {
+			sum += measured[key{y.name(), e}].spent
+		}
+		return sum, len(measured[key{y.name(), events[0]}].took)
+	}
+	before, n := spent()
+	for now := before; n == 0 || now-before < l.turn && now < l.budget && n < l.most; now, n = spent() {
+		for _, e := range events {
+			if err := measured[key{y.name(), e}].measure(y, e, false); err != nil {
+				return false, err
+			}
+		}
+	}
+	now, n := spent()
+	return now < l.budget && n < l.most, nil
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+)
+
+// socket is a bare nfnetlink socket.
+type socket struct {
+	fd int
+	in []byte
+}
+
+// largestBatch is above all that is sent at once.
+const largestBatch = 64 << 20
+
+func openSocket(h *lab.Host) (*socket, error) {
+	s := &socket{fd: -1, in: make([]byte, 64<<10)}
+	err := h.Do(func() (err error) {
+		s.fd, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("nfnetlink socket: %w", err)
+	}
+	for _, option := range []int{unix.SO_SNDBUF, unix.SO_SNDBUFFORCE} { // the second one may not be allowed
+		err = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, option, largestBatch)
+	}
+	if err != nil {
+		err = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF, largestBatch)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("nfnetlink send buffer: %w", err)
+	}
+	return s, nil
+}
+
+// exchange is the floor: one send, and one read of the acknowledgement.
+func (s *socket) exchange(batch []byte) error {
+	if _, err := unix.Write(s.fd, batch); err != nil {
+		return fmt.Errorf("send %d bytes: %w", len(batch), err)
+	}
+	n, err := unix.Read(s.fd, s.in)
+	if err != nil {
+		return fmt.Errorf("receive: %w", err)
+	}
+	eachMessage(s.in[:n], func(typ uint16, seq uint32, body []byte) {
+		if errno := -int32(binary.NativeEndian.Uint32(body)); typ == unix.NLMSG_ERROR && errno != 0 && err == nil {
+			err = fmt.Errorf("message %d of the batch: %w", seq, unix.Errno(errno))
+		}
+	})
+	return err
+}
+
+// dump sends one question and reads all answers to it.
+func (s *socket) dump(question []byte, visit func(body []byte)) error {
+	if _, err := unix.Write(s.fd, question); err != nil {
+		return fmt.Errorf("ask: %w", err)
+	}
+	for done := false; !done; {
+		n, err := unix.Read(s.fd, s.in)
+		if err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		eachMessage(s.in[:n], func(typ uint16, _ uint32, body []byte) {
+			switch typ {
+			case unix.NLMSG_DONE:
+				done = true
+			case unix.NLMSG_ERROR:
+				done, err = true, unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
+			default:
+				if visit != nil {
+					visit(body)
+				}
+			}
+		})
+		if err != nil {
+			return fmt.Errorf("dump: %w", err)
+		}
+	}
+	return nil
+}
+
+// close waits until the kernel has freed what was deleted in the namespace.
+func (s *socket) close() error { return unix.Close(s.fd) }

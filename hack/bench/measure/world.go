@@ -1,0 +1,213 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// layout is how the addresses of peers lie.
+type layout string
+
+const (
+	scattered  layout = "scattered"  // none a neighbor of another: one range each
+	contiguous layout = "contiguous" // one range, with a hole that the additional peer fills
+)
+
+// size is what is measured: so many peers of one group, on so many local pods.
+type size struct {
+	Layout layout `json:"layout"`
+	Peers  int    `json:"peers"`
+	Pods   int    `json:"pods"`
+
+	// More than one policy and interface is the large pod: the peers and ports are spread over the policies, and each
+	// policy isolates all interfaces.
+	Policies   int `json:"policies"`
+	Interfaces int `json:"interfaces"`
+	Ports      int `json:"ports"`
+}
+
+func (s size) String() string {
+	text := fmt.Sprintf("%d peers, %s, %d pods", s.Peers, s.Layout, s.Pods)
+	if s.Policies > 1 {
+		text += fmt.Sprintf(", %d policies, %d interfaces, %d ports", s.Policies, s.Interfaces, s.Ports)
+	}
+	return text
+}
+
+// state is one of the states of the cluster between which events lead.
+type state int
+
+const (
+	absent        state = iota // the pods have no table
+	base                       // they have one
+	withPeer                   // base and one peer more
+	withNamespace              // base and the 1,000 pods of a namespace that was relabeled
+	withPolicy                 // base and one policy more, with a group of its own
+	states
+)
+
+// What the events bring.
+const (
+	namespacePods = 1000
+	policyPeers   = 100 // in the group of the additional policy
+)
+
+// world is the cluster in the agent's cache. Its state is base, but for what enter and leave do.
+type world struct {
+	size
+	cache    *cache.Cache
+	pods     []*corev1.Pod            // local
+	objects                           // made before, as informers have them
+	rulesets [states][]engine.Ruleset // of each pod, for those who do not ask the cache
+}
+
+func newWorld(s size) *world {
+	w := &world{size: s, cache: newCache(), objects: newObjects(s)}
+	w.fill(w.cache)
+	for i := range s.Pods {
+		w.pods = append(w.pods, newPod("local", fmt.Sprintf("pod-%d", i), "web", node, s.podAddrs(i)...))
+	}
+	w.addPods(w.cache)
+	w.rulesets[absent] = make([]engine.Ruleset, s.Pods)
+	for at := base; at < states; at++ {
+		w.enter(at)
+		for _, p := range w.pods {
+			w.rulesets[at] = append(w.rulesets[at], w.cache.Ruleset(keyOf(p)))
+		}
+		w.leave(at)
+	}
+	w.cache.TakeDirty()
+	return w
+}
+
+func newCache() *cache.Cache {
+	return cache.New(cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}})
+}
+
+func keyOf(p *corev1.Pod) cache.Key { return cache.Key{Namespace: p.Namespace, Name: p.Name} }
+
+// objects are all but the local pods.
+type objects struct {
+	networks   []*netv1.NetworkAttachmentDefinition
+	namespaces []*corev1.Namespace
+	peers      []*corev1.Pod
+	policies   []*mnpv1.MultiNetworkPolicy
+
+	// What the events bring, and how it was before.
+	peer            *corev1.Pod
+	movedIn, moving *corev1.Namespace
+	policy          *mnpv1.MultiNetworkPolicy
+}
+
+func newObjects(s size) objects {
+	o := objects{
+		namespaces: []*corev1.Namespace{newNamespace("peers", "a"), newNamespace("others", "others")},
+		movedIn:    newNamespace("moving", "a"),
+		moving:     newNamespace("moving", "none"),
+		policy:     newPolicy("policy-other", s.Interfaces, podsOf("others", "other"), newPort(corev1.ProtocolUDP, 22)),
+	}
+	for i := range s.Interfaces {
+		o.networks = append(o.networks, newNetwork(i+1))
+	}
+	add := func(namespace, app string, block [4]byte, i int) {
+		o.peers = append(o.peers, newPod(namespace, fmt.Sprintf("pod-%d", i), app, "", s.addr(block, i)))
+	}
+	for i := range s.Peers + 1 {
+		add("peers", app(i%s.Policies), [4]byte{10}, i)
+	}
+	o.peer = o.peers[s.Peers/2]
+	o.peers = slices.Delete(o.peers, s.Peers/2, s.Peers/2+1)
+	for i := range namespacePods {
+		add("moving", app(i%s.Policies), [4]byte{172, 16}, i)
+	}
+	for i := range policyPeers {
+		add("others", "other", [4]byte{172, 24}, i)
+	}
+	for i := range s.Policies {
+		o.policies = append(o.policies, newPolicy(fmt.Sprintf("policy-%03d", i), s.Interfaces, podsOf("a", app(i)), s.portsOf(i)...))
+	}
+	return o
+}
+
+// fill gives a cache all of the base state but the local pods.
+func (w *world) fill(c *cache.Cache) {
+	for _, n := range w.networks {
+		c.UpsertNAD(n)
+	}
+	for _, n := range append(w.namespaces, w.moving) {
+		c.UpsertNamespace(n)
+	}
+	for _, p := range w.peers {
+		c.UpsertPod(p)
+	}
+	for _, p := range w.policies {
+		c.UpsertPolicy(p)
+	}
+}
+
+func (w *world) addPods(c *cache.Cache) {
+	for _, p := range w.pods {
+		c.UpsertPod(p)
+	}
+}
+
+// app is the label that policy number i takes its peers by.
+func app(i int) string { return fmt.Sprintf("app-%d", i) }
+
+// addr is address number i of the block.
+func (s size) addr(block [4]byte, i int) netip.Addr {
+	if s.Layout == scattered {
+		i *= 4
+	}
+	return netip.AddrFrom4([4]byte{block[0], block[1] + byte(i>>16), byte(i >> 8), byte(i)})
+}
+
+// podAddrs has one address for each interface; no policy looks at them.
+func (s size) podAddrs(pod int) []netip.Addr {
+	var list []netip.Addr
+	for i := range s.Interfaces {
+		list = append(list, netip.AddrFrom4([4]byte{192, 168, byte(pod), byte(i + 1)}))
+	}
+	return list
+}
+
+// portsOf is the share of policy number i: every other UDP port, so that none is a neighbor of another.
+func (s size) portsOf(i int) []mnpv1.MultiNetworkPolicyPort {
+	var list []mnpv1.MultiNetworkPolicyPort
+	for p := i; p < s.Ports; p += s.Policies {
+		list = append(list, newPort(corev1.ProtocolUDP, 80+2*p))
+	}
+	return list
+}
+
+// enter goes from base to another state.
+func (w *world) enter(s state) {
+	switch s {
+	case withPeer:
+		w.cache.UpsertPod(w.peer)
+	case withNamespace:
+		w.cache.UpsertNamespace(w.movedIn)
+	case withPolicy:
+		w.cache.UpsertPolicy(w.policy)
+	}
+}
+
+// leave goes back.
+func (w *world) leave(s state) {
+	switch s {
+	case withPeer:
+		w.cache.DeletePod(keyOf(w.peer))
+	case withNamespace:
+		w.cache.UpsertNamespace(w.moving)
+	case withPolicy:
+		w.cache.DeletePolicy(cache.Key{Namespace: w.policy.Namespace, Name: w.policy.Name})
+	}
+}
