@@ -23,7 +23,7 @@ func oneGroup(l layout, peers, pods int) size {
 var largePod = size{Layout: scattered, Peers: 100_000, Pods: 1, Policies: 200, Interfaces: 16, Ports: 5_000}
 
 func plan(o options) []part {
-	l := limits{budget: 300 * time.Millisecond, turn: 20 * time.Millisecond, most: 1000, nft: 10_000}
+	l := limits{budget: 300 * time.Millisecond, turn: 2 * time.Millisecond, most: 5000, nft: 10_000}
 	if o.full {
 		l.budget, l.most, l.nft = 2*time.Second, 5000, mostWithNFT
 	}
