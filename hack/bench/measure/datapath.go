@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -23,12 +22,6 @@ type packetRow struct {
 	Rate     int           `json:"packets_per_second"` // that one core can do
 }
 
-// packetReport is all that a run with -datapath measured.
-type packetReport struct {
-	Machine machine     `json:"machine"`
-	Rows    []packetRow `json:"rows"`
-}
-
 const (
 	newFlows    = 1 << 14 // packets of one turn at most, each of another flow
 	fewestFlows = 1 << 8  // where a turn would take longer than turnTime
@@ -38,28 +31,25 @@ const (
 	packetTurns = 11
 )
 
-func runDatapath(o options) error {
-	r := packetReport{Machine: thisMachine()}
-	for _, policies := range []int{1, 10, 100} {
-		for _, peers := range []int{10, 1_000, 10_000} {
+func measureDatapath(o options) (rows []packetRow, err error) {
+	counts, peers := []int{1, 10, 100}, []int{10, 1_000, 10_000}
+	if o.smoke {
+		counts, peers = counts[:1], peers[:1]
+	}
+	for _, policies := range counts {
+		for _, peers := range peers {
 			if policies*peers > 100_000 && !o.full {
 				continue
 			}
-			fmt.Fprintf(os.Stderr, "%d policies of %d peers\n", policies, peers)
-			rows, err := measurePackets(policies, peers)
+			fmt.Fprintf(os.Stderr, "packets: %d policies of %d peers\n", policies, peers)
+			more, err := measurePackets(policies, peers)
 			if err != nil {
-				return err
+				return nil, err
 			}
-			r.Rows = append(r.Rows, rows...)
+			rows = append(rows, more...)
 		}
 	}
-	r.Machine.LoadAfter = load()
-	if o.json {
-		e := json.NewEncoder(os.Stdout)
-		e.SetIndent("", " ")
-		return e.Encode(r)
-	}
-	return r.print(os.Stdout)
+	return rows, nil
 }
 
 // lane is a link whose server has its rules in one style.

@@ -1,11 +1,12 @@
 // Command bench measures what changes cost: by this agent, at the floor (messages made before, one system call to send
-// them, one to read the acknowledgement), and in the ways of agents that run nft. It prints one table of latencies and
-// one of costs. The tables are in network namespaces of its own, so it can run anywhere, as root or in a user namespace.
+// them, one to read the acknowledgement), and in the ways of agents that run nft; then what an event of a real API server
+// takes through the whole agent; then what the rules cost each packet. The tables are in network namespaces of its own,
+// so it can run anywhere, as root or in a user namespace.
 //
-//	go run ./hack/bench                 the quick run
-//	go run ./hack/bench -full           all sizes
-//	go run ./hack/bench -large          one pod with 200 policies, 16 interfaces, 100,000 peers and 5,000 ports
-//	go run ./hack/bench -datapath       what the rules cost each packet
+//	go run ./hack/bench                    all of it, in a few minutes
+//	go run ./hack/bench -changes -full     only changes, at all sizes
+//	go run ./hack/bench -large             one pod with 200 policies, 16 interfaces, 100,000 peers and 5,000 ports
+//	go run ./hack/bench -write docs/performance.md -chart docs/latency.svg
 package main
 
 import (
@@ -22,14 +23,18 @@ import (
 
 // options are the flags.
 type options struct {
-	full, large, datapath, json, raw bool
-	chart, cpuProfile                string
+	changes, large, events, datapath bool // what is measured; none: all but the large pod
+	full, raw, json, smoke           bool
+	chart, document, cpuProfile      string
 	peers, pods                      int
 	budget                           time.Duration
 	only                             string
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == agentArgument {
+		os.Exit(runAgent(os.Args[2:]))
+	}
 	code, done, err := lab.Reexec()
 	if err == nil && !done {
 		err = run(parseFlags())
@@ -43,11 +48,15 @@ func main() {
 
 func parseFlags() options {
 	var o options
+	flag.BoolVar(&o.changes, "changes", false, "measure changes: the engine and the cache against the floor and others")
+	flag.BoolVar(&o.events, "events", false, "measure events of a real API server, through the whole agent")
+	flag.BoolVar(&o.datapath, "datapath", false, "measure packets")
+	flag.BoolVar(&o.large, "large", false, "measure changes of one very large pod")
 	flag.BoolVar(&o.full, "full", false, "measure all sizes, longer")
-	flag.BoolVar(&o.large, "large", false, "measure one very large pod")
-	flag.BoolVar(&o.datapath, "datapath", false, "measure packets instead of changes")
+	flag.BoolVar(&o.smoke, "smoke", false, "run everything that there is as short as can be: whether it works")
 	flag.BoolVar(&o.json, "json", false, "print JSON instead of tables")
 	flag.StringVar(&o.chart, "chart", "", "also draw the latencies over the number of peers into this SVG `file`")
+	flag.StringVar(&o.document, "write", "", "also put the tables between the markers in this Markdown `file`")
 	flag.IntVar(&o.peers, "peers", 0, "measure only this number of peers")
 	flag.IntVar(&o.pods, "pods", 0, "measure only this number of local pods (with -peers; default 1)")
 	flag.BoolVar(&o.raw, "raw", false, "with -peers: leave out the ways that run nft")
@@ -55,6 +64,9 @@ func parseFlags() options {
 	flag.StringVar(&o.only, "only", "", "measure only the cycle of events that has this `word` in a name")
 	flag.StringVar(&o.cpuProfile, "cpuprofile", "", "write a CPU profile into this `file`")
 	flag.Parse()
+	if !o.changes && !o.events && !o.datapath && !o.large {
+		o.changes, o.events, o.datapath = true, o.only == "", o.only == ""
+	}
 	return o
 }
 
@@ -70,34 +82,61 @@ func run(o options) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	if o.datapath {
-		return runDatapath(o)
-	}
-	if o.only != "" {
-		keepCycles(o.only)
-	}
-	result := report{Machine: thisMachine()}
-	started := time.Now()
-	for _, p := range plan(o) {
-		fmt.Fprintf(os.Stderr, "%4.0fs  %s\n", time.Since(started).Seconds(), p.size)
-		rows, err := runSize(p.size, p.ways, p.limits)
-		if err != nil {
+	r := report{Machine: thisMachine()}
+	if o.changes || o.large {
+		if r.Changes, err = measureChanges(o); err != nil {
 			return err
 		}
-		result.Rows = append(result.Rows, rows...)
 	}
-	result.Machine.LoadAfter = load()
+	if o.events {
+		if r.Events, err = measureEvents(o); err != nil {
+			return err
+		}
+	}
+	if o.datapath {
+		if r.Packets, err = measureDatapath(o); err != nil {
+			return err
+		}
+	}
+	r.Machine.LoadAfter = load()
+	return r.deliver(o)
+}
+
+// deliver puts the report where it was asked for.
+func (r *report) deliver(o options) error {
 	if o.chart != "" {
-		if err := os.WriteFile(o.chart, []byte(drawLatency(result.Rows)), 0o644); err != nil {
+		if err := os.WriteFile(o.chart, []byte(drawLatency(r.Changes)), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.document != "" {
+		if err := r.writeInto(o.document); err != nil {
 			return err
 		}
 	}
 	if o.json {
 		e := json.NewEncoder(os.Stdout)
 		e.SetIndent("", " ")
-		return e.Encode(result)
+		return e.Encode(r)
 	}
-	return result.print(os.Stdout)
+	_, err := os.Stdout.WriteString(r.text())
+	return err
+}
+
+func measureChanges(o options) (rows []row, err error) {
+	if o.only != "" {
+		keepCycles(o.only)
+	}
+	started := time.Now()
+	for _, p := range plan(o) {
+		fmt.Fprintf(os.Stderr, "%4.0fs  %s\n", time.Since(started).Seconds(), p.size)
+		more, err := runSize(p.size, p.ways, p.limits)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+	}
+	return rows, nil
 }
 
 // keepCycles drops the cycles that have no event with the word in its name.

@@ -1,21 +1,16 @@
 package main
 
-import (
-	"fmt"
-	"io"
-)
+import "fmt"
 
-// print has one line for each number of policies and peers, and one column a style.
-func (r *packetReport) print(w io.Writer) error {
-	fmt.Fprintf(w, "Linux %s, %s, %d cores, load %s before and %s after\n\n",
-		r.Machine.Kernel, r.Machine.Go, r.Machine.Cores, r.Machine.LoadBefore, r.Machine.LoadAfter)
-	fmt.Fprint(w, "One packet that the last policy lets pass: ns of CPU time (more than without rules); thousand packets a second on one core\n\n")
+// packetTable has one line for each number of policies and peers, and one column a style: ns of CPU time of one packet
+// that the last policy lets pass (more than without rules); thousand packets a second on one core.
+func packetTable(rows []packetRow) string {
 	lines := [][]string{{"policies", "peers each", "flow"}}
 	for _, s := range ruleStyles {
 		lines[0] = append(lines[0], s.name)
 	}
 	none := packetRow{}
-	for _, x := range r.Rows {
+	for _, x := range rows {
 		if x.Rules == ruleStyles[0].name {
 			none = x
 			lines = append(lines, make([]string, len(lines[0])))
@@ -27,5 +22,5 @@ func (r *packetReport) print(w io.Writer) error {
 			}
 		}
 	}
-	return printTable(w, lines)
+	return markdown(lines)
 }

@@ -23,7 +23,7 @@ func oneGroup(l layout, peers, pods int) size {
 var largePod = size{Layout: scattered, Peers: 100_000, Pods: 1, Policies: 200, Interfaces: 16, Ports: 5_000}
 
 func plan(o options) []part {
-	l := limits{budget: 300 * time.Millisecond, turn: 2 * time.Millisecond, most: 5000, nft: 10_000}
+	l := limits{budget: 300 * time.Millisecond, turn: 5 * time.Millisecond, most: 5000, nft: 10_000}
 	if o.full {
 		l.budget, l.most, l.nft = 2*time.Second, 5000, mostWithNFT
 	}
@@ -34,6 +34,9 @@ func plan(o options) []part {
 	case o.large:
 		l.nft = mostWithNFT
 		return []part{{largePod, allWays, l}}
+	case o.smoke:
+		l = limits{budget: 1, turn: 1, most: 1, nft: 10_000}
+		return []part{{oneGroup(scattered, 20, 2), allWays, l}, {size{scattered, 40, 1, 4, 2, 8}, allWays, l}}
 	case o.peers > 0:
 		ways := allWays
 		if o.raw {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"slices"
@@ -14,12 +13,59 @@ import (
 
 // report is all that one run measured.
 type report struct {
-	Machine machine `json:"machine"`
-	Rows    []row   `json:"rows"`
+	Machine machine      `json:"machine"`
+	Changes []row        `json:"changes,omitempty"`
+	Events  *eventReport `json:"events,omitempty"`
+	Packets []packetRow  `json:"packets,omitempty"`
+}
+
+// section is a part of the report in Markdown, and the name of the markers between which a document has it.
+type section struct{ name, text string }
+
+func (r *report) sections() []section {
+	list := []section{{"machine", r.Machine.String() + "\n"}}
+	if r.Changes != nil {
+		list = append(list, section{"latency", r.latencies()}, section{"cost", r.costs()})
+	}
+	if r.Events != nil {
+		list = append(list, section{"events", r.Events.table()})
+	}
+	if r.Packets != nil {
+		list = append(list, section{"packets", packetTable(r.Packets)})
+	}
+	return list
+}
+
+func (r *report) text() string {
+	var b strings.Builder
+	for _, s := range r.sections() {
+		b.WriteString(s.text + "\n")
+	}
+	return b.String()
+}
+
+// writeInto replaces what is between the markers of each section.
+func (r *report) writeInto(file string) error {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	text := string(b)
+	for _, s := range r.sections() {
+		from, to := fmt.Sprintf("<!-- bench: %s -->\n", s.name), fmt.Sprintf("<!-- end: %s -->", s.name)
+		before, rest, ok := strings.Cut(text, from)
+		_, after, closed := strings.Cut(rest, to)
+		if !ok || !closed {
+			return fmt.Errorf("%s has no markers for %s", file, s.name)
+		}
+		text = before + from + s.text + to + after
+	}
+	return os.WriteFile(file, []byte(text), 0o644)
 }
 
 // machine is where it was measured. On a shared one the ratios say more than the times.
 type machine struct {
+	Date       string `json:"date"`
 	Kernel     string `json:"kernel"`
 	Go         string `json:"go"`
 	Cores      int    `json:"cores"`
@@ -28,7 +74,7 @@ type machine struct {
 }
 
 func thisMachine() machine {
-	m := machine{Go: runtime.Version(), Cores: runtime.GOMAXPROCS(0), LoadBefore: load()}
+	m := machine{Date: time.Now().Format(time.DateOnly), Go: runtime.Version(), Cores: runtime.GOMAXPROCS(0), LoadBefore: load()}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
 		m.Kernel = unix.ByteSliceToString(u.Release[:])
@@ -46,24 +92,26 @@ func load() string {
 	return first
 }
 
+func (m machine) String() string {
+	return fmt.Sprintf("%s, Linux %s, %s, %d cores, load %s before and %s after.", m.Date, m.Kernel, m.Go, m.Cores, m.LoadBefore, m.LoadAfter)
+}
+
 // wayNames are the columns.
 var wayNames = []string{"floor", "engine", "agent", "knftables", "rewrite"}
 
-func (r *report) print(w io.Writer) error {
-	fmt.Fprintf(w, "Linux %s, %s, %d cores, load %s before and %s after\n\n",
-		r.Machine.Kernel, r.Machine.Go, r.Machine.Cores, r.Machine.LoadBefore, r.Machine.LoadAfter)
-	fmt.Fprint(w, "Latency: median / p99 (times the floor's median)\n\n")
-	err := r.table(w, func(x row) string {
+// latencies are median / p99 (times the floor's median).
+func (r *report) latencies() string {
+	return r.table(func(x row) string {
 		if x.Way == "floor" {
 			return fmt.Sprintf("%s / %s", short(x.Median), short(x.P99))
 		}
 		return fmt.Sprintf("%s / %s (%s)", short(x.Median), short(x.P99), ratio(x.Floor))
 	})
-	if err != nil {
-		return err
-	}
-	fmt.Fprint(w, "\nCost: CPU time (times the floor's), bytes handed to the kernel or to nft, allocations in this process\n\n")
-	return r.table(w, func(x row) string {
+}
+
+// costs are CPU time (times the floor's), bytes handed to the kernel or to nft, allocations in this process.
+func (r *report) costs() string {
+	return r.table(func(x row) string {
 		if x.Way == "floor" {
 			return fmt.Sprintf("%s, %s, %d", short(x.CPU), shortBytes(x.Bytes), x.Allocs)
 		}
@@ -72,11 +120,11 @@ func (r *report) print(w io.Writer) error {
 }
 
 // table prints one line an event and one column a way, with widths that make it readable as text and as Markdown.
-func (r *report) table(w io.Writer, cell func(row) string) error {
+func (r *report) table(cell func(row) string) string {
 	lines := [][]string{append([]string{"peers", "pods", "event"}, wayNames...)}
 	index := map[string]int{}
-	for _, x := range r.Rows {
-		id := x.size.String() + x.Event
+	for _, x := range r.Changes {
+		id := x.String() + x.Event
 		if index[id] == 0 {
 			index[id] = len(lines)
 			line := make([]string, len(lines[0]))
@@ -85,32 +133,32 @@ func (r *report) table(w io.Writer, cell func(row) string) error {
 		}
 		lines[index[id]][3+slices.Index(wayNames, x.Way)] = cell(x)
 	}
-	return printTable(w, lines)
+	return markdown(lines)
 }
 
-func printTable(w io.Writer, lines [][]string) error {
+// markdown is a table with widths that make it readable as text too.
+func markdown(lines [][]string) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
 		for i, text := range line {
 			widths[i] = max(widths[i], len([]rune(text)))
 		}
 	}
+	var b strings.Builder
 	for n, line := range lines {
 		for i, text := range line {
-			fmt.Fprintf(w, "| %s%s ", text, strings.Repeat(" ", widths[i]-len([]rune(text))))
+			b.WriteString("| " + text + strings.Repeat(" ", widths[i]-len([]rune(text))) + " ")
 		}
-		if _, err := fmt.Fprintln(w, "|"); err != nil {
-			return err
-		}
+		b.WriteString("|\n")
 		if n > 0 {
 			continue
 		}
 		for _, width := range widths {
-			fmt.Fprintf(w, "| %s ", strings.Repeat("-", width))
+			b.WriteString("| " + strings.Repeat("-", width) + " ")
 		}
-		fmt.Fprintln(w, "|")
+		b.WriteString("|\n")
 	}
-	return nil
+	return b.String()
 }
 
 // short has two or three significant digits.

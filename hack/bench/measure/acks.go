@@ -1,0 +1,101 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+)
+
+// acks tells when the kernel has taken a batch, by its own word: it tells whoever listens in a network namespace of every
+// batch that it took there (NFNLGRP_NFTABLES). So nothing in the agent is measured but what it did.
+type acks struct {
+	fds []int
+
+	mu   sync.Mutex
+	last []time.Time // by namespace: when it took the last one
+
+	stop chan struct{}
+	done sync.WaitGroup
+}
+
+func listen(hosts []*lab.Host) (*acks, error) {
+	a := &acks{last: make([]time.Time, len(hosts)), stop: make(chan struct{})}
+	for _, h := range hosts {
+		err := h.Do(func() error {
+			fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
+			if err != nil {
+				return err
+			}
+			a.fds = append(a.fds, fd)
+			return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
+		})
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("listen for batches: %w", err), a.closeSockets())
+		}
+	}
+	a.done.Go(a.run)
+	return a, nil
+}
+
+func (a *acks) run() {
+	polled := make([]unix.PollFd, len(a.fds))
+	for i, fd := range a.fds {
+		polled[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+	}
+	buf := make([]byte, 64<<10)
+	for {
+		select {
+		case <-a.stop:
+			return
+		default:
+		}
+		if n, err := unix.Poll(polled, 100); n <= 0 || err != nil {
+			continue
+		}
+		now := time.Now()
+		for i := range polled {
+			if polled[i].Revents == 0 {
+				continue
+			}
+			for {
+				if n, err := unix.Read(a.fds[i], buf); err != nil && !errors.Is(err, unix.ENOBUFS) || err == nil && n == 0 {
+					break
+				}
+			}
+			a.mu.Lock()
+			a.last[i] = now
+			a.mu.Unlock()
+		}
+	}
+}
+
+// since returns when each namespace took its last batch, once all of them have taken one since then.
+func (a *acks) since(start time.Time) ([]time.Time, bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, t := range a.last {
+		if t.Before(start) {
+			return nil, false
+		}
+	}
+	return append([]time.Time(nil), a.last...), true
+}
+
+func (a *acks) close() error {
+	close(a.stop)
+	a.done.Wait()
+	return a.closeSockets()
+}
+
+func (a *acks) closeSockets() error {
+	var errs []error
+	for _, fd := range a.fds {
+		errs = append(errs, unix.Close(fd))
+	}
+	return errors.Join(errs...)
+}

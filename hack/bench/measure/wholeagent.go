@@ -1,0 +1,202 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/command"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/testcluster"
+)
+
+// agentArgument makes this program the agent: the same code as the product's main, in a process of its own.
+const agentArgument = "agent"
+
+func runAgent(args []string) int { return command.Main("bench", args, os.Stdout, os.Stderr) }
+
+// wholeAgent is an agent with all that is around it: an API server, a container runtime, and the namespaces of local pods.
+type wholeAgent struct {
+	size
+	*apiServer
+	*fleet
+	*acks
+	*tap
+	objects objects
+	client  *kubernetes.Clientset
+	runtime *testcluster.Runtime
+	agent   *exec.Cmd
+}
+
+func startWholeAgent(s size) (w *wholeAgent, err error) {
+	dir, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return nil, err
+	}
+	w = &wholeAgent{size: s, objects: newObjects(s)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.stop(), os.RemoveAll(dir))
+		}
+	}()
+	if w.apiServer, err = startAPIServer(dir); err != nil {
+		return w, err
+	}
+	if w.tap, err = openTap(w.config); err != nil {
+		return w, err
+	}
+	if w.fleet, err = newFleet(s.Pods); err != nil {
+		return w, err
+	}
+	if w.acks, err = listen(w.hosts); err != nil {
+		return w, err
+	}
+	if w.client, err = kubernetes.NewForConfig(w.config); err != nil {
+		return w, err
+	}
+	if err := w.createAll(context.Background()); err != nil {
+		return w, err
+	}
+	return w, w.startAgent()
+}
+
+// createPod creates the pod where the world's objects say; the API server wants a container.
+func (w *wholeAgent) createPod(ctx context.Context, p *corev1.Pod) (*corev1.Pod, error) {
+	p = p.DeepCopy()
+	p.UID = ""
+	if p.Spec.NodeName == "" {
+		p.Spec.NodeName = "node-2"
+	}
+	p.Spec.Containers = []corev1.Container{{Name: "main", Image: "none"}}
+	return w.client.CoreV1().Pods(p.Namespace).Create(ctx, p, metav1.CreateOptions{})
+}
+
+func (w *wholeAgent) deletePod(ctx context.Context, p *corev1.Pod) error {
+	now := int64(0)
+	return w.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+}
+
+func (w *wholeAgent) createAll(ctx context.Context) error {
+	if err := w.createCustom(ctx); err != nil {
+		return err
+	}
+	for _, n := range append(w.objects.namespaces, newNamespace("local", "local")) {
+		if _, err := w.client.CoreV1().Namespaces().Create(ctx, n, metav1.CreateOptions{}); err != nil {
+			return err
+		}
+	}
+	if err := w.createCustomObjects(ctx); err != nil {
+		return err
+	}
+	if err := w.createPeers(ctx); err != nil {
+		return err
+	}
+	w.runtime = testcluster.NewRuntime(w.path("cri.sock"))
+	var sandboxes []testcluster.Sandbox
+	for i, h := range w.hosts {
+		p, err := w.createPod(ctx, newPod("local", fmt.Sprintf("pod-%d", i), "web", node, w.podAddrs(i)...))
+		if err != nil {
+			return err
+		}
+		sandboxes = append(sandboxes, testcluster.Sandbox{
+			ID: "sandbox-" + p.Name, UID: string(p.UID), Namespace: p.Namespace, Name: p.Name, CreatedAt: 1,
+			Info: testcluster.InfoOf(strings.Replace(h.NetNS(), "self", fmt.Sprint(os.Getpid()), 1)),
+		})
+	}
+	w.runtime.Set(sandboxes...)
+	return w.runtime.Start()
+}
+
+// createPeers has a few requests under way at a time.
+func (w *wholeAgent) createPeers(ctx context.Context) error {
+	peers := make(chan *corev1.Pod)
+	errs := make([]error, 8)
+	var running sync.WaitGroup
+	for i := range errs {
+		running.Go(func() {
+			for p := range peers {
+				if _, err := w.createPod(ctx, p); err != nil {
+					errs[i] = err
+				}
+			}
+		})
+	}
+	for _, p := range w.objects.peers {
+		if p.Namespace == "peers" {
+			peers <- p
+		}
+	}
+	close(peers)
+	running.Wait()
+	return errors.Join(errs...)
+}
+
+// startAgent returns when all local pods have their rules.
+func (w *wholeAgent) startAgent() error {
+	kubeconfig, err := w.writeKubeconfig(w.url)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	log, err := os.Create(w.path("agent.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	start := time.Now()
+	w.agent = exec.Command(self, agentArgument, "--kubeconfig="+kubeconfig, "--hostname-override="+node,
+		"--container-runtime-endpoint=unix://"+w.path("cri.sock"), "--metrics-bind-address=", "--health-bind-address=")
+	w.agent.Stdout, w.agent.Stderr = log, log
+	w.agent.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := w.agent.Start(); err != nil {
+		return err
+	}
+	err = eventually(time.Minute, "all pods have rules", func() error {
+		if _, ok := w.since(start); !ok {
+			return errors.New("some have none")
+		}
+		return nil
+	})
+	if err != nil {
+		text, _ := os.ReadFile(filepath.Clean(log.Name())) //nolint:errcheck // for the message only
+		return fmt.Errorf("%w\n%.3000s", err, text)
+	}
+	time.Sleep(300 * time.Millisecond) // sets come before the rules that use them
+	return nil
+}
+
+func (w *wholeAgent) stop() error {
+	var errs []error
+	if w.agent != nil && w.agent.Process != nil {
+		errs = append(errs, w.agent.Process.Signal(unix.SIGTERM), w.agent.Wait())
+	}
+	if w.runtime != nil {
+		w.runtime.Stop()
+	}
+	if w.tap != nil {
+		errs = append(errs, w.tap.close())
+	}
+	if w.acks != nil {
+		errs = append(errs, w.acks.close())
+	}
+	if w.fleet != nil {
+		errs = append(errs, w.fleet.close())
+	}
+	if w.apiServer != nil {
+		errs = append(errs, w.apiServer.stop(), os.RemoveAll(w.dir))
+	}
+	return errors.Join(errs...)
+}
