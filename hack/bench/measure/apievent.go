@@ -9,15 +9,11 @@ import (
 	"time"
 )
 
-// eventReport is how long an event of the API server takes until it is enforced, through the whole agent.
-type eventReport struct {
-	Peers int        `json:"peers"`
-	Pods  int        `json:"pods"`
-	Rows  []eventRow `json:"rows"`
-}
-
-// eventRow is a way from one point to another.
+// eventRow is how long an event of the API server takes from one point to another, through the whole agent.
 type eventRow struct {
+	Layout  layout        `json:"layout"`
+	Peers   int           `json:"peers"`
+	Pods    int           `json:"pods"`
 	What    string        `json:"what"`
 	Samples int           `json:"samples"`
 	Median  time.Duration `json:"median_ns"`
@@ -31,14 +27,37 @@ type moment struct{ asked, told, first, last time.Time }
 
 const eventChanges = 400
 
-func measureEvents(o options) (r *eventReport, err error) {
-	r = &eventReport{Peers: 5_000, Pods: 20}
-	changes := eventChanges
-	if o.smoke {
-		r.Peers, r.Pods, changes = 20, 2, 4
+// canMeasureEvents is false where there is no Kubernetes and nobody asked for these alone.
+func canMeasureEvents(o options) bool {
+	_, err := kubernetesBinary()
+	if err != nil && o.changes {
+		fmt.Fprintln(os.Stderr, "events are left out:", err)
+		return false
 	}
-	fmt.Fprintf(os.Stderr, "events: %d peers, %d pods\n", r.Peers, r.Pods)
-	w, err := startWholeAgent(oneGroup(scattered, r.Peers, r.Pods))
+	return true
+}
+
+func measureEvents(o options) (rows []eventRow, err error) {
+	for _, l := range []layout{contiguous, scattered} {
+		at, changes := oneGroup(l, 5_000, 20), eventChanges
+		if o.smoke {
+			at, changes = oneGroup(l, 20, 2), 4
+		}
+		fmt.Fprintf(os.Stderr, "events: %s\n", at)
+		more, err := measureEventsAt(at, changes)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, more...)
+		if o.smoke {
+			break
+		}
+	}
+	return rows, nil
+}
+
+func measureEventsAt(at size, changes int) (rows []eventRow, err error) {
+	w, err := startWholeAgent(at)
 	if err != nil {
 		return nil, err
 	}
@@ -47,8 +66,7 @@ func measureEvents(o options) (r *eventReport, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Rows = eventRows(moments)
-	return r, nil
+	return eventRows(at, moments), nil
 }
 
 // changePeer has one peer join and leave.
@@ -85,13 +103,13 @@ func (w *wholeAgent) changePeer(times int) ([]moment, error) {
 	return moments, nil
 }
 
-func eventRows(moments []moment) []eventRow {
+func eventRows(at size, moments []moment) []eventRow {
 	row := func(what string, took func(m moment) time.Duration) eventRow {
 		s := samples{}
 		for _, m := range moments {
 			s.took = append(s.took, took(m))
 		}
-		return eventRow{What: what, Samples: len(s.took), Median: s.median(), P99: s.p99()}
+		return eventRow{Layout: at.Layout, Peers: at.Peers, Pods: at.Pods, What: what, Samples: len(s.took), Median: s.median(), P99: s.p99()}
 	}
 	return []eventRow{
 		row("watch event until the kernel has it in the first pod", func(m moment) time.Duration { return m.first.Sub(m.told) }),
@@ -100,10 +118,10 @@ func eventRows(moments []moment) []eventRow {
 	}
 }
 
-func (r *eventReport) table() string {
-	lines := [][]string{{fmt.Sprintf("one peer more or less, %d peers, %d local pods", r.Peers, r.Pods), "median", "p99"}}
-	for _, x := range r.Rows {
-		lines = append(lines, []string{x.What, short(x.Median), short(x.P99)})
+func eventTable(rows []eventRow) string {
+	lines := [][]string{{"peers", "pods", "one peer more or less", "median", "p99"}}
+	for _, x := range rows {
+		lines = append(lines, []string{fmt.Sprintf("%d %s", x.Peers, x.Layout), fmt.Sprint(x.Pods), x.What, short(x.Median), short(x.P99)})
 	}
 	return markdown(lines)
 }

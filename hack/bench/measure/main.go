@@ -88,7 +88,7 @@ func run(o options) (err error) {
 			return err
 		}
 	}
-	if o.events {
+	if o.events && canMeasureEvents(o) {
 		if r.Events, err = measureEvents(o); err != nil {
 			return err
 		}

@@ -13,10 +13,10 @@ import (
 
 // report is all that one run measured.
 type report struct {
-	Machine machine      `json:"machine"`
-	Changes []row        `json:"changes,omitempty"`
-	Events  *eventReport `json:"events,omitempty"`
-	Packets []packetRow  `json:"packets,omitempty"`
+	Machine machine     `json:"machine"`
+	Changes []row       `json:"changes,omitempty"`
+	Events  []eventRow  `json:"events,omitempty"`
+	Packets []packetRow `json:"packets,omitempty"`
 }
 
 // section is a part of the report in Markdown, and the name of the markers between which a document has it.
@@ -28,7 +28,7 @@ func (r *report) sections() []section {
 		list = append(list, section{"latency", r.latencies()}, section{"cost", r.costs()})
 	}
 	if r.Events != nil {
-		list = append(list, section{"events", r.Events.table()})
+		list = append(list, section{"events", eventTable(r.Events)})
 	}
 	if r.Packets != nil {
 		list = append(list, section{"packets", packetTable(r.Packets)})
