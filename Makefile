@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all picture man build test conformance race lint e2e demo bench fuzz image clean tools
+.PHONY: all picture man build test conformance race lint e2e demo bench bench-docs fuzz image clean tools
 
 all: build
 
@@ -41,9 +41,14 @@ picture:
 # Man pages, in section 8.
 man:
 	go run ./hack/man $(BIN)/man
+
 # What a change costs: this agent, the kernel's own part, and the ways of others. BENCH holds the flags.
 bench: tools
 	go run ./hack/bench $(BENCH)
+
+# The same, into the documents.
+bench-docs: tools
+	go run ./hack/bench -write docs/performance.md -chart docs/latency.svg $(BENCH)
 
 image:
 	hack/image/build.sh
