@@ -74,6 +74,7 @@ type Cache struct {
 	groups  map[string]*group    // active, by name
 	ports   map[string]*portList // in use, by name
 	dirty   map[Key]struct{}
+	crowds  map[crowd]crowdIndex // nil: asked for once
 
 	tick    uint64 // marks what one walk has seen
 	scratch scratch
@@ -103,6 +104,7 @@ func New(o Options) *Cache {
 		groups:     map[string]*group{},
 		ports:      map[string]*portList{},
 		dirty:      map[Key]struct{}{},
+		crowds:     map[crowd]crowdIndex{},
 	}
 	for _, p := range o.NetworkPlugins {
 		c.plugins[p] = true

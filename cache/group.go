@@ -42,7 +42,7 @@ func (c *Cache) releaseGroup(g *group, user *policyChain) {
 		return
 	}
 	for _, e := range g.entries {
-		e.eachPod(func(p *pod) { p.groups = without(p.groups, g) })
+		c.eachPod(e, func(p *pod) { p.groups = without(p.groups, g) })
 	}
 	for _, e := range g.entries {
 		c.leave(g, e)
@@ -61,7 +61,7 @@ func (c *Cache) activate(g *group) {
 	var all []sets.Endpoint
 	seen := c.next()
 	for _, e := range g.entries {
-		e.eachPod(func(p *pod) {
+		c.eachPod(e, func(p *pod) {
 			if p.mark == seen {
 				return
 			}

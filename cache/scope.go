@@ -118,9 +118,9 @@ func (c *Cache) leave(g *group, e *peerEntry) {
 }
 
 // eachPod calls f with each pod that the entry selects.
-func (e *peerEntry) eachPod(f func(*pod)) {
+func (c *Cache) eachPod(e *peerEntry, f func(*pod)) {
 	for ns := range e.scope.members {
-		for p := range e.network.pods[ns] {
+		for p := range c.candidates(crowd{e.network, ns}, e.pods) {
 			if e.pods.matches(&p.labels) {
 				f(p)
 			}
@@ -128,9 +128,10 @@ func (e *peerEntry) eachPod(f func(*pod)) {
 	}
 }
 
-// match returns the active groups that a pod is in, each marked with a new tick. The slice is scratch.
+// match returns the active groups that a pod is in, which has changed, each marked with a new tick. The slice is scratch.
 func (c *Cache) match(p *pod) []*group {
 	c.next()
+	clear(c.crowds)
 	out := c.scratch.groups[:0]
 	for i, a := range p.attachments {
 		if slices.ContainsFunc(p.attachments[:i], func(b attachment) bool { return b.network == a.network }) {
