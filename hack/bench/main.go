@@ -24,7 +24,7 @@ func main() {
 	}
 }
 
-func run(args []string) error {
+func run(args []string) (err error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {
 		return fmt.Errorf("find the repository: %w", err)
@@ -33,7 +33,7 @@ func run(args []string) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	binary := filepath.Join(dir, "bench")
 	module := filepath.Join(strings.TrimSpace(string(root)), "hack", "bench", "measure")
 	if err := attached("go", "build", "-C", module, "-o", binary, ".").Run(); err != nil {

@@ -54,7 +54,9 @@ func TestLargePod(t *testing.T) {
 	p.change("a peer less", 1, 300, func() { p.cache.DeletePod(cache.Key{Namespace: more.Namespace, Name: more.Name}) })
 	// A chain, a jump on each interface, and sets with the ports of one policy.
 	p.change("a policy more", 2, 32<<10, func() { p.cache.UpsertPolicy(largePolicy(largePolicies)) })
-	p.change("a policy less", 1, 8<<10, func() { p.cache.DeletePolicy(cache.Key{Namespace: "default", Name: fmt.Sprintf("policy-%d", largePolicies)}) })
+	p.change("a policy less", 1, 8<<10, func() {
+		p.cache.DeletePolicy(cache.Key{Namespace: "default", Name: fmt.Sprintf("policy-%d", largePolicies)})
+	})
 
 	p.table = openLargePod(t, h)
 	p.change("a restart", 0, 0, func() {})

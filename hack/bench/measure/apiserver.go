@@ -184,17 +184,17 @@ func (s *apiServer) stop() error {
 	return errors.Join(errs...)
 }
 
-// freePorts are of 127.0.0.1.
+// freePorts are of 127.0.0.1. All are held until the last one is found, so that they differ.
 func freePorts(n int) (ports []string, err error) {
 	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
+		l, e := net.Listen("tcp", "127.0.0.1:0")
+		if e != nil {
+			return nil, errors.Join(err, e)
 		}
-		defer l.Close()
-		_, port, err := net.SplitHostPort(l.Addr().String())
-		if err != nil {
-			return nil, err
+		defer func() { err = errors.Join(err, l.Close()) }()
+		_, port, e := net.SplitHostPort(l.Addr().String())
+		if e != nil {
+			return nil, e
 		}
 		ports = append(ports, port)
 	}
