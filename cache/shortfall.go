@@ -131,7 +131,7 @@ func (c *Cache) peerHasNamed(spec *groupSpec, name portName) bool {
 	}
 	found := false
 	for _, e := range g.entries {
-		e.eachPod(func(p *pod) { found = found || hasNamed(p.ports, name) })
+		c.eachPod(e, func(p *pod) { found = found || hasNamed(p.ports, name) })
 	}
 	return found
 }
