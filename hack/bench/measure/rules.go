@@ -20,17 +20,18 @@ type ruleStyle struct {
 
 var ruleStyles = []ruleStyle{
 	{name: "none", load: func(*link, *world) error { return nil }, most: 10_000_000},
-	{name: "ours", load: loadOurs, most: 10_000_000},
+	{name: "ours", load: func(k *link, w *world) error { return loadOurs(k, w.rulesets[base][0]) }, most: 10_000_000},
+	{name: "ours, revoke", load: func(k *link, w *world) error { return loadOurs(k, w.revoking()) }, most: 10_000_000},
 	{name: "peer", load: loadPeer, most: 10_000_000},
 	{name: "linear", load: loadLinear, most: 10_000},
 }
 
-func loadOurs(k *link, w *world) error {
+func loadOurs(k *link, rules engine.Ruleset) error {
 	e, err := engine.Open("server", k.server.NetNS(), engine.Options{})
 	if err != nil {
 		return err
 	}
-	return errors.Join(e.Apply(context.Background(), w.rulesets[base][0]), e.Close())
+	return errors.Join(e.Apply(context.Background(), rules), e.Close())
 }
 
 // loadPeer writes them as agents do that go by way of nft: a jump for each policy behind a match on the interface, a set

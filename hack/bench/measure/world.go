@@ -88,8 +88,18 @@ func newWorld(s size) *world {
 	return w
 }
 
-func newCache() *cache.Cache {
-	return cache.New(cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}})
+func newCache() *cache.Cache { return cache.New(cacheOptions) }
+
+var cacheOptions = cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}}
+
+// revoking is the first pod's ruleset where every packet of a connection is asked.
+func (w *world) revoking() engine.Ruleset {
+	o := cacheOptions
+	o.RevokeEstablished = true
+	c := cache.New(o)
+	w.fill(c)
+	w.addPods(c)
+	return c.Ruleset(keyOf(w.pods[0]))
 }
 
 func keyOf(p *corev1.Pod) cache.Key { return cache.Key{Namespace: p.Namespace, Name: p.Name} }
