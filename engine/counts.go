@@ -22,7 +22,7 @@ func (e *Engine) Counts() ([]RuleCount, error) {
 	defer exchanges.Put(x)
 	var counts []RuleCount
 	r := reader{exchange: x, transport: e.transport}
-	err := r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", unix.NFTA_RULE_TABLE, func(a attrs) error {
+	err := r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a attrs) error {
 		c := RuleCount{
 			Chain: a.string(unix.NFTA_RULE_CHAIN), Comment: tlv(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment),
 			Handle: a.uint64(unix.NFTA_RULE_HANDLE),

@@ -139,7 +139,7 @@ func (x *exchange) tableHead(t *transport) (h tableHead, err error) {
 }
 
 func (r *reader) readChains() error {
-	return r.dump(unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_NEWCHAIN, "GETCHAIN", unix.NFTA_CHAIN_TABLE, func(a attrs) error {
+	return r.dump(unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_NEWCHAIN, "GETCHAIN", func(a attrs) error {
 		if a.string(unix.NFTA_CHAIN_TABLE) != TableName { // this dump has no filter
 			return nil
 		}
@@ -179,7 +179,7 @@ func (r *reader) readRules() error {
 	if err != nil {
 		return err
 	}
-	return r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", unix.NFTA_RULE_TABLE, func(a attrs) error {
+	return r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a attrs) error {
 		c, ok := r.chains[a.string(unix.NFTA_RULE_CHAIN)]
 		if !ok {
 			return errUnstable
@@ -219,11 +219,14 @@ func wantedRules(rs Ruleset) (map[ruleKey]Rule, error) {
 	return wanted, nil
 }
 
+// ofTable names the table of a chain, a rule or a set: NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_SET_TABLE are one number.
+const ofTable = unix.NFTA_RULE_TABLE
+
 // dump asks for all objects of one kind in the table and gives the attributes of each to visit.
-func (r *reader) dump(get, answer uint16, op string, tableAttr uint16, visit func(attrs) error) error {
+func (r *reader) dump(get, answer uint16, op string, visit func(attrs) error) error {
 	r.batch.reset()
 	r.batch.begin(get, unix.NLM_F_DUMP, message{op: op, object: TableName})
-	r.batch.string(tableAttr, TableName)
+	r.batch.string(ofTable, TableName)
 	r.batch.end()
 	return r.ask(r.transport, answer, visit)
 }

@@ -30,7 +30,7 @@ func allKinds() []Elements {
 }
 
 func (r *reader) readSets() error {
-	err := r.dump(unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET, "GETSET", unix.NFTA_SET_TABLE, func(a attrs) error {
+	err := r.dump(unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET, "GETSET", func(a attrs) error {
 		kind, err := kindOf(a)
 		if err != nil {
 			return err
