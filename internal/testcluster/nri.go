@@ -43,7 +43,7 @@ func NewNRI(socket string) *NRI { return &NRI{socket: socket} }
 
 // Start listens, again after Stop.
 func (n *NRI) Start() error {
-	nrilog.Set(silence{})
+	silenced()
 	inner := n.socket + ".inner"
 	none := filepath.Join(filepath.Dir(n.socket), "none")
 	runtime, err := adaptation.New("test", "1", n.synchronize, refuseUpdates, adaptation.WithSocketPath(inner),
@@ -190,6 +190,9 @@ func (counted) RecordPluginAdjustments(string, string, *api.ContainerAdjustment,
 
 // UpdatePluginCount is the library's.
 func (c counted) UpdatePluginCount(count int) { c.nri.plugins.Store(int32(count)) }
+
+// silenced sets the library's log, which is one for all.
+var silenced = sync.OnceFunc(func() { nrilog.Set(silence{}) })
 
 // silence is a log of the library that nobody reads.
 type silence struct{}
