@@ -148,7 +148,7 @@ func (c *cluster) tried(ctx context.Context, all ...starters) error {
 			if err := decoder.Decode(&f); err != nil {
 				return fmt.Errorf("pods %s say %q: %w", s.group, out, err)
 			}
-			if f.Tried < 50 {
+			if f.Tried < 100 {
 				return fmt.Errorf("one of the pods %s tried to send %d packets", s.group, f.Tried)
 			}
 		}

@@ -29,7 +29,10 @@ type flooded struct {
 	Tried, Refused int
 }
 
-// flood sends packets to the address, one after another, until the context ends.
+// enough is how many packets make a flood, however slow the machine.
+const enough = 100
+
+// flood sends packets to the address, one after another, until the context ends and they are enough.
 func flood(ctx context.Context, interval time.Duration, address string) error {
 	name, err := os.Hostname()
 	if err != nil {
@@ -41,7 +44,7 @@ func flood(ctx context.Context, interval time.Duration, address string) error {
 	}
 	defer func() { warn(conn.Close()) }()
 	var f flooded
-	for ; ctx.Err() == nil; time.Sleep(interval) {
+	for ; ctx.Err() == nil || f.Tried < enough; time.Sleep(interval) {
 		f.Tried++
 		data, err := json.Marshal(packet{name, f.Tried, time.Since(started).Microseconds()})
 		if err != nil {

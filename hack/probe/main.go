@@ -53,7 +53,7 @@ func main() {
 		}
 	case "flood":
 		flags := flag.NewFlagSet("flood", flag.ExitOnError)
-		timeout := flags.Duration("timeout", time.Second, "how long to send")
+		timeout := flags.Duration("timeout", time.Second, "how long to send, at least")
 		interval := flags.Duration("interval", time.Millisecond, "between two datagrams")
 		parse(flags, args)
 		ctx, cancel := context.WithTimeout(ctx, *timeout)
