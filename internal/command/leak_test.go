@@ -177,6 +177,9 @@ func testNoLeak(t *testing.T, own bool) {
 	}
 	server.nothingFrom(t, w.addrs["forbidden"], bad)
 	other.nothingFrom(t, w.addrs["allowed"], out)
+	if t.Failed() {
+		t.Logf("the agents' log:\n%s", w.log.tail(100_000))
+	}
 	for _, kind := range faultKinds {
 		if w.faults.made[kind] == 0 && *leakChanges >= 1000 {
 			t.Errorf("no fault of the kind %q", kind)
