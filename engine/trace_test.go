@@ -294,7 +294,8 @@ func TestTraceTwice(t *testing.T) {
 func TestTraceEndsByTime(t *testing.T) {
 	w := newTraced(t)
 	tracer := w.start(TraceFilter{})
-	if err := tracer.create(traceTable{filter: TraceFilter{Rate: 1000}, end: time.Now().Add(600 * time.Millisecond)}); err != nil {
+	end := time.Now().Add(600 * time.Millisecond)
+	if err := tracer.create(traceTable{filter: TraceFilter{Rate: 1000}, end: end}); err != nil {
 		t.Fatal(err)
 	}
 	if out := nft(t, w.server, "", "list", "table", "inet", TraceTableName); strings.Contains(out, "flags") ||
@@ -305,6 +306,8 @@ func TestTraceEndsByTime(t *testing.T) {
 	if len(w.packets(tracer)) == 0 {
 		t.Error("nothing is traced before the end")
 	}
+	time.Sleep(time.Until(end) + 50*time.Millisecond)
+	w.packets(tracer) // what came before the end
 	w.probe("10.9.0.1:80", lab.TCP)
 	if lines := w.packets(tracer); len(lines) > 0 {
 		t.Errorf("traced after the end: %q", lines)
