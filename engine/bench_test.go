@@ -23,13 +23,26 @@ func scattered(n int) sets.Addrs {
 
 var oneMore = sets.Single(netip.MustParseAddr("10.0.0.101"))
 
+// next is the table as a cache makes it for the next step: the set of peers is another version, which nobody has seen.
+func next(rs Ruleset) Ruleset {
+	list := slices.Clone(rs.Sets)
+	for i, s := range list {
+		if s.Name == "peers-v4" {
+			list[i] = &Set{Name: s.Name, Comment: s.Comment, Elements: s.Elements}
+		}
+	}
+	return Ruleset{Sets: list, Chains: rs.Chains}
+}
+
 // withAndWithout is the table without and with one more peer; all else is shared, as the cache shares it.
-func withAndWithout(peers sets.Addrs) [2]Ruleset {
+func withAndWithout(peers sets.Addrs) [2]Ruleset { return twoVersions(peers, peers.Insert(oneMore)) }
+
+func twoVersions(peers, more sets.Addrs) [2]Ruleset {
 	without := isolated(peers, 80)
 	with := Ruleset{Sets: slices.Clone(without.Sets), Chains: without.Chains}
 	for i, s := range with.Sets {
 		if s.Name == "peers-v4" {
-			with.Sets[i] = &Set{Name: s.Name, Comment: s.Comment, Elements: Addrs{sets.V4, peers.Insert(oneMore)}}
+			with.Sets[i] = &Set{Name: s.Name, Comment: s.Comment, Elements: Addrs{sets.V4, more}}
 		}
 	}
 	return [2]Ruleset{without, with}
@@ -47,7 +60,7 @@ func BenchmarkOnePeer(b *testing.B) {
 			apply(b, e, states[0])
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				apply(b, e, states[(i+1)%2])
+				apply(b, e, next(states[(i+1)%2]))
 			}
 		})
 		b.Run(fmt.Sprintf("n=%d/floor", n), func(b *testing.B) {
@@ -83,7 +96,7 @@ func BenchmarkPlanAndEncode(b *testing.B) {
 			var x batch
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				p := makePlan(&table{ruleset: states[i%2]}, states[(i+1)%2], 0)
+				p := makePlan(&table{ruleset: states[i%2]}, next(states[(i+1)%2]), 0)
 				if err := x.encode(&p, 1); err != nil {
 					b.Fatal(err)
 				}
@@ -106,6 +119,27 @@ func BenchmarkFirstEncode(b *testing.B) {
 				}
 			}
 			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(n), "ns/element")
+		})
+	}
+}
+
+// BenchmarkSharedDelta is a namespace of n pods that joins the same group in 100 tables: plan and encoding of all.
+func BenchmarkSharedDelta(b *testing.B) {
+	for _, n := range []int{1, 1_000} {
+		peers := scattered(10_000)
+		states := twoVersions(peers, peers.Union(block(200, n)))
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			var x batch
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				want := next(states[(i+1)%2])
+				for range 100 {
+					p := makePlan(&table{ruleset: states[i%2]}, want, 0)
+					if err := x.encode(&p, 1); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
 		})
 	}
 }

@@ -241,26 +241,16 @@ func (b *batch) fillSet(s *Set) {
 	l.close()
 }
 
-// changeElements deletes before it adds: a range that is widened, split or merged then overlaps nothing.
-func (b *batch) changeElements(c *elementChange) {
-	for _, step := range []struct {
-		typ       uint16
-		op        string
-		ranges    []sets.AddrRange
-		endpoints []sets.Endpoint
-	}{
-		{unix.NFT_MSG_DELSETELEM, "DELSETELEM", c.ranges.Del, c.endpoints.Del},
-		{unix.NFT_MSG_NEWSETELEM, "NEWSETELEM", c.ranges.Add, c.endpoints.Add},
-	} {
-		l := b.list(step.typ, step.op, c.set.Name)
-		for _, r := range step.ranges {
-			l.addrRange(r)
-		}
-		for _, e := range step.endpoints {
-			l.endpoint(e)
-		}
-		l.close()
+// elements writes messages that all do the same to elements of one set.
+func (b *batch) elements(typ uint16, op, set string, ranges []sets.AddrRange, endpoints []sets.Endpoint) {
+	l := b.list(typ, op, set)
+	for _, r := range ranges {
+		l.addrRange(r)
 	}
+	for _, e := range endpoints {
+		l.endpoint(e)
+	}
+	l.close()
 }
 
 // appendAddr appends the address in network byte order: 4 or 16 bytes.

@@ -230,33 +230,37 @@ var exchanges = sync.Pool{New: func() any { return &exchange{in: make([]byte, ma
 
 // roundTrip sends the batch and reads all that the kernel says to it. Handles of new rules are put into handles.
 func (x *exchange) roundTrip(t *transport, handles map[string][]uint64) error {
-	r := replies{batch: &x.batch, handle: func(c *ruleChange, handle uint64) { handles[c.chain][c.index] = handle }}
+	r := replies{batch: &x.batch, handles: handles}
 	if err := x.exchange(t, r.parse); err != nil {
 		return err
 	}
 	return r.err()
 }
 
-// exchange sends what is in the buffer and gives each datagram that comes back to take. It reads all of them, also after
-// an error, so that none is left for the next exchange to find.
-func (x *exchange) exchange(t *transport, take func([]byte) error) error {
+// exchange sends what is in the buffer and gives each datagram that comes back to take, until that says that it was the
+// last one. Else it reads all of them, also after an error, so that none is left for the next exchange to find.
+func (x *exchange) exchange(t *transport, take func([]byte) (last bool, err error)) error {
 	if err := t.send(x.batch.buf); err != nil {
 		return err
 	}
 	var first error
 	for {
 		n, err := t.receive(x.in)
+		last := false
 		switch {
+		case err == nil && n == 0:
+			return first
+		case err == nil && first == nil:
+			last, err = take(x.in[:n])
 		case errors.Is(err, unix.ENOBUFS): // some are lost, the rest can be read
 		case err != nil:
 			return err
-		case n == 0:
-			return first
-		case first == nil:
-			err = take(x.in[:n])
 		}
 		if first == nil {
 			first = err
+		}
+		if last && first == nil {
+			return nil
 		}
 	}
 }

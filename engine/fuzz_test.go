@@ -26,8 +26,8 @@ func FuzzReply(f *testing.F) {
 	w.end()
 	f.Add(w.buf)
 	f.Fuzz(func(t *testing.T, datagram []byte) {
-		r := replies{batch: &b, handle: func(*ruleChange, uint64) {}}
-		if err := r.parse(datagram); err == nil && r.err() == nil && !r.acked {
+		r := replies{batch: &b, handles: p.handles}
+		if _, err := r.parse(datagram); err == nil && r.err() == nil && !r.acked {
 			t.Error("no answer is taken for success")
 		}
 		_ = eachMessage(datagram, func(m netlinkMessage) error {

@@ -3,8 +3,6 @@ package engine
 import (
 	"maps"
 	"slices"
-
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
 // table is what the kernel holds, as it acknowledged it or as it was read back.
@@ -60,11 +58,10 @@ type plan struct {
 	handles map[string][]uint64 // of the chains whose rules change or are new, as they will be; 0: the kernel will say
 }
 
-// elementChange takes ranges or endpoints out of one set and puts others in. Exactly one of the two is used.
+// elementChange takes elements out of one set and puts others in.
 type elementChange struct {
-	set       *Set
-	ranges    sets.Delta[sets.AddrRange]
-	endpoints sets.Delta[sets.Endpoint]
+	set *Set
+	*delta
 }
 
 // rulePlace says where a rule goes in its chain, or that it goes away.
@@ -168,34 +165,11 @@ func (p *plan) diffSets(have, want []*Set) bool {
 }
 
 func (p *plan) diffElements(have, want *Set) bool {
-	if have.Comment != want.Comment {
-		return false
+	d, ok := want.since(have)
+	if ok && !d.isEmpty() {
+		p.elements = append(p.elements, elementChange{want, d})
 	}
-	c := elementChange{set: want}
-	switch w := want.Elements.(type) {
-	case Addrs:
-		h, same := have.Elements.(Addrs)
-		if !same || h.Family != w.Family {
-			return false
-		}
-		c.ranges = sets.DiffAddrs(h.Addrs, w.Addrs, w.Family)
-	case Endpoints:
-		h, same := have.Elements.(Endpoints)
-		if !same || h.Family != w.Family {
-			return false
-		}
-		c.endpoints = sets.DiffEndpoints(h.Endpoints, w.Endpoints, w.Family)
-	case Ports:
-		h, same := have.Elements.(Ports)
-		return same && h.Ports.Equal(w.Ports)
-	case Numbers:
-		h, same := have.Elements.(Numbers)
-		return same && h.Type == w.Type && h.Numbers.Equal(w.Numbers)
-	}
-	if !c.ranges.IsEmpty() || !c.endpoints.IsEmpty() {
-		p.elements = append(p.elements, c)
-	}
-	return true
+	return ok
 }
 
 func (p *plan) diffChains(have *table, want []*Chain) bool {

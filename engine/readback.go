@@ -234,8 +234,8 @@ func (r *reader) dump(get, answer uint16, op string, visit func(attrs) error) er
 // ask sends the one message in the buffer and gives the attributes of each answer of the type to visit.
 func (x *exchange) ask(t *transport, answer uint16, visit func(attrs) error) error {
 	r := replies{batch: &x.batch}
-	err := x.exchange(t, func(b []byte) error {
-		return eachMessage(b, func(m netlinkMessage) error {
+	err := x.exchange(t, func(b []byte) (last bool, err error) {
+		err = eachMessage(b, func(m netlinkMessage) error {
 			switch {
 			case m.seq != x.batch.seq:
 				return nil // to an earlier question
@@ -244,14 +244,17 @@ func (x *exchange) ask(t *transport, answer uint16, visit func(attrs) error) err
 			case m.typ == unix.NLMSG_ERROR:
 				return r.errorMessage(m)
 			case m.typ != nftMessage|answer:
+				last = m.typ == unix.NLMSG_DONE
 				return nil
 			}
+			last = m.flags&unix.NLM_F_MULTI == 0
 			a, err := parseAttrs(m.body[min(len(m.body), nfgenmsgLen):])
 			if err != nil {
 				return err
 			}
 			return visit(a)
 		})
+		return last, err
 	})
 	if err != nil {
 		return err

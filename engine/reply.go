@@ -40,7 +40,7 @@ type replies struct {
 	batch   *batch
 	acked   bool
 	refused []error
-	handle  func(*ruleChange, uint64)
+	handles map[string][]uint64 // where those of new rules go
 }
 
 // err is nil only if the batch is in force as a whole. The kernel acknowledges the last message also when another one
@@ -55,9 +55,10 @@ func (r *replies) err() error {
 	return nil
 }
 
-// parse takes one received datagram of messages.
-func (r *replies) parse(b []byte) error {
-	return eachMessage(b, func(m netlinkMessage) error {
+// parse takes one received datagram of messages. It says whether that was the last one: the kernel answers the last
+// message after all others, and after the echoes of the rules.
+func (r *replies) parse(b []byte) (last bool, err error) {
+	err = eachMessage(b, func(m netlinkMessage) error {
 		switch m.typ {
 		case unix.NLMSG_ERROR:
 			return r.errorMessage(m)
@@ -66,6 +67,7 @@ func (r *replies) parse(b []byte) error {
 		}
 		return nil
 	})
+	return r.acked && len(r.refused) == 0, err
 }
 
 // message is the one of the batch with that sequence number, or nil.
@@ -88,7 +90,7 @@ func (r *replies) errorMessage(reply netlinkMessage) error {
 		return nil // a late answer to an earlier batch
 	}
 	if errno == 0 {
-		r.acked = true
+		r.acked = true // only the last one asks for it
 		return nil
 	}
 	e := &MessageError{Op: m.op, Object: m.object, Errno: errno}
@@ -122,7 +124,7 @@ func (r *replies) echo(reply netlinkMessage) error {
 	}
 	return reply.eachAttr(func(typ uint16, value []byte) {
 		if typ == unix.NFTA_RULE_HANDLE && len(value) == 8 {
-			r.handle(m.rule, binary.BigEndian.Uint64(value))
+			r.handles[m.rule.chain][m.rule.index] = binary.BigEndian.Uint64(value)
 		}
 	})
 }

@@ -39,6 +39,8 @@ type Set struct {
 	Name     string
 	Comment  string // at most 128 bytes in the kernel (NFTNL_UDATA_COMMENT_MAXLEN); the rest is cut
 	Elements Elements
+
+	memory // of how it came about
 }
 
 // Elements is what a set holds: Addrs, Ports, Endpoints or Numbers.

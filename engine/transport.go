@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"syscall"
+	"runtime"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -14,7 +14,7 @@ import (
 // close of a socket waits for the kernel to free what was deleted in the namespace, which takes milliseconds.
 type transport struct {
 	conn   *netlink.Conn
-	raw    syscall.RawConn
+	fd     int // of conn. Nobody closes it while it is used: an Engine does one thing at a time
 	sndbuf int
 }
 
@@ -40,8 +40,11 @@ func dial(netns *os.File) (*transport, error) {
 }
 
 func (t *transport) configure() error {
-	var err error
-	if t.raw, err = t.conn.SyscallConn(); err != nil {
+	raw, err := t.conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { t.fd = int(fd) })
+	}
+	if err != nil {
 		return fmt.Errorf("nfnetlink socket: %w", err)
 	}
 	// Errors then say what was wrong and where, and do not carry the whole message back.
@@ -75,13 +78,8 @@ func (t *transport) send(messages []byte) error {
 	if err := t.growSndbuf(len(messages)); err != nil {
 		return err
 	}
-	var sent error
-	err := t.raw.Control(func(fd uintptr) {
-		_, sent = ignoringEINTR(func() (int, error) { return unix.Write(int(fd), messages) })
-	})
-	if err == nil {
-		err = sent
-	}
+	_, err := ignoringEINTR(unix.Write, t.fd, messages)
+	runtime.KeepAlive(t.conn) // it would close the descriptor
 	if err != nil {
 		return fmt.Errorf("send %d bytes: %w", len(messages), err)
 	}
@@ -91,14 +89,8 @@ func (t *transport) send(messages []byte) error {
 // receive reads replies that are queued already into buf, and never waits: 0 bytes and no error means that there are
 // no more.
 func (t *transport) receive(buf []byte) (int, error) {
-	var n int
-	var received error
-	err := t.raw.Control(func(fd uintptr) {
-		n, received = ignoringEINTR(func() (int, error) { return unix.Read(int(fd), buf) })
-	})
-	if err == nil {
-		err = received
-	}
+	n, err := ignoringEINTR(unix.Read, t.fd, buf)
+	runtime.KeepAlive(t.conn)
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 		return 0, nil
@@ -108,9 +100,9 @@ func (t *transport) receive(buf []byte) (int, error) {
 	return n, nil
 }
 
-func ignoringEINTR(f func() (int, error)) (int, error) {
+func ignoringEINTR(call func(int, []byte) (int, error), fd int, buf []byte) (int, error) {
 	for {
-		n, err := f()
+		n, err := call(fd, buf)
 		if !errors.Is(err, unix.EINTR) {
 			return n, err
 		}

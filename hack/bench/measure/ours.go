@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
@@ -77,15 +78,38 @@ func (t *tables) bring(e event, rulesets []engine.Ruleset) error {
 type engineWay struct {
 	*tables
 	world *world
+	want  []engine.Ruleset
 }
 
 func (*engineWay) name() string { return "engine" }
 
-func (y *engineWay) prepare(e event) error { return y.bring(e, y.world.rulesets[e.from]) }
+func (y *engineWay) prepare(e event) error {
+	y.want = renewed(y.world.rulesets[e.from], y.world.rulesets[e.to])
+	return y.bring(e, y.world.rulesets[e.from])
+}
 
 func (y *engineWay) run(e event) error {
-	want := y.world.rulesets[e.to]
-	return each(len(want), func(i int) error { return y.apply(i, want[i]) })
+	return each(len(y.want), func(i int) error { return y.apply(i, y.want[i]) })
+}
+
+// renewed is the rulesets with new versions of the sets that changed, one for all pods, as the cache makes them: an
+// engine finds nothing in them that it worked out when it had them before.
+func renewed(from, to []engine.Ruleset) []engine.Ruleset {
+	versions := map[*engine.Set]*engine.Set{}
+	list := slices.Clone(to)
+	for i := range list {
+		list[i].Sets = slices.Clone(to[i].Sets)
+		for n, s := range list[i].Sets {
+			if slices.Contains(from[i].Sets, s) {
+				continue
+			}
+			if versions[s] == nil {
+				versions[s] = &engine.Set{Name: s.Name, Comment: s.Comment, Elements: s.Elements}
+			}
+			list[i].Sets[n] = versions[s]
+		}
+	}
+	return list
 }
 
 // agentWay gives the cache the objects, and the engine what the cache makes of them.

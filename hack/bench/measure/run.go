@@ -86,7 +86,7 @@ func newWays(w *world, wanted map[string]bool) (ways []way, closeAll func() erro
 	}
 	floor := newFloorWay(shared, w)
 	closeAll = func() error { return errors.Join(floor.close(), shared.close(), ours.close()) }
-	ways = []way{floor, &engineWay{ours, w}, newAgentWay(ours, w)}
+	ways = []way{floor, &engineWay{tables: ours, world: w}, newAgentWay(ours, w)}
 	if wanted["knftables"] {
 		y, err := newKnftablesWay(shared, w)
 		if err != nil {

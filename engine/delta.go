@@ -1,0 +1,121 @@
+package engine
+
+import (
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// delta is what turns one version of a set into another: ranges or endpoints to take out, and others to put in. Exactly
+// one of the two is used.
+type delta struct {
+	from      uint64 // the number of the version that it starts from
+	ranges    sets.Delta[sets.AddrRange]
+	endpoints sets.Delta[sets.Endpoint]
+
+	encoding sync.Once
+	encoded  batch // its messages, if there are many elements: all that they hold but the sequence numbers is the same anywhere
+}
+
+func (d *delta) isEmpty() bool { return d.ranges.IsEmpty() && d.endpoints.IsEmpty() }
+
+func (d *delta) len() int {
+	return len(d.ranges.Del) + len(d.ranges.Add) + len(d.endpoints.Del) + len(d.endpoints.Add)
+}
+
+// memory is what a version of a set remembers for the pods that have the set. They share its versions, and most of them
+// step from the same one to the next: what the first of them finds out and encodes is there for the others, and goes with
+// the version. It has no part in what the set is.
+type memory struct {
+	number atomic.Uint64 // tells versions apart without keeping the older ones; 0: nobody has asked
+	last   atomic.Pointer[delta]
+}
+
+var versions atomic.Uint64
+
+func (m *memory) version() uint64 {
+	if n := m.number.Load(); n != 0 {
+		return n
+	}
+	m.number.CompareAndSwap(0, versions.Add(1))
+	return m.number.Load()
+}
+
+// since returns what turns have into s, or false if nothing does but to make the set anew.
+func (s *Set) since(have *Set) (*delta, bool) {
+	if have.Comment != s.Comment {
+		return nil, false
+	}
+	from := have.version()
+	if d := s.last.Load(); d != nil && d.from == from {
+		return d, true
+	}
+	d := &delta{from: from}
+	if !d.find(have.Elements, s.Elements) {
+		return nil, false
+	}
+	if !d.isEmpty() { // else it was made of equal values, as a read-back does: nobody else will ask
+		s.last.Store(d)
+	}
+	return d, true
+}
+
+// find is false when the set must change what cannot be changed in place.
+func (d *delta) find(have, want Elements) bool {
+	switch w := want.(type) {
+	case Addrs:
+		h, same := have.(Addrs)
+		if !same || h.Family != w.Family {
+			return false
+		}
+		d.ranges = sets.DiffAddrs(h.Addrs, w.Addrs, w.Family)
+	case Endpoints:
+		h, same := have.(Endpoints)
+		if !same || h.Family != w.Family {
+			return false
+		}
+		d.endpoints = sets.DiffEndpoints(h.Endpoints, w.Endpoints, w.Family)
+	case Ports:
+		h, same := have.(Ports)
+		return same && h.Ports.Equal(w.Ports)
+	case Numbers:
+		h, same := have.(Numbers)
+		return same && h.Type == w.Type && h.Numbers.Equal(w.Numbers)
+	}
+	return true
+}
+
+// manyElements is from when on the messages of a delta are kept: fewer are encoded in the time that it takes to look.
+const manyElements = 16
+
+// changeElements writes the delta, in messages that were encoded before if there are many elements.
+func (b *batch) changeElements(c *elementChange) {
+	if c.len() < manyElements {
+		b.encodeDelta(c.set.Name, c.delta)
+		return
+	}
+	c.encoding.Do(func() { c.encoded.encodeDelta(c.set.Name, c.delta) })
+	b.repeat(&c.encoded)
+}
+
+// repeat appends the messages of another batch, with the next sequence numbers.
+func (b *batch) repeat(o *batch) {
+	b.messages = append(b.messages, o.messages...)
+	at := len(b.buf)
+	b.buf = append(b.buf, o.buf...)
+	for ; at < len(b.buf); at += int(binary.NativeEndian.Uint32(b.buf[at:])) {
+		b.seq++
+		binary.NativeEndian.PutUint32(b.buf[at+8:], b.seq)
+		b.msg = at
+	}
+}
+
+// encodeDelta deletes before it adds: a range that is widened, split or merged then overlaps nothing.
+func (b *batch) encodeDelta(set string, d *delta) {
+	b.elements(unix.NFT_MSG_DELSETELEM, "DELSETELEM", set, d.ranges.Del, d.endpoints.Del)
+	b.elements(unix.NFT_MSG_NEWSETELEM, "NEWSETELEM", set, d.ranges.Add, d.endpoints.Add)
+}

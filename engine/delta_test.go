@@ -1,0 +1,112 @@
+package engine
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// block is n addresses from 10.b.0.0 on, none a neighbor of another.
+func block(b byte, n int) sets.Addrs {
+	list := make([]sets.AddrRange, 0, n)
+	for i := range n {
+		list = append(list, sets.Single(netip.AddrFrom4([4]byte{10, b, byte(i >> 7), byte(i << 1)})))
+	}
+	return sets.NewAddrs(list...)
+}
+
+func version(addrs sets.Addrs) *Set {
+	return &Set{Name: "peers", Elements: Addrs{sets.V4, addrs}}
+}
+
+// What pods that have a set find in its version is the same delta, and its messages are what each would have encoded.
+func TestDeltaIsShared(t *testing.T) {
+	for _, n := range []int{1, manyElements, 5000} { // the last one needs many messages
+		t.Run(fmt.Sprint(n), func(t *testing.T) {
+			have, want := version(block(1, n)), version(block(2, n))
+			first, ok := want.since(have)
+			again, _ := want.since(have)
+			if !ok || first != again {
+				t.Fatalf("worked out anew: %p, %p", first, again)
+			}
+			var alone batch
+			alone.reset()
+			alone.encodeDelta("peers", first)
+			for range 2 {
+				var b batch
+				b.reset()
+				b.changeElements(&elementChange{want, first})
+				if !bytes.Equal(alone.buf, b.buf) || b.seq != alone.seq || b.msg != alone.msg || len(b.messages) != len(alone.messages) {
+					t.Fatalf("%d bytes to %d, last message %d at %d; want %d to %d at %d",
+						len(b.buf), b.seq, len(b.messages), b.msg, len(alone.buf), alone.seq, alone.msg)
+				}
+			}
+		})
+	}
+}
+
+// A pod that comes from another version gets another delta.
+func TestDeltaOfOtherVersions(t *testing.T) {
+	empty, one, two := version(sets.Addrs{}), version(block(1, 1)), version(block(1, 2))
+	for _, from := range []*Set{one, empty, one, two, version(block(1, 1))} {
+		d, ok := two.since(from)
+		have := from.Elements.(Addrs).Addrs.Len(sets.V4)
+		if !ok || len(d.ranges.Add) != 2-have || len(d.ranges.Del) != 0 {
+			t.Errorf("from %d addresses: %v, %v", have, d, ok)
+		}
+	}
+}
+
+// Pods with the same sets change at the same time, by deltas of many messages.
+func TestDeltaInManyPods(t *testing.T) {
+	l := lab.ForTest(t)
+	versions := []*Set{version(block(1, 3000)), version(block(2, 3000)), version(sets.Addrs{}), version(block(1, 3000))}
+	var running sync.WaitGroup
+	for i := range 4 {
+		h, e := pod(t, l, fmt.Sprintf("pod-%d", i))
+		running.Go(func() {
+			for _, v := range versions {
+				rs := NewRuleset([]*Set{v}, nil)
+				if err := e.Apply(t.Context(), rs); err != nil {
+					t.Error(err)
+				}
+			}
+			if n := e.Stats().ReadBacks; n != 1 {
+				t.Errorf("%d read-backs", n)
+			}
+			x, err := Open("again", h.NetNS(), Options{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer x.Close()
+			if err := x.Apply(t.Context(), NewRuleset([]*Set{versions[3]}, nil)); err != nil || x.Stats().Batches != 0 {
+				t.Errorf("%d batches, %v: the set is not what it should be", x.Stats().Batches, err)
+			}
+		})
+	}
+	running.Wait()
+}
+
+// The descriptor may be beyond what select(2) knows.
+func TestManyDescriptors(t *testing.T) {
+	for range 1100 {
+		f, err := os.Open(os.DevNull)
+		if err != nil {
+			t.Skipf("not that many descriptors here: %v", err)
+		}
+		defer f.Close()
+	}
+	_, e := pod(t, lab.ForTest(t), "pod")
+	if e.transport.fd < 1024 {
+		t.Fatalf("descriptor %d", e.transport.fd)
+	}
+	apply(t, e, isolated(block(1, 100), 80))
+	apply(t, e, Ruleset{})
+}
