@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -49,10 +50,8 @@ func (r *reader) readSets() error {
 			return err
 		}
 		// A comment that was cut on its way is the wanted one all the same.
-		if i, ok := slices.BinarySearchFunc(r.want.Sets, s.Name, func(w *Set, name string) int {
-			return strings.Compare(w.Name, name)
-		}); ok && commentText(r.want.Sets[i].Comment) == s.Comment {
-			s.Comment = r.want.Sets[i].Comment
+		if w := r.wanted(s.Name); w != nil && commentText(w.Comment) == s.Comment {
+			s.Comment = w.Comment
 		}
 	}
 	return nil
@@ -101,6 +100,7 @@ type element struct {
 
 func (r *reader) readElements(s *Set) error {
 	var list []element
+	var keys arena
 	r.batch.reset()
 	r.batch.begin(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, message{op: "GETSETELEM", object: s.Name})
 	r.batch.string(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
@@ -113,6 +113,7 @@ func (r *reader) readElements(s *Set) error {
 			if err != nil {
 				bad = err
 			}
+			e.key, e.keyEnd = keys.keep(e.key), keys.keep(e.keyEnd) // the buffer is used again for the next datagram
 			list = append(list, e)
 		})
 		if err != nil {
@@ -123,49 +124,82 @@ func (r *reader) readElements(s *Set) error {
 	if err != nil {
 		return err
 	}
-	if s.Elements = elementsOf(s.Elements, list); s.Elements == nil {
+	var want Elements
+	if w := r.wanted(s.Name); w != nil {
+		want = w.Elements
+	}
+	if s.Elements = elementsOf(s.Elements, list, want); s.Elements == nil {
 		return errForeign
 	}
 	return nil
 }
 
-func parseElement(b []byte) (element, error) {
-	var e element
-	a, err := parseAttrs(b)
-	if err != nil {
-		return e, err
+// wanted is the set of that name that is wanted, or nil.
+func (r *reader) wanted(name string) *Set {
+	i, ok := slices.BinarySearchFunc(r.want.Sets, name, func(w *Set, name string) int { return strings.Compare(w.Name, name) })
+	if !ok {
+		return nil
 	}
-	flags := a.uint32(unix.NFTA_SET_ELEM_FLAGS)
-	if flags&^unix.NFT_SET_ELEM_INTERVAL_END != 0 {
-		return e, errForeign
-	}
-	e.isEnd = flags != 0
-	for typ, value := range a {
-		switch typ {
-		case unix.NFTA_SET_ELEM_KEY, setKeyEnd:
-			v, err := parseAttrs(value)
-			if err != nil {
-				return e, err
-			}
-			// The buffer is used again for the next datagram.
-			if key := bytes.Clone(v[unix.NFTA_DATA_VALUE]); typ == setKeyEnd {
-				e.keyEnd = key
-			} else {
-				e.key = key
-			}
-		case unix.NFTA_SET_ELEM_FLAGS:
-		default:
-			return e, errForeign // a timeout, a counter, a comment
-		}
-	}
-	return e, nil
+	return r.want.Sets[i]
 }
 
-// elementsOf is the content of a set of the kind, or nil if no set of ours can have these elements.
-func elementsOf(kind Elements, list []element) Elements {
+// arena keeps many short byte strings in few allocations.
+type arena struct{ free []byte }
+
+func (a *arena) keep(b []byte) []byte {
+	if b == nil {
+		return nil
+	}
+	if cap(a.free)-len(a.free) < len(b) {
+		a.free = make([]byte, 0, max(16<<10, len(b)))
+	}
+	start := len(a.free)
+	a.free = append(a.free, b...)
+	return a.free[start:len(a.free):len(a.free)]
+}
+
+// parseElement reads one element; its keys are part of b.
+func parseElement(b []byte) (e element, err error) {
+	var bad error
+	err = eachAttr(b, func(typ uint16, value []byte) {
+		switch typ {
+		case unix.NFTA_SET_ELEM_KEY:
+			e.key, bad = dataValue(value, bad)
+		case setKeyEnd:
+			e.keyEnd, bad = dataValue(value, bad)
+		case unix.NFTA_SET_ELEM_FLAGS:
+			e.isEnd = len(value) == 4 && binary.BigEndian.Uint32(value) == unix.NFT_SET_ELEM_INTERVAL_END
+			if !e.isEnd && !allZero(value) {
+				bad = errForeign
+			}
+		default:
+			bad = errForeign // a timeout, a counter, a comment
+		}
+	})
+	return e, cmp.Or(err, bad)
+}
+
+// dataValue is the value in a nest of data, and the error that there was or is.
+func dataValue(nest []byte, before error) (found []byte, err error) {
+	err = eachAttr(nest, func(typ uint16, value []byte) {
+		if typ == unix.NFTA_DATA_VALUE {
+			found = value
+		}
+	})
+	return found, cmp.Or(before, err)
+}
+
+func allZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+
+// elementsOf is the content of a set of the kind, or nil if no set of ours can have these elements. It is want if that is
+// the same: then there is no other to make, and nothing to look for in the two.
+func elementsOf(kind Elements, list []element, want Elements) Elements {
 	switch kind := kind.(type) {
 	case Addrs:
 		ranges, ok := rangesOf(list)
+		if w, is := want.(Addrs); ok && is && w.Family == kind.Family && w.holds(ranges) {
+			return w
+		}
 		kind.Addrs = sets.NewAddrs(ranges...)
 		if !ok || kind.Addrs.Len(kind.Family) != len(ranges) { // not merged
 			return nil
@@ -214,6 +248,21 @@ func elementsOf(kind Elements, list []element) Elements {
 	return nil
 }
 
+// holds says whether the set is these ranges, which are ascending.
+func (a Addrs) holds(ranges []sets.AddrRange) bool {
+	if a.Addrs.Len(a.Family) != len(ranges) {
+		return false
+	}
+	i := 0
+	for r := range a.Addrs.Ranges(a.Family) {
+		if r != ranges[i] {
+			return false
+		}
+		i++
+	}
+	return true
+}
+
 // interval is one range of an interval set: the key where it starts, and the first one behind it, nil if there is none.
 type interval struct{ from, after []byte }
 
@@ -252,15 +301,15 @@ func rangesOf(list []element) ([]sets.AddrRange, bool) {
 		if !isAddr {
 			return nil, false
 		}
-		r := sets.AddrRange{From: from, To: lastOf(from)}
-		if i.after != nil {
-			after, isAddr := netip.AddrFromSlice(i.after)
-			if !isAddr {
-				return nil, false
-			}
-			r.To = after.Prev()
+		if i.after == nil {
+			ranges = append(ranges, sets.AddrRange{From: from, To: lastOf(from)})
+			continue
 		}
-		ranges = append(ranges, r)
+		after, isAddr := netip.AddrFromSlice(i.after)
+		if !isAddr {
+			return nil, false
+		}
+		ranges = append(ranges, sets.AddrRange{From: from, To: after.Prev()})
 	}
 	return ranges, ok
 }
