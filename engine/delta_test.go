@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
-	"os"
 	"sync"
 	"testing"
 
@@ -92,21 +91,4 @@ func TestDeltaInManyPods(t *testing.T) {
 		})
 	}
 	running.Wait()
-}
-
-// The descriptor may be beyond what select(2) knows.
-func TestManyDescriptors(t *testing.T) {
-	for range 1100 {
-		f, err := os.Open(os.DevNull)
-		if err != nil {
-			t.Skipf("not that many descriptors here: %v", err)
-		}
-		defer f.Close()
-	}
-	_, e := pod(t, lab.ForTest(t), "pod")
-	if e.transport.fd < 1024 {
-		t.Fatalf("descriptor %d", e.transport.fd)
-	}
-	apply(t, e, isolated(block(1, 100), 80))
-	apply(t, e, Ruleset{})
 }

@@ -14,7 +14,7 @@ import (
 // close of a socket waits for the kernel to free what was deleted in the namespace, which takes milliseconds.
 type transport struct {
 	conn   *netlink.Conn
-	fd     int // of conn. Nobody closes it while it is used: an Engine does one thing at a time
+	fd     int // of conn, -1 once that is closed: an Engine does one thing at a time, and close is one
 	sndbuf int
 }
 
@@ -109,4 +109,8 @@ func ignoringEINTR(call func(int, []byte) (int, error), fd int, buf []byte) (int
 	}
 }
 
-func (t *transport) close() error { return t.conn.Close() }
+// close makes what comes later an error (EBADF): the number of the descriptor is soon that of another pod's socket.
+func (t *transport) close() error {
+	t.fd = -1
+	return t.conn.Close()
+}
