@@ -21,7 +21,6 @@ type policyChain struct {
 	groups   []*group
 	ports    []*engine.Set
 	targets  map[*target]struct{}
-	counts   bool
 }
 
 // acquireChain returns the chain of a section for a local pod.
@@ -29,7 +28,7 @@ func (c *Cache) acquireChain(s *section, t *target) *policyChain {
 	resolved := s.resolve(t.pod.ports)
 	pc := s.chains[resolved]
 	if pc == nil {
-		pc = &policyChain{section: s, resolved: resolved, targets: map[*target]struct{}{}, counts: c.options.PolicyCounters}
+		pc = &policyChain{section: s, resolved: resolved, targets: map[*target]struct{}{}}
 		s.chains[resolved] = pc
 		pc.chain = &engine.Chain{Name: s.chainName}
 		if c.options.RevokeEstablished {
@@ -81,7 +80,7 @@ func (c *Cache) addRules(pc *policyChain, r rule, ports sets.Ports) {
 			port, replyPort = []expr.Statement{expr.PortIn(set.Name)}, []expr.Statement{expr.SourcePortIn(set.Name)}
 		}
 		if r.everyone {
-			pc.accept(r, port, replyPort)
+			c.accept(pc, r, port, replyPort)
 		} else {
 			c.addPeerRules(pc, r, r.peers, peerMatch{d.peerIn, d.opposite().peerIn}, port, replyPort)
 		}
@@ -102,16 +101,16 @@ func (c *Cache) addPeerRules(pc *policyChain, r rule, spec *groupSpec, match pee
 	}
 	for _, f := range sets.Families {
 		name := spec.setName(f)
-		pc.accept(r, append([]expr.Statement{match.packet(f, name)}, port...),
+		c.accept(pc, r, append([]expr.Statement{match.packet(f, name)}, port...),
 			append([]expr.Statement{match.reply(f, name)}, replyPort...))
 	}
 }
 
-func (pc *policyChain) accept(r rule, packet, reply []expr.Statement) {
+func (c *Cache) accept(pc *policyChain, r rule, packet, reply []expr.Statement) {
 	add := func(to *engine.Chain, matches []expr.Statement) {
 		to.Rules = append(to.Rules, engine.Rule{Statements: append(matches, expr.Accept()), Comment: r.comment})
 	}
-	if pc.counts {
+	if c.options.PolicyCounters {
 		packet = append(packet, expr.Counter())
 	}
 	add(pc.chain, packet)
@@ -120,14 +119,16 @@ func (pc *policyChain) accept(r rule, packet, reply []expr.Statement) {
 	}
 }
 
-// commonChain is what passes on every isolated interface.
-func commonChain(d direction, o Options) *engine.Chain {
-	chain := &engine.Chain{Name: "common-" + d.String()}
+// commonChain is what passes on every isolated interface or, with the prefix of replies, what answers that.
+func commonChain(d direction, o Options, prefix string) *engine.Chain {
+	chain := &engine.Chain{Name: prefix + "common-" + d.String()}
 	add := func(match expr.Statement) {
 		chain.Rules = append(chain.Rules, engine.Rule{Statements: []expr.Statement{match, expr.Accept()}})
 	}
-	for _, match := range expr.NeighborDiscovery() {
-		add(match)
+	if prefix == "" { // conntrack does not track it, so that nothing of it is a reply
+		for _, match := range expr.NeighborDiscovery() {
+			add(match)
+		}
 	}
 	if o.AcceptICMP {
 		add(expr.ICMP(sets.V4))
@@ -135,19 +136,7 @@ func commonChain(d direction, o Options) *engine.Chain {
 	if o.AcceptICMPv6 {
 		add(expr.ICMP(sets.V6))
 	}
-	chain.Rules = append(chain.Rules, o.common(d).userRules(d)...)
-	return chain
-}
-
-// commonReplies lets pass the replies to what a commonChain does.
-func commonReplies(d direction, o Options) *engine.Chain {
-	chain := &engine.Chain{Name: repliesPrefix + "common-" + d.String()}
-	for i, accepted := range []bool{o.AcceptICMP, o.AcceptICMPv6} {
-		if accepted {
-			chain.Rules = append(chain.Rules, engine.Rule{Statements: []expr.Statement{expr.ICMP(sets.Families[i]), expr.Accept()}})
-		}
-	}
-	chain.Rules = append(chain.Rules, o.common(d).userReplies(d)...)
+	chain.Rules = append(chain.Rules, o.common(d).userRules(d, prefix)...)
 	return chain
 }
 

@@ -39,7 +39,7 @@ func commonParts(o Options) [len(directions)]commonPart {
 	var parts [len(directions)]commonPart
 	known := map[string]*engine.Set{}
 	for _, d := range directions {
-		part := commonPart{chains: []*engine.Chain{commonChain(d, o)}, replies: []*engine.Chain{commonReplies(d, o)}}
+		part := commonPart{chains: []*engine.Chain{commonChain(d, o, "")}, replies: []*engine.Chain{commonChain(d, o, repliesPrefix)}}
 		for _, f := range sets.Families {
 			rules := o.common(d).custom(f)
 			if len(rules.Rules) > 0 {
@@ -119,36 +119,29 @@ func customSet(s custom.Set) *engine.Set {
 	return &engine.Set{Name: s.Name, Elements: engine.Numbers{Type: s.Type, Numbers: s.Numbers}}
 }
 
-// userRules ends the common chain: the prefixes that pass, and the jumps to custom rules.
-func (c *Common) userRules(d direction) []engine.Rule {
+// userRules ends the common chain, or with the prefix of replies that for them: the prefixes that pass, and the jumps to
+// custom rules.
+func (c *Common) userRules(d direction, prefix string) []engine.Rule {
+	replies := prefix == repliesPrefix
 	var rules []engine.Rule
 	for _, a := range c.allowed(d) {
-		rules = append(rules, engine.Rule{Statements: []expr.Statement{a.match, expr.Accept()}})
+		match := a.match
+		if replies {
+			match = a.reply
+		}
+		rules = append(rules, engine.Rule{Statements: []expr.Statement{match, expr.Accept()}})
 	}
 	for _, f := range sets.Families {
-		if len(c.custom(f).Rules) > 0 {
-			rules = append(rules, jumpToCustom("", d, f))
+		list := c.custom(f).Rules
+		if replies {
+			list = c.custom(f).Replies
+		}
+		if len(list) > 0 {
+			jump := expr.Jump(prefix + customChainName(d, f))
+			rules = append(rules, engine.Rule{Statements: []expr.Statement{expr.IsFamily(f), jump}})
 		}
 	}
 	return rules
-}
-
-// userReplies is userRules for replies.
-func (c *Common) userReplies(d direction) []engine.Rule {
-	var rules []engine.Rule
-	for _, a := range c.allowed(d) {
-		rules = append(rules, engine.Rule{Statements: []expr.Statement{a.reply, expr.Accept()}})
-	}
-	for _, f := range sets.Families {
-		if len(c.custom(f).Replies) > 0 {
-			rules = append(rules, jumpToCustom(repliesPrefix, d, f))
-		}
-	}
-	return rules
-}
-
-func jumpToCustom(prefix string, d direction, f sets.Family) engine.Rule {
-	return engine.Rule{Statements: []expr.Statement{expr.IsFamily(f), expr.Jump(prefix + customChainName(d, f))}}
 }
 
 // Trial is a table with all that the tables of pods share, to find out whether the kernel takes it.

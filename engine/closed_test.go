@@ -28,11 +28,11 @@ func TestUseAfterClose(t *testing.T) {
 	if err := e.Apply(ctx, NewRuleset(nil, []*Chain{{Name: "other"}})); err != nil {
 		t.Fatal(err)
 	}
-	before := generation(t, other)
+	before := lab.Generation(t, other)
 	if err := closed.Apply(ctx, NewRuleset(nil, []*Chain{{Name: "gone"}})); !errors.Is(err, unix.EBADF) {
 		t.Errorf("applied after close: %v", err)
 	}
-	if after := generation(t, other); after != before {
+	if after := lab.Generation(t, other); after != before {
 		t.Errorf("the other pod's tables were changed: generation %d, and before %d", after, before)
 	}
 }

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
@@ -23,7 +22,12 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-func TestMain(m *testing.M) { lab.Main(m) }
+func TestMain(m *testing.M) {
+	if path := os.Getenv(traceChildVar); path != "" {
+		os.Exit(traceChild(path))
+	}
+	lab.Main(m)
+}
 
 // pod is a network namespace of the test's own and an Engine in it.
 func pod(t testing.TB, l *lab.Lab, name string, prefixes ...netip.Prefix) (*lab.Host, *Engine) {
@@ -83,27 +87,6 @@ func listTable(t testing.TB, h *lab.Host) string {
 	return nft(t, h, "", "--stateless", "list", "ruleset")
 }
 
-// generation is the number that the kernel adds one to for every batch that changes something.
-func generation(t testing.TB, h *lab.Host) uint32 {
-	t.Helper()
-	var id uint32
-	err := h.Do(func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		g, err := c.GetGen()
-		if err == nil {
-			id = g.ID
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
-
 func rendered(t testing.TB, rs Ruleset) string {
 	t.Helper()
 	var b strings.Builder
@@ -150,9 +133,9 @@ func TestKernelHoldsWhatWasWanted(t *testing.T) {
 		}
 		nft(t, other, listing, "--check", "--file", "-")
 		nft(t, other, rendered(t, want), "--check", "--file", "-")
-		before := generation(t, h)
+		before := lab.Generation(t, h)
 		apply(t, e, want)
-		if after := generation(t, h); after != before {
+		if after := lab.Generation(t, h); after != before {
 			t.Fatalf("step %d: the second Apply sent a batch", step)
 		}
 	}
@@ -161,10 +144,10 @@ func TestKernelHoldsWhatWasWanted(t *testing.T) {
 // TestNothingWantedNothingThere: where no table is, none is removed.
 func TestNothingWantedNothingThere(t *testing.T) {
 	h, e := pod(t, lab.ForTest(t), "pod")
-	before := generation(t, h)
+	before := lab.Generation(t, h)
 	apply(t, e, Ruleset{})
 	apply(t, e, Ruleset{})
-	if after := generation(t, h); after != before {
+	if after := lab.Generation(t, h); after != before {
 		t.Error("a batch was sent")
 	}
 }

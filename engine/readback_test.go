@@ -20,9 +20,9 @@ func TestRestart(t *testing.T) {
 		h, e := pod(t, l, "pod")
 		first, second := randomRuleset(r), randomRuleset(r)
 		apply(t, e, first)
-		before := generation(t, h)
+		before := lab.Generation(t, h)
 		apply(t, openEngine(t, h), first)
-		if after := generation(t, h); after != before {
+		if after := lab.Generation(t, h); after != before {
 			t.Fatalf("step %d: a restart sent %d batches\n%s", step, after-before, listTable(t, h))
 		}
 		apply(t, openEngine(t, h), second)
@@ -86,13 +86,13 @@ func TestRestartRepairs(t *testing.T) {
 			h, e := pod(t, l, "pod")
 			apply(t, e, want)
 			nft(t, h, change, "--file", "-")
-			before := generation(t, h)
+			before := lab.Generation(t, h)
 			apply(t, openEngine(t, h), want)
 			most := uint32(1)
 			if name == "no table" {
 				most = 2 // new sets, then the rest
 			}
-			if sent := generation(t, h) - before; sent != most {
+			if sent := lab.Generation(t, h) - before; sent != most {
 				t.Errorf("%d batches sent, want %d", sent, most)
 			}
 			if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {

@@ -26,7 +26,7 @@ type Packet struct {
 
 // Outcome is what a rule does to a packet.
 type Outcome struct {
-	Verdict string // "accept", "drop", "reject", "return", "jump CHAIN", "goto CHAIN"; empty: the next rule decides
+	Verdict string // "accept", "drop", "reject" or "return"; empty: the next rule decides
 	Unsure  bool   // whether the verdict is reached depends on what is not known of the packet, or on a limit
 }
 
@@ -34,7 +34,8 @@ type Outcome struct {
 // there has keys of 0 bytes.
 type Lookup func(set string) (size int, has func(key []byte) bool)
 
-// Evaluate does with the bytecode of a rule what the kernel does (net/netfilter/nf_tables_core.c).
+// Evaluate does with the bytecode of a rule what the kernel does (net/netfilter/nf_tables_core.c). It is an error for
+// what custom rules have not, like a jump.
 func Evaluate(rule []Statement, p Packet, sets Lookup) (Outcome, error) {
 	m := machine{packet: p, sets: sets}
 	for _, s := range rule {
@@ -163,21 +164,15 @@ func (m *machine) meta(e *expr.Meta) error {
 	case expr.MetaKeyL4PROTO:
 		m.load(e.Register, []byte{p.Protocol})
 	case expr.MetaKeyIIFNAME:
-		m.load(e.Register, interfaceName(p.Input))
+		m.load(e.Register, paddedName(p.Input))
 	case expr.MetaKeyOIFNAME:
-		m.load(e.Register, interfaceName(p.Output))
+		m.load(e.Register, paddedName(p.Output))
 	case expr.MetaKeyMARK:
 		m.loadUnknown(e.Register, slotSize)
 	default:
 		return fmt.Errorf("meta key %d cannot be evaluated", e.Key)
 	}
 	return nil
-}
-
-func interfaceName(name string) []byte {
-	padded := make([]byte, unix.IFNAMSIZ)
-	copy(padded, name)
-	return padded
 }
 
 func (m *machine) payload(e *expr.Payload) {
@@ -190,17 +185,13 @@ func (m *machine) payload(e *expr.Payload) {
 	switch {
 	case e.Base == expr.PayloadBaseNetworkHeader && addr.IsValid():
 		m.load(e.DestRegister, addr.AsSlice())
-	case e.Base == expr.PayloadBaseTransportHeader && e.Offset == destinationPort && size == 2 && p.hasPorts():
+	case e.Base == expr.PayloadBaseTransportHeader && e.Offset == destinationPort && size == 2 && HasPorts(p.Protocol):
 		m.load(e.DestRegister, TypeInetService.Append(nil, uint32(p.DestinationPort)))
 	case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 0 && size == 1 && p.isICMP():
 		m.load(e.DestRegister, []byte{p.ICMPType})
 	default:
 		m.loadUnknown(e.DestRegister, size)
 	}
-}
-
-func (p Packet) hasPorts() bool {
-	return p.Protocol == unix.IPPROTO_TCP || p.Protocol == unix.IPPROTO_UDP || p.Protocol == unix.IPPROTO_SCTP
 }
 
 func (p Packet) isICMP() bool {
@@ -215,10 +206,6 @@ func (m *machine) decide(e *expr.Verdict) error {
 		m.verdict = "drop"
 	case expr.VerdictReturn:
 		m.verdict = "return"
-	case expr.VerdictJump:
-		m.verdict = "jump " + e.Chain
-	case expr.VerdictGoto:
-		m.verdict = "goto " + e.Chain
 	default:
 		return fmt.Errorf("verdict %d cannot be evaluated", e.Kind)
 	}

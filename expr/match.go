@@ -43,9 +43,14 @@ func (f field) matching(op Op, pattern string) Statement {
 
 // named compares all 16 bytes, so that "net1" is not also "net10"; the last one is always NUL in the kernel.
 func (f field) named(op Op, name string) Statement {
-	padded := make([]byte, f.size)
+	return f.equal(op, `"`+name+`"`, paddedName(name))
+}
+
+// paddedName is the name of an interface as the kernel loads it.
+func paddedName(name string) []byte {
+	padded := make([]byte, unix.IFNAMSIZ)
 	copy(padded, name)
-	return f.equal(op, `"`+name+`"`, padded)
+	return padded
 }
 
 // family is what differs between the two IP headers: RFC 791 section 3.1 and RFC 8200 section 3.

@@ -28,6 +28,15 @@ const (
 	SCTP         Transport = unix.IPPROTO_SCTP
 )
 
+// HasPorts says whether the header of a protocol begins with ports.
+func HasPorts(protocol uint8) bool {
+	switch Transport(protocol) {
+	case TCP, UDP, SCTP:
+		return true
+	}
+	return false
+}
+
 func (t Transport) word() string {
 	if t == AnyTransport {
 		return "th"

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Installs what the tests compare with and cannot do without: stock nft, and the protocol names that it prints.
+# Installs what the tests compare with and cannot do without: stock nft, and the names of protocols and services.
 set -euo pipefail
 missing=()
 command -v nft > /dev/null || missing+=(nftables)
-[ -e /etc/protocols ] || missing+=(netbase)
+[ -e /etc/protocols ] && [ -e /etc/services ] || missing+=(netbase)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
   echo "please install: ${missing[*]} (Debian: apt-get install ${missing[*]})" >&2

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -136,12 +134,8 @@ func (n *NRI) find() (string, error) {
 	if n.config.Socket != NRIAuto {
 		paths = []string{strings.TrimPrefix(n.config.Socket, "unix://")}
 	}
-	for _, p := range paths {
-		for _, candidate := range []string{filepath.Join(n.config.HostPrefix, p), p} {
-			if info, err := os.Stat(candidate); err == nil && info.Mode()&os.ModeSocket != 0 {
-				return candidate, nil
-			}
-		}
+	if socket := findSocket(n.config.HostPrefix, paths); socket != "" {
+		return socket, nil
 	}
 	return "", fmt.Errorf("%w at %s", errNoNRI, strings.Join(paths, ", "))
 }

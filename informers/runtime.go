@@ -37,14 +37,22 @@ func findEndpoint(endpoint, hostPrefix string) (string, error) {
 		}
 		paths = []string{path}
 	}
+	if socket := findSocket(hostPrefix, paths); socket != "" {
+		return socket, nil
+	}
+	return "", fmt.Errorf("%w at %s", errNoRuntime, strings.Join(paths, ", "))
+}
+
+// findSocket returns the first of the paths that is a socket, under the host prefix or as it is; empty when none is.
+func findSocket(hostPrefix string, paths []string) string {
 	for _, p := range paths {
 		for _, candidate := range []string{filepath.Join(hostPrefix, p), p} {
 			if info, err := os.Stat(candidate); err == nil && info.Mode()&os.ModeSocket != 0 {
-				return candidate, nil
+				return candidate
 			}
 		}
 	}
-	return "", fmt.Errorf("%w at %s", errNoRuntime, strings.Join(paths, ", "))
+	return ""
 }
 
 // dialRuntime makes a client of the runtime, which must answer. The connection is made again after an outage.

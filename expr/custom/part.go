@@ -49,7 +49,7 @@ func (p *parser) known() (known, *SyntaxError) {
 		if part.family != 0 {
 			k.family = part.family
 		}
-		if part.port != nil && k.hasProtocol && !hasPorts(k.protocol) {
+		if part.port != nil && k.hasProtocol && !expr.HasPorts(uint8(k.protocol)) {
 			return k, p.wrong(part.token, "no ports in a rule about "+k.name())
 		}
 		if part.isOpen {
@@ -64,10 +64,6 @@ func (p *parser) known() (known, *SyntaxError) {
 }
 
 func (k known) name() string { return expr.TypeInetProto.Text(k.protocol) }
-
-func hasPorts(protocol uint32) bool {
-	return protocol == unix.IPPROTO_TCP || protocol == unix.IPPROTO_UDP || protocol == unix.IPPROTO_SCTP
-}
 
 // finish makes the statements. As nft does, it leaves out a check of the protocol that a look into its header implies,
 // and calls the ports of a known protocol by its name.

@@ -20,18 +20,7 @@ var (
 
 // killBase is the node: server and friend run on it. What killWorld adds to it changes neither that the friend, and it
 // alone, reaches the server, nor that it reaches nobody else.
-const killBase = `
-{apiVersion: k8s.cni.cncf.io/v1, kind: NetworkAttachmentDefinition, metadata: {namespace: ns, name: net},
-  spec: {config: '{"type": "macvlan"}'}}
----
-{apiVersion: v1, kind: Pod, metadata: {namespace: ns, name: server, uid: server, labels: {app: server}, annotations: {
-  k8s.v1.cni.cncf.io/network-status: '[{"name": "ns/net", "interface": "net1", "ips": ["10.9.0.1"]}]'}},
-  spec: {nodeName: here}, status: {phase: Running}}
----
-{apiVersion: v1, kind: Pod, metadata: {namespace: ns, name: friend, uid: friend, labels: {app: friend}, annotations: {
-  k8s.v1.cni.cncf.io/network-status: '[{"name": "ns/net", "interface": "net1", "ips": ["10.9.0.2"]}]'}},
-  spec: {nodeName: here}, status: {phase: Running}}
-`
+var killBase = strings.ReplaceAll(agentCluster, "nodeName: elsewhere", "nodeName: here")
 
 const killPolicies = `
 ---

@@ -160,7 +160,7 @@ func TestKernelRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !features.Owner {
-		t.Skip("this kernel has no tables with an owner, by which to make it refuse")
+		t.Skip("SKIPPED: this kernel has no tables that have an owner (6.9), by which to make it refuse")
 	}
 	r := newHookedRig(t)
 	pod, host, addr := r.starting(1, mutePod)

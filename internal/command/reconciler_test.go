@@ -258,8 +258,9 @@ func TestNothingBeforeRun(t *testing.T) {
 
 // While one pod's batch is under way, others go on, and its own changes become one more batch.
 func TestOnePodAtATime(t *testing.T) {
-	if runtime.GOMAXPROCS(0) < 2 {
-		t.Skip("one processor, one worker")
+	if before := runtime.GOMAXPROCS(0); before < 2 { // there is a worker a processor
+		runtime.GOMAXPROCS(2)
+		defer runtime.GOMAXPROCS(before)
 	}
 	s := newStage(t)
 	hold := make(chan any)

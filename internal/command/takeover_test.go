@@ -9,42 +9,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
 )
-
-// generation is the number that the kernel adds one to for every batch that changes something in the namespace.
-func generation(t *testing.T, h *lab.Host) uint32 {
-	t.Helper()
-	var id uint32
-	err := h.Do(func() error {
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		g, err := c.GetGen()
-		if err == nil {
-			id = g.ID
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return id
-}
 
 // batches is how many batches went into each pod while f ran.
 func (w *leakWorld) batches(f func()) map[string]uint32 {
 	w.t.Helper()
 	counts := map[string]uint32{}
 	for name, h := range w.hosts {
-		counts[name] = generation(w.t, h)
+		counts[name] = lab.Generation(w.t, h)
 	}
 	f()
 	for name, h := range w.hosts {
-		counts[name] = generation(w.t, h) - counts[name]
+		counts[name] = lab.Generation(w.t, h) - counts[name]
 	}
 	return counts
 }
@@ -109,11 +86,11 @@ func TestNothingBeforeSync(t *testing.T) {
 	k, agent := killRig(t, rand.New(rand.NewPCG(1, 1)))
 	agent.end(syscall.SIGKILL)
 	k.load(killBase) // no policies: the tables are to go
-	before := generation(t, k.hosts["server"])
+	before := lab.Generation(t, k.hosts["server"])
 	stays := func(what string) {
 		t.Helper()
 		time.Sleep(500 * time.Millisecond)
-		if generation(t, k.hosts["server"]) != before {
+		if lab.Generation(t, k.hosts["server"]) != before {
 			t.Errorf("a batch without %s", what)
 		}
 	}
@@ -128,7 +105,7 @@ func TestNothingBeforeSync(t *testing.T) {
 	if err := k.api.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the table goes", func() bool { return generation(t, k.hosts["server"]) != before })
+	eventually(t, "the table goes", func() bool { return lab.Generation(t, k.hosts["server"]) != before })
 }
 
 // TestForeignTable: the table of another agent is replaced in one batch, with packets in flight.

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
@@ -88,7 +89,7 @@ func (a *annotatedTraces) start(pod *corev1.Pod, text string) {
 	ctx, stop := context.WithCancel(a.ctx)
 	t := &annotatedTrace{uid: pod.UID, text: text, stop: stop}
 	a.pods[key] = t
-	options, err := parseTraceAnnotation(text)
+	options, filter, err := parseTraceAnnotation(text)
 	if n := a.active(); err == nil && n > maxTraces {
 		err = fmt.Errorf("%d pods of this node are traced already", maxTraces)
 	}
@@ -100,7 +101,7 @@ func (a *annotatedTraces) start(pod *corev1.Pod, text string) {
 	}
 	a.running.Go(func() {
 		defer stop()
-		if err := a.trace(ctx, log, key, options); err != nil && ctx.Err() == nil {
+		if err := a.trace(ctx, log, key, options, filter); err != nil && ctx.Err() == nil {
 			log.Error(err, "The trace that the annotation asks for failed")
 		}
 		a.mu.Lock()
@@ -121,11 +122,7 @@ func (a *annotatedTraces) active() int {
 }
 
 // trace waits for the pod's sandbox and traces it, both together for the duration at most.
-func (a *annotatedTraces) trace(ctx context.Context, log logr.Logger, key cache.Key, o *traceOptions) error {
-	filter, err := o.filter()
-	if err != nil {
-		return err
-	}
+func (a *annotatedTraces) trace(ctx context.Context, log logr.Logger, key cache.Key, o *traceOptions, filter engine.TraceFilter) error {
 	until := time.Now().Add(o.duration)
 	var path string
 	for path == "" {
@@ -152,19 +149,19 @@ func (a *annotatedTraces) trace(ctx context.Context, log logr.Logger, key cache.
 }
 
 // parseTraceAnnotation reads the flags of trace that say which packets, and how long.
-func parseTraceAnnotation(text string) (*traceOptions, error) {
+func parseTraceAnnotation(text string) (*traceOptions, engine.TraceFilter, error) {
 	var o traceOptions
 	flags := pflag.NewFlagSet("trace", pflag.ContinueOnError)
 	flags.Usage = func() {}
 	o.addPacketFlags(flags)
 	if err := flags.Parse(strings.Fields(text)); err != nil {
-		return nil, err
+		return nil, engine.TraceFilter{}, err
 	}
 	if flags.NArg() > 0 {
-		return nil, fmt.Errorf("%q is no flag", flags.Arg(0))
+		return nil, engine.TraceFilter{}, fmt.Errorf("%q is no flag", flags.Arg(0))
 	}
-	_, err := o.filter()
-	return &o, err
+	filter, err := o.filter()
+	return &o, filter, err
 }
 
 // tracedSink tells of the pods that go into a sink.
