@@ -112,10 +112,11 @@ func (b *batch) control(typ uint16, op string) {
 
 // The flags of a table with an owner (linux/netfilter/nf_tables.h): while the socket lives that made it or took it over,
 // nobody else can change it or flush it; and it outlives the socket, then without an owner. The first flag without the
-// second would delete the table with the socket: it is never used alone.
+// second deletes the table with the socket: what a trace wants, and the policies' table never is.
 const (
-	orphan = 1 << 2            // NFT_TABLE_F_PERSIST, kernel 6.9
-	owned  = orphan | (1 << 1) // and NFT_TABLE_F_OWNER, kernel 5.12
+	ownedOnly = 1 << 1 // NFT_TABLE_F_OWNER, kernel 5.12
+	orphan    = 1 << 2 // NFT_TABLE_F_PERSIST, kernel 6.9
+	owned     = orphan | ownedOnly
 )
 
 func (b *batch) table(typ uint16, op string, flags uint16, tableFlags uint32) {

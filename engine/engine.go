@@ -37,6 +37,7 @@ type Engine struct {
 	transport *transport
 	flags     uint32 // of tables that it makes
 	have      *table // nil: not known
+	stale     bool   // somebody may have changed it since
 	stats     Stats
 }
 
@@ -53,7 +54,7 @@ type Stats struct {
 	Refused                  uint64 // batches that the kernel refused, or gave no answer to
 	ReadBacks                uint64 // times that the table was read
 	Restarts                 uint64 // batches that came too late: somebody else had changed something in the namespace
-	Repairs                  uint64 // times that Check found the table changed
+	Repairs                  uint64 // times that the table was found changed by somebody else
 }
 
 // Open enters the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net) and opens the
@@ -118,31 +119,45 @@ func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
 // Stats returns what the Engine did so far.
 func (e *Engine) Stats() Stats { return e.stats }
 
-// Check says whether somebody changed the table since the last Apply, and if so brings it back to what was applied. It
-// costs one question to the kernel while nobody changes anything in the namespace.
-func (e *Engine) Check(ctx context.Context) (repaired bool, err error) {
+// Finding is what Check found.
+type Finding int
+
+const (
+	AsApplied      Finding = iota // nothing is other than the last Apply left it
+	Repaired                      // somebody changed the table, and it is again what was applied
+	OwnedByAnother                // the table is what was applied, and another socket's own: one of an agent that still runs
+	TakenOver                     // that one is gone, and the table is this Engine's
+)
+
+// Check says whether the table is still what the last Apply left, and if not brings it back to that. It costs one
+// question to the kernel while nobody changes anything in the namespace.
+func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	if e.have == nil || ctx.Err() != nil {
-		return false, ctx.Err()
+		return AsApplied, ctx.Err()
 	}
 	x := exchanges.Get().(*exchange)
 	defer exchanges.Put(x)
 	generation, err := x.generation(e.transport)
-	if err == nil && generation == e.have.generation {
-		return false, nil
-	}
-	want, sent := e.have.ruleset, e.stats.Batches
-	if err == nil {
-		e.have = nil
-		err = e.apply(want)
-	}
 	if err != nil {
-		return false, e.fail("check", err)
+		return AsApplied, e.fail("check", err)
 	}
-	repaired = e.stats.Batches != sent
-	if repaired {
-		e.stats.Repairs++
+	before, repairs := e.have, e.stats.Repairs
+	if generation == before.generation && !before.elsewhere { // else it may have lost its owner, which no number tells
+		return AsApplied, nil
 	}
-	return repaired, nil
+	e.stale = true
+	if err := e.apply(before.ruleset); err != nil {
+		return AsApplied, e.fail("check", err)
+	}
+	switch {
+	case e.have.elsewhere:
+		return OwnedByAnother, nil
+	case before.elsewhere:
+		return TakenOver, nil
+	case e.stats.Repairs != repairs:
+		return Repaired, nil
+	}
+	return AsApplied, nil
 }
 
 // fail makes the error of an operation, after which the table is not known.
@@ -167,13 +182,13 @@ func (e *Engine) apply(want Ruleset) error {
 		if try == applyTries {
 			return e.replace(x, want)
 		}
-		e.have = nil
+		e.stale = true
 	}
 }
 
 // replace makes the table anew in one batch, whatever is there and whatever others do meanwhile.
 func (e *Engine) replace(x *exchange, want Ruleset) error {
-	e.have = &table{foreign: true}
+	e.have, e.stale = &table{foreign: true}, false
 	p := makePlan(e.have, want, e.flags)
 	p.anyway = true
 	if err := e.send(x, &p, want); err != nil {
@@ -184,10 +199,8 @@ func (e *Engine) replace(x *exchange, want Ruleset) error {
 }
 
 func (e *Engine) applyOnce(x *exchange, want Ruleset) error {
-	if e.have == nil {
-		e.stats.ReadBacks++
-		var err error
-		if e.have, err = x.readBack(e.transport, want); err != nil {
+	if e.have == nil || e.stale {
+		if err := e.look(x, want); err != nil {
 			return err
 		}
 	}
@@ -202,6 +215,28 @@ func (e *Engine) applyOnce(x *exchange, want Ruleset) error {
 		return nil
 	}
 	return e.send(x, &p, want)
+}
+
+// look reads the table back, and counts what is not as the kernel had acknowledged it.
+func (e *Engine) look(x *exchange, want Ruleset) error {
+	e.stats.ReadBacks++
+	likely := want
+	if e.have != nil && !e.have.ruleset.IsEmpty() {
+		likely = e.have.ruleset
+	}
+	found, err := x.readBack(e.transport, likely)
+	if err != nil {
+		return err
+	}
+	if e.have != nil {
+		p := makePlan(found, e.have.ruleset, e.flags)
+		p.takeOver = false // an owner's end is no change
+		if !p.isEmpty() {
+			e.stats.Repairs++
+		}
+	}
+	e.have, e.stale = found, false
+	return nil
 }
 
 // send makes the plan a batch; once the kernel acknowledged it, the table is next.

@@ -102,7 +102,8 @@ func TestOwnedTable(t *testing.T) {
 	}
 }
 
-// TestOwnedByAnother: two agents in one namespace do not take turns; the second says EPERM.
+// TestOwnedByAnother: two agents in one namespace do not take turns: the second cannot change the table (EPERM), is
+// content with one that is right, and takes it over once the first is gone.
 func TestOwnedByAnother(t *testing.T) {
 	h, err := lab.ForTest(t).Host("pod")
 	if err != nil {
@@ -113,11 +114,60 @@ func TestOwnedByAnother(t *testing.T) {
 	if err := second.Apply(context.Background(), isolated(parseAddrs("10.0.0.2"), 80)); !errors.Is(err, unix.EPERM) {
 		t.Errorf("second owner: %v", err)
 	}
-	apply(t, first, isolated(parseAddrs("10.0.0.3"), 80))
-	for _, e := range []*Engine{first, second} {
-		if err := e.Close(); err != nil {
-			t.Fatal(err)
-		}
+	want := isolated(parseAddrs("10.0.0.3"), 80)
+	apply(t, first, want)
+	apply(t, second, want)
+	finds(t, "while the first has it", second, OwnedByAnother)
+	finds(t, "its owner", first, AsApplied)
+	want = isolated(parseAddrs("10.0.0.4"), 80)
+	apply(t, first, want)
+	if _, err := second.Check(context.Background()); !errors.Is(err, unix.EPERM) {
+		t.Errorf("the first has changed it: Check by the second: %v", err)
+	}
+	apply(t, second, want)
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	finds(t, "the first is gone", second, TakenOver)
+	finds(t, "taken over", second, AsApplied)
+	if _, err := tryNFT(h, attempts[0], "--file", "-"); err == nil {
+		t.Error("the table has no owner")
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOwnerEndsUnseen: a table is changed between the end of its owner and the look that notices it.
+func TestOwnerEndsUnseen(t *testing.T) {
+	h, err := lab.ForTest(t).Host("pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := own(t, h), own(t, h)
+	apply(t, first, isolated(parseAddrs("10.0.0.1"), 80))
+	apply(t, second, isolated(parseAddrs("10.0.0.1"), 80))
+	if err := first.Close(); err != nil {
+		t.Fatal(err)
+	}
+	want := isolated(parseAddrs("10.0.0.2"), 80)
+	apply(t, second, want)
+	finds(t, "a change needs no owner", second, TakenOver)
+	if _, err := tryNFT(h, attempts[0], "--file", "-"); err == nil {
+		t.Error("the table has no owner")
+	}
+	if diff := cmp.Diff(normal(rendered(t, want)), normal(withoutFlags(listTable(t, h)))); diff != "" {
+		t.Errorf("(-rendered +nft):\n%s", diff)
+	}
+	if err := second.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func finds(t *testing.T, when string, e *Engine, want Finding) {
+	t.Helper()
+	if found, err := e.Check(context.Background()); found != want || err != nil {
+		t.Errorf("%s: Check: %v, %v, want %v", when, found, err, want)
 	}
 }
 
@@ -140,33 +190,27 @@ func TestCheckRepairs(t *testing.T) {
 	h, e := pod(t, lab.ForTest(t), "pod")
 	want := isolated(parseAddrs("10.0.0.1"), 80)
 	apply(t, e, want)
-	check := func(name string, want bool) {
-		t.Helper()
-		if repaired, err := e.Check(context.Background()); repaired != want || err != nil {
-			t.Errorf("%s: Check: %v, %v", name, repaired, err)
-		}
-	}
-	check("nothing changed", false)
+	finds(t, "nothing changed", e, AsApplied)
 	for _, a := range append(attempts, "flush ruleset") {
 		nft(t, h, a, "--file", "-")
-		check(a, true)
+		finds(t, a, e, Repaired)
 		if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
 			t.Errorf("%s (-rendered +nft):\n%s", a, diff)
 		}
-		check(a+", again", false)
+		finds(t, a+", again", e, AsApplied)
 	}
 	nft(t, h, "add table inet other", "--file", "-")
-	check("another table", false)
+	finds(t, "another table", e, AsApplied)
 	nft(t, h, "delete table inet other", "--file", "-")
-	if s := e.Stats(); s.Repairs != uint64(len(attempts)+1) {
-		t.Errorf("%d repairs counted", s.Repairs)
-	}
 	// A change that comes right before a batch is found by the batch itself.
 	nft(t, h, attempts[2], "--file", "-")
 	want = isolated(parseAddrs("10.0.0.1", "10.0.0.9"), 80)
 	apply(t, e, want)
 	if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
 		t.Errorf("(-rendered +nft):\n%s", diff)
+	}
+	if s := e.Stats(); s.Repairs != uint64(len(attempts)+2) {
+		t.Errorf("%d repairs counted", s.Repairs)
 	}
 }
 

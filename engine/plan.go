@@ -11,6 +11,7 @@ type table struct {
 	handles    map[string][]uint64 // by chain, one for each of its rules in order
 	flags      uint32              // NFT_TABLE_F_*
 	foreign    bool                // a table is there, but no Ruleset says what is in it
+	elsewhere  bool                // its owner is another socket, or was when it was read back
 	generation uint32              // of the whole namespace: every batch of anybody raises it by one
 }
 
@@ -21,9 +22,9 @@ func (t *table) exists() bool { return t.foreign || !t.ruleset.IsEmpty() }
 
 // after is the table once the kernel acknowledged the plan that leads from t to want.
 func (t *table) after(p *plan, want Ruleset) *table {
-	next := &table{ruleset: want, handles: p.handles, flags: t.flags, generation: t.generation + 1}
+	next := &table{ruleset: want, handles: p.handles, flags: t.flags, elsewhere: t.elsewhere, generation: t.generation + 1}
 	if p.create || p.takeOver {
-		next.flags = p.flags
+		next.flags, next.elsewhere = p.flags, false
 	}
 	if p.create || p.deleteTable {
 		return next

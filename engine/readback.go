@@ -23,6 +23,7 @@ const readTries = 3
 
 // What linux/netfilter/nf_tables.h has and x/sys lacks.
 const (
+	tableOwner     = 7  // NFTA_TABLE_OWNER
 	chainFlags     = 10 // NFTA_CHAIN_FLAGS
 	chainHWOffload = 2  // NFT_CHAIN_HW_OFFLOAD
 	setExpr        = 17 // NFTA_SET_EXPR
@@ -85,6 +86,7 @@ func (x *exchange) readTable(t *transport, want Ruleset) (*table, error) {
 	}
 	have := r.table()
 	have.flags = head.flags
+	have.elsewhere = head.flags&ownedOnly != 0 && head.owner != t.port
 	return have, nil
 }
 
@@ -122,6 +124,7 @@ func (x *exchange) generation(t *transport) (id uint32, err error) {
 type tableHead struct {
 	use   uint32 // how many objects are in it
 	flags uint32
+	owner uint32 // the port of its socket, if the flags say that it has one
 }
 
 // tableHead asks for the table by name: ENOENT if there is none.
@@ -129,7 +132,7 @@ func (x *exchange) tableHead(t *transport) (h tableHead, err error) {
 	x.batch.reset()
 	x.batch.table(unix.NFT_MSG_GETTABLE, "GETTABLE", 0, 0)
 	err = x.ask(t, unix.NFT_MSG_NEWTABLE, func(a attrs) error {
-		h = tableHead{use: a.uint32(unix.NFTA_TABLE_USE), flags: a.uint32(unix.NFTA_TABLE_FLAGS)}
+		h = tableHead{use: a.uint32(unix.NFTA_TABLE_USE), flags: a.uint32(unix.NFTA_TABLE_FLAGS), owner: a.uint32(tableOwner)}
 		if h.flags&unix.NFT_TABLE_F_DORMANT != 0 {
 			return errForeign
 		}

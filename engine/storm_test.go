@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"sync"
 	"testing"
 	"time"
@@ -97,9 +96,7 @@ func TestStorm(t *testing.T) {
 			if restarts < 3*applyTries {
 				t.Errorf("not a storm: %d restarts", restarts)
 			}
-			if repaired, err := e.Check(context.Background()); repaired || err != nil {
-				t.Errorf("Check: %v, %v", repaired, err)
-			}
+			finds(t, "after the storm", e, AsApplied)
 			if diff := cmp.Diff(normal(rendered(t, want)), normal(withoutFlags(listTable(t, h)))); diff != "" {
 				t.Errorf("(-rendered +nft):\n%s", diff)
 			}

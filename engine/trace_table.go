@@ -19,9 +19,6 @@ const traceChain = "traced"
 // else that has rules.
 const tracePriority = -350
 
-// ownedOnly is NFT_TABLE_F_OWNER without _PERSIST: the table goes with the socket that made it.
-const ownedOnly = owned &^ orphan
-
 // traceHooks are where packets are marked: as early as possible on their way in and out.
 var traceHooks = []struct {
 	chain  string

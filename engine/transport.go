@@ -14,7 +14,8 @@ import (
 // close of a socket waits for the kernel to free what was deleted in the namespace, which takes milliseconds.
 type transport struct {
 	conn   *netlink.Conn
-	fd     int // of conn, -1 once that is closed: an Engine does one thing at a time, and close is one
+	fd     int    // of conn, -1 once that is closed: an Engine does one thing at a time, and close is one
+	port   uint32 // of the socket: what the kernel calls the owner of a table
 	sndbuf int
 }
 
@@ -47,6 +48,11 @@ func (t *transport) configure() error {
 	if err != nil {
 		return fmt.Errorf("nfnetlink socket: %w", err)
 	}
+	name, err := unix.Getsockname(t.fd)
+	if err != nil {
+		return fmt.Errorf("nfnetlink socket: %w", err)
+	}
+	t.port = name.(*unix.SockaddrNetlink).Pid
 	// Errors then say what was wrong and where, and do not carry the whole message back.
 	for _, o := range []netlink.ConnOption{netlink.ExtendedAcknowledge, netlink.CapAcknowledge} {
 		if err := t.conn.SetOption(o, true); err != nil {

@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
 var (
@@ -105,15 +107,28 @@ func (w *leakWorld) passingPod() {
 	w.state.DeletePod(types.NamespacedName{Namespace: p.Namespace, Name: p.Name})
 }
 
-// tamper is what root in a pod may try where the kernel lets it: a flush passes over tables that have their owner.
+// tamper is what root in a pod may try where the kernel lets it: a flush passes over tables that have their owner. A socket
+// that was closed may still be one for a moment: programs that are being started have all descriptors.
 func (w *leakWorld) tamper() {
 	other := "add table inet other; delete table inet other"
 	if w.own {
+		eventually(w.t, "the server's table is the agent's own", func() bool { return w.check("server") != engine.OwnedByAnother })
 		other = "flush ruleset; " + other
 	}
 	if out, err := w.nft("server", other); err != nil {
 		w.t.Errorf("nft: %v %s", err, out)
 	}
+}
+
+// check lets the agent look at the table in a pod that has one.
+func (w *leakWorld) check(pod string) engine.Finding {
+	key := types.NamespacedName{Namespace: "default", Name: pod}
+	defer w.agent.locks.lock(key)()
+	found, err := w.agent.pod(key).table.Check(context.Background())
+	if err != nil {
+		w.t.Error(err)
+	}
+	return found
 }
 
 // nft runs stock nft in a pod.

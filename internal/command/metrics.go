@@ -63,7 +63,7 @@ func newMetrics(version string) *metrics {
 	m.bytes = m.counter("batch_bytes_total", "Bytes in these batches.").WithLabelValues()
 	m.refused = m.counter("refused_batches_total", "Attempts to bring a pod's table up to date that failed, by errno.", "errno")
 	m.failures = m.counter("sync_failures_total", "Pods' syncs that failed and are tried again.").WithLabelValues()
-	m.repairs = m.counter("repairs_total", "Tables that somebody else had changed, and that are as they should be again.").WithLabelValues()
+	m.repairs = m.counter("repairs_total", "Times that somebody else was found to have changed a table, which is then put right.").WithLabelValues()
 	m.restarts = m.counter("batch_restarts_total",
 		"Batches made anew as somebody else changed something in the namespace meanwhile (ERESTART).").WithLabelValues()
 	m.readBacks = m.counter("read_backs_total", "Tables read from the kernel.").WithLabelValues()

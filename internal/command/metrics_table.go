@@ -40,13 +40,13 @@ func (t *meteredTable) Apply(ctx context.Context, want engine.Ruleset) error {
 }
 
 // Check is the table's.
-func (t *meteredTable) Check(ctx context.Context) (bool, error) {
-	repaired, err := t.table.Check(ctx)
+func (t *meteredTable) Check(ctx context.Context) (engine.Finding, error) {
+	found, err := t.table.Check(ctx)
 	t.count(err)
 	if t.metrics.countPolicies && err == nil {
 		err = t.readCounts()
 	}
-	return repaired, err
+	return found, err
 }
 
 // readCounts reads what the rules have counted, unless it did so a moment ago.

@@ -33,7 +33,7 @@ type targets interface {
 // table is the table in one network namespace; *engine.Engine is one.
 type table interface {
 	Apply(ctx context.Context, want engine.Ruleset) error
-	Check(ctx context.Context) (repaired bool, err error)
+	Check(ctx context.Context) (engine.Finding, error)
 	Close() error
 }
 
@@ -93,6 +93,7 @@ type enforced struct {
 	table   table // nil: not open
 	applied bool  // ruleset is in the kernel
 	ruleset engine.Ruleset
+	found   engine.Finding // by the last look at the table
 }
 
 func newReconciler(t targets, open openTable) *reconciler {
@@ -265,15 +266,27 @@ func (r *reconciler) reconcile(ctx context.Context, key cache.Key) error {
 	if pod.table == nil {
 		return nil
 	}
-	repaired, err := pod.table.Check(ctx)
+	found, err := pod.table.Check(ctx)
 	if err != nil {
 		log.V(1).Info("The table in the pod cannot be checked, so it is applied again", "cause", err.Error())
 		return r.apply(ctx, log, pod, target)
 	}
-	if repaired {
-		log.Info("Somebody changed the table in the pod; it is what it should be again")
+	if found != pod.found || found == engine.Repaired {
+		logFinding(log, found)
 	}
+	pod.found = found
 	return nil
+}
+
+func logFinding(log logr.Logger, found engine.Finding) {
+	switch found {
+	case engine.Repaired:
+		log.Info("Somebody changed the table in the pod; it is what it should be again")
+	case engine.OwnedByAnother:
+		log.Info("The table in the pod is what it should be, and another process owns it; it is taken over when that ends")
+	case engine.TakenOver:
+		log.Info("The table in the pod had another owner; it is this agent's now")
+	}
 }
 
 func (r *reconciler) apply(ctx context.Context, log logr.Logger, pod *enforced, target cache.Target) error {

@@ -187,10 +187,10 @@ func (t *stageTable) Apply(_ context.Context, want engine.Ruleset) error {
 	return err
 }
 
-func (t *stageTable) Check(context.Context) (bool, error) {
+func (t *stageTable) Check(context.Context) (engine.Finding, error) {
 	t.stage.mu.Lock()
 	defer t.stage.mu.Unlock()
-	return false, t.stage.fail["check "+t.pod]
+	return engine.AsApplied, t.stage.fail["check "+t.pod]
 }
 
 func (t *stageTable) Close() error {
