@@ -257,8 +257,11 @@ func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 
 // exchange is the memory for one batch and the answers to it, used by one Engine after another.
 type exchange struct {
-	batch batch
-	in    []byte
+	batch     batch
+	in        []byte
+	canonical canonicals
+	elements  []element
+	keys      arena
 }
 
 var exchanges = sync.Pool{New: func() any { return &exchange{in: make([]byte, maximumMessage)} }}

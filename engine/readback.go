@@ -178,7 +178,7 @@ func hookOf(number uint32) Hook {
 // readRules takes each rule for the wanted one that does the same, so that the plan finds them equal; another gets a
 // text that equals none, so that the plan deletes it.
 func (r *reader) readRules() error {
-	wanted, err := wantedRules(r.want)
+	wanted, err := r.canonical.ofRules(r.want)
 	if err != nil {
 		return err
 	}
@@ -187,7 +187,7 @@ func (r *reader) readRules() error {
 		if !ok {
 			return errUnstable
 		}
-		bytecode, err := expr.Canonical(a[unix.NFTA_RULE_EXPRESSIONS])
+		bytecode, err := r.canonical.of(a[unix.NFTA_RULE_EXPRESSIONS])
 		if err != nil {
 			return err
 		}
@@ -204,7 +204,28 @@ func (r *reader) readRules() error {
 // ruleKey is what must be equal for a rule in the kernel to be one that is wanted.
 type ruleKey struct{ bytecode, comment string }
 
-func wantedRules(rs Ruleset) (map[ruleKey]Rule, error) {
+// canonicals are the canonical texts of bytecode that was met before. Pods with the same policies have the same rules.
+type canonicals map[string]string
+
+// mostCanonicals bounds what is remembered: then it starts anew.
+const mostCanonicals = 10_000
+
+func (known *canonicals) of(payload []byte) (string, error) {
+	if text, ok := (*known)[string(payload)]; ok {
+		return text, nil
+	}
+	text, err := expr.Canonical(payload)
+	if err != nil {
+		return "", err
+	}
+	if *known == nil || len(*known) >= mostCanonicals {
+		*known = canonicals{}
+	}
+	(*known)[string(payload)] = text
+	return text, nil
+}
+
+func (known *canonicals) ofRules(rs Ruleset) (map[ruleKey]Rule, error) {
 	wanted := map[ruleKey]Rule{}
 	for _, c := range rs.Chains {
 		for _, rule := range c.Rules {
@@ -212,7 +233,7 @@ func wantedRules(rs Ruleset) (map[ruleKey]Rule, error) {
 			if err != nil {
 				return nil, err
 			}
-			bytecode, err := expr.Canonical(b)
+			bytecode, err := known.of(b)
 			if err != nil {
 				return nil, err
 			}

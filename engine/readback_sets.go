@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -99,8 +98,8 @@ type element struct {
 }
 
 func (r *reader) readElements(s *Set) error {
-	var list []element
-	var keys arena
+	r.elements = r.elements[:0]
+	r.keys.reset()
 	r.batch.reset()
 	r.batch.begin(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, message{op: "GETSETELEM", object: s.Name})
 	r.batch.string(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
@@ -113,8 +112,8 @@ func (r *reader) readElements(s *Set) error {
 			if err != nil {
 				bad = err
 			}
-			e.key, e.keyEnd = keys.keep(e.key), keys.keep(e.keyEnd) // the buffer is used again for the next datagram
-			list = append(list, e)
+			e.key, e.keyEnd = r.keys.keep(e.key), r.keys.keep(e.keyEnd) // the buffer is used again for the next datagram
+			r.elements = append(r.elements, e)
 		})
 		if err != nil {
 			return err
@@ -128,7 +127,7 @@ func (r *reader) readElements(s *Set) error {
 	if w := r.wanted(s.Name); w != nil {
 		want = w.Elements
 	}
-	if s.Elements = elementsOf(s.Elements, list, want); s.Elements == nil {
+	if s.Elements = elementsOf(s.Elements, r.elements, want); s.Elements == nil {
 		return errForeign
 	}
 	return nil
@@ -146,6 +145,9 @@ func (r *reader) wanted(name string) *Set {
 // arena keeps many short byte strings in few allocations.
 type arena struct{ free []byte }
 
+// reset gives up all that was kept.
+func (a *arena) reset() { a.free = a.free[:0] }
+
 func (a *arena) keep(b []byte) []byte {
 	if b == nil {
 		return nil
@@ -160,33 +162,45 @@ func (a *arena) keep(b []byte) []byte {
 
 // parseElement reads one element; its keys are part of b.
 func parseElement(b []byte) (e element, err error) {
-	var bad error
-	err = eachAttr(b, func(typ uint16, value []byte) {
+	for len(b) >= nlattrLen {
+		typ, value, rest, err := cutAttr(b)
+		if err != nil {
+			return e, err
+		}
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
-			e.key, bad = dataValue(value, bad)
+			e.key, err = dataValue(value)
 		case setKeyEnd:
-			e.keyEnd, bad = dataValue(value, bad)
+			e.keyEnd, err = dataValue(value)
 		case unix.NFTA_SET_ELEM_FLAGS:
 			e.isEnd = len(value) == 4 && binary.BigEndian.Uint32(value) == unix.NFT_SET_ELEM_INTERVAL_END
 			if !e.isEnd && !allZero(value) {
-				bad = errForeign
+				err = errForeign
 			}
 		default:
-			bad = errForeign // a timeout, a counter, a comment
+			err = errForeign // a timeout, a counter, a comment
 		}
-	})
-	return e, cmp.Or(err, bad)
+		if err != nil {
+			return e, err
+		}
+		b = rest
+	}
+	return e, nil
 }
 
-// dataValue is the value in a nest of data, and the error that there was or is.
-func dataValue(nest []byte, before error) (found []byte, err error) {
-	err = eachAttr(nest, func(typ uint16, value []byte) {
+// dataValue is the value in a nest of data.
+func dataValue(nest []byte) (found []byte, err error) {
+	for len(nest) >= nlattrLen {
+		typ, value, rest, err := cutAttr(nest)
+		if err != nil {
+			return nil, err
+		}
 		if typ == unix.NFTA_DATA_VALUE {
 			found = value
 		}
-	})
-	return found, cmp.Or(before, err)
+		nest = rest
+	}
+	return found, nil
 }
 
 func allZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }

@@ -143,14 +143,24 @@ func (m netlinkMessage) eachAttr(visit func(typ uint16, value []byte)) error {
 // eachAttr walks a list of attributes (struct nlattr); the type is without its flags.
 func eachAttr(b []byte, visit func(typ uint16, value []byte)) error {
 	for len(b) >= nlattrLen {
-		length := int(binary.NativeEndian.Uint16(b))
-		if length < nlattrLen || length > len(b) {
-			return fmt.Errorf("netlink attribute of %d bytes in %d", length, len(b))
+		typ, value, rest, err := cutAttr(b)
+		if err != nil {
+			return err
 		}
-		visit(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[nlattrLen:length])
-		b = b[min(len(b), align(length)):]
+		visit(typ, value)
+		b = rest
 	}
 	return nil
+}
+
+// cutAttr takes the first attribute off a list that has one.
+func cutAttr(b []byte) (typ uint16, value, rest []byte, err error) {
+	length := int(binary.NativeEndian.Uint16(b))
+	if length < nlattrLen || length > len(b) {
+		return 0, nil, nil, fmt.Errorf("netlink attribute of %d bytes in %d", length, len(b))
+	}
+	typ = binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+	return typ, b[nlattrLen:length], b[min(len(b), align(length)):], nil
 }
 
 // align rounds up to the four bytes of NLMSG_ALIGNTO and NLA_ALIGNTO.

@@ -1,16 +1,21 @@
 package main
 
+import "time"
+
 // event leads from one state to another.
 type event struct {
 	name     string
 	from, to state
 	reopen   bool // sockets are closed before, and opened in it: the start of an agent
+	alone    bool // comes after a rest
 }
 
 var (
 	firstApply      = event{name: "first apply", from: absent, to: base, reopen: true}
 	addPeer         = event{name: "add a peer", from: base, to: withPeer}
 	removePeer      = event{name: "remove a peer", from: withPeer, to: base}
+	addAlone        = event{name: "add a peer, alone", from: base, to: withPeer, alone: true}
+	removeAlone     = event{name: "remove a peer, alone", from: withPeer, to: base, alone: true}
 	relabelIn       = event{name: "relabel a namespace in", from: base, to: withNamespace}
 	relabelOut      = event{name: "relabel a namespace out", from: withNamespace, to: base}
 	addPolicy       = event{name: "add a policy", from: base, to: withPolicy}
@@ -22,9 +27,21 @@ var (
 var cycles = [][]event{
 	{firstApply},
 	{addPeer, removePeer},
+	{addAlone, removeAlone},
 	{relabelIn, relabelOut},
 	{addPolicy, removePolicy},
 	{restartNoChange},
+}
+
+// pause lets the kernel end what it has put off: it waits until all cores have passed by, and then frees what the event
+// before deleted, on the core that deleted it. One after another, events run into that at random. The core is awake
+// again when it is over.
+func pause() {
+	const grace, wake = 8 * time.Millisecond, 100 * time.Microsecond
+	time.Sleep(grace)
+	for end := time.Now().Add(wake); time.Now().Before(end); {
+		continue
+	}
 }
 
 // way is one way to bring the tables of all local pods from one state to another.

@@ -65,6 +65,9 @@ func (s *samples) measure(w way, e event, count bool) error {
 	if err := w.prepare(e); err != nil {
 		return err
 	}
+	if e.alone {
+		pause()
+	}
 	var before runtime.MemStats
 	if count {
 		runtime.ReadMemStats(&before)
