@@ -44,6 +44,33 @@ func FuzzStatus(f *testing.F) {
 	})
 }
 
+// FuzzExpected reads the networks that a pod asks for: what cannot be read, or is no name, announces nothing.
+func FuzzExpected(f *testing.F) {
+	for _, raw := range []string{
+		"", "a", "a/b@net1, c", "a@", "@", "/", ",", "a/b/c@d@e", "[]", "[null]", `[{"name":"a","interface":"net1"},{"name":"a"}]`,
+		`[{"name":"a","namespace":"b","interfaceRequest":"eth9"}]`, `{"name":"a"}`, `"a"`, `[{"name":1}]`, "a@net\x00", "a@" + strings.Repeat("n", 16),
+	} {
+		f.Add("default", raw)
+	}
+	f.Fuzz(func(t *testing.T, namespace, raw string) {
+		entries, ps, ok := expectedEntries(namespace, raw)
+		if !ok && (len(entries) > 0 || len(ps) != 1) {
+			t.Errorf("%v, %v of what cannot be read", entries, ps)
+		}
+		if ok && strings.TrimSpace(raw) != "" && len(entries)+len(ps) == 0 && !strings.ContainsAny(raw, "[n") { // an empty list, or null
+			t.Errorf("neither networks nor problems of %q", raw)
+		}
+		for i, e := range entries {
+			if !isInterfaceName(e.iface) || e.network.Namespace == "" || e.network.Name == "" || len(e.addrs) > 0 {
+				t.Errorf("entry %+v", e)
+			}
+			if i > 0 && entries[i-1].iface > e.iface {
+				t.Errorf("not sorted: %v", entries)
+			}
+		}
+	})
+}
+
 func FuzzPolicyFor(f *testing.F) {
 	for _, value := range []string{"", "a", "a/b", " a , b/c,", "a/b/c", "/", "a@net1", "ä/ö", "a\x00b"} {
 		f.Add("default", value)
