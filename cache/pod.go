@@ -13,6 +13,7 @@ type pod struct {
 	key       Key
 	uid       types.UID
 	namespace *namespace
+	mirrors   types.UID // of the static pod that it stands for, if it does
 	source    podSource
 	problems  problems
 	podState
@@ -81,6 +82,7 @@ func (c *Cache) upsertPod(key Key, p *pod, obj *corev1.Pod) []Problem {
 		}
 		p = c.addPod(key, obj.UID)
 	}
+	p.mirrors = types.UID(obj.Annotations[corev1.MirrorPodAnnotationKey])
 	p.source, p.problems = r.source, r.problems
 	next := c.stateOf(p, obj)
 	keep := r.same || r.broken && p.known && !p.expected // it had a network status

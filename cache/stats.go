@@ -42,7 +42,7 @@ func (c *Cache) Stats() Stats {
 		}
 		if len(t.selected) > 0 {
 			s.SelectedPods++
-			if !t.pod.expected && c.sandboxes[t.pod.uid] == (Sandbox{}) { // one that waits to start has none
+			if !t.pod.expected && c.sandboxOf(t.pod) == (Sandbox{}) { // one that waits to start has none
 				s.WithoutSandbox++
 			}
 		}

@@ -69,8 +69,7 @@ func (c *Cache) Target(key Key) (Target, bool) {
 	if t == nil || !t.pod.known {
 		return Target{}, false
 	}
-	uid := t.pod.uid
-	return Target{Pod: key, UID: uid, Sandbox: c.sandboxes[uid], Ruleset: c.rulesetOf(t)}, true
+	return Target{Pod: key, UID: t.pod.uid, Sandbox: c.sandboxOf(t.pod), Ruleset: c.rulesetOf(t)}, true
 }
 
 // Ruleset returns the ruleset of a pod's Target, empty when it has none.

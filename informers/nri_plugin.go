@@ -123,7 +123,7 @@ func (p *nriPlugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*
 			continue
 		}
 		if path, err := openableNetNS(p.config.HostPrefix, info); err == nil {
-			p.config.Sandboxes.Seen(types.UID(pod.GetUid()), cache.Sandbox{ID: pod.GetId(), NetNS: path})
+			p.config.Sandboxes.Seen(types.UID(pod.GetUid()), cache.Sandbox{ID: pod.GetId(), Pod: podOf(pod), NetNS: path})
 		}
 	}
 	p.config.Sandboxes.Poke("")
@@ -168,14 +168,15 @@ func (p *nriPlugin) enforce(ctx context.Context, pod *api.PodSandbox) (HookResul
 	if !ok {
 		return HookHostNetwork, nil
 	}
-	// A pod from a file of the kubelet has another UID at the API server, so that its sandbox is not known to be its.
-	if source := pod.GetAnnotations()[configSourceAnnotation]; source != "" && source != configSourceAPI {
-		return HookUnselected, nil
-	}
 	uid := types.UID(pod.GetUid())
 	path, errPath := openableNetNS(p.config.HostPrefix, info)
 	if errPath == nil {
-		p.config.Sandboxes.Started(uid, cache.Sandbox{ID: pod.GetId(), NetNS: path})
+		p.config.Sandboxes.Started(uid, cache.Sandbox{ID: pod.GetId(), Pod: podOf(pod), NetNS: path})
+	}
+	// A pod from a file of the kubelet may be the API server, so it waits for nothing that comes from there. It gets its
+	// rules when its mirror pod is known.
+	if source := pod.GetAnnotations()[configSourceAnnotation]; source != "" && source != configSourceAPI {
+		return HookUnselected, nil
 	}
 	// Half of what the runtime waits, so that it hears the reason and not silence.
 	limit := p.stub.RequestTimeout() / 2

@@ -154,9 +154,9 @@ func TestNRI(t *testing.T) {
 	if len(outages)+len(warnings) > 0 || tries != 2 || len(h.announced) != 2 {
 		t.Errorf("outages %v, warnings %q, asked %d times, announced %d", outages, warnings, tries, len(h.announced))
 	}
-	h.sink.becomes(t, "sandbox a = s1", "sandbox b = s2")
+	h.sink.becomes(t, "sandbox a = s1", "sandbox b = s2", "sandbox d = s4")
 	h.nri.End(t.Context(), pod)
-	h.sink.becomes(t, "sandbox b = s2")
+	h.sink.becomes(t, "sandbox b = s2", "sandbox d = s4")
 }
 
 // A pod whose rules cannot be put in force does not start, and that is said. One that fails for a moment does.

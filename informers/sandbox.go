@@ -291,12 +291,20 @@ func (s *Sandboxes) newest(sandboxes []*runtimeapi.PodSandbox) map[types.UID]cac
 		uid := types.UID(p.GetMetadata().GetUid())
 		switch r := s.resolve[p.GetId()]; {
 		case r.done && r.netNS != "":
-			want[uid] = cache.Sandbox{ID: p.GetId(), NetNS: r.netNS}
+			want[uid] = cache.Sandbox{ID: p.GetId(), Pod: podOf(p.GetMetadata()), NetNS: r.netNS}
 		case r.done:
 			delete(want, uid)
 		}
 	}
 	return want
+}
+
+// podOf is the pod that a sandbox is of: in the list, and by NRI, which calls it otherwise.
+func podOf(p interface {
+	GetNamespace() string
+	GetName() string
+}) cache.Key {
+	return cache.Key{Namespace: p.GetNamespace(), Name: p.GetName()}
 }
 
 // tell gives the sink the difference from what it has, and says whether there was any.

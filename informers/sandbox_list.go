@@ -10,7 +10,6 @@ import (
 
 // PodSandbox is a sandbox of the node, for who wants to know them all once.
 type PodSandbox struct {
-	Pod cache.Key
 	cache.Sandbox
 	Err error // why its network namespace is not known
 }
@@ -34,8 +33,7 @@ func ListSandboxes(ctx context.Context, endpoint, hostPrefix string) ([]PodSandb
 			continue
 		}
 		found = append(found, PodSandbox{
-			Pod:     cache.Key{Namespace: p.GetMetadata().GetNamespace(), Name: p.GetMetadata().GetName()},
-			Sandbox: cache.Sandbox{ID: p.GetId(), NetNS: netNS}, Err: err,
+			Sandbox: cache.Sandbox{ID: p.GetId(), Pod: podOf(p.GetMetadata()), NetNS: netNS}, Err: err,
 		})
 	}
 	slices.SortFunc(found, func(a, b PodSandbox) int {

@@ -87,7 +87,7 @@ func TestSandboxes(t *testing.T) {
 	n.start()
 	eventually(t, "in sync", n.source.HasSynced)
 	n.sink.becomes(t, "sandbox a = s1", "sandbox b = s2")
-	if got, want := n.sink.sandbox["a"], (cache.Sandbox{ID: "s1", NetNS: filepath.Join(n.root, "run/netns/s1")}); got != want {
+	if got, want := n.sink.sandbox["a"], (cache.Sandbox{ID: "s1", Pod: cache.Key{Namespace: "ns", Name: "a"}, NetNS: filepath.Join(n.root, "run/netns/s1")}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	old := n.sandbox("s1", "a", 1)

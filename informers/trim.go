@@ -85,7 +85,7 @@ func lastChange(m metav1.ObjectMeta) metav1.Time {
 func trimPod(p *corev1.Pod, node string) *corev1.Pod {
 	annotations := []string{networkStatusAnnotation, oldNetworkStatusAnnotation}
 	if p.Spec.NodeName == node {
-		annotations = append(annotations, networksAnnotation, TraceAnnotation)
+		annotations = append(annotations, networksAnnotation, TraceAnnotation, corev1.MirrorPodAnnotationKey)
 	}
 	return &corev1.Pod{
 		ObjectMeta: trimMeta(p.ObjectMeta, annotations...),
