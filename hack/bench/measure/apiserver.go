@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -129,11 +130,24 @@ func (s *apiServer) start(binary, name string, args ...string) error {
 	c.Args[0] = name
 	c.Stdout, c.Stderr = log, log
 	c.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := c.Start(); err != nil {
+	if err := startIdle(c); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	s.processes = append(s.processes, c)
 	return nil
+}
+
+// startIdle starts a program that runs when nobody else wants the core: in a cluster the API server and etcd have
+// cores of their own, and the agent does not wait for theirs.
+func startIdle(c *exec.Cmd) error {
+	runtime.LockOSThread() // whose policy the program inherits
+	defer runtime.UnlockOSThread()
+	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
+		return fmt.Errorf("SCHED_IDLE: %w", err)
+	}
+	err := c.Start()
+	back := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL}, 0)
+	return errors.Join(err, back)
 }
 
 func (s *apiServer) wait() error {
