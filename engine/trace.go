@@ -215,11 +215,32 @@ func (t *Tracer) Close() error {
 
 // remove removes the table if this Tracer may: another process's stays.
 func (t *Tracer) remove() error {
+	_, err := removeTrace(t.table)
+	return err
+}
+
+// RemoveTrace removes what a Tracer left in the network namespace that the path is a handle of, and says whether there was
+// something. Only one that was killed leaves its table, on kernels before 5.12. A table that has an owner goes with that,
+// and stays until then.
+func RemoveTrace(path string) (removed bool, err error) {
+	t, err := open(path)
+	if err != nil {
+		return false, err
+	}
+	removed, err = removeTrace(t)
+	return removed, errors.Join(err, t.close())
+}
+
+func removeTrace(t *transport) (removed bool, err error) {
 	x := exchanges.Get().(*exchange)
 	defer exchanges.Put(x)
 	x.batch.encodeTraceRemoval()
-	if err := x.roundTrip(t.table, nil); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EPERM) {
-		return fmt.Errorf("remove the table inet %s: %w", TraceTableName, err)
+	switch err := x.roundTrip(t, nil); {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EPERM):
+		return false, nil
+	default:
+		return false, fmt.Errorf("remove the table inet %s: %w", TraceTableName, err)
 	}
-	return nil
 }

@@ -314,6 +314,34 @@ func TestTraceEndsByTime(t *testing.T) {
 	}
 }
 
+// TestRemoveTrace: what a trace left that was killed on a kernel before 5.12 is removed; one that runs goes on, and the
+// agent's table stays.
+func TestRemoveTrace(t *testing.T) {
+	w := newTraced(t)
+	removes := func(want bool) {
+		t.Helper()
+		if removed, err := RemoveTrace(w.server.NetNS()); err != nil || removed != want {
+			t.Errorf("removed: %t (%v), want %t", removed, err, want)
+		}
+	}
+	removes(false)
+	left, err := OpenTracer(w.server.NetNS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { left.Close() })
+	if err := left.create(traceTable{filter: TraceFilter{Rate: 1}, end: time.Now().Add(time.Minute)}); err != nil {
+		t.Fatal(err)
+	}
+	removes(true)
+	w.isGone()
+	w.start(TraceFilter{})
+	removes(false)
+	if !w.hasTable() {
+		t.Error("a trace that runs was ended")
+	}
+}
+
 // traceChildVar is the namespace that a process of the test binary traces until it is killed.
 const traceChildVar = "MULTI_NETWORKPOLICY_TRACE_CHILD"
 

@@ -26,8 +26,8 @@ func newCleanup() *cobra.Command {
 		Use:   "cleanup",
 		Short: "Removes the agent's table from every pod on this node",
 		Long: `Removes the agent's table from the network namespace of every pod on this node, as the container runtime tells of them,
-or of those at the paths of --netns. Nothing is isolated after that. Nothing else ever removes the rules of pods that
-policies select: stop the agent for good first, or it puts them back.
+or of those at the paths of --netns, and what a trace left that was killed. Nothing is isolated after that. Nothing else
+ever removes the rules of pods that policies select: stop the agent for good first, or it puts them back.
 
 It prints a line for each pod. The exit code is 0 when no table of the agent's is left, else 1.`,
 		Args: asUsage(cobra.NoArgs),
@@ -85,24 +85,37 @@ func (o *cleanupOptions) namespaces(ctx context.Context) ([]podNamespace, error)
 	return all, nil
 }
 
-// clean removes the table and says what it found.
+// clean removes the table, and what a trace left, and says what it found.
 func (n podNamespace) clean(ctx context.Context) (string, error) {
 	if n.err != nil {
 		return "", n.err
 	}
-	e, err := engine.Open(n.name, n.path, engine.Options{})
+	removed, err := n.removeTable(ctx)
 	if err != nil {
 		return "", cause(err)
 	}
-	err = e.Apply(ctx, engine.Ruleset{})
-	removed := e.Stats().Batches > 0
-	if err := errors.Join(err, e.Close()); err != nil {
-		return "", cause(err)
+	traced, err := engine.RemoveTrace(n.path)
+	if err != nil {
+		return "", err
 	}
+	line := "has no table"
 	if removed {
-		return "removed", nil
+		line = "removed"
 	}
-	return "has no table", nil
+	if traced {
+		line += "; what a killed trace left is removed"
+	}
+	return line, nil
+}
+
+func (n podNamespace) removeTable(ctx context.Context) (removed bool, err error) {
+	e, err := engine.Open(n.name, n.path, engine.Options{})
+	if err != nil {
+		return false, err
+	}
+	err = e.Apply(ctx, engine.Ruleset{})
+	removed = e.Stats().Batches > 0
+	return removed, errors.Join(err, e.Close())
 }
 
 // cause leaves out the pod, which stands before it, and says what a refusal means.

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -94,6 +95,35 @@ func TestCleanup(t *testing.T) {
 	paths := []string{hosts["with"].NetNS(), hosts["without"].NetNS()}
 	wantLines(t, []string{paths[0] + ": has no table", paths[1] + ": has no table"},
 		cleanUp(t, 0, "--netns", paths[0], "--netns", paths[1]))
+}
+
+// What a trace leaves that is killed, on kernels before 5.12, goes too.
+func TestCleanupAfterTrace(t *testing.T) {
+	pod, err := lab.ForTest(t).Bare("pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nft := func(args ...string) string {
+		t.Helper()
+		var out []byte
+		err := pod.Do(func() (err error) {
+			out, err = exec.Command("nft", args...).CombinedOutput()
+			return err
+		})
+		if err != nil {
+			t.Fatalf("nft: %v: %s", err, out)
+		}
+		return string(out)
+	}
+	for _, name := range []string{engine.TableName, engine.TraceTableName, "of_somebody_else"} {
+		nft("add", "table", "inet", name)
+	}
+	wantLines(t, []string{pod.NetNS() + ": removed; what a killed trace left is removed"}, cleanUp(t, 0, "--netns", pod.NetNS()))
+	if got := nft("list", "tables"); got != "table inet of_somebody_else\n" {
+		t.Errorf("tables: %s", got)
+	}
+	nft("add", "table", "inet", engine.TraceTableName)
+	wantLines(t, []string{pod.NetNS() + ": has no table; what a killed trace left is removed"}, cleanUp(t, 0, "--netns", pod.NetNS()))
 }
 
 // A running agent keeps its tables. When it has stopped for good, cleanup removes them.
