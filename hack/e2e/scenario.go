@@ -27,7 +27,10 @@ type scenario struct {
 
 // play returns an error when it makes no sense to go on. What merely is not as it should be is reported.
 func (s *scenario) play(ctx context.Context, noAgent bool) error {
-	steps := []func(context.Context) error{s.before, s.deploy, s.enforce, s.restart, s.sandboxAnew, s.release, s.refuse, s.firstInstant}
+	steps := []func(context.Context) error{
+		s.before, s.deploy, s.enforce, s.restart, s.sandboxAnew, s.release, s.refuse, s.firstInstant,
+		s.nodeTaint, s.prometheus,
+	}
 	if noAgent {
 		steps = steps[:1]
 	}

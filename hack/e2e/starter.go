@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -171,13 +172,12 @@ func (c *cluster) land(ctx context.Context, all ...starters) error {
 
 // metric reads a sum of the agent's metrics on a node: those whose name and labels begin with the prefix.
 func (c *cluster) metric(ctx context.Context, node, prefix string) (float64, error) {
-	const ask = `exec 3<>/dev/tcp/127.0.0.1/10349; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`
-	out, err := c.output(ctx, c.in(node, "bash", "-c", ask)...)
+	out, err := c.scrape(ctx, node, "127.0.0.1:10349")
 	if err != nil {
 		return 0, err
 	}
 	sum, found := 0.0, false
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		if rest, ok := strings.CutPrefix(line, prefix); ok {
 			fields := strings.Fields(rest)
 			var value float64
@@ -191,4 +191,15 @@ func (c *cluster) metric(ctx context.Context, node, prefix string) (float64, err
 		return 0, fmt.Errorf("the agent of %s has no metric %s", node, prefix)
 	}
 	return sum, nil
+}
+
+// scrape asks for the metrics at an address, from a node or the control plane.
+func (c *cluster) scrape(ctx context.Context, where, address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	const ask = `exec 3<>"/dev/tcp/$0/$1"; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`
+	out, err := c.output(ctx, c.in(where, "bash", "-c", ask, host, port)...)
+	return string(out), err
 }

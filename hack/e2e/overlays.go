@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+)
+
+// nodeTaint deploys the agent to nodes that take no pods before it is ready, as those that register with the taint.
+func (s *scenario) nodeTaint(ctx context.Context) error {
+	const taint = "multi-networkpolicy/agent-not-ready"
+	if err := s.must(ctx, "taint", "nodes", "--all", taint+":NoSchedule"); err != nil {
+		return err
+	}
+	s.check("node-taint: it is there before the agent", s.tainted(ctx, taint, len(nodes)))
+	if err := s.deployAnew(ctx, "node-taint"); err != nil {
+		return err
+	}
+	s.check("node-taint: the agent takes it from its node", s.eventually(ctx, func() error { return s.tainted(ctx, taint, 0) }))
+	s.note("node-taint")
+	return nil
+}
+
+// tainted is an error unless so many nodes have the taint.
+func (s *scenario) tainted(ctx context.Context, taint string, want int) error {
+	out, err := s.kubectl(ctx, "get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}")
+	if got := strings.Count(string(out), taint); err == nil && got != want {
+		err = fmt.Errorf("%d nodes have it, want %d", got, want)
+	}
+	return err
+}
+
+// prometheus finds and asks the agents as the Prometheus operator's PodMonitor says.
+func (s *scenario) prometheus(ctx context.Context) error {
+	if err := s.must(ctx, "apply", "-f", "hack/e2e/podmonitor-crd.yaml"); err != nil {
+		return err
+	}
+	if err := s.must(ctx, "wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com"); err != nil {
+		return err
+	}
+	if err := s.deployAnew(ctx, "prometheus"); err != nil {
+		return err
+	}
+	targets, err := s.targets(ctx)
+	if err == nil && len(targets) != len(nodes) {
+		err = fmt.Errorf("they are %q", targets)
+	}
+	s.check("prometheus: the PodMonitor leads to one target on each node", err)
+	for _, target := range targets {
+		metrics, err := s.scrape(ctx, "cp", target)
+		if err == nil && !strings.Contains(metrics, "multi_networkpolicy_build_info{") {
+			err = fmt.Errorf("it says %q", metrics)
+		}
+		s.check("prometheus: metrics at "+target, err)
+	}
+	s.note("prometheus")
+	return nil
+}
+
+// deployAnew starts the agent from an overlay, on nodes where none is.
+func (s *scenario) deployAnew(ctx context.Context, overlay string) error {
+	err := s.must(ctx, "delete", "daemonset", "-n", namespace, "--all", "--cascade=foreground")
+	if err == nil {
+		err = s.must(ctx, "apply", "-k", "hack/e2e/"+overlay)
+	}
+	if err != nil {
+		return err
+	}
+	return s.agentReady(ctx, overlay+": agent starts")
+}
+
+// targets are the addresses that the PodMonitor means: of pods that it selects, and of their containers' ports that have
+// the name.
+func (s *scenario) targets(ctx context.Context) (targets []string, err error) {
+	var monitor struct {
+		Spec struct {
+			Selector            struct{ MatchLabels map[string]string }
+			PodMetricsEndpoints []struct{ Port string }
+		}
+	}
+	var pods struct {
+		Items []struct {
+			Spec struct {
+				Containers []struct {
+					Ports []struct {
+						Name          string
+						ContainerPort int
+					}
+				}
+			}
+			Status struct{ PodIP string }
+		}
+	}
+	if err := s.read(ctx, &monitor, "podmonitor", "multi-networkpolicy-nftables"); err != nil {
+		return nil, err
+	}
+	if len(monitor.Spec.PodMetricsEndpoints) != 1 {
+		return nil, errors.New("the PodMonitor has not one endpoint")
+	}
+	var labels []string
+	for key, value := range monitor.Spec.Selector.MatchLabels {
+		labels = append(labels, key+"="+value)
+	}
+	if err := s.read(ctx, &pods, "pods", "-l", strings.Join(labels, ",")); err != nil {
+		return nil, err
+	}
+	for _, p := range pods.Items {
+		for _, c := range p.Spec.Containers {
+			for _, port := range c.Ports {
+				if port.Name == monitor.Spec.PodMetricsEndpoints[0].Port {
+					targets = append(targets, net.JoinHostPort(p.Status.PodIP, fmt.Sprint(port.ContainerPort)))
+				}
+			}
+		}
+	}
+	return targets, nil
+}
+
+// read reads what is asked for from the agent's namespace.
+func (s *scenario) read(ctx context.Context, to any, args ...string) error {
+	out, err := s.kubectl(ctx, append([]string{"get", "-n", namespace, "-o", "json"}, args...)...)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(out, to)
+}
