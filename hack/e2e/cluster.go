@@ -13,10 +13,11 @@ import (
 )
 
 const (
-	agentImage = "ghcr.io/k8snetworkplumbingwg/multi-networkpolicy-nftables:e2e"
-	probeImage = "local.test/probe:1"
-	namespace  = "multi-networkpolicy-system" // the agent's
-	agentLabel = "app.kubernetes.io/name=multi-networkpolicy-nftables"
+	programName = "multi-networkpolicy-nftables"
+	agentImage  = "ghcr.io/k8snetworkplumbingwg/multi-networkpolicy-nftables:e2e"
+	probeImage  = "local.test/probe:1"
+	namespace   = "multi-networkpolicy-system" // the agent's
+	agentLabel  = "app.kubernetes.io/name=multi-networkpolicy-nftables"
 )
 
 var nodes = []string{"node1", "node2"}
@@ -85,9 +86,11 @@ func (c *cluster) build(ctx context.Context) error {
 		return err
 	}
 	probe, images := filepath.Join(c.dir, "bin/probe"), filepath.Join(c.dir, "images")
-	build := []string{"env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", probe, "./hack/probe"}
-	if err := c.run(ctx, build...); err != nil {
-		return err
+	// The agent's program beside it is for its commands that a user gives outside of its container.
+	for _, p := range [][]string{{probe, "./hack/probe"}, {filepath.Join(c.dir, "bin", programName), "."}} {
+		if err := c.run(ctx, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", p[0], p[1]); err != nil {
+			return err
+		}
 	}
 	pack := []string{filepath.Join(c.dir, "bin/image"), "-ref", probeImage, "-o", filepath.Join(images, "probe.tar"), probe + ":/probe"}
 	return c.run(ctx, pack...)

@@ -44,10 +44,10 @@ type network struct {
 
 func names(pods map[string]*pod) []string { return slices.Sorted(maps.Keys(pods)) }
 
-// testPods reads the pods of the default namespace, all of which are tests'. It is an error when one is
-// not ready.
-func (c *cluster) testPods(ctx context.Context) (map[string]*pod, error) {
-	out, err := c.kubectl(ctx, "get", "pods", "-o", "json")
+// testPods reads the pods of the default namespace, all of which are tests', or those that kubectl's flags say. It is
+// an error when one is not ready.
+func (c *cluster) testPods(ctx context.Context, flags ...string) (map[string]*pod, error) {
+	out, err := c.kubectl(ctx, append([]string{"get", "pods", "-o", "json"}, flags...)...)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,7 @@ type scenario struct {
 func (s *scenario) play(ctx context.Context, noAgent bool) error {
 	steps := []func(context.Context) error{
 		s.before, s.deploy, s.enforce, s.restart, s.sandboxAnew, s.release, s.refuse, s.firstInstant,
+		s.documented, // it ends with what removes everything
 		s.nodeTaint, s.prometheus,
 	}
 	if noAgent {

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// documented is a command of the pages, and what comes of it here.
+type documented struct {
+	command string // as the pages have it
+	where   string // cp, or a node
+	want    string // in what it prints
+}
+
+// instead is what stands for words that a reader fills in, or that cannot be so here.
+type instead struct{ words, by string }
+
+// documentedNode is the one of shop/web, see documented.yaml.
+const documentedNode = "node1"
+
+// looks are the commands that may be given again and again: each until it says what is wanted.
+var looks = []documented{
+	{"kubectl apply -f manifests/base/crd.yaml", "cp", "multi-networkpolicies.k8s.cni.cncf.io unchanged"},
+	{"kubectl apply -k manifests", "cp", "daemonset.apps/multi-networkpolicy-nftables unchanged"},
+	{"kubectl -n multi-networkpolicy-system rollout status ds/multi-networkpolicy-nftables", "cp", "successfully rolled out"},
+	{"kubectl apply -k manifests/overlays/crio", "cp", "daemonset.apps/multi-networkpolicy-nftables configured (server dry run)"},
+
+	// What it prints is read by the next one.
+	{"kubectl get pods,namespaces,net-attach-def,multi-networkpolicies -A -o yaml > cluster.yaml", "cp", ""},
+	{"multi-networkpolicy-nftables explain -f cluster.yaml --pod shop/web --from 10.10.0.33 --port 80", "cp", denied},
+	{"multi-networkpolicy-nftables explain --kubeconfig ~/.kube/config --pod shop/web --from 10.10.0.33 --port 80", "cp", denied},
+	{"kubectl -n multi-networkpolicy-system exec ds/multi-networkpolicy-nftables -- " +
+		"/multi-networkpolicy-nftables explain --pod shop/web --from 10.10.0.33 --port 80", "cp", denied},
+
+	{"nsenter --net=/run/netns/NAME nft list table inet multi_networkpolicy", documentedNode, `comment "shop/web-policy"`},
+
+	{"kubectl -n shop get pod web -o wide", "cp", documentedNode},
+	{"kubectl -n multi-networkpolicy-system get pods -o wide --field-selector spec.nodeName=NODE", "cp", "AGENT"},
+	{"kubectl -n multi-networkpolicy-system logs AGENT", "cp", `"Policies enforced" pod="shop/web"`},
+
+	{"multi-networkpolicy-nftables trace --pod shop/web --port 8080 --duration 3s", documentedNode, dropped},
+	{"kubectl -n multi-networkpolicy-system exec AGENT -- " +
+		"/multi-networkpolicy-nftables trace --pod shop/web --port 8080 --duration 3s", "cp", dropped},
+	{"kubectl -n shop annotate pod web multi-networkpolicy/trace='--port 8080 --duration 2m'", "cp", "pod/web annotated"},
+	{"kubectl -n multi-networkpolicy-system logs AGENT | grep Packet", "cp", `pod="shop/web"`},
+
+	// Last, as an agent says of a valid policy what it does not do only after a while.
+	{"kubectl get events -A --field-selector reason=InvalidMultiNetworkPolicy", "cp", "multinetworkpolicy/no-block"},
+	{"kubectl get events -A --field-selector reason=UnresolvedNamedPort", "cp", "multinetworkpolicy/port-of-nobody"},
+	{"kubectl get events -A --field-selector reason=UnsupportedNetworkPlugin", "cp", "multinetworkpolicy/unsupported-network"},
+	{"kubectl get events -A --field-selector reason=InvalidNetworkStatus", "cp", "pod/unreadable-status"},
+	{"kubectl get events -A --field-selector reason=InvalidNetworkAttachmentDefinition", "cp", "networkattachmentdefinition/unreadable-network"},
+}
+
+// ends are those that end what is enforced, in their order, and each at the first try.
+var ends = []documented{
+	{"kubectl -n multi-networkpolicy-system delete daemonset multi-networkpolicy-nftables --cascade=foreground", "cp", "deleted"},
+	{"multi-networkpolicy-nftables cleanup --netns /run/netns/NAME", documentedNode, "/run/netns/NAME: removed"},
+	{"multi-networkpolicy-nftables cleanup", "node1", "shop/web: has no table"},
+	{"multi-networkpolicy-nftables cleanup", "node2", "guest/outsider: removed"},
+}
+
+// What explain and trace say of the outsider's packets.
+const (
+	denied  = "DENIED: 80/tcp, ingress on net1 of shop/web from 10.10.0.33"
+	dropped = "-> 10.10.0.12:8080, ingress on net1\n  decided by chain ingress-net1: no policy and no common rule allows it"
+)
+
+// documented gives each command of the pages, in a cluster where there is something to see.
+func (s *scenario) documented(ctx context.Context) error {
+	s.check("pages: their commands are those that are given here", undocumented(s.root))
+	pods, err := s.documentedPods(ctx)
+	s.check("pages: the pods that they speak of are there", err)
+	if err != nil {
+		return err
+	}
+	words, err := s.words(ctx, pods["web"])
+	if err != nil {
+		return err
+	}
+	forbidden := flow{"outsider", "web", "net1", netip.MustParseAddr("10.10.0.12"), "udp/8080"}
+	stop, err := s.leak(ctx, pods, forbidden)
+	if err != nil {
+		return err
+	}
+	for _, d := range looks {
+		s.check("pages: "+d.command, s.eventually(ctx, func() error { return s.give(ctx, d, words) }))
+	}
+	s.check("pages: nothing leaks meanwhile", stop())
+	for _, d := range ends {
+		s.check("pages: "+d.command+", on "+d.where, s.give(ctx, d, words))
+	}
+	s.check("pages: no table is left", errors.Join(s.tables(ctx, pods), s.tables(ctx, s.pods)))
+	s.note("pages")
+	return nil
+}
+
+// documentedPods starts the pods that the pages speak of, and waits until the agents isolate them.
+func (s *scenario) documentedPods(ctx context.Context) (map[string]*pod, error) {
+	// More than once: pods are refused in a namespace that has no service account yet.
+	err := s.eventually(ctx, func() error {
+		return s.must(ctx, "apply", "-f", "internal/command/demo/cluster/namespaces.yaml",
+			"-f", "hack/e2e/documented.yaml", "-f", "internal/command/demo/policies")
+	})
+	if err != nil {
+		return nil, err
+	}
+	pods := map[string]*pod{}
+	return pods, s.eventually(ctx, func() error {
+		for namespace, name := range map[string]string{"shop": "web", "guest": "outsider"} {
+			some, err := s.testPods(ctx, "-n", namespace, "-l", "app="+name)
+			if err != nil {
+				return err
+			}
+			pods[name] = some[name]
+		}
+		return s.tables(ctx, pods, "web", "outsider")
+	})
+}
+
+// words are what a reader fills in, and the manifests with the image that was packed here.
+func (s *scenario) words(ctx context.Context, web *pod) ([]instead, error) {
+	netns, err := s.output(ctx, s.in(web.node, "ip", "netns", "identify", fmt.Sprint(web.sandbox))...)
+	if err != nil {
+		return nil, err
+	}
+	agent, err := s.kubectl(ctx, "get", "pods", "-n", namespace, "-l", agentLabel, "--field-selector", "spec.nodeName="+web.node,
+		"-o", "jsonpath={.items[*].metadata.name}")
+	if err != nil {
+		return nil, err
+	}
+	config := filepath.Join(s.home(), ".kube/config")
+	if err := errors.Join(os.RemoveAll(s.home()), os.MkdirAll(filepath.Dir(config), 0o700)); err != nil {
+		return nil, err
+	}
+	return []instead{
+		{"NAME", strings.TrimSpace(string(netns))},
+		{"NODE", web.node},
+		{"AGENT", string(agent)},
+		{"cluster.yaml", filepath.Join(s.home(), "cluster.yaml")},
+		{"-k manifests/overlays/crio", "--dry-run=server -k manifests/overlays/crio"}, // the nodes have containerd
+		{"-k manifests", "-k hack/e2e/agent"},
+	}, os.Symlink(filepath.Join(s.dir, "run/pki/admin.kubeconfig"), config)
+}
+
+// home is where the commands find what a user has at home.
+func (c *cluster) home() string { return filepath.Join(c.dir, "run/home") }
+
+// give gives a command as a user does. Its exit code is 0, and it says what is wanted.
+func (s *scenario) give(ctx context.Context, d documented, words []instead) error {
+	var pairs []string
+	for _, w := range words {
+		pairs = append(pairs, w.words, w.by)
+	}
+	fill := strings.NewReplacer(pairs...)
+	out, err := s.output(ctx, s.in(d.where, "env", "HOME="+s.home(), "bash", "-c", fill.Replace(d.command))...)
+	if want := fill.Replace(d.want); err == nil && !strings.Contains(string(out), want) {
+		err = fmt.Errorf("it does not say %q but:\n%s", want, out)
+	}
+	return err
+}
+
+// undocumented is an error unless the commands of the pages are those that are given here.
+func undocumented(root string) error {
+	pages, err := filepath.Glob(filepath.Join(root, "docs/*.md"))
+	if err != nil {
+		return err
+	}
+	known, found := map[string]bool{}, map[string]bool{}
+	for _, d := range slices.Concat(looks, ends) {
+		known[d.command] = true
+	}
+	var errs []error
+	for _, page := range append(pages, filepath.Join(root, "README.md")) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			return err
+		}
+		for _, command := range commands(string(text)) {
+			found[command] = true
+			if !known[command] {
+				errs = append(errs, fmt.Errorf("%s: no test gives the command %q", page, command))
+			}
+		}
+	}
+	for command := range known {
+		if !found[command] {
+			errs = append(errs, fmt.Errorf("no page has the command %q", command))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// shellBlock is a block of commands that need a cluster: those that need none are in blocks of console.
+var shellBlock = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
+
+// commands are those in the blocks of a page, each on one line and without what is said about it.
+func commands(page string) (all []string) {
+	for _, block := range shellBlock.FindAllStringSubmatch(page, -1) {
+		for line := range strings.Lines(strings.ReplaceAll(block[1], "\\\n", "")) {
+			command, _, _ := strings.Cut(line, " #")
+			if words := strings.Fields(command); len(words) > 0 {
+				all = append(all, strings.Join(words, " "))
+			}
+		}
+	}
+	return all
+}

@@ -1,0 +1,22 @@
+package main
+
+import (
+	"slices"
+	"testing"
+)
+
+// Without a cluster: the pages have the commands that are given in one, and no others.
+func TestDocumented(t *testing.T) {
+	if err := undocumented("../.."); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCommands(t *testing.T) {
+	page := "a `kubectl`\n```sh\nkubectl get \\\n  pods    # all\n\n  # none\nnft list  tables\n```\n```\nother\n```\n" +
+		"1. b\n\n   ```sh\n   kubectl apply -k x\n   ```\n"
+	want := []string{"kubectl get pods", "nft list tables", "kubectl apply -k x"}
+	if got := commands(page); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
