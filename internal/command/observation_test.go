@@ -79,6 +79,10 @@ func TestObservation(t *testing.T) {
 	if code, body := get(t, health+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "sandboxes") {
 		t.Errorf("readyz without a runtime: %d, %q", code, body)
 	}
+	eventually(t, "the runtime is missed", func() bool { // on a busy machine after that
+		_, page := get(t, metrics+"/metrics")
+		return strings.Contains(page, "\n"+metricsPrefix+`watch_down{source="Sandbox"} 1`)
+	})
 	if err := r.runtime.Start(); err != nil {
 		t.Fatal(err)
 	}
