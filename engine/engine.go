@@ -228,7 +228,7 @@ func (e *Engine) look(x *exchange, want Ruleset) error {
 	if err != nil {
 		return err
 	}
-	if e.have != nil {
+	if e.have != nil && !found.elsewhere { // else who owns it may change it
 		p := makePlan(found, e.have.ruleset, e.flags)
 		p.takeOver = false // an owner's end is no change
 		if !p.isEmpty() {

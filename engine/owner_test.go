@@ -102,14 +102,20 @@ func TestOwnedTable(t *testing.T) {
 	}
 }
 
-// TestOwnedByAnother: two agents in one namespace do not take turns: the second cannot change the table (EPERM), is
-// content with one that is right, and takes it over once the first is gone.
-func TestOwnedByAnother(t *testing.T) {
+// twoOwners are two agents in one namespace.
+func twoOwners(t *testing.T) (h *lab.Host, first, second *Engine) {
+	t.Helper()
 	h, err := lab.ForTest(t).Host("pod")
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, second := own(t, h), own(t, h)
+	return h, own(t, h), own(t, h)
+}
+
+// TestOwnedByAnother: two agents in one namespace do not take turns: the second cannot change the table (EPERM), is
+// content with one that is right, and takes it over once the first is gone.
+func TestOwnedByAnother(t *testing.T) {
+	h, first, second := twoOwners(t)
 	apply(t, first, isolated(parseAddrs("10.0.0.1"), 80))
 	if err := second.Apply(context.Background(), isolated(parseAddrs("10.0.0.2"), 80)); !errors.Is(err, unix.EPERM) {
 		t.Errorf("second owner: %v", err)
@@ -130,6 +136,9 @@ func TestOwnedByAnother(t *testing.T) {
 	}
 	finds(t, "the first is gone", second, TakenOver)
 	finds(t, "taken over", second, AsApplied)
+	if s := second.Stats(); s.Repairs != 0 {
+		t.Errorf("%d changes of the owner are counted as repairs", s.Repairs)
+	}
 	if _, err := tryNFT(h, attempts[0], "--file", "-"); err == nil {
 		t.Error("the table has no owner")
 	}
@@ -140,11 +149,7 @@ func TestOwnedByAnother(t *testing.T) {
 
 // TestOwnerEndsUnseen: a table is changed between the end of its owner and the look that notices it.
 func TestOwnerEndsUnseen(t *testing.T) {
-	h, err := lab.ForTest(t).Host("pod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	first, second := own(t, h), own(t, h)
+	h, first, second := twoOwners(t)
 	apply(t, first, isolated(parseAddrs("10.0.0.1"), 80))
 	apply(t, second, isolated(parseAddrs("10.0.0.1"), 80))
 	if err := first.Close(); err != nil {

@@ -225,6 +225,7 @@ func (known *canonicals) of(payload []byte) (string, error) {
 	return text, nil
 }
 
+// ofRules are the rules of a ruleset by what must be equal.
 func (known *canonicals) ofRules(rs Ruleset) (map[ruleKey]Rule, error) {
 	wanted := map[ruleKey]Rule{}
 	for _, c := range rs.Chains {

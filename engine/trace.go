@@ -219,17 +219,9 @@ func (t *Tracer) remove() error {
 	return err
 }
 
-// RemoveTrace removes what a Tracer left in the network namespace that the path is a handle of, and says whether there was
-// something. Only one that was killed leaves its table, on kernels before 5.12. A table that has an owner goes with that,
-// and stays until then.
-func RemoveTrace(path string) (removed bool, err error) {
-	t, err := open(path)
-	if err != nil {
-		return false, err
-	}
-	removed, err = removeTrace(t)
-	return removed, errors.Join(err, t.close())
-}
+// RemoveTrace removes what a Tracer left in the namespace, and says whether there was something. Only one that was killed
+// leaves its table, on kernels before 5.12. A table that has an owner goes with that, and stays until then.
+func (e *Engine) RemoveTrace() (removed bool, err error) { return removeTrace(e.transport) }
 
 func removeTrace(t *transport) (removed bool, err error) {
 	x := exchanges.Get().(*exchange)

@@ -318,9 +318,10 @@ func TestTraceEndsByTime(t *testing.T) {
 // agent's table stays.
 func TestRemoveTrace(t *testing.T) {
 	w := newTraced(t)
+	e := openEngine(t, w.server)
 	removes := func(want bool) {
 		t.Helper()
-		if removed, err := RemoveTrace(w.server.NetNS()); err != nil || removed != want {
+		if removed, err := e.RemoveTrace(); err != nil || removed != want {
 			t.Errorf("removed: %t (%v), want %t", removed, err, want)
 		}
 	}

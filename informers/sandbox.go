@@ -299,7 +299,7 @@ func (s *Sandboxes) newest(sandboxes []*runtimeapi.PodSandbox) map[types.UID]cac
 	return want
 }
 
-// podOf is the pod that a sandbox is of: in the list, and by NRI, which calls it otherwise.
+// podOf is the pod that a sandbox is of. CRI and NRI have types of their own for the same.
 func podOf(p interface {
 	GetNamespace() string
 	GetName() string

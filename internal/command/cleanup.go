@@ -90,32 +90,23 @@ func (n podNamespace) clean(ctx context.Context) (string, error) {
 	if n.err != nil {
 		return "", n.err
 	}
-	removed, err := n.removeTable(ctx)
+	e, err := engine.Open(n.name, n.path, engine.Options{})
 	if err != nil {
 		return "", cause(err)
 	}
-	traced, err := engine.RemoveTrace(n.path)
-	if err != nil {
-		return "", err
+	err = e.Apply(ctx, engine.Ruleset{})
+	traced, errTrace := e.RemoveTrace()
+	if err := errors.Join(err, errTrace, e.Close()); err != nil {
+		return "", cause(err)
 	}
 	line := "has no table"
-	if removed {
+	if e.Stats().Batches > 0 {
 		line = "removed"
 	}
 	if traced {
 		line += "; what a killed trace left is removed"
 	}
 	return line, nil
-}
-
-func (n podNamespace) removeTable(ctx context.Context) (removed bool, err error) {
-	e, err := engine.Open(n.name, n.path, engine.Options{})
-	if err != nil {
-		return false, err
-	}
-	err = e.Apply(ctx, engine.Ruleset{})
-	removed = e.Stats().Batches > 0
-	return removed, errors.Join(err, e.Close())
 }
 
 // cause leaves out the pod, which stands before it, and says what a refusal means.

@@ -3,7 +3,6 @@ package command
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -105,15 +104,11 @@ func TestCleanupAfterTrace(t *testing.T) {
 	}
 	nft := func(args ...string) string {
 		t.Helper()
-		var out []byte
-		err := pod.Do(func() (err error) {
-			out, err = exec.Command("nft", args...).CombinedOutput()
-			return err
-		})
+		out, err := tryNFT(pod, args...)
 		if err != nil {
 			t.Fatalf("nft: %v: %s", err, out)
 		}
-		return string(out)
+		return out
 	}
 	for _, name := range []string{engine.TableName, engine.TraceTableName, "of_somebody_else"} {
 		nft("add", "table", "inet", name)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
 )
 
 var (
@@ -133,8 +134,12 @@ func (w *leakWorld) check(pod string) engine.Finding {
 
 // nft runs stock nft in a pod.
 func (w *leakWorld) nft(pod string, args ...string) (string, error) {
+	return tryNFT(w.hosts[pod], args...)
+}
+
+func tryNFT(h *lab.Host, args ...string) (string, error) {
 	var out []byte
-	err := w.hosts[pod].Do(func() (err error) {
+	err := h.Do(func() (err error) {
 		out, err = exec.Command("nft", args...).CombinedOutput()
 		return err
 	})

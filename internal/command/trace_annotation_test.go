@@ -2,7 +2,6 @@ package command
 
 import (
 	"context"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -56,15 +55,11 @@ func TestTraceAnnotation(t *testing.T) {
 		return false
 	}
 	traced := func() bool {
-		var out []byte
-		err := r.hosts["server"].Do(func() (err error) {
-			out, err = exec.Command("nft", "list", "tables").CombinedOutput()
-			return err
-		})
+		out, err := tryNFT(r.hosts["server"], "list", "tables")
 		if err != nil {
-			t.Fatalf("%v: %s", err, out)
+			t.Fatalf("nft: %v: %s", err, out)
 		}
-		return strings.Contains(string(out), engine.TraceTableName)
+		return strings.Contains(out, engine.TraceTableName)
 	}
 
 	r.load(annotated("--protocol icmp --duration 1h"))

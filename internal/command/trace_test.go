@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -134,15 +133,11 @@ func (r traceRig) probe(from *lab.Host, proto lab.Protocol, port uint16) {
 // hasTraceTable asks stock nft.
 func (r traceRig) hasTraceTable() bool {
 	r.Helper()
-	var out []byte
-	err := r.web.Do(func() (err error) {
-		out, err = exec.Command("nft", "list", "tables").CombinedOutput()
-		return err
-	})
-	if err != nil || !strings.Contains(string(out), engine.TableName+"\n") {
+	out, err := tryNFT(r.web, "list", "tables")
+	if err != nil || !strings.Contains(out, engine.TableName+"\n") {
 		r.Fatalf("nft: %v: %s", err, out)
 	}
-	return strings.Contains(string(out), engine.TraceTableName)
+	return strings.Contains(out, engine.TraceTableName)
 }
 
 // unsteady is what differs from run to run.
