@@ -1,0 +1,162 @@
+package engine
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// This file makes every name of a chain or set that depends on a policy, an interface, a direction or a family, and
+// parses the names of chains. Sets of custom rules are named by package expr/custom. Users' scripts look for these
+// names, and a restarted agent finds its table by them: a name never changes its form.
+
+// RepliesPrefix starts the name of a chain that judges reply packets. The rest of the name is the chain that judges the
+// original direction.
+const RepliesPrefix = "replies-"
+
+const (
+	commonPrefix = "common-"
+	customPrefix = "custom-"
+	policyInfix  = "policy-" // between the direction and the ID
+)
+
+// InterfaceChain returns the name of the chain that isolates an interface in one direction. A character that nft does
+// not accept in an identifier becomes an underscore, and a hash of the interface's name follows. The result is then
+// longer than the name of any interface, so two interfaces never share a chain.
+func InterfaceChain(d Direction, iface string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("_.-", r):
+			return r
+		}
+		return '_'
+	}, iface)
+	if name != iface {
+		sum := sha256.Sum256([]byte(iface))
+		name += "-" + hex.EncodeToString(sum[:8])
+	}
+	return d.String() + "-" + name
+}
+
+// PolicyChain returns the name of the chain with the rules of one direction of a policy. The ID must be 16 lower-case hex
+// digits: ParseChain tells the chain of a policy from the chain of an interface named "policy-…" by them.
+func PolicyChain(d Direction, id string) string { return d.String() + "-" + policyInfix + id }
+
+// CommonChain returns the name of the chain that every isolated interface consults before its policies.
+func CommonChain(d Direction) string { return commonPrefix + d.String() }
+
+// CustomChain returns the name of the chain with the user's custom rules for one family.
+func CustomChain(d Direction, f sets.Family) string {
+	return customPrefix + f.String() + "-" + d.String()
+}
+
+// GroupKind is the kind of a peer group.
+type GroupKind string
+
+// The kinds of peer groups: addresses (a set of kind Addrs), or the named ports of pods (a set of kind Endpoints).
+const (
+	PeerGroup     GroupKind = "peers"
+	EndpointGroup GroupKind = "endpoints"
+)
+
+// GroupSet returns the name of the set with the members of a peer group in one family.
+func GroupSet(kind GroupKind, id string, f sets.Family) string {
+	return string(kind) + "-" + id + "-" + f.String()
+}
+
+// PortSet returns the name of the set with a list of ports. The ID is a hash of the ports.
+func PortSet(id string) string { return "ports-" + id }
+
+// AddressField is one of the two addresses of a packet.
+type AddressField string
+
+// The two addresses of a packet.
+const (
+	SourceField      AddressField = "source"
+	DestinationField AddressField = "destination"
+)
+
+// AllowSet returns the name of the set with the prefixes that flags allow in one direction, whatever the policies say.
+func AllowSet(d Direction, field AddressField, f sets.Family) string {
+	return "allow-" + d.String() + "-" + string(field) + "-" + f.String()
+}
+
+// ChainKind is the purpose of a chain.
+type ChainKind uint8
+
+// The kinds of chains, see docs/nftables.md.
+const (
+	KindBase      ChainKind = iota // hangs at a hook and sends the packets of isolated interfaces to their chains
+	KindInterface                  // isolates one interface
+	KindPolicy                     // allows what one policy allows
+	KindCommon                     // allows what passes on every isolated interface
+	KindCustom                     // holds the user's custom rules
+)
+
+// ChainName is the parsed name of a chain.
+type ChainName struct {
+	Kind      ChainKind
+	Direction Direction   // of the traffic; where Replies is set, of the traffic that the judged packets answer
+	Replies   bool        // the chain judges reply packets
+	Family    sets.Family // of a custom chain, else 0
+	ID        string      // of a policy; or the interface's part of the name, as InterfaceChain spells it; else empty
+}
+
+// String returns the name. ParseChain of it returns n again.
+func (n ChainName) String() string {
+	prefix := ""
+	if n.Replies {
+		prefix = RepliesPrefix
+	}
+	switch n.Kind {
+	case KindInterface:
+		return prefix + n.Direction.String() + "-" + n.ID
+	case KindPolicy:
+		return prefix + PolicyChain(n.Direction, n.ID)
+	case KindCommon:
+		return prefix + CommonChain(n.Direction)
+	case KindCustom:
+		return prefix + CustomChain(n.Direction, n.Family)
+	}
+	return string(n.Direction.Hook())
+}
+
+// ParseChain parses the name of a chain of the agent's table. It returns false for a name that has none of their forms.
+func ParseChain(name string) (ChainName, bool) {
+	rest, replies := strings.CutPrefix(name, RepliesPrefix)
+	for _, d := range Directions {
+		n := ChainName{Direction: d, Replies: replies}
+		switch rest {
+		case CommonChain(d):
+			n.Kind = KindCommon
+			return n, true
+		case string(d.Hook()):
+			if replies { // no base chain is for replies alone
+				return ChainName{}, false
+			}
+			return n, true
+		}
+		for _, f := range sets.Families {
+			if rest == CustomChain(d, f) {
+				n.Kind, n.Family = KindCustom, f
+				return n, true
+			}
+		}
+		if id, ok := strings.CutPrefix(rest, d.String()+"-"); ok && id != "" {
+			n.Kind, n.ID = KindInterface, id
+			if policy, ok := strings.CutPrefix(id, policyInfix); ok && isPolicyID(policy) {
+				n.Kind, n.ID = KindPolicy, policy
+			}
+			return n, true
+		}
+	}
+	return ChainName{}, false
+}
+
+// isPolicyID reports whether s is 16 lower-case hex digits. With "policy-" before them that is longer than the name of
+// any interface (15 bytes), and InterfaceChain lengthens only names with an underscore.
+func isPolicyID(s string) bool {
+	return len(s) == 16 && strings.Trim(s, "0123456789abcdef") == ""
+}
