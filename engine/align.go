@@ -1,0 +1,202 @@
+package engine
+
+import (
+	"hash/maphash"
+	"slices"
+)
+
+// anchorDepth bounds how often aligner.align looks for pairs between pairs, and so bounds its time to O(n log n). Real
+// chains need one level: nearly all of their rules differ.
+const anchorDepth = 4
+
+// alignRules pairs equal rules of two versions of a chain, in the same order on both sides: for each rule of have it
+// returns the index of the rule in want that it is kept as, or -1. It takes O(n log n) time and O(n) memory for any two
+// chains, since a tenant decides how long they are. Where the chains differ in rules that occur once, the number of pairs
+// is the greatest possible; rules that occur several times may be paired less well.
+func alignRules(have, want []Rule) []int {
+	kept := make([]int, len(have))
+	for i := range kept {
+		kept[i] = -1
+	}
+	keep := func(i, j int) { kept[i] = j }
+	all := span{0, len(have), 0, len(want)}
+	rest := all.trim(func(i, j int) bool { return have[i].equal(&want[j]) }, keep)
+	if rest.isOneSided() {
+		return kept
+	}
+	a := newAligner(have, want, rest, keep)
+	a.align(rest, 0)
+	return kept
+}
+
+// span is a part of both chains: the rules from..to-1 of each.
+type span struct{ haveFrom, haveTo, wantFrom, wantTo int }
+
+// isOneSided reports whether one side is empty: there is no rule left to pair.
+func (s span) isOneSided() bool { return s.haveFrom == s.haveTo || s.wantFrom == s.wantTo }
+
+// trim keeps the equal rules at both ends and returns what is between them.
+func (s span) trim(equal func(i, j int) bool, keep func(i, j int)) span {
+	for !s.isOneSided() && equal(s.haveFrom, s.wantFrom) {
+		keep(s.haveFrom, s.wantFrom)
+		s.haveFrom, s.wantFrom = s.haveFrom+1, s.wantFrom+1
+	}
+	for !s.isOneSided() && equal(s.haveTo-1, s.wantTo-1) {
+		s.haveTo, s.wantTo = s.haveTo-1, s.wantTo-1
+		keep(s.haveTo, s.wantTo)
+	}
+	return s
+}
+
+// aligner pairs the rules of two chains by number: equal rules have the same number.
+type aligner struct {
+	have, want []int // the number of each rule
+	keep       func(i, j int)
+
+	// Scratch space of pairs, for the span at hand.
+	seen   []occurrences // by number
+	follow []int         // by index in want: the next rule with the same number, or -1
+}
+
+// occurrences counts the rules with one number.
+type occurrences struct {
+	inHave, inWant int
+	next           int // the first rule of want that has no pair yet, or -1
+}
+
+// newAligner numbers the rules of the span.
+func newAligner(have, want []Rule, s span, keep func(i, j int)) *aligner {
+	n := numbering{seed: maphash.MakeSeed(), first: map[uint64]int{}}
+	a := &aligner{have: make([]int, len(have)), want: make([]int, len(want)), follow: make([]int, len(want)), keep: keep}
+	for i := s.haveFrom; i < s.haveTo; i++ {
+		a.have[i] = n.number(&have[i])
+	}
+	for j := s.wantFrom; j < s.wantTo; j++ {
+		a.want[j] = n.number(&want[j])
+	}
+	a.seen = make([]occurrences, len(n.rules))
+	return a
+}
+
+// numbering gives equal rules the same number, from 0 on. Rules with the same hash form a list; the hash has a random
+// seed, so nobody can make that list long.
+type numbering struct {
+	seed  maphash.Seed
+	first map[uint64]int // by hash
+	rules []*Rule        // by number
+	after []int          // by number: the next one with the same hash, or -1
+}
+
+func (n *numbering) number(r *Rule) int {
+	hash := r.hash(n.seed)
+	first, ok := n.first[hash]
+	if !ok {
+		first = -1
+	}
+	for i := first; i >= 0; i = n.after[i] {
+		if n.rules[i].equal(r) {
+			return i
+		}
+	}
+	n.first[hash] = len(n.rules)
+	n.rules, n.after = append(n.rules, r), append(n.after, first)
+	return len(n.rules) - 1
+}
+
+// hash is equal for equal rules.
+func (r *Rule) hash(seed maphash.Seed) uint64 {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	for i := range r.Statements {
+		h.WriteString(r.Statements[i].Text)
+		h.WriteByte(0)
+	}
+	h.WriteString(r.Comment)
+	return h.Sum64()
+}
+
+// align pairs the rules of a span: first the rules that are unique in it, as many as have the same order on both sides,
+// then the rules between those.
+func (a *aligner) align(s span, depth int) {
+	s = s.trim(func(i, j int) bool { return a.have[i] == a.want[j] }, a.keep)
+	if s.isOneSided() || depth > anchorDepth {
+		return
+	}
+	var anchors []pair
+	if depth < anchorDepth {
+		anchors = ascending(a.pairs(s, true))
+	}
+	if len(anchors) == 0 {
+		anchors = ascending(a.pairs(s, false))
+	}
+	between := s
+	for _, p := range anchors {
+		a.keep(p.i, p.j)
+		between.haveTo, between.wantTo = p.i, p.j
+		a.align(between, depth+1)
+		between.haveFrom, between.wantFrom = p.i+1, p.j+1
+	}
+	between.haveTo, between.wantTo = s.haveTo, s.wantTo
+	a.align(between, depth+1)
+}
+
+// pair is an index in have and an index in want of two equal rules.
+type pair struct{ i, j int }
+
+// pairs returns the pairs of a span, ascending in have: the first occurrence of a rule with the first one in want, the
+// second with the second, and so on. With onlyUnique it leaves out the rules that occur twice on a side.
+func (a *aligner) pairs(s span, onlyUnique bool) []pair {
+	for _, number := range a.have[s.haveFrom:s.haveTo] {
+		a.seen[number] = occurrences{next: -1}
+	}
+	for j := s.wantTo - 1; j >= s.wantFrom; j-- {
+		a.seen[a.want[j]] = occurrences{next: -1}
+	}
+	for _, number := range a.have[s.haveFrom:s.haveTo] {
+		a.seen[number].inHave++
+	}
+	for j := s.wantTo - 1; j >= s.wantFrom; j-- {
+		o := &a.seen[a.want[j]]
+		o.inWant++
+		o.next, a.follow[j] = j, o.next
+	}
+	var pairs []pair
+	for i := s.haveFrom; i < s.haveTo; i++ {
+		o := &a.seen[a.have[i]]
+		if o.next < 0 || onlyUnique && (o.inHave > 1 || o.inWant > 1) {
+			continue
+		}
+		pairs = append(pairs, pair{i, o.next})
+		o.next = a.follow[o.next]
+	}
+	return pairs
+}
+
+// ascending returns the longest subsequence of the pairs that ascends in want, too. It is patience sorting: lowest[n] is
+// the pair with the lowest j that ends a subsequence of n+1 pairs.
+func ascending(pairs []pair) []pair {
+	var lowest []int                    // indexes in pairs
+	previous := make([]int, len(pairs)) // by index: the pair before it in its subsequence, or -1
+	for n, p := range pairs {
+		at, _ := slices.BinarySearchFunc(lowest, p.j, func(m, j int) int { return pairs[m].j - j })
+		previous[n] = -1
+		if at > 0 {
+			previous[n] = lowest[at-1]
+		}
+		if at == len(lowest) {
+			lowest = append(lowest, n)
+		} else {
+			lowest[at] = n
+		}
+	}
+	longest := make([]pair, len(lowest))
+	n := -1
+	if len(lowest) > 0 {
+		n = lowest[len(lowest)-1]
+	}
+	for at := len(longest) - 1; at >= 0; at-- {
+		longest[at] = pairs[n]
+		n = previous[n]
+	}
+	return longest
+}
