@@ -54,21 +54,28 @@ var known = map[string]attributes{
 // bitwiseOp is NFTA_BITWISE_OP, which x/sys lacks; zero is NFT_BITWISE_MASK_XOR.
 const bitwiseOp = 6
 
-// canonicalExpr writes one NFTA_LIST_ELEM, which holds NFTA_EXPR_NAME and NFTA_EXPR_DATA.
-func canonicalExpr(b *strings.Builder, element []byte) error {
+// nameAndData returns the parts of one NFTA_LIST_ELEM: NFTA_EXPR_NAME and NFTA_EXPR_DATA.
+func nameAndData(element []byte) (name string, data []byte, err error) {
 	parts, err := netlink.UnmarshalAttributes(element)
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	var name string
-	var data []byte
 	for _, p := range parts {
 		switch p.Type &^ unix.NLA_F_NESTED {
 		case unix.NFTA_EXPR_NAME:
-			name = strings.TrimRight(string(p.Data), "\x00")
+			name = text(p.Data)
 		case unix.NFTA_EXPR_DATA:
 			data = p.Data
 		}
+	}
+	return name, data, nil
+}
+
+// canonicalExpr writes one NFTA_LIST_ELEM.
+func canonicalExpr(b *strings.Builder, element []byte) error {
+	name, data, err := nameAndData(element)
+	if err != nil {
+		return err
 	}
 	b.WriteString(name)
 	if name == "counter" {

@@ -16,6 +16,8 @@ import (
 type Statement struct {
 	Text  string
 	Exprs []expr.Any
+
+	opaque bool // made by Opaque
 }
 
 // Registers (linux/netfilter/nf_tables.h, enum nft_registers): NFT_REG_1 is 16 bytes wide, and the same memory as the
@@ -41,6 +43,9 @@ func Marshal(statements []Statement) ([]byte, error) {
 	var list []netlink.Attribute
 	passed := map[check]bool{}
 	for _, s := range statements {
+		if s.opaque {
+			return nil, fmt.Errorf("statement %q: %w", s.Text, errOpaque)
+		}
 		for i := 0; i < len(s.Exprs); i++ {
 			if c, ok := checkAt(s.Exprs, i); ok {
 				if passed[c] {

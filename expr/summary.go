@@ -1,0 +1,149 @@
+package expr
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Summary is the part of a rule that depends on other objects of the table, and the rule's verdict.
+type Summary struct {
+	Sets    []string // the sets that it looks up
+	Negated bool     // one of the lookups matches packets whose key is not in the set
+	Verdict string   // "accept", "drop", "reject", "return", "jump", "goto"; "unknown"; empty: none
+	Chain   string   // the target of a jump or goto
+}
+
+// Summarize returns the summary of a rule.
+func Summarize(rule []Statement) Summary {
+	var s Summary
+	for _, statement := range rule {
+		for _, e := range statement.Exprs {
+			switch e := e.(type) {
+			case *expr.Lookup:
+				s.Sets = append(s.Sets, e.SetName)
+				s.Negated = s.Negated || e.Invert
+			case *expr.Reject:
+				s.Verdict = "reject"
+			case *expr.Verdict:
+				s.Verdict, s.Chain = verdictText(e.Kind), e.Chain
+			}
+		}
+		if statement.opaque && s.Verdict == "" {
+			s.Verdict = unknownVerdict
+		}
+	}
+	return s
+}
+
+const unknownVerdict = "unknown"
+
+func verdictText(k expr.VerdictKind) string {
+	switch k {
+	case expr.VerdictAccept:
+		return "accept"
+	case expr.VerdictDrop:
+		return "drop"
+	case expr.VerdictReturn:
+		return "return"
+	case expr.VerdictJump:
+		return "jump"
+	case expr.VerdictGoto:
+		return "goto"
+	}
+	return unknownVerdict
+}
+
+// errOpaque is an attempt to send a statement that Opaque made.
+var errOpaque = errors.New("a rule of unknown bytecode cannot be sent")
+
+// Opaque returns a statement for the bytecode of a rule in the kernel that the agent would not write: payload is
+// NFTA_RULE_EXPRESSIONS, text is Canonical of it. Summarize knows its sets and its verdict, Marshal refuses it.
+func Opaque(payload []byte, text string) (Statement, error) {
+	s := Statement{Text: "(not ours) " + text, opaque: true}
+	list, err := netlink.UnmarshalAttributes(payload)
+	if err != nil {
+		return s, fmt.Errorf("rule expressions: %w", err)
+	}
+	for _, element := range list {
+		name, data, err := nameAndData(element.Data)
+		if err != nil {
+			return s, fmt.Errorf("rule expression: %w", err)
+		}
+		switch name {
+		case "lookup":
+			l, err := parseLookup(data)
+			if err != nil {
+				return s, err
+			}
+			s.Exprs = append(s.Exprs, l)
+		case "immediate":
+			v, err := parseVerdict(data)
+			if err != nil {
+				return s, err
+			}
+			if v != nil {
+				s.Exprs = append(s.Exprs, v)
+			}
+		}
+	}
+	return s, nil
+}
+
+func parseLookup(data []byte) (*expr.Lookup, error) {
+	attributes, err := netlink.UnmarshalAttributes(data)
+	if err != nil {
+		return nil, fmt.Errorf("lookup: %w", err)
+	}
+	l := &expr.Lookup{}
+	for _, a := range attributes {
+		switch {
+		case a.Type == unix.NFTA_LOOKUP_SET:
+			l.SetName = text(a.Data)
+		case a.Type == unix.NFTA_LOOKUP_FLAGS && len(a.Data) == 4:
+			l.Invert = binary.BigEndian.Uint32(a.Data)&unix.NFT_LOOKUP_F_INV != 0
+		}
+	}
+	return l, nil
+}
+
+// parseVerdict returns nil for an immediate that is no verdict.
+func parseVerdict(data []byte) (*expr.Verdict, error) {
+	for _, nest := range []uint16{unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT} {
+		attributes, err := netlink.UnmarshalAttributes(data)
+		if err != nil {
+			return nil, fmt.Errorf("immediate: %w", err)
+		}
+		data = nil
+		for _, a := range attributes {
+			if a.Type&^unix.NLA_F_NESTED == nest {
+				data = a.Data
+			}
+		}
+	}
+	if data == nil {
+		return nil, nil
+	}
+	attributes, err := netlink.UnmarshalAttributes(data)
+	if err != nil {
+		return nil, fmt.Errorf("verdict: %w", err)
+	}
+	v := &expr.Verdict{}
+	for _, a := range attributes {
+		switch {
+		case a.Type == unix.NFTA_VERDICT_CODE && len(a.Data) == 4:
+			v.Kind = expr.VerdictKind(int32(binary.BigEndian.Uint32(a.Data)))
+		case a.Type == unix.NFTA_VERDICT_CHAIN:
+			v.Chain = text(a.Data)
+		}
+	}
+	return v, nil
+}
+
+// text is the value of a string attribute, which ends with a NUL.
+func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }
