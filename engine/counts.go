@@ -16,11 +16,19 @@ type RuleCount struct {
 	Packets, Bytes uint64
 }
 
+// errFilled is a table that somebody has filled with rules.
+var errFilled = errors.New("the table has far more rules than were applied")
+
 // Counts reads the counters of all rules of the table, chain by chain in the order of the rules.
 func (e *Engine) Counts() ([]RuleCount, error) {
 	x := exchanges.Get().(*exchange)
 	defer exchanges.Put(x)
 	var counts []RuleCount
+	var applied []Ruleset
+	if e.have != nil {
+		applied = append(applied, e.have.ruleset)
+	}
+	most := limitsFor(applied).rules
 	r := reader{exchange: x, transport: e.transport}
 	err := r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a attrs) error {
 		c := RuleCount{
@@ -30,10 +38,14 @@ func (e *Engine) Counts() ([]RuleCount, error) {
 		if err := c.read(a[unix.NFTA_RULE_EXPRESSIONS]); err != nil {
 			return err
 		}
+		if len(counts) == most {
+			return errFilled
+		}
 		counts = append(counts, c)
 		return nil
 	})
 	if err != nil {
+		e.stale = true // the table, or its owner: the socket may be another one
 		return nil, fmt.Errorf("read the counters of %s: %w", e.pod, err)
 	}
 	return counts, nil

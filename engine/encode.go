@@ -14,9 +14,10 @@ const batchBegin = "BATCH_BEGIN"
 
 // message says what one message of a batch is about, for errors and for the handles that the kernel gives to rules.
 type message struct {
-	op     string // NEWRULE, DELSETELEM, …
-	object string // the chain or set
-	rule   *ruleChange
+	op       string // NEWRULE, DELSETELEM, …
+	object   string // the chain or set
+	rule     *ruleChange
+	optional bool // a question for an object that may not be there
 }
 
 // batch is a plan as netlink messages. Message number i has sequence number i+1.

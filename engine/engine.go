@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -142,7 +141,7 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 		return AsApplied, e.fail("check", err)
 	}
 	before, repairs := e.have, e.stats.Repairs
-	if generation == before.generation && !before.elsewhere { // else it may have lost its owner, which no number tells
+	if generation == before.generation && !before.elsewhere && !e.stale { // else it may have lost its owner, which no number tells
 		return AsApplied, nil
 	}
 	e.stale = true
@@ -253,52 +252,4 @@ func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 	e.stats.Bytes += uint64(len(x.batch.buf))
 	e.have = e.have.after(p, next)
 	return nil
-}
-
-// exchange is the memory for one batch and the answers to it, used by one Engine after another.
-type exchange struct {
-	batch     batch
-	in        []byte
-	canonical canonicals
-	elements  []element
-	keys      arena
-}
-
-var exchanges = sync.Pool{New: func() any { return &exchange{in: make([]byte, maximumMessage)} }}
-
-// roundTrip sends the batch and reads all that the kernel says to it. Handles of new rules are put into handles.
-func (x *exchange) roundTrip(t *transport, handles map[string][]uint64) error {
-	r := replies{batch: &x.batch, handles: handles}
-	if err := x.exchange(t, r.parse); err != nil {
-		return err
-	}
-	return r.err()
-}
-
-// exchange sends what is in the buffer and gives each datagram that comes back to take, until that says that it was the
-// last one. Else it reads all of them, also after an error, so that none is left for the next exchange to find.
-func (x *exchange) exchange(t *transport, take func([]byte) (last bool, err error)) error {
-	if err := t.send(x.batch.buf); err != nil {
-		return err
-	}
-	var first error
-	for {
-		n, err := t.receive(x.in)
-		last := false
-		switch {
-		case err == nil && n == 0:
-			return first
-		case err == nil && first == nil:
-			last, err = take(x.in[:n])
-		case errors.Is(err, unix.ENOBUFS): // some are lost, the rest can be read
-		case err != nil:
-			return err
-		}
-		if first == nil {
-			first = err
-		}
-		if last && first == nil {
-			return nil
-		}
-	}
 }

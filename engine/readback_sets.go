@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
@@ -33,6 +32,9 @@ func (r *reader) readSets() error {
 		kind, err := kindOf(a)
 		if err != nil {
 			return err
+		}
+		if len(r.sets) == r.most.objects {
+			return errForeign
 		}
 		r.sets = append(r.sets, &Set{
 			Name:     a.string(unix.NFTA_SET_NAME),
@@ -91,6 +93,21 @@ func fieldsOf(desc []byte) (fields []uint32, err error) {
 	return fields, err
 }
 
+// elementCount is how many elements the kernel makes of a set's content.
+func elementCount(e Elements) int {
+	switch e := e.(type) {
+	case Addrs:
+		return 2 * e.Addrs.Len(e.Family) // where a range starts, and where it ends
+	case Numbers:
+		return 2 * e.Numbers.Len()
+	case Ports:
+		return e.Ports.Len()
+	case Endpoints:
+		return e.Endpoints.Len(e.Family)
+	}
+	return 0
+}
+
 // element is one element of a set as the kernel has it.
 type element struct {
 	key, keyEnd []byte
@@ -108,6 +125,10 @@ func (r *reader) readElements(s *Set) error {
 	err := r.ask(r.transport, unix.NFT_MSG_NEWSETELEM, func(a attrs) error {
 		var bad error
 		err := eachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
+			if r.most.elements--; r.most.elements < 0 {
+				bad = errForeign
+				return
+			}
 			e, err := parseElement(b)
 			if err != nil {
 				bad = err
@@ -131,15 +152,6 @@ func (r *reader) readElements(s *Set) error {
 		return errForeign
 	}
 	return nil
-}
-
-// wanted is the set of that name that is wanted, or nil.
-func (r *reader) wanted(name string) *Set {
-	i, ok := slices.BinarySearchFunc(r.want.Sets, name, func(w *Set, name string) int { return strings.Compare(w.Name, name) })
-	if !ok {
-		return nil
-	}
-	return r.want.Sets[i]
 }
 
 // arena keeps many short byte strings in few allocations.

@@ -78,6 +78,18 @@ func (r *replies) message(seq uint32) *message {
 	return &r.batch.messages[seq-1]
 }
 
+// done reads the end of a dump, which says whether the kernel could finish it.
+func (r *replies) done(reply netlinkMessage) error {
+	if len(reply.body) < 4 {
+		return nil
+	}
+	if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(reply.body))); errno != 0 {
+		m := r.message(reply.seq)
+		r.refused = append(r.refused, &MessageError{Op: m.op, Object: m.object, Errno: errno})
+	}
+	return nil
+}
+
 // errorMessage reads struct nlmsgerr and the attributes behind it (linux/netlink.h).
 func (r *replies) errorMessage(reply netlinkMessage) error {
 	body := reply.body
@@ -89,8 +101,11 @@ func (r *replies) errorMessage(reply netlinkMessage) error {
 	if m == nil {
 		return nil // a late answer to an earlier batch
 	}
-	if errno == 0 {
+	switch {
+	case errno == 0:
 		r.acked = true // only the last one asks for it
+		return nil
+	case errno == unix.ENOENT && m.optional:
 		return nil
 	}
 	e := &MessageError{Op: m.op, Object: m.object, Errno: errno}

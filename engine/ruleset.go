@@ -108,3 +108,6 @@ func (r Rule) Text() string {
 	}
 	return b.String()
 }
+
+// summary is what the rule refers to.
+func (r *Rule) summary() expr.Summary { return expr.Summarize(r.Statements) }

@@ -27,6 +27,28 @@ const (
 	maximumMessage = 64 << 10 // of one receive; the kernel builds replies of at most 32 KiB
 )
 
+// reopen replaces the socket by a new one in the same namespace. It ends a dump that the kernel has not finished: as
+// long as one is, the socket takes no other. A table that the old socket owned has no owner then.
+func (t *transport) reopen() error {
+	fd, err := unix.IoctlRetInt(t.fd, unix.SIOCGSKNS)
+	runtime.KeepAlive(t.conn)
+	if err != nil {
+		return fmt.Errorf("network namespace of the nfnetlink socket: %w", err)
+	}
+	netns := os.NewFile(uintptr(fd), "netns")
+	defer netns.Close()
+	next, err := dial(netns)
+	if err != nil {
+		return err
+	}
+	old := t.conn
+	*t = *next
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("close nfnetlink socket: %w", err)
+	}
+	return nil
+}
+
 // dial opens the socket in the namespace that netns is a handle of.
 func dial(netns *os.File) (*transport, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(netns.Fd())})

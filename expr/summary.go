@@ -95,6 +95,9 @@ func Opaque(payload []byte, text string) (Statement, error) {
 	return s, nil
 }
 
+// IsOpaque reports whether Opaque made the rule.
+func IsOpaque(rule []Statement) bool { return len(rule) > 0 && rule[0].opaque }
+
 func parseLookup(data []byte) (*expr.Lookup, error) {
 	attributes, err := netlink.UnmarshalAttributes(data)
 	if err != nil {
