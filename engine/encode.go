@@ -34,12 +34,12 @@ func (b *batch) reset() {
 
 // encode writes the whole plan between NFNL_MSG_BATCH_BEGIN and _END. The kernel takes it only if the generation is
 // still that number (NFNL_BATCH_GENID), else it says ERESTART at once: a difference is never applied to what it was not
-// made from. (A plan that is not made from anything goes in anyway.) Only the last message asks for an acknowledgement: a
+// made from. Only the last message asks for an acknowledgement: a
 // batch goes in as a whole or not at all, and a message that fails reports itself.
 func (b *batch) encode(p *plan, generation uint32) error {
 	b.reset()
 	b.control(unix.NFNL_MSG_BATCH_BEGIN, batchBegin)
-	if !p.anyway {
+	if generation != unknownGeneration {
 		b.uint32(unix.NFNL_BATCH_GENID, generation)
 	}
 	b.end()

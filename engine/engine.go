@@ -129,7 +129,8 @@ const (
 )
 
 // Check says whether the table is still what the last Apply left, and if not brings it back to that. It costs one
-// question to the kernel while nobody changes anything in the namespace.
+// question to the kernel while nobody changes anything in the namespace, and two while the table is this Engine's own.
+// Elsewhere it reads the table each time that somebody has changed anything.
 func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	if e.have == nil || ctx.Err() != nil {
 		return AsApplied, ctx.Err()
@@ -141,8 +142,11 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 		return AsApplied, e.fail("check", err)
 	}
 	before, repairs := e.have, e.stats.Repairs
-	if generation == before.generation && !before.elsewhere && !e.stale { // else it may have lost its owner, which no number tells
-		return AsApplied, nil
+	if !e.stale && !before.elsewhere { // else it may have lost its owner, which no number tells
+		if generation == before.generation || before.isOwn() && x.isIntact(e.transport, before) {
+			before.generation = generation
+			return AsApplied, nil
+		}
 	}
 	e.stale = true
 	if err := e.apply(before.ruleset); err != nil {
@@ -187,7 +191,7 @@ func (e *Engine) apply(want Ruleset) error {
 
 // replace makes the table anew in one batch, whatever is there and whatever others do meanwhile.
 func (e *Engine) replace(x *exchange, want Ruleset) error {
-	e.have, e.stale = &table{foreign: true}, false
+	e.have, e.stale = &table{foreign: true, generation: unknownGeneration}, false
 	p := makePlan(e.have, want, e.flags)
 	p.anyway = true
 	if err := e.send(x, &p, want); err != nil {
@@ -238,9 +242,14 @@ func (e *Engine) look(x *exchange, want Ruleset) error {
 	return nil
 }
 
-// send makes the plan a batch; once the kernel acknowledged it, the table is next.
+// send makes the plan a batch; once the kernel acknowledged it, the table is next. Where nobody else can change the
+// table, the batch is right at any generation: root in the pod may change other tables as often as it likes.
 func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
-	if err := x.batch.encode(p, e.have.generation); err != nil {
+	generation := e.have.generation
+	if e.have.isOwn() {
+		generation = unknownGeneration
+	}
+	if err := x.batch.encode(p, generation); err != nil {
 		return err
 	}
 	if err := x.roundTrip(e.transport, p.handles); err != nil {

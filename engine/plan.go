@@ -15,10 +15,14 @@ type table struct {
 	generation uint32              // of the whole namespace: every batch of anybody raises it by one
 }
 
-// unknownGeneration is one that no namespace has: the kernel passes over it when it counts.
+// unknownGeneration is one that no namespace has: the kernel passes over it when it counts. A batch that names it goes in
+// at any generation.
 const unknownGeneration = 0
 
 func (t *table) exists() bool { return t.foreign || !t.ruleset.IsEmpty() }
+
+// isOwn reports whether nobody else can change the table: its owner is the Engine's socket.
+func (t *table) isOwn() bool { return t.flags&ownedOnly != 0 && !t.elsewhere }
 
 // after is the table once the kernel acknowledged the plan that leads from t to want.
 func (t *table) after(p *plan, want Ruleset) *table {

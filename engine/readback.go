@@ -153,6 +153,14 @@ func (x *exchange) tableHead(t *transport) (h tableHead, err error) {
 	return h, err
 }
 
+// isIntact reports whether the table still belongs to the socket and holds as many objects as have does. While it
+// belongs to the socket, nobody else can change it.
+func (x *exchange) isIntact(t *transport, have *table) bool {
+	head, err := x.tableHead(t)
+	return err == nil && head.flags == have.flags && head.owner == t.port &&
+		int(head.use) == len(have.ruleset.Sets)+len(have.ruleset.Chains)
+}
+
 // chainsAtOnce is how many chains one send asks for: the answers fit the receive buffer.
 const chainsAtOnce = 500
 

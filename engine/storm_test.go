@@ -106,3 +106,26 @@ func TestStorm(t *testing.T) {
 		})
 	}
 }
+
+// TestStormBesideOwnedTable: while the table is the Engine's own, changes of other tables cost no restart and no look at
+// the table.
+func TestStormBesideOwnedTable(t *testing.T) {
+	h, err := lab.ForTest(t).Host("pod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := own(t, h)
+	apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
+	stop := storm(t, h)
+	for i := range 100 {
+		apply(t, e, isolated(parseAddrs("10.0.0.1"), uint16(80+i)))
+		finds(t, "in the storm", e, AsApplied)
+	}
+	stop()
+	if s := e.Stats(); s.Restarts != 0 || s.ReadBacks != 1 {
+		t.Errorf("%d restarts, %d looks", s.Restarts, s.ReadBacks)
+	}
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+}
