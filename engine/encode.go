@@ -24,12 +24,14 @@ type message struct {
 type batch struct {
 	wire
 	messages []message
+	echoes   int // rules whose handles the kernel tells
 }
 
 func (b *batch) reset() {
 	b.wire.reset()
 	clear(b.messages)
 	b.messages = b.messages[:0]
+	b.echoes = 0
 }
 
 // encode writes the whole plan between NFNL_MSG_BATCH_BEGIN and _END. The kernel takes it only if the generation is
@@ -81,10 +83,7 @@ func (b *batch) content(p *plan) error {
 		}
 	}
 	for _, name := range p.delChains { // empties all of them first, since one may jump to another
-		b.begin(unix.NFT_MSG_DELRULE, 0, message{op: "DELRULE", object: name})
-		b.string(unix.NFTA_RULE_TABLE, TableName)
-		b.string(unix.NFTA_RULE_CHAIN, name)
-		b.end()
+		b.emptyChain(name)
 	}
 	for _, name := range p.delChains {
 		b.begin(unix.NFT_MSG_DELCHAIN, 0, message{op: "DELCHAIN", object: name})
@@ -153,9 +152,21 @@ func (b *batch) newChain(c *Chain) {
 	b.end()
 }
 
+// emptyChain deletes all rules of a chain.
+func (b *batch) emptyChain(name string) {
+	b.begin(unix.NFT_MSG_DELRULE, 0, message{op: "DELRULE", object: name})
+	b.string(unix.NFTA_RULE_TABLE, TableName)
+	b.string(unix.NFTA_RULE_CHAIN, name)
+	b.end()
+}
+
 // changeRule asks for an echo of each new rule (NLM_F_ECHO): that is how its handle becomes known.
 func (b *batch) changeRule(c *ruleChange) error {
-	if c.place == gone {
+	switch c.place {
+	case allGone:
+		b.emptyChain(c.chain)
+		return nil
+	case gone:
 		b.begin(unix.NFT_MSG_DELRULE, 0, message{op: "DELRULE", object: c.chain})
 		b.string(unix.NFTA_RULE_TABLE, TableName)
 		b.string(unix.NFTA_RULE_CHAIN, c.chain)
@@ -171,6 +182,7 @@ func (b *batch) changeRule(c *ruleChange) error {
 	if err != nil {
 		return err
 	}
+	b.echoes++
 	b.begin(unix.NFT_MSG_NEWRULE, flags, message{op: "NEWRULE", object: c.chain, rule: c})
 	b.string(unix.NFTA_RULE_TABLE, TableName)
 	b.string(unix.NFTA_RULE_CHAIN, c.chain)

@@ -20,6 +20,9 @@ var exchanges = sync.Pool{New: func() any { return &exchange{in: make([]byte, ma
 
 // roundTrip sends the batch and reads all that the kernel says to it. Handles of new rules are put into handles.
 func (x *exchange) roundTrip(t *transport, handles map[string][]uint64) error {
+	if err := t.growRcvbuf(x.batch.echoes * maximumEcho); err != nil {
+		return err
+	}
 	r := replies{batch: &x.batch, handles: handles}
 	if err := x.exchange(t, r.parse); err != nil {
 		return err

@@ -305,6 +305,37 @@ func TestManyElements(t *testing.T) {
 	}
 }
 
+// TestManyRules: all rules of a long chain in force change in one batch. The kernel echoes each of them before anybody can
+// read an echo (ENOBUFS when they do not fit), and looks for each rule that it deletes by handle in the whole chain.
+func TestManyRules(t *testing.T) {
+	if uidMap, _ := os.ReadFile("/proc/self/uid_map"); !strings.Contains(string(uidMap), "4294967295") {
+		t.Skip("SKIPPED: needs SO_RCVBUFFORCE")
+	}
+	const n = 20_000
+	h, e := pod(t, lab.ForTest(t), "pod")
+	chain := func(first func(i int) int) Ruleset {
+		c := &Chain{Name: "input", Hook: HookInput}
+		for i := range n {
+			mark := expr.Mark().Range(expr.Is, sets.NumberRange{From: uint32(first(i)), To: uint32(first(i))})
+			c.Rules = append(c.Rules, Rule{Statements: []expr.Statement{mark, expr.Counter()}, Comment: strings.Repeat("c", 100)})
+		}
+		return NewRuleset(nil, []*Chain{c})
+	}
+	for _, rs := range []Ruleset{
+		chain(func(i int) int { return i }),
+		chain(func(i int) int { return i + i%2*n }), // every other rule is another one
+		chain(func(i int) int { return n - i }),
+	} {
+		apply(t, e, rs)
+		if got := strings.Count(listTable(t, h), "counter"); got != n {
+			t.Errorf("%d rules, want %d", got, n)
+		}
+	}
+	if s := e.Stats(); s.ReadBacks != 1 || s.Refused != 0 {
+		t.Errorf("%d looks, %d refused", s.ReadBacks, s.Refused)
+	}
+}
+
 // TestHighDescriptor: a descriptor over 1024 is no trouble, as it would be with select(2).
 func TestHighDescriptor(t *testing.T) {
 	h, err := lab.ForTest(t).Host("pod")

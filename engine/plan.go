@@ -77,6 +77,7 @@ const (
 	atStart
 	afterHandle
 	gone
+	allGone // all rules of the chain go
 )
 
 // ruleChange adds rule number index of chain, or deletes the rule with the handle.
@@ -84,7 +85,7 @@ type ruleChange struct {
 	chain  string
 	place  rulePlace
 	handle uint64 // of the rule to delete, or of the one to follow
-	rule   *Rule  // nil when gone
+	rule   *Rule  // nil when gone or allGone
 	index  int    // of rule in the chain that is wanted
 }
 

@@ -1,9 +1,13 @@
 package engine
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // diffRules keeps the rules that alignRules pairs, deletes the other rules of have by handle, and adds the other rules of
-// want at their places. It returns false when the handles are not those of have: then the table is replaced.
+// want at their places. Where that costs the kernel more, it deletes all rules at once and adds all of want. It returns
+// false when the handles are not those of have: then the table is replaced.
 func (p *plan) diffRules(have *Chain, handles []uint64, want *Chain) bool {
 	if len(handles) != len(have.Rules) {
 		return false
@@ -11,10 +15,16 @@ func (p *plan) diffRules(have *Chain, handles []uint64, want *Chain) bool {
 	if slices.Contains(handles, 0) {
 		return false
 	}
+	kept := alignRules(have.Rules, want.Rules)
+	if rewritingIsCheaper(kept, len(want.Rules)) {
+		p.rules = append(p.rules, ruleChange{chain: have.Name, place: allGone})
+		p.newChain(want)
+		return true
+	}
 	next := 0 // the first rule of want that has no place yet
 	follow := ruleChange{place: atStart}
 	wantHandles := make([]uint64, len(want.Rules))
-	for i, w := range alignRules(have.Rules, want.Rules) {
+	for i, w := range kept {
 		if w < 0 {
 			p.rules = append(p.rules, ruleChange{chain: have.Name, place: gone, handle: handles[i]})
 			continue
@@ -26,6 +36,19 @@ func (p *plan) diffRules(have *Chain, handles []uint64, want *Chain) bool {
 	p.appendRules(want, next)
 	p.setHandles(want.Name, wantHandles)
 	return true
+}
+
+// rewritingIsCheaper compares what the kernel does for the difference of two chains and for the new chain as a whole. It
+// finds a rule by its handle in a list, so that many differences in a long chain are quadratic.
+func rewritingIsCheaper(kept []int, want int) bool {
+	keeps := 0
+	for _, w := range kept {
+		if w >= 0 {
+			keeps++
+		}
+	}
+	changes := len(kept) + want - 2*keeps
+	return time.Duration(changes)*time.Duration(len(kept))/2*costRuleWalk > time.Duration(keeps)*costRule
 }
 
 // insertRules puts the rules from..to-1 at one place. The last goes first: each later one then comes before it.

@@ -111,6 +111,10 @@ func (m *model) changeRule(p *plan, c *ruleChange) error {
 	if !ok {
 		return fmt.Errorf("no chain %s", c.chain)
 	}
+	if c.place == allGone {
+		m.chains[c.chain] = nil
+		return nil
+	}
 	at := slices.IndexFunc(rules, func(r modelRule) bool { return r.handle == c.handle })
 	if at < 0 && (c.place == gone || c.place == afterHandle) {
 		return fmt.Errorf("no rule %d in %s", c.handle, c.chain)

@@ -17,6 +17,7 @@ type transport struct {
 	fd     int    // of conn, -1 once that is closed: an Engine does one thing at a time, and close is one
 	port   uint32 // of the socket: what the kernel calls the owner of a table
 	sndbuf int
+	rcvbuf int
 }
 
 // Sizes of socket buffers, bytes. Nothing is reserved: they are limits. The kernel answers a batch before the send
@@ -25,6 +26,7 @@ const (
 	receiveBuffer  = 8 << 20
 	minimumSndbuf  = 1 << 20
 	maximumMessage = 64 << 10 // of one receive; the kernel builds replies of at most 32 KiB
+	maximumEcho    = 2 << 10  // of one rule; the kernel doubles the limit, for its own part
 )
 
 // reopen replaces the socket by a new one in the same namespace. It ends a dump that the kernel has not finished: as
@@ -81,10 +83,22 @@ func (t *transport) configure() error {
 			return fmt.Errorf("nfnetlink socket option: %w", err)
 		}
 	}
-	if err := t.conn.SetReadBuffer(receiveBuffer); err != nil {
-		return fmt.Errorf("nfnetlink receive buffer: %w", err)
+	if err := t.growRcvbuf(receiveBuffer); err != nil {
+		return err
 	}
 	return t.growSndbuf(minimumSndbuf)
+}
+
+// growRcvbuf makes room for so many bytes of answers.
+func (t *transport) growRcvbuf(size int) error {
+	if size <= t.rcvbuf {
+		return nil
+	}
+	if err := t.conn.SetReadBuffer(size); err != nil {
+		return fmt.Errorf("nfnetlink receive buffer of %d bytes: %w", size, err)
+	}
+	t.rcvbuf = size
+	return nil
 }
 
 // growSndbuf makes room for one send of size bytes. Without CAP_NET_ADMIN in the initial user namespace the kernel
