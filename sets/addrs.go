@@ -82,6 +82,18 @@ func (s Addrs) Difference(t Addrs) Addrs {
 	return Addrs{difference(s.v4, t.v4), difference(s.v6, t.v6)}
 }
 
+// Splice returns the addresses of s before at and the addresses of t from at
+// on, in the family of at; of the other family it holds what s holds. It costs
+// O(log n). at must be valid.
+func (s Addrs) Splice(t Addrs, at netip.Addr) Addrs {
+	if at.Is4() {
+		s.v4 = splice(s.v4, t.v4, number(at))
+	} else {
+		s.v6 = splice(s.v6, t.v6, number(at))
+	}
+	return s
+}
+
 // Contains reports whether the address is in the set. It is taken as [Single]
 // takes it: unmapped, and without its zone. An invalid address is in no set.
 func (s Addrs) Contains(a netip.Addr) bool {

@@ -25,6 +25,7 @@ func FuzzAddrs(f *testing.F) {
 		{0, 0, 0, 255, 1, 0, 10, 0, 1, 0, 0, 0, 1, 3, 1, 0},      // everything, split, ends taken
 		{8, 0, 0, 255, 9, 1, 129, 0, 9, 3, 1, 0, 8, 3, 1, 0},     // the same in IPv6
 		{0, 3, 1, 0, 0, 3, 0, 0, 0, 1, 1, 200, 2, 0, 0, 0},       // last address, union
+		{0, 0, 0, 9, 0, 0, 20, 9, 6, 0, 5, 1, 6, 0, 0, 2},        // splices that touch, and of all
 		{0, 0, 5, 40, 8, 0, 5, 40, 1, 0, 9, 3, 3, 0, 0, 1, 4, 0}, // difference, rebuild
 	} {
 		f.Add(seed)
@@ -67,6 +68,11 @@ func apply(t *testing.T, cur, other version, op []byte) version {
 		return version{cur.set.Difference(other.set), cur.want.combine(other.want, func(a, b bool) bool { return a && !b })}
 	case 4:
 		return version{rebuilt(t, cur, uint64(n)), cur.want}
+	case 6:
+		copy(line[lo:], other.want.of(f)[lo:])
+		if spliced := cur.set.Splice(other.set, rangeOf(f, lo, lo).From); !spliced.Equal(cur.set) { // promises no identity
+			cur.set = spliced
+		}
 	default:
 		fill(&line, lo, hi, true)
 		cur.set = cur.set.Insert(rangeOf(f, lo, hi))

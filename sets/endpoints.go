@@ -86,6 +86,27 @@ func (s Endpoints) Remove(e Endpoint) Endpoints {
 	return s
 }
 
+// Splice returns the endpoints of s before at and the endpoints of t from at on,
+// in the family of at; of the other family it holds what s holds. It costs
+// O(log n). The address of at must be valid.
+func (s Endpoints) Splice(t Endpoints, at Endpoint) Endpoints {
+	f, k := at.key()
+	if f == V4 {
+		s.v4 = spliceKeys(s.v4, t.v4, k)
+	} else {
+		s.v6 = spliceKeys(s.v6, t.v6, k)
+	}
+	return s
+}
+
+func spliceKeys(a, b *node[struct{}], at key) *node[struct{}] {
+	spliced := join(a.before(at), b.after(at))
+	if n := b.floor(at); n != nil && n.key == at {
+		spliced = spliced.put(at, struct{}{})
+	}
+	return spliced
+}
+
 // Contains reports whether the endpoint is in the set.
 func (s Endpoints) Contains(e Endpoint) bool {
 	f, k := e.key()

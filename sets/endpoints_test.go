@@ -123,3 +123,30 @@ func FuzzEndpoints(f *testing.F) {
 		}
 	})
 }
+
+// TestSpliceEndpoints holds Splice at each endpoint, in a set or not, against the naive way.
+func TestSpliceEndpoints(t *testing.T) {
+	var all []Endpoint
+	for _, addr := range []string{"10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"} {
+		for port := range uint16(4) {
+			all = append(all, Endpoint{netip.MustParseAddr(addr), 6, port})
+		}
+	}
+	a, b := NewEndpoints(all[0], all[2], all[5], all[9], all[14]), NewEndpoints(all[1], all[2], all[7], all[8], all[15])
+	for i, at := range all {
+		f, _ := at.key()
+		var want []Endpoint
+		for j, e := range all {
+			from := a
+			if j >= i && FamilyOf(e.Addr) == f {
+				from = b
+			}
+			if from.Contains(e) {
+				want = append(want, e)
+			}
+		}
+		if got := a.Splice(b, at); !got.Equal(NewEndpoints(want...)) {
+			t.Errorf("at %v: not %v", at, want)
+		}
+	}
+}

@@ -63,6 +63,20 @@ func remove(t *node[uint128], s span) *node[uint128] {
 	return t
 }
 
+// splice returns the tree of what is in a before at, and in b from at on.
+func splice(a, b *node[uint128], at uint128) *node[uint128] {
+	if at == (uint128{}) {
+		return b
+	}
+	a, b = remove(a, span{at, maxUint128}), remove(b, span{uint128{}, at.prev()})
+	first := b.first()
+	if first == nil {
+		return a
+	}
+	// The first span of b may touch the last one of a: insert merges them.
+	return insert(join(a, b.cut(first.key, first.key)), spanOf(first))
+}
+
 // union returns the tree of what is in a or b: a itself if b adds nothing.
 func union(a, b *node[uint128]) *node[uint128] {
 	large, small := a, b

@@ -85,6 +85,14 @@ func (n *node[V]) floor(k key) *node[V] {
 	return best
 }
 
+// first returns the element with the lowest key, or nil.
+func (n *node[V]) first() *node[V] {
+	for n != nil && n.left != nil {
+		n = n.left
+	}
+	return n
+}
+
 // before returns the tree of the elements with keys before k.
 func (n *node[V]) before(k key) *node[V] {
 	if n == nil {
