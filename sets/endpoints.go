@@ -25,6 +25,14 @@ func (e Endpoint) key() (Family, key) {
 	return f, key{addr: number(a), sub: uint32(e.Proto)<<16 | uint32(e.Port)}
 }
 
+// Less reports whether e comes before f in [Endpoints.All]. Both must be of one
+// family.
+func (e Endpoint) Less(f Endpoint) bool {
+	_, k := e.key()
+	_, l := f.key()
+	return k.compare(l) < 0
+}
+
 // endpointOf returns the endpoint of family f that an element is.
 func endpointOf(n *node[struct{}], f Family) Endpoint {
 	return Endpoint{n.key.addr.addr(f), uint8(n.key.sub >> 16), uint16(n.key.sub)}
