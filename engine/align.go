@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// anchorDepth bounds how often aligner.align looks for pairs between pairs, and so bounds its time to O(n log n). Real
-// chains need one level: nearly all of their rules differ.
+// anchorDepth bounds the recursion of aligner.align, which bounds its time to O(n log n). Real chains need one level:
+// nearly all of their rules are unique.
 const anchorDepth = 4
 
 // alignRules pairs equal rules of two versions of a chain, in the same order on both sides: for each rule of have it
@@ -58,10 +58,10 @@ type aligner struct {
 	follow []int         // by index in want: the next rule with the same number, or -1
 }
 
-// occurrences counts the rules with one number.
+// occurrences counts the rules that share a number.
 type occurrences struct {
 	inHave, inWant int
-	next           int // the first rule of want that has no pair yet, or -1
+	next           int // the first rule of want without a pair, or -1
 }
 
 // newAligner numbers the rules of the span.
@@ -78,13 +78,13 @@ func newAligner(have, want []Rule, s span, keep func(i, j int)) *aligner {
 	return a
 }
 
-// numbering gives equal rules the same number, from 0 on. Rules with the same hash form a list; the hash has a random
-// seed, so nobody can make that list long.
+// numbering gives equal rules the same number, from 0 on. Rules with the same hash form a list. The seed of the hash is
+// random, so a tenant cannot make the list long.
 type numbering struct {
 	seed  maphash.Seed
 	first map[uint64]int // by hash
 	rules []*Rule        // by number
-	after []int          // by number: the next one with the same hash, or -1
+	after []int          // by number: the number of the next rule with the same hash, or -1
 }
 
 func (n *numbering) number(r *Rule) int {
@@ -115,8 +115,7 @@ func (r *Rule) hash(seed maphash.Seed) uint64 {
 	return h.Sum64()
 }
 
-// align pairs the rules of a span: first the rules that are unique in it, as many as have the same order on both sides,
-// then the rules between those.
+// align pairs the rules of a span: first the unique rules, as many as keep their order, then the rules between these pairs.
 func (a *aligner) align(s span, depth int) {
 	s = s.trim(func(i, j int) bool { return a.have[i] == a.want[j] }, a.keep)
 	if s.isOneSided() || depth > anchorDepth {

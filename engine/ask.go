@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ofTable names the table of a chain, a rule or a set: NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_SET_TABLE are one number.
+// ofTable is the attribute with the table's name: NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_SET_TABLE are the same number.
 const ofTable = unix.NFTA_RULE_TABLE
 
-// dump asks for all rules or all sets of the table and gives the attributes of each to visit. The kernel honors the
-// table's name there (nf_tables_dump_rules, nf_tables_dump_sets), and not in its dump of chains.
+// dump calls visit with the attributes of each rule or each set of the table. The kernel filters these two dumps by the
+// name of the table (nf_tables_dump_rules, nf_tables_dump_sets); it does not filter the dump of chains.
 func (r *reader) dump(get, answer uint16, op string, visit func(attrs) error) error {
 	r.batch.reset()
 	r.batch.begin(get, unix.NLM_F_DUMP, message{op: op, object: TableName})
@@ -22,8 +22,8 @@ func (r *reader) dump(get, answer uint16, op string, visit func(attrs) error) er
 	return r.ask(r.transport, answer, visit)
 }
 
-// ask sends the questions in the buffer, of which at most one may be a dump, and gives the attributes of each answer of
-// the type to visit.
+// ask sends the questions in the buffer and calls visit with the attributes of each answer of the given type. A dump must
+// be the only question.
 func (x *exchange) ask(t *transport, answer uint16, visit func(attrs) error) error {
 	r := replies{batch: &x.batch}
 	err := x.exchange(t, func(b []byte) (last bool, err error) {
@@ -31,7 +31,7 @@ func (x *exchange) ask(t *transport, answer uint16, visit func(attrs) error) err
 			isLast := m.seq == x.batch.seq
 			switch {
 			case m.seq == 0 || m.seq > x.batch.seq:
-				return nil // to an earlier question
+				return nil // the answer to an earlier question
 			case m.flags&unix.NLM_F_DUMP_INTR != 0:
 				return errUnstable
 			case m.typ == unix.NLMSG_ERROR:

@@ -16,7 +16,7 @@ type RuleCount struct {
 	Packets, Bytes uint64
 }
 
-// errFilled is a table that somebody has filled with rules.
+// errFilled is the error for a table that another process has filled with rules.
 var errFilled = errors.New("the table has far more rules than were applied")
 
 // Counts reads the counters of all rules of the table, chain by chain in the order of the rules.
@@ -45,7 +45,7 @@ func (e *Engine) Counts() ([]RuleCount, error) {
 		return nil
 	})
 	if err != nil {
-		e.stale = true // the table, or its owner: the socket may be another one
+		e.stale = true // the dump may have ended with a new socket, which does not own the table
 		return nil, fmt.Errorf("read the counters of %s: %w", e.pod, err)
 	}
 	return counts, nil

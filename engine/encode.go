@@ -17,14 +17,14 @@ type message struct {
 	op       string // NEWRULE, DELSETELEM, …
 	object   string // the chain or set
 	rule     *ruleChange
-	optional bool // a question for an object that may not be there
+	optional bool // a question for an object that may be missing
 }
 
 // batch is a plan as netlink messages. Message number i has sequence number i+1.
 type batch struct {
 	wire
 	messages []message
-	echoes   int // rules whose handles the kernel tells
+	echoes   int // new rules, whose handles the kernel answers
 }
 
 func (b *batch) reset() {

@@ -1,10 +1,12 @@
-// Package engine brings the nf_tables of one network namespace to a Ruleset: it plans the difference from what the
-// kernel acknowledged before, encodes it into one atomic netlink batch, and sends it on a lasting socket. It knows
-// nothing of Kubernetes and starts no program.
+// Package engine makes the nf_tables table of one network namespace equal to a Ruleset. It knows nothing of Kubernetes
+// and starts no program.
 //
-// Ruleset is plain data (ruleset.go); the plan is a pure function (plan.go, plan_rules.go); encode.go and
-// encode_sets.go turn it into messages in a flat buffer (wire.go); transport.go owns the socket and reply.go reads what
-// the kernel says; readback.go reads the kernel's table into what a plan starts from; render.go prints a Ruleset as nft does.
+// Ruleset is plain data (ruleset.go). A plan is the difference between the table that the kernel acknowledged and a
+// Ruleset (plan.go, plan_rules.go, align.go). encode.go and encode_sets.go encode the plan as one atomic netlink batch in a
+// flat buffer (wire.go). transport.go owns the lasting socket, exchange.go sends on it, and reply.go reads the answers.
+// readback.go reads the kernel's table when its content is not known. cost.go estimates the kernel time of a plan; steps.go
+// splits long work into several safe batches. render.go prints a Ruleset as nft does. names.go makes and parses the names
+// of chains and sets.
 package engine
 
 import (
@@ -12,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,9 +37,10 @@ var ErrOwnNamespace = errors.New("this is the agent's own network namespace, not
 type Engine struct {
 	pod       string
 	transport *transport
-	flags     uint32 // of tables that it makes
-	have      *table // nil: not known
-	stale     bool   // somebody may have changed it since
+	flags     uint32        // of tables that it makes
+	budget    time.Duration // of kernel time for one batch
+	have      *table        // nil: not known
+	stale     bool          // somebody may have changed it since
 	stats     Stats
 }
 
@@ -63,11 +67,15 @@ func Open(pod, path string, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, &ApplyError{Pod: pod, Op: "open", Err: err}
 	}
-	e := &Engine{pod: pod, transport: t}
+	e := newEngine(pod, t)
 	if o.Own {
 		e.flags = owned
 	}
 	return e, nil
+}
+
+func newEngine(pod string, t *transport) *Engine {
+	return &Engine{pod: pod, transport: t, budget: batchBudget}
 }
 
 func open(path string) (*transport, error) {
@@ -97,10 +105,13 @@ func (e *Engine) Close() error {
 	return nil
 }
 
-// Apply makes the table what want says, and sends nothing if it is that already. All that packets see changes in one
-// batch; sets that are new come in one before it, while no rule refers to them. The first Apply, and the first after an
-// error, reads the kernel's table back: what matches stays, the rest is changed, and a table that holds what no Ruleset
-// can is replaced as a whole, in one batch. After an error the last good rules are in force.
+// Apply makes the table equal to want, and sends nothing if it is equal already. New sets come in one batch, while no rule
+// refers to them; everything else changes in a second batch. If the estimated kernel time exceeds the budget, Apply uses
+// more batches (see steps) and stops between two of them when ctx is canceled.
+//
+// The first Apply, and the first one after an error, reads the kernel's table: matching objects stay, the others change,
+// and a table with objects that a Ruleset cannot have is replaced. After an error the previous rules are in force, or a
+// safe intermediate state; the next Apply continues from there.
 func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
 	op := "apply"
 	if want.IsEmpty() {
@@ -109,7 +120,7 @@ func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
 	if err := ctx.Err(); err != nil {
 		return &ApplyError{Pod: e.pod, Op: op, Err: err}
 	}
-	if err := e.apply(want); err != nil {
+	if err := e.apply(ctx, want); err != nil {
 		return e.fail(op, err)
 	}
 	return nil
@@ -128,11 +139,12 @@ const (
 	TakenOver                     // that one is gone, and the table is this Engine's
 )
 
-// Check says whether the table is still what the last Apply left, and if not brings it back to that. It costs one
-// question to the kernel while nobody changes anything in the namespace, and two while the table is this Engine's own.
-// Elsewhere it reads the table each time that somebody has changed anything.
+// Check reports whether the table is still as the last Apply left it, and repairs it if it is not. It costs one question
+// to the kernel while nobody changes any table of the namespace. After a change it costs a second question if the Engine
+// owns the table, and a look at the whole table otherwise. Check does nothing before the first successful Apply and after
+// a failed one.
 func (e *Engine) Check(ctx context.Context) (Finding, error) {
-	if e.have == nil || ctx.Err() != nil {
+	if e.have == nil || e.have.underWay || ctx.Err() != nil {
 		return AsApplied, ctx.Err()
 	}
 	x := exchanges.Get().(*exchange)
@@ -142,14 +154,14 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 		return AsApplied, e.fail("check", err)
 	}
 	before, repairs := e.have, e.stats.Repairs
-	if !e.stale && !before.elsewhere { // else it may have lost its owner, which no number tells
+	if !e.stale && !before.elsewhere { // the end of another owner does not change the generation
 		if generation == before.generation || before.isOwn() && x.isIntact(e.transport, before) {
 			before.generation = generation
 			return AsApplied, nil
 		}
 	}
 	e.stale = true
-	if err := e.apply(before.ruleset); err != nil {
+	if err := e.apply(ctx, before.ruleset); err != nil {
 		return AsApplied, e.fail("check", err)
 	}
 	switch {
@@ -163,51 +175,74 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	return AsApplied, nil
 }
 
-// fail makes the error of an operation, after which the table is not known.
+// fail makes the error of an operation. It marks the content of the table as unknown, unless the operation was canceled
+// between two batches.
 func (e *Engine) fail(op string, err error) error {
-	e.have = nil
+	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+		e.have = nil
+	}
 	return &ApplyError{Pod: e.pod, Op: op, Err: err}
 }
 
-// applyTries is how often a batch is made anew because others changed something in the namespace meanwhile. Who does so
-// without a pause would else keep every new rule out.
-const applyTries = 5
+// Apply starts again when another process changes the tables of the namespace at the same time. These limits keep a
+// process that never pauses from blocking every change of the rules.
+const (
+	applyTries   = 5  // tries in a row without an accepted batch
+	mostRestarts = 50 // tries in total: the other process may undo accepted batches
+)
 
-func (e *Engine) apply(want Ruleset) error {
+func (e *Engine) apply(ctx context.Context, want Ruleset) error {
 	x := exchanges.Get().(*exchange)
 	defer exchanges.Put(x)
-	for try := 1; ; try++ {
-		err := e.applyOnce(x, want)
+	for try, restarts := 1, 1; ; try, restarts = try+1, restarts+1 {
+		batches := e.stats.Batches
+		err := e.applyOnce(ctx, x, want)
 		if !errors.Is(err, unix.ERESTART) && !errors.Is(err, errUnstable) {
 			return err
 		}
 		e.stats.Restarts++
-		if try == applyTries {
+		if e.stats.Batches > batches {
+			try = 0
+		}
+		if try == applyTries || restarts == mostRestarts {
 			return e.replace(x, want)
 		}
 		e.stale = true
 	}
 }
 
-// replace makes the table anew in one batch, whatever is there and whatever others do meanwhile.
+// ErrLocked means that another process changes the tables of the namespace without a pause, and that the rules are too
+// many for one batch. The table drops nearly all packets of the isolated interfaces until an Apply succeeds.
+var ErrLocked = errors.New("another process changes the network namespace all the time, so its interfaces are locked down")
+
+// replace replaces the table in one batch, which the kernel accepts whatever the table holds and whoever changes it.
 func (e *Engine) replace(x *exchange, want Ruleset) error {
 	e.have, e.stale = &table{foreign: true, generation: unknownGeneration}, false
 	p := makePlan(e.have, want, e.flags)
+	next, result := want, error(nil)
+	if p.cost(e.have) > e.budget {
+		if closed, ok := lockdown(want); ok {
+			p, next, result = makePlan(e.have, closed, e.flags), closed, ErrLocked
+		}
+	}
 	p.anyway = true
-	if err := e.send(x, &p, want); err != nil {
+	if err := e.send(x, &p, next); err != nil {
 		return err
 	}
 	e.have.generation = unknownGeneration
-	return nil
+	return result
 }
 
-func (e *Engine) applyOnce(x *exchange, want Ruleset) error {
+func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error {
 	if e.have == nil || e.stale {
 		if err := e.look(x, want); err != nil {
 			return err
 		}
 	}
 	p := makePlan(e.have, want, e.flags)
+	if p.cost(e.have) > e.budget {
+		return e.applyInSteps(ctx, x, want)
+	}
 	if first, between, ok := p.prepare(e.have); ok {
 		if err := e.send(x, &first, between); err != nil {
 			return err
@@ -215,23 +250,40 @@ func (e *Engine) applyOnce(x *exchange, want Ruleset) error {
 	}
 	if p.isEmpty() {
 		e.have.ruleset = want // equal, and the newer pointers are those to compare the next time
+		e.have.underWay = false
 		return nil
 	}
 	return e.send(x, &p, want)
 }
 
+func (e *Engine) applyInSteps(ctx context.Context, x *exchange, want Ruleset) error {
+	for next := range steps(e.have, want, e.flags, e.budget) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if p := makePlan(e.have, next, e.flags); !p.isEmpty() {
+			if err := e.send(x, &p, next); err != nil {
+				return err
+			}
+		}
+		e.have.ruleset, e.have.underWay = next, true
+	}
+	e.have.underWay = false
+	return nil
+}
+
 // look reads the table back, and counts what is not as the kernel had acknowledged it.
 func (e *Engine) look(x *exchange, want Ruleset) error {
 	e.stats.ReadBacks++
-	likely := want
-	if e.have != nil && !e.have.ruleset.IsEmpty() {
-		likely = e.have.ruleset
+	likely := []Ruleset{want}
+	if e.have != nil {
+		likely = append(likely, e.have.ruleset)
 	}
-	found, err := x.readBack(e.transport, likely)
+	found, err := x.readBack(e.transport, likely...)
 	if err != nil {
 		return err
 	}
-	if e.have != nil && !found.elsewhere { // else who owns it may change it
+	if e.have != nil && !e.have.underWay && !found.elsewhere && !want.IsEmpty() { // else who owns it may change it
 		p := makePlan(found, e.have.ruleset, e.flags)
 		p.takeOver = false // an owner's end is no change
 		if !p.isEmpty() {
@@ -242,8 +294,8 @@ func (e *Engine) look(x *exchange, want Ruleset) error {
 	return nil
 }
 
-// send makes the plan a batch; once the kernel acknowledged it, the table is next. Where nobody else can change the
-// table, the batch is right at any generation: root in the pod may change other tables as often as it likes.
+// send sends the plan as a batch. After the acknowledgement the table holds next. If the Engine owns the table, the batch
+// is valid at any generation: other processes can change other tables only.
 func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 	generation := e.have.generation
 	if e.have.isOwn() {

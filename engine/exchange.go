@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exchange is the memory for one batch and the answers to it, used by one Engine after another.
+// exchange holds the buffers for one batch and its answers. Engines take turns with it.
 type exchange struct {
 	batch     batch
 	in        []byte
@@ -18,7 +18,7 @@ type exchange struct {
 
 var exchanges = sync.Pool{New: func() any { return &exchange{in: make([]byte, maximumMessage)} }}
 
-// roundTrip sends the batch and reads all that the kernel says to it. Handles of new rules are put into handles.
+// roundTrip sends the batch and reads the kernel's answers. It stores the handles of new rules in handles.
 func (x *exchange) roundTrip(t *transport, handles map[string][]uint64) error {
 	if err := t.growRcvbuf(x.batch.echoes * maximumEcho); err != nil {
 		return err
@@ -30,12 +30,12 @@ func (x *exchange) roundTrip(t *transport, handles map[string][]uint64) error {
 	return r.err()
 }
 
-// mostDrained is how many datagrams are read after an error and thrown away. The rest of a longer dump goes with the
-// socket.
+// mostDrained is the number of datagrams that exchange discards after an error. If the kernel sends more, exchange
+// replaces the socket, which ends the dump.
 const mostDrained = 16
 
-// exchange sends what is in the buffer and gives each datagram that comes back to take, until take says that it was the
-// last one. After an error it reads the other datagrams, so that none is left for the next exchange to find.
+// exchange sends the messages in the buffer and calls take for each datagram of the answer, until take returns last. After
+// an error it discards the remaining datagrams: the next exchange must not find them.
 func (x *exchange) exchange(t *transport, take func([]byte) (last bool, err error)) error {
 	if err := t.send(x.batch.buf); err != nil {
 		return err
@@ -49,7 +49,7 @@ func (x *exchange) exchange(t *transport, take func([]byte) (last bool, err erro
 			return first
 		case err == nil && first == nil:
 			last, err = take(x.in[:n])
-		case errors.Is(err, unix.ENOBUFS): // some are lost, the rest can be read
+		case errors.Is(err, unix.ENOBUFS): // some datagrams are lost, the others follow
 		case err != nil:
 			return err
 		default:

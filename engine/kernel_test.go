@@ -115,11 +115,17 @@ func normal(listing string) []string {
 // TestKernelHoldsWhatWasWanted plays random rulesets into one namespace. After each, stock nft prints what Render does,
 // takes back both texts, and the same ruleset again is no batch.
 func TestKernelHoldsWhatWasWanted(t *testing.T) {
+	t.Run("one batch", func(t *testing.T) { kernelHoldsWhatWasWanted(t, batchBudget) })
+	t.Run("steps", func(t *testing.T) { kernelHoldsWhatWasWanted(t, tinyBudget) })
+}
+
+func kernelHoldsWhatWasWanted(t *testing.T, budget time.Duration) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	l := lab.ForTest(t)
 	h, e := pod(t, l, "pod")
+	e.budget = budget
 	other, err := l.Host("other")
 	if err != nil {
 		t.Fatal(err)

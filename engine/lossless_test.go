@@ -37,6 +37,11 @@ func oneRule(suffix string, peers sets.Addrs) Ruleset {
 // one: while sets are exchanged for others, with their rules, and while the range that allows them is widened and
 // narrowed. The receiver is the kernel's counter of dropped packets, which misses none.
 func TestAllowedPacketsPassChanges(t *testing.T) {
+	t.Run("one batch", func(t *testing.T) { allowedPacketsPassChanges(t, batchBudget, 1500) })
+	t.Run("steps", func(t *testing.T) { allowedPacketsPassChanges(t, tinyBudget, 150) })
+}
+
+func allowedPacketsPassChanges(t *testing.T, budget time.Duration, changes int) {
 	l := lab.ForTest(t)
 	server, e := pod(t, l, "server", netip.MustParsePrefix("10.9.0.1/24"))
 	client, err := l.Host("client", netip.MustParsePrefix("10.9.0.2/24"))
@@ -55,12 +60,15 @@ func TestAllowedPacketsPassChanges(t *testing.T) {
 	defer listener.Close()
 	peers := parseAddrs("10.9.0.2").Union(scattered(100))
 	wider := peers.Insert(sets.Single(netip.MustParseAddr("10.9.0.3")))
+	if budget == tinyBudget { // many other ranges come and go
+		wider = wider.Difference(scattered(100)).Union(block(9, 100))
+	}
+	e.budget = budget
 	apply(t, e, oneRule("-0", peers))
 
 	stop, sent := make(chan struct{}), 0
 	var flood sync.WaitGroup
 	flood.Go(func() { sent = floodUDP(t, client, "10.9.0.1:80", stop) })
-	const changes = 1500
 	for i := range changes {
 		apply(t, e, oneRule(fmt.Sprintf("-%d", i/2%2), []sets.Addrs{peers, wider}[i%2]))
 	}

@@ -11,17 +11,18 @@ type table struct {
 	handles    map[string][]uint64 // by chain, one for each of its rules in order
 	flags      uint32              // NFT_TABLE_F_*
 	foreign    bool                // a table is there, but no Ruleset says what is in it
+	underWay   bool                // the ruleset is an intermediate one: the Apply has not finished
 	elsewhere  bool                // its owner is another socket, or was when it was read back
 	generation uint32              // of the whole namespace: every batch of anybody raises it by one
 }
 
-// unknownGeneration is one that no namespace has: the kernel passes over it when it counts. A batch that names it goes in
-// at any generation.
+// unknownGeneration is a number that no namespace has: the kernel skips it when it counts. A batch for it is valid at any
+// generation.
 const unknownGeneration = 0
 
 func (t *table) exists() bool { return t.foreign || !t.ruleset.IsEmpty() }
 
-// isOwn reports whether nobody else can change the table: its owner is the Engine's socket.
+// isOwn reports whether the Engine's socket owns the table, so that no other process can change it.
 func (t *table) isOwn() bool { return t.flags&ownedOnly != 0 && !t.elsewhere }
 
 // after is the table once the kernel acknowledged the plan that leads from t to want.

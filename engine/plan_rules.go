@@ -38,8 +38,8 @@ func (p *plan) diffRules(have *Chain, handles []uint64, want *Chain) bool {
 	return true
 }
 
-// rewritingIsCheaper compares what the kernel does for the difference of two chains and for the new chain as a whole. It
-// finds a rule by its handle in a list, so that many differences in a long chain are quadratic.
+// rewritingIsCheaper reports whether the kernel needs less time to write the whole chain again than to change it in place.
+// The kernel finds a rule by its handle in a list, so many changes in a long chain take quadratic time.
 func rewritingIsCheaper(kept []int, want int) bool {
 	keeps := 0
 	for _, w := range kept {

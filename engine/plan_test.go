@@ -69,6 +69,24 @@ func (m *model) apply(p *plan) error {
 	for _, name := range p.delSets {
 		delete(m.sets, name)
 	}
+	return m.dangling()
+}
+
+// dangling is an error if a rule refers to what is not there.
+func (m *model) dangling() error {
+	for name, rules := range m.chains {
+		for _, r := range rules {
+			s := r.rule.summary()
+			if _, ok := m.chains[s.Chain]; s.Chain != "" && !ok {
+				return fmt.Errorf("%s leads to %s, which is not there", name, s.Chain)
+			}
+			for _, set := range s.Sets {
+				if _, ok := m.sets[set]; !ok {
+					return fmt.Errorf("%s looks up %s, which is not there", name, set)
+				}
+			}
+		}
+	}
 	return nil
 }
 

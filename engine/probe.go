@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -21,11 +22,11 @@ func Probe() (Features, error) {
 	var f Features
 	err := inOwnNamespace(func(e *Engine) error {
 		table := NewRuleset(nil, []*Chain{{Name: "probe"}})
-		if err := e.apply(table); err != nil {
+		if err := e.apply(context.Background(), table); err != nil {
 			return err
 		}
 		e.flags = owned
-		err := e.apply(table)
+		err := e.apply(context.Background(), table)
 		f.Owner = err == nil
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) { // the second by older kernels
 			return nil
@@ -41,7 +42,7 @@ func Probe() (Features, error) {
 // Try says whether the kernel takes the Ruleset, in a network namespace like Probe's. What it refuses it would refuse in
 // every pod, and there it would keep out all the rest.
 func Try(rs Ruleset) error {
-	return inOwnNamespace(func(e *Engine) error { return e.apply(rs) })
+	return inOwnNamespace(func(e *Engine) error { return e.apply(context.Background(), rs) })
 }
 
 // inOwnNamespace gives f an Engine in a network namespace that is gone afterwards.
@@ -82,5 +83,5 @@ func inside(f func(*Engine) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(&Engine{pod: "probe", transport: t}), t.close())
+	return errors.Join(f(newEngine("probe", t)), t.close())
 }

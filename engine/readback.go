@@ -5,15 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// errForeign is a table that holds what no Ruleset can say, or more than can be the agent's.
+// errForeign is the error for a table that holds objects which a Ruleset cannot have, or too many objects.
 var errForeign = errors.New("foreign")
 
-// errUnstable is a table that others change while it is read.
+// errUnstable is the error for a change by another process during the look at the table.
 var errUnstable = errors.New("the table changes while it is read")
 
 // What linux/netfilter/nf_tables.h has and x/sys lacks.
@@ -25,9 +24,9 @@ const (
 	setExpressions = 18 // NFTA_SET_EXPRESSIONS
 )
 
-// readBack reads the table that the kernel holds, compared with the rulesets that are likely to be in it: the first is
-// the wanted one. Where nothing is wanted, it only looks whether a table is there. Its cost depends on the table and on
-// these rulesets, not on other tables of the namespace. It returns errUnstable if others change anything meanwhile.
+// readBack reads the kernel's table. likely holds the rulesets that the table probably equals in part, the wanted one
+// first: readBack recognizes their rules and sets, and reuses them. If the wanted ruleset is empty, readBack only looks
+// whether the table exists. The cost depends on the table and on likely, not on other tables of the namespace.
 func (x *exchange) readBack(t *transport, likely ...Ruleset) (*table, error) {
 	before, err := x.generation(t)
 	if err != nil {
@@ -60,7 +59,7 @@ func (x *exchange) readTable(t *transport, likely []Ruleset) (*table, error) {
 		rules: map[string][]Rule{}, handles: map[string][]uint64{},
 	}
 	if likely[0].IsEmpty() || head.use > uint32(r.most.objects) {
-		return nil, errForeign // it goes, whatever it holds
+		return nil, errForeign // it is deleted or replaced, whatever it holds
 	}
 	for _, read := range []func() error{r.readSets, r.readRules, r.readChains} {
 		if err := read(); err != nil {
@@ -68,7 +67,7 @@ func (x *exchange) readTable(t *transport, likely []Ruleset) (*table, error) {
 		}
 	}
 	if int(head.use) != len(r.chains)+len(r.sets) {
-		return nil, errForeign // empty chains that nobody knows, objects, flow tables
+		return nil, errForeign // chains that readChains cannot know, objects, flow tables
 	}
 	return &table{
 		ruleset:   NewRuleset(r.sets, r.chains),
@@ -78,7 +77,7 @@ func (x *exchange) readTable(t *transport, likely []Ruleset) (*table, error) {
 	}, nil
 }
 
-// reader collects what the kernel says of the table.
+// reader collects the content of the table.
 type reader struct {
 	*exchange
 	transport *transport
@@ -90,16 +89,16 @@ type reader struct {
 	handles   map[string][]uint64 // by chain, one for each rule
 }
 
-// limits bound how much of the table is read. A table that holds more is foreign: somebody else has filled it, and
-// reading all of that would cost as much as he likes.
+// limits bound how much of the table is read. A table beyond the limits is foreign: another process has filled it, and a
+// complete look would take as long as that process wants.
 type limits struct {
 	objects  int // chains, sets, and others
 	rules    int
 	elements int // of all sets
 }
 
-// Beyond twice as much as is likely, this is read: after a long time without an agent the table may hold more than the
-// policies ask for now. The kernel dumps as much in 10 ms.
+// The limits are these numbers, and twice the content of the likely rulesets: the table may be older than they are. The
+// kernel dumps this number of elements in about 10 ms.
 const (
 	moreObjects  = 1_000
 	moreRules    = 4_000
@@ -129,17 +128,20 @@ func (x *exchange) generation(t *transport) (id uint32, err error) {
 		id = a.uint32(unix.NFTA_GEN_ID)
 		return nil
 	})
+	if err == nil && id == unknownGeneration {
+		err = errNoAnswer
+	}
 	return id, err
 }
 
-// tableHead is what the kernel says of a table apart from its content.
+// tableHead describes a table without its content.
 type tableHead struct {
-	use   uint32 // how many objects are in it
+	use   uint32 // number of objects in the table
 	flags uint32
-	owner uint32 // the port of its socket, if the flags say that it has one
+	owner uint32 // port of the owner's socket, if the flags have NFT_TABLE_F_OWNER
 }
 
-// tableHead asks for the table by name: ENOENT if there is none.
+// tableHead asks for the table by name. The error is ENOENT if it does not exist.
 func (x *exchange) tableHead(t *transport) (h tableHead, err error) {
 	x.batch.reset()
 	x.batch.table(unix.NFT_MSG_GETTABLE, "GETTABLE", 0, 0)
@@ -153,20 +155,20 @@ func (x *exchange) tableHead(t *transport) (h tableHead, err error) {
 	return h, err
 }
 
-// isIntact reports whether the table still belongs to the socket and holds as many objects as have does. While it
-// belongs to the socket, nobody else can change it.
+// isIntact reports whether the socket still owns the table, and the table still has the number of objects of have. No
+// other process can change a table while the socket owns it.
 func (x *exchange) isIntact(t *transport, have *table) bool {
 	head, err := x.tableHead(t)
 	return err == nil && head.flags == have.flags && head.owner == t.port &&
 		int(head.use) == len(have.ruleset.Sets)+len(have.ruleset.Chains)
 }
 
-// chainsAtOnce is how many chains one send asks for: the answers fit the receive buffer.
+// chainsAtOnce is the number of chains in one send. Their answers must fit the receive buffer.
 const chainsAtOnce = 500
 
-// readChains asks for each chain by name, since the kernel's dump of chains has no filter: root in a pod can have
-// 100,000 chains in other tables. A chain that is neither likely, nor has rules, nor is the target of one is missed;
-// it is in the table's number of objects all the same.
+// readChains asks for each chain by name. The kernel's dump of chains has no filter by table, and root in the pod can have
+// 100,000 chains in other tables. readChains does not find a chain that is not likely, has no rules and is no target of a
+// rule; the table's number of objects reveals such a chain.
 func (r *reader) readChains() error {
 	for names := range slices.Chunk(r.chainNames(), chainsAtOnce) {
 		r.batch.reset()
@@ -181,12 +183,12 @@ func (r *reader) readChains() error {
 		}
 	}
 	if len(r.rules) > 0 {
-		return errUnstable // a chain with rules has gone since
+		return errUnstable // a chain disappeared after the dump of its rules
 	}
 	return nil
 }
 
-// chainNames returns the names that chains of the table may have.
+// chainNames returns the names of all chains that the table may have.
 func (r *reader) chainNames() []string {
 	names := slices.Collect(maps.Keys(r.rules))
 	for _, rules := range r.rules {
@@ -205,7 +207,7 @@ func (r *reader) chainNames() []string {
 	return slices.Compact(names)
 }
 
-// readChain takes the rules for a chain.
+// readChain adds a chain with its rules.
 func (r *reader) readChain(a attrs) error {
 	c := &Chain{Name: a.string(unix.NFTA_CHAIN_NAME)}
 	if hook, ok := a[unix.NFTA_CHAIN_HOOK]; ok {
@@ -219,7 +221,7 @@ func (r *reader) readChain(a attrs) error {
 			return errForeign
 		}
 	}
-	if a.uint32(chainFlags)&^chainBase != 0 { // offloaded, or bound to a rule: the kernel refuses to delete such a chain
+	if a.uint32(chainFlags)&^chainBase != 0 { // offloaded, or bound to a rule, so that the kernel refuses to delete it
 		return errForeign
 	}
 	c.Rules = r.rules[c.Name]
@@ -237,7 +239,7 @@ func hookOf(number uint32) Hook {
 	return HookNone
 }
 
-// wanted returns the set of that name that is likely, or nil.
+// wanted returns the set of the first likely ruleset that has the name, or nil.
 func (r *reader) wanted(name string) *Set {
 	for _, rs := range r.likely {
 		if s := rs.set(name); s != nil {
@@ -245,13 +247,4 @@ func (r *reader) wanted(name string) *Set {
 		}
 	}
 	return nil
-}
-
-// set returns the set of that name, or nil.
-func (r Ruleset) set(name string) *Set {
-	i, ok := slices.BinarySearchFunc(r.Sets, name, func(s *Set, name string) int { return strings.Compare(s.Name, name) })
-	if !ok {
-		return nil
-	}
-	return r.Sets[i]
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// readRules takes each rule for the likely one that does the same, so that the plan finds them equal. Another rule gets
-// a text that equals none, so that the plan deletes it.
+// readRules replaces each rule by the equivalent rule of the likely rulesets, so that the plan finds them equal. A rule
+// without equivalent gets a text that no other rule has, so that the plan deletes it.
 func (r *reader) readRules() error {
 	known, err := r.canonical.ofRules(r.likely)
 	if err != nil {
@@ -38,13 +38,13 @@ func (r *reader) readRules() error {
 	})
 }
 
-// ruleKey is what must be equal for a rule in the kernel to be a likely one.
+// ruleKey identifies equivalent rules.
 type ruleKey struct{ bytecode, comment string }
 
-// canonicals are the canonical texts of bytecode that was met before. Pods with the same policies have the same rules.
+// canonicals caches canonical texts by bytecode. Pods with the same policies have the same rules.
 type canonicals map[string]string
 
-// mostCanonicals bounds what is remembered: then it starts anew.
+// mostCanonicals bounds the cache. A full cache starts again empty.
 const mostCanonicals = 10_000
 
 func (known *canonicals) of(payload []byte) (string, error) {
@@ -62,7 +62,7 @@ func (known *canonicals) of(payload []byte) (string, error) {
 	return text, nil
 }
 
-// ofRules are the rules of rulesets by what must be equal.
+// ofRules returns the rules of the rulesets by their keys.
 func (known *canonicals) ofRules(rulesets []Ruleset) (map[ruleKey]Rule, error) {
 	rules := map[ruleKey]Rule{}
 	seen := map[*Chain]bool{}
@@ -80,7 +80,7 @@ func (known *canonicals) ofRules(rulesets []Ruleset) (map[ruleKey]Rule, error) {
 	return rules, nil
 }
 
-// addRules passes over rules that were read from the kernel and not known then: they are as unknown now.
+// addRules adds the rules of a chain, but for opaque ones: these were read from the kernel and cannot be marshaled.
 func (known *canonicals) addRules(to map[ruleKey]Rule, c *Chain) error {
 	for _, rule := range c.Rules {
 		if expr.IsOpaque(rule.Statements) {

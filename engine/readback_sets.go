@@ -93,19 +93,12 @@ func fieldsOf(desc []byte) (fields []uint32, err error) {
 	return fields, err
 }
 
-// elementCount is how many elements the kernel makes of a set's content.
+// elementCount returns the number of elements that the kernel has for a set: an interval set has one for each end of a range.
 func elementCount(e Elements) int {
-	switch e := e.(type) {
-	case Addrs:
-		return 2 * e.Addrs.Len(e.Family) // where a range starts, and where it ends
-	case Numbers:
-		return 2 * e.Numbers.Len()
-	case Ports:
-		return e.Ports.Len()
-	case Endpoints:
-		return e.Endpoints.Len(e.Family)
+	if layoutOf(e).flags == unix.NFT_SET_INTERVAL {
+		return 2 * size(e)
 	}
-	return 0
+	return size(e)
 }
 
 // element is one element of a set as the kernel has it.

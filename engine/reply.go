@@ -78,7 +78,7 @@ func (r *replies) message(seq uint32) *message {
 	return &r.batch.messages[seq-1]
 }
 
-// done reads the end of a dump, which says whether the kernel could finish it.
+// done reads the end of a dump: the kernel reports there if it had to stop early.
 func (r *replies) done(reply netlinkMessage) error {
 	if len(reply.body) < 4 {
 		return nil

@@ -34,6 +34,24 @@ func NewRuleset(s []*Set, c []*Chain) Ruleset {
 // IsEmpty says whether no table is wanted.
 func (r Ruleset) IsEmpty() bool { return len(r.Sets) == 0 && len(r.Chains) == 0 }
 
+// set returns the set of that name, or nil.
+func (r Ruleset) set(name string) *Set {
+	i, ok := slices.BinarySearchFunc(r.Sets, name, func(s *Set, name string) int { return strings.Compare(s.Name, name) })
+	if !ok {
+		return nil
+	}
+	return r.Sets[i]
+}
+
+// chain returns the chain of that name, or nil.
+func (r Ruleset) chain(name string) *Chain {
+	i, ok := slices.BinarySearchFunc(r.Chains, name, func(c *Chain, name string) int { return strings.Compare(c.Name, name) })
+	if !ok {
+		return nil
+	}
+	return r.Chains[i]
+}
+
 // Set is a named set. The kind of Elements gives its key type and flags; a set's kind never changes under one name.
 type Set struct {
 	Name     string

@@ -1,0 +1,47 @@
+package engine
+
+// lockdown returns a small ruleset that isolates the interfaces that want isolates. It keeps the base chains, and the
+// chains that their rules go to, without rules that need a set or another chain. So it drops all packets of these
+// interfaces, but for established connections if want keeps them. lockdown returns false if want does not have this form.
+func lockdown(want Ruleset) (Ruleset, bool) {
+	var chains []*Chain
+	isolating := map[string]bool{}
+	for _, base := range want.Chains {
+		if base.Hook == HookNone {
+			continue
+		}
+		chains = append(chains, base)
+		for i := range base.Rules {
+			s := base.Rules[i].summary()
+			if s.Verdict != "goto" || len(s.Sets) > 0 {
+				return Ruleset{}, false
+			}
+			isolating[s.Chain] = true
+		}
+	}
+	for name := range isolating {
+		c := want.chain(name)
+		if c == nil || len(c.Rules) == 0 || c.Rules[len(c.Rules)-1].summary().Verdict != "drop" {
+			return Ruleset{}, false
+		}
+		chains = append(chains, locked(c))
+	}
+	return NewRuleset(nil, chains), len(chains) > 0
+}
+
+// locked returns the chain without the rules that look up sets or lead to other chains. Behind the first omitted rule it
+// keeps only drops: the omitted rule may drop packets that a later rule accepts.
+func locked(c *Chain) *Chain {
+	closed := &Chain{Name: c.Name}
+	omitted := false
+	for _, r := range c.Rules {
+		s := r.summary()
+		switch {
+		case s.Chain != "" || len(s.Sets) > 0:
+			omitted = true
+		case !omitted || s.Verdict == "drop":
+			closed.Rules = append(closed.Rules, r)
+		}
+	}
+	return closed
+}
