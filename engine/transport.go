@@ -26,29 +26,34 @@ const (
 	receiveBuffer  = 8 << 20
 	minimumSndbuf  = 1 << 20
 	maximumMessage = 64 << 10 // of one receive; the kernel builds replies of at most 32 KiB
-	maximumEcho    = 2 << 10  // of one rule; the kernel doubles the limit, for its own part
+	maximumEcho    = 2 << 10  // of one rule; the kernel doubles the limit for its own overhead
 )
 
-// reopen replaces the socket by a new one in the same namespace. It ends a dump that the kernel has not finished: as
-// long as one is, the socket takes no other. A table that the old socket owned has no owner then.
+// reopen replaces the socket by a new one in the same namespace. That ends an unfinished dump, during which the kernel
+// accepts no other dump on the socket. A table that the old socket owned becomes an orphan. If reopen fails, it closes the
+// transport: the rest of the dump must not be taken for an answer.
 func (t *transport) reopen() error {
-	fd, err := unix.IoctlRetInt(t.fd, unix.SIOCGSKNS)
-	runtime.KeepAlive(t.conn)
-	if err != nil {
-		return fmt.Errorf("network namespace of the nfnetlink socket: %w", err)
-	}
-	netns := os.NewFile(uintptr(fd), "netns")
-	defer netns.Close()
-	next, err := dial(netns)
-	if err != nil {
-		return err
-	}
+	next, err := t.dialAgain()
 	old := t.conn
+	if err != nil {
+		return errors.Join(err, t.close())
+	}
 	*t = *next
 	if err := old.Close(); err != nil {
 		return fmt.Errorf("close nfnetlink socket: %w", err)
 	}
 	return nil
+}
+
+func (t *transport) dialAgain() (*transport, error) {
+	fd, err := unix.IoctlRetInt(t.fd, unix.SIOCGSKNS)
+	runtime.KeepAlive(t.conn)
+	if err != nil {
+		return nil, fmt.Errorf("network namespace of the nfnetlink socket: %w", err)
+	}
+	netns := os.NewFile(uintptr(fd), "netns")
+	defer netns.Close()
+	return dial(netns)
 }
 
 // dial opens the socket in the namespace that netns is a handle of.
@@ -89,7 +94,7 @@ func (t *transport) configure() error {
 	return t.growSndbuf(minimumSndbuf)
 }
 
-// growRcvbuf makes room for so many bytes of answers.
+// growRcvbuf makes room for answers of size bytes.
 func (t *transport) growRcvbuf(size int) error {
 	if size <= t.rcvbuf {
 		return nil
