@@ -23,7 +23,8 @@ func (r *reader) dump(get, answer uint16, op string, visit func(attrs) error) er
 }
 
 // ask sends the questions in the buffer and calls visit with the attributes of each answer of the given type. A dump must
-// be the only question.
+// be the only question. ask ignores NLM_F_DUMP_INTR, which the kernel also sets for changes of other tables: they do not
+// disturb a dump of this table. Callers that need a consistent answer compare the generation before and after.
 func (x *exchange) ask(t *transport, answer uint16, visit func(attrs) error) error {
 	r := replies{batch: &x.batch}
 	err := x.exchange(t, func(b []byte) (last bool, err error) {
@@ -32,8 +33,6 @@ func (x *exchange) ask(t *transport, answer uint16, visit func(attrs) error) err
 			switch {
 			case m.seq == 0 || m.seq > x.batch.seq:
 				return nil // the answer to an earlier question
-			case m.flags&unix.NLM_F_DUMP_INTR != 0:
-				return errUnstable
 			case m.typ == unix.NLMSG_ERROR:
 				last = isLast
 				return r.errorMessage(m)

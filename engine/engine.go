@@ -194,9 +194,11 @@ const (
 func (e *Engine) apply(ctx context.Context, want Ruleset) error {
 	x := exchanges.Get().(*exchange)
 	defer exchanges.Put(x)
+	repairs := e.stats.Repairs
 	for try, restarts := 1, 1; ; try, restarts = try+1, restarts+1 {
 		batches := e.stats.Batches
 		err := e.applyOnce(ctx, x, want)
+		e.stats.Repairs = min(e.stats.Repairs, repairs+1) // each look may find the same change
 		if !errors.Is(err, unix.ERESTART) && !errors.Is(err, errUnstable) {
 			return err
 		}
@@ -272,7 +274,7 @@ func (e *Engine) applyInSteps(ctx context.Context, x *exchange, want Ruleset) er
 	return nil
 }
 
-// look reads the table back, and counts what is not as the kernel had acknowledged it.
+// look reads the table back, and counts a repair if it is not as the kernel had acknowledged it.
 func (e *Engine) look(x *exchange, want Ruleset) error {
 	e.stats.ReadBacks++
 	likely := []Ruleset{want}
@@ -280,14 +282,22 @@ func (e *Engine) look(x *exchange, want Ruleset) error {
 		likely = append(likely, e.have.ruleset)
 	}
 	found, err := x.readBack(e.transport, likely...)
-	if err != nil {
+	unstable := errors.Is(err, errUnstable)
+	if err != nil && !unstable {
 		return err
 	}
-	if e.have != nil && !e.have.underWay && !found.elsewhere && !want.IsEmpty() { // else who owns it may change it
+	// Another owner may change its table, and an Apply that has not finished is no state to compare with.
+	if e.have != nil && !e.have.underWay && !found.elsewhere && !want.IsEmpty() {
 		p := makePlan(found, e.have.ruleset, e.flags)
-		p.takeOver = false // an owner's end is no change
+		p.takeOver = false // the end of an owner is no change of the table
 		if !p.isEmpty() {
 			e.stats.Repairs++
+		}
+	}
+	if unstable {
+		// Most changes by other processes are changes of other tables. A table that looks right stays.
+		if p := makePlan(found, want, e.flags); !p.isEmpty() {
+			return err
 		}
 	}
 	e.have, e.stale = found, false

@@ -27,13 +27,16 @@ const (
 // readBack reads the kernel's table. likely holds the rulesets that the table probably equals in part, the wanted one
 // first: readBack recognizes their rules and sets, and reuses them. If the wanted ruleset is empty, readBack only looks
 // whether the table exists. The cost depends on the table and on likely, not on other tables of the namespace.
+//
+// With errUnstable readBack returns a table, too: what it read while another process changed any table of the namespace.
 func (x *exchange) readBack(t *transport, likely ...Ruleset) (*table, error) {
 	before, err := x.generation(t)
 	if err != nil {
 		return nil, fmt.Errorf("read the table back: %w", err)
 	}
 	have, err := x.readTable(t, likely)
-	if errors.Is(err, errForeign) {
+	// What disappeared meanwhile (ENOENT, errUnstable) has changed the generation, too.
+	if errors.Is(err, errForeign) || errors.Is(err, errUnstable) || errors.Is(err, unix.ENOENT) {
 		have, err = &table{foreign: true}, nil
 	}
 	if err != nil {

@@ -129,3 +129,24 @@ func TestStormBesideOwnedTable(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCheckInStorm: a table that is right is not replaced because other tables change all the time.
+func TestCheckInStorm(t *testing.T) {
+	h, e := pod(t, lab.ForTest(t), "pod")
+	want := isolated(parseAddrs("10.0.0.1"), 80)
+	apply(t, e, want)
+	before := e.Stats()
+	stop := storm(t, h)
+	for range 100 {
+		finds(t, "in the storm", e, AsApplied)
+	}
+	nft(t, h, attempts[2], "--file", "-")
+	finds(t, "an accept rule more", e, Repaired)
+	stop()
+	if s := e.Stats(); s.Repairs != 1 || s.Batches != before.Batches+1 {
+		t.Errorf("%d repairs, %d batches", s.Repairs, s.Batches-before.Batches)
+	}
+	if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
+		t.Errorf("(-rendered +nft):\n%s", diff)
+	}
+}

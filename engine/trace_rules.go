@@ -89,7 +89,7 @@ func (r *ruleIndex) read(key tableKey) (map[uint64]tracedRule, error) {
 		}
 		return nil
 	})
-	if err != nil && !errors.Is(err, errUnstable) && !errors.Is(err, unix.ENOENT) {
+	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return nil, fmt.Errorf("read the rules of table %s %s: %w", familyText(key.family), key.name, err)
 	}
 	return rules, nil
