@@ -46,7 +46,7 @@ func FuzzReply(f *testing.F) {
 					list = append(list, e)
 				}
 			})
-			if elements := elementsOf(kind, list, nil); elements != nil {
+			if elements := elementsOf(kind, list); elements != nil {
 				var again batch
 				again.fillSet(&Set{Name: "s", Elements: elements})
 			}

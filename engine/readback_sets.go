@@ -137,11 +137,13 @@ func (r *reader) readElements(s *Set) error {
 	if err != nil {
 		return err
 	}
-	var want Elements
-	if w := r.wanted(s.Name); w != nil {
-		want = w.Elements
+	var likely []Elements
+	for _, rs := range r.likely {
+		if l := rs.set(s.Name); l != nil {
+			likely = append(likely, l.Elements)
+		}
 	}
-	if s.Elements = elementsOf(s.Elements, r.elements, want); s.Elements == nil {
+	if s.Elements = elementsOf(s.Elements, r.elements, likely...); s.Elements == nil {
 		return errForeign
 	}
 	return nil
@@ -210,14 +212,16 @@ func dataValue(nest []byte) (found []byte, err error) {
 
 func allZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
-// elementsOf is the content of a set of the kind, or nil if no set of ours can have these elements. It is want if that is
-// the same: then there is no other to make, and nothing to look for in the two.
-func elementsOf(kind Elements, list []element, want Elements) Elements {
+// elementsOf returns the content of a set of the kind, or nil if no Ruleset can have these elements. If a likely content is
+// equal, elementsOf returns the likely content: then the plan finds without a comparison that nothing changed.
+func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 	switch kind := kind.(type) {
 	case Addrs:
 		ranges, ok := rangesOf(list)
-		if w, is := want.(Addrs); ok && is && w.Family == kind.Family && w.holds(ranges) {
-			return w
+		for _, l := range likely {
+			if l, is := l.(Addrs); ok && is && l.Family == kind.Family && l.holds(ranges) {
+				return l
+			}
 		}
 		kind.Addrs = sets.NewAddrs(ranges...)
 		if !ok || kind.Addrs.Len(kind.Family) != len(ranges) { // not merged
