@@ -39,6 +39,7 @@ func leastOf(t *testing.T, f func()) time.Duration {
 
 // TestOtherTablesCostNothing: a look at the table takes the same time however many chains root in the pod has in others.
 func TestOtherTablesCostNothing(t *testing.T) {
+	needsLargeBuffers(t)
 	h, e := pod(t, lab.ForTest(t), "pod")
 	nft(t, h, otherTable(50_000), "--file", "-")
 	apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
@@ -57,6 +58,7 @@ func TestOtherTablesCostNothing(t *testing.T) {
 // TestFilledTable: a table that root in the pod has filled is replaced, and is not read to its end: its number of objects
 // says enough, or the dump is given up with its socket.
 func TestFilledTable(t *testing.T) {
+	needsLargeBuffers(t)
 	const many = 50_000
 	l := lab.ForTest(t)
 	want := isolated(parseAddrs("10.0.0.1"), 80)

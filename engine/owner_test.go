@@ -236,7 +236,8 @@ func withoutFlags(listing string) string {
 	var lines []string
 	for _, line := range strings.Split(listing, "\n") {
 		if !strings.HasPrefix(line, "\tflags ") {
-			lines = append(lines, strings.Replace(line, "{ # progname engine.test", "{", 1))
+			line, _, _ = strings.Cut(line, " # progname ")
+			lines = append(lines, line)
 		}
 	}
 	return strings.Join(lines, "\n")

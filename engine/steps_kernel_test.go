@@ -95,6 +95,7 @@ func TestCanceledBetweenSteps(t *testing.T) {
 
 // TestStepsAreFew: a large change is split in as many batches as the budget asks for, and a small one is not split.
 func TestStepsAreFew(t *testing.T) {
+	needsLargeBuffers(t)
 	l := lab.ForTest(t)
 	for name, tt := range map[string]struct {
 		want        Ruleset
@@ -168,5 +169,42 @@ func TestLargeForeignTable(t *testing.T) {
 	apply(t, e, want)
 	if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
 		t.Errorf("(-rendered +nft):\n%s", diff)
+	}
+}
+
+// TestStepsInStorm: while another process changes other tables without a pause, an Apply of many steps gets through, or
+// locks the interfaces. It never ends with half of the rules in force.
+func TestStepsInStorm(t *testing.T) {
+	h, e := pod(t, lab.ForTest(t), "pod")
+	e.budget = tinyBudget
+	want := largePolicy(60)
+	closed, ok := lockdown(want)
+	if !ok {
+		t.Fatal("cannot be locked")
+	}
+	stop := storm(t, h)
+	locked := 0
+	for i := range 20 {
+		apply(t, e, Ruleset{})
+		err := e.Apply(t.Context(), want)
+		switch expected := want; {
+		case errors.Is(err, ErrLocked):
+			locked++
+			expected = closed
+			fallthrough
+		case err == nil:
+			table := nft(t, h, "", "--stateless", "list", "table", "inet", TableName)
+			if diff := cmp.Diff(normal(rendered(t, expected)), normal(table)); diff != "" {
+				t.Errorf("%d, %v (-rendered +nft):\n%s", i, err, diff)
+			}
+		default:
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+	stop()
+	t.Logf("locked %d times", locked)
+	apply(t, e, want)
+	if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
+		t.Errorf("after the storm (-rendered +nft):\n%s", diff)
 	}
 }
