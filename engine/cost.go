@@ -35,37 +35,44 @@ const (
 	elementsInMessage = 800 // ranges that fit a message; the kernel finds the set for each message
 )
 
-// prices are the costs in a table with a given number of sets.
+// prices are the costs in one table.
 type prices struct {
-	walk time.Duration // to find a set by its name
+	set   time.Duration // to find a set by its name
+	table time.Duration // to find the table, for each message; see table.lookup
 }
 
-func pricesFor(sets int) prices { return prices{walk: time.Duration(sets) * costSetWalk} }
+// pricesIn returns the prices in a table while it has the given number of sets.
+func pricesIn(have *table, sets int) prices {
+	return prices{set: time.Duration(sets) * costSetWalk, table: have.lookup}
+}
 
-func (p prices) newSet() time.Duration    { return costSet + 2*p.walk } // the kernel searches the name twice
-func (p prices) deleteSet() time.Duration { return costSet + p.walk }
-func (p prices) rule() time.Duration      { return costRule + setsInRule*p.walk }
+func (p prices) newSet() time.Duration    { return p.table + costSet + 2*p.set } // the kernel searches the name twice
+func (p prices) deleteSet() time.Duration { return p.table + costSet + p.set }
+func (p prices) chain() time.Duration     { return p.table + costChain }
+func (p prices) rule() time.Duration      { return p.table + costRule + setsInRule*p.set }
 
 // elements is the cost of changing so many elements of a set.
 func (p prices) elements(s *Set, changes int) time.Duration {
 	if changes == 0 {
 		return 0
 	}
-	return p.touch(s) + time.Duration(changes)*costElement + time.Duration(changes/elementsInMessage)*p.walk
+	messages := time.Duration(changes / elementsInMessage)
+	return p.touch(s) + time.Duration(changes)*costElement + messages*(p.table+p.set)
 }
 
 // touch is the part of that cost that does not depend on the number of changes.
 func (p prices) touch(s *Set) time.Duration {
+	sum := p.table + p.set
 	if e, ok := s.Elements.(Addrs); ok {
-		return p.walk + time.Duration(size(e))*costRange
+		sum += time.Duration(size(e)) * costRange
 	}
-	return p.walk
+	return sum
 }
 
 // cost estimates the kernel time of the plan.
 func (p *plan) cost(have *table) time.Duration {
-	price := pricesFor(len(have.ruleset.Sets) + len(p.newSets)/2) // the average during the batch
-	sum := time.Duration(len(p.newChains))*costChain + time.Duration(len(p.delSets))*price.deleteSet()
+	price := pricesIn(have, len(have.ruleset.Sets)+len(p.newSets)/2) // the average during the batch
+	sum := time.Duration(len(p.newChains))*price.chain() + time.Duration(len(p.delSets))*price.deleteSet()
 	for _, s := range p.newSets {
 		sum += price.newSet() + price.elements(s, size(s.Elements))
 	}
@@ -76,9 +83,9 @@ func (p *plan) cost(have *table) time.Duration {
 		passed := time.Duration(len(have.handles[p.rules[i].chain])) // on average, a search by handle passes half of them
 		switch p.rules[i].place {
 		case allGone:
-			sum += passed * costRuleGone
+			sum += price.table + passed*costRuleGone
 		case gone:
-			sum += costRuleGone + passed/2*costRuleWalk
+			sum += price.table + costRuleGone + passed/2*costRuleWalk
 		case afterHandle:
 			sum += price.rule() + passed/2*costRuleWalk
 		default:
@@ -86,7 +93,7 @@ func (p *plan) cost(have *table) time.Duration {
 		}
 	}
 	for _, name := range p.delChains {
-		sum += costChain + time.Duration(len(have.handles[name]))*costRuleGone
+		sum += price.chain() + price.table + time.Duration(len(have.handles[name]))*costRuleGone
 	}
 	return sum
 }

@@ -219,7 +219,11 @@ var ErrLocked = errors.New("another process changes the network namespace all th
 
 // replace replaces the table in one batch, which the kernel accepts whatever the table holds and whoever changes it.
 func (e *Engine) replace(x *exchange, want Ruleset) error {
-	e.have, e.stale = &table{foreign: true, generation: unknownGeneration}, false
+	unknown := &table{foreign: true, generation: unknownGeneration}
+	if e.have != nil {
+		unknown.lookup = e.have.lookup
+	}
+	e.have, e.stale = unknown, false
 	p := makePlan(e.have, want, e.flags)
 	next, result := want, error(nil)
 	if p.cost(e.have) > e.budget {

@@ -3,6 +3,7 @@ package engine
 import (
 	"maps"
 	"slices"
+	"time"
 )
 
 // table is what the kernel holds, as it acknowledged it or as it was read back.
@@ -14,6 +15,10 @@ type table struct {
 	underWay   bool                // the ruleset is an intermediate one: the Apply has not finished
 	elsewhere  bool                // its owner is another socket, or was when it was read back
 	generation uint32              // of the whole namespace: every batch of anybody raises it by one
+
+	// lookup is the time that the kernel needs to find the table, as it does for each message, if that is long. The
+	// tables of a namespace form a list, and root in the pod can have tens of thousands of them.
+	lookup time.Duration
 }
 
 // unknownGeneration is a number that no namespace has: the kernel skips it when it counts. A batch for it is valid at any
@@ -27,7 +32,10 @@ func (t *table) isOwn() bool { return t.flags&ownedOnly != 0 && !t.elsewhere }
 
 // after is the table once the kernel acknowledged the plan that leads from t to want.
 func (t *table) after(p *plan, want Ruleset) *table {
-	next := &table{ruleset: want, handles: p.handles, flags: t.flags, elsewhere: t.elsewhere, generation: t.generation + 1}
+	next := &table{
+		ruleset: want, handles: p.handles, flags: t.flags, elsewhere: t.elsewhere,
+		generation: t.generation + 1, lookup: t.lookup,
+	}
 	if p.create || p.takeOver {
 		next.flags, next.elsewhere = p.flags, false
 	}

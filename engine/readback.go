@@ -5,12 +5,16 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // errForeign is the error for a table that holds objects which a Ruleset cannot have, or too many objects.
 var errForeign = errors.New("foreign")
+
+// errNoTable is the error for a table that does not exist.
+var errNoTable = errors.New("no table")
 
 // errUnstable is the error for a change by another process during the look at the table.
 var errUnstable = errors.New("the table changes while it is read")
@@ -34,14 +38,20 @@ func (x *exchange) readBack(t *transport, likely ...Ruleset) (*table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the table back: %w", err)
 	}
-	have, err := x.readTable(t, likely)
-	// What disappeared meanwhile (ENOENT, errUnstable) has changed the generation, too.
-	if errors.Is(err, errForeign) || errors.Is(err, errUnstable) || errors.Is(err, unix.ENOENT) {
-		have, err = &table{foreign: true}, nil
+	head, lookup, err := x.timedHead(t)
+	have := &table{}
+	if err == nil {
+		have, err = x.readTable(t, head, likely)
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errNoTable):
+		have = &table{}
+	case errors.Is(err, errForeign), errors.Is(err, errUnstable), errors.Is(err, unix.ENOENT):
+		have = &table{foreign: true} // if an object disappeared meanwhile, the generation has changed, too
+	case err != nil:
 		return nil, fmt.Errorf("read the table back: %w", err)
 	}
+	have.lookup = lookup
 	have.generation, err = x.generation(t)
 	if err == nil && before != have.generation {
 		err = errUnstable
@@ -49,14 +59,7 @@ func (x *exchange) readBack(t *transport, likely ...Ruleset) (*table, error) {
 	return have, err
 }
 
-func (x *exchange) readTable(t *transport, likely []Ruleset) (*table, error) {
-	head, err := x.tableHead(t)
-	if errors.Is(err, unix.ENOENT) {
-		return &table{}, nil
-	}
-	if err != nil {
-		return nil, err
-	}
+func (x *exchange) readTable(t *transport, head tableHead, likely []Ruleset) (*table, error) {
 	r := reader{
 		exchange: x, transport: t, likely: likely, most: limitsFor(likely),
 		rules: map[string][]Rule{}, handles: map[string][]uint64{},
@@ -144,7 +147,27 @@ type tableHead struct {
 	owner uint32 // port of the owner's socket, if the flags have NFT_TABLE_F_OWNER
 }
 
-// tableHead asks for the table by name. The error is ENOENT if it does not exist.
+// shortLookup is no lookup to speak of: a question and its answer take less.
+const shortLookup = 100 * time.Microsecond
+
+// timedHead returns the head and the time that the kernel needs to find the table, which is 0 if it is short. It asks
+// again after a long time, since other programs on the machine can make an answer late.
+func (x *exchange) timedHead(t *transport) (h tableHead, lookup time.Duration, err error) {
+	for range 3 {
+		start := time.Now()
+		h, err = x.tableHead(t)
+		took := time.Since(start)
+		if took < shortLookup {
+			return h, 0, err
+		}
+		if lookup == 0 || took < lookup {
+			lookup = took
+		}
+	}
+	return h, lookup, err
+}
+
+// tableHead asks for the table by name. The error is errNoTable if it does not exist.
 func (x *exchange) tableHead(t *transport) (h tableHead, err error) {
 	x.batch.reset()
 	x.batch.table(unix.NFT_MSG_GETTABLE, "GETTABLE", 0, 0)
@@ -155,6 +178,9 @@ func (x *exchange) tableHead(t *transport) (h tableHead, err error) {
 		}
 		return nil
 	})
+	if errors.Is(err, unix.ENOENT) {
+		err = errNoTable
+	}
 	return h, err
 }
 

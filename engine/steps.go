@@ -22,8 +22,8 @@ import (
 // (see lockdown); the stages follow.
 func steps(have *table, want Ruleset, flags uint32, budget time.Duration) iter.Seq[Ruleset] {
 	return func(yield func(Ruleset) bool) {
-		w := way{budget: budget, left: budget, now: have.ruleset, want: want, yield: yield}
-		if !w.begin(have, flags) {
+		w := way{budget: budget, left: budget, have: have, now: have.ruleset, want: want, yield: yield}
+		if !w.begin(flags) {
 			return
 		}
 		w.inForce = reachOf(w.now)
@@ -39,6 +39,7 @@ func steps(have *table, want Ruleset, flags uint32, budget time.Duration) iter.S
 // way collects changes into steps. Its methods return false when the caller of steps stops.
 type way struct {
 	budget    time.Duration
+	have      *table
 	now, want Ruleset // now is the result of the last step
 	inForce   reach   // of the ruleset before the switch
 	yield     func(Ruleset) bool
@@ -76,12 +77,12 @@ func (w *way) spend(cost time.Duration) bool {
 	return true
 }
 
-func (w *way) prices() prices { return pricesFor(len(w.now.Sets) + len(w.sets)) }
+func (w *way) prices() prices { return pricesIn(w.have, len(w.now.Sets)+len(w.sets)) }
 
 // begin emits the first step if the table must be replaced or taken over. The kernel accepts no new base chain in the
 // batch that takes a table over, so the take-over is a step of its own.
-func (w *way) begin(have *table, flags uint32) bool {
-	switch p := makePlan(have, w.want, flags); {
+func (w *way) begin(flags uint32) bool {
+	switch p := makePlan(w.have, w.want, flags); {
 	case p.deleteTable:
 		closed, ok := lockdown(w.want)
 		if !ok {
@@ -152,7 +153,7 @@ const (
 func (w *way) fillChains() bool {
 	for _, c := range w.want.Chains {
 		if c.Hook == HookNone && w.now.chain(c.Name) == nil {
-			if !w.spend(costChain) {
+			if !w.spend(w.prices().chain()) {
 				return false
 			}
 			w.chains = append(w.chains, &Chain{Name: c.Name})
@@ -285,7 +286,7 @@ func (w *way) emptyChains() bool {
 		if w.want.chain(c.Name) != nil || len(c.Rules) == 0 {
 			continue
 		}
-		if !w.spend(time.Duration(len(c.Rules)) * costRuleGone) {
+		if !w.spend(w.prices().table + time.Duration(len(c.Rules))*costRuleGone) {
 			return false
 		}
 		w.chains = append(w.chains, &Chain{Name: c.Name, Hook: c.Hook})
@@ -294,7 +295,7 @@ func (w *way) emptyChains() bool {
 }
 
 func (w *way) deleteChains() bool {
-	most := int(w.budget/costChain) + 1
+	most := int(w.budget/(2*w.prices().chain())) + 1 // one message empties the chain, another one deletes it
 	for {
 		next := w.now
 		next.Chains = without(w.now.Chains, most, func(c *Chain) bool { return w.want.chain(c.Name) == nil })

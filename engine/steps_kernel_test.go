@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
@@ -206,5 +207,45 @@ func TestStepsInStorm(t *testing.T) {
 	apply(t, e, want)
 	if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
 		t.Errorf("after the storm (-rendered +nft):\n%s", diff)
+	}
+}
+
+// TestStepsAmongManyTables: the kernel finds the table in a list for each message. Where root in the pod has made that list
+// long, a batch has fewer messages.
+func TestStepsAmongManyTables(t *testing.T) {
+	h, e := pod(t, lab.ForTest(t), "pod")
+	other, err := open(h.NetNS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.close()
+	const atOnce = 1_000
+	for first := 0; first < 15_000; first += atOnce {
+		var b batch
+		b.control(unix.NFNL_MSG_BATCH_BEGIN, batchBegin)
+		b.end()
+		for i := range atOnce {
+			b.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, message{})
+			b.string(unix.NFTA_TABLE_NAME, fmt.Sprintf("t%d", first+i))
+			b.end()
+		}
+		b.control(unix.NFNL_MSG_BATCH_END, "BATCH_END")
+		b.end()
+		if err := other.send(b.buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
+	t.Logf("the table is found in %v", e.have.lookup)
+	before := e.Stats().Batches
+	want := manyRules(2_000)
+	apply(t, e, want)
+	least := uint64(2_000 * (e.have.lookup + costRule) / batchBudget)
+	if n := e.Stats().Batches - before; e.have.lookup == 0 || n < least {
+		t.Errorf("%d batches, want at least %d", n, least)
+	}
+	table := nft(t, h, "", "--stateless", "list", "table", "inet", TableName)
+	if diff := cmp.Diff(normal(rendered(t, want)), normal(table)); diff != "" {
+		t.Errorf("(-rendered +nft):\n%s", diff)
 	}
 }
