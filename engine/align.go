@@ -35,7 +35,7 @@ type span struct{ haveFrom, haveTo, wantFrom, wantTo int }
 // isOneSided reports whether one side is empty: there is no rule left to pair.
 func (s span) isOneSided() bool { return s.haveFrom == s.haveTo || s.wantFrom == s.wantTo }
 
-// trim keeps the equal rules at both ends and returns what is between them.
+// trim keeps the equal rules at both ends and returns the span between them.
 func (s span) trim(equal func(i, j int) bool, keep func(i, j int)) span {
 	for !s.isOneSided() && equal(s.haveFrom, s.wantFrom) {
 		keep(s.haveFrom, s.wantFrom)

@@ -19,11 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ApplyError is a Ruleset that did not go in. What was in force before still is, unless the cause says that the kernel
-// gave no answer; the next Apply looks.
+// ApplyError is the error of an operation on a pod's table. The previous rules are still in force, or a safe intermediate
+// state (see Apply). If the kernel gave no answer, the wanted rules may be in force; the next Apply finds out.
 type ApplyError struct {
 	Pod string // as given to Open
-	Op  string // what was tried: "open", "apply", "remove"
+	Op  string // the operation: "open", "apply", "remove", "check", "close"
 	Err error  // holds a *MessageError for each message that the kernel refused; errors.Is reaches the errno
 }
 
@@ -38,9 +38,9 @@ type Engine struct {
 	pod       string
 	transport *transport
 	flags     uint32        // of tables that it makes
-	budget    time.Duration // of kernel time for one batch
+	budget    time.Duration // kernel time of one batch
 	have      *table        // nil: not known
-	stale     bool          // somebody may have changed it since
+	stale     bool          // another process may have changed the table since
 	stats     Stats
 }
 
@@ -126,17 +126,17 @@ func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
 	return nil
 }
 
-// Stats returns what the Engine did so far.
+// Stats returns the counts up to now.
 func (e *Engine) Stats() Stats { return e.stats }
 
-// Finding is what Check found.
+// Finding is the result of Check.
 type Finding int
 
 const (
-	AsApplied      Finding = iota // nothing is other than the last Apply left it
-	Repaired                      // somebody changed the table, and it is again what was applied
-	OwnedByAnother                // the table is what was applied, and another socket's own: one of an agent that still runs
-	TakenOver                     // that one is gone, and the table is this Engine's
+	AsApplied      Finding = iota // the table is as the last Apply left it
+	Repaired                      // another process had changed the table, and Check repaired it
+	OwnedByAnother                // the table is as applied, and the socket of another process owns it
+	TakenOver                     // the other owner is gone, and this Engine owns the table now
 )
 
 // Check reports whether the table is still as the last Apply left it, and repairs it if it is not. It costs one question

@@ -32,7 +32,7 @@ const (
 // first: readBack recognizes their rules and sets, and reuses them. If the wanted ruleset is empty, readBack only looks
 // whether the table exists. The cost depends on the table and on likely, not on other tables of the namespace.
 //
-// With errUnstable readBack returns a table, too: what it read while another process changed any table of the namespace.
+// If another process changes any table of the namespace at the same time, readBack returns its result with errUnstable.
 func (x *exchange) readBack(t *transport, likely ...Ruleset) (*table, error) {
 	before, err := x.generation(t)
 	if err != nil {

@@ -322,7 +322,7 @@ func (w *way) deleteSets() bool {
 	}
 }
 
-// without returns the list without its first obsolete members, of which it leaves out at most most.
+// without returns the list without its first obsolete members. It removes at most the given number of them.
 func without[T any](list []*T, most int, isObsolete func(*T) bool) []*T {
 	var kept []*T
 	for _, t := range list {
