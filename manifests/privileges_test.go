@@ -53,6 +53,7 @@ var allowed = map[string]string{
 	binding + " .subjects[multi-networkpolicy-nftables].namespace: multi-networkpolicy-system": "the agent and nobody else",
 
 	pod + ".serviceAccountName: multi-networkpolicy-nftables": "the role above",
+	pod + ".nodeSelector.kubernetes.io/os: linux":             "takes away",
 	pod + ".hostNetwork: true":                                "it must reach the API server before, and whether or not, pods have networks",
 
 	container + ".securityContext.allowPrivilegeEscalation: false":     "takes away",
