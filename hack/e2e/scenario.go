@@ -31,6 +31,7 @@ func (s *scenario) play(ctx context.Context, noAgent bool) error {
 		s.before, s.deploy, s.schema, s.enforce, s.restart, s.sandboxAnew, s.release, s.refuse, s.firstInstant,
 		s.documented, // it ends with what removes everything
 		s.nodeTaint, s.prometheus,
+		s.audit, // last: it judges the requests of the whole run
 	}
 	if noAgent {
 		steps = steps[:1]
