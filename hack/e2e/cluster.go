@@ -14,7 +14,7 @@ import (
 
 const (
 	programName = "multi-networkpolicy-nftables"
-	agentImage  = "ghcr.io/k8snetworkplumbingwg/multi-networkpolicy-nftables:e2e"
+	agentImage  = "local.test/agent:e2e" // as in image/kustomization.yaml; no registry has it
 	probeImage  = "local.test/probe:1"
 	namespace   = "multi-networkpolicy-system" // the agent's
 	agentLabel  = "app.kubernetes.io/name=multi-networkpolicy-nftables"

@@ -52,7 +52,7 @@ var looks = []documented{
 	{"kubectl -n multi-networkpolicy-system logs AGENT | grep Packet", "cp", `pod="shop/web"`},
 
 	// Last, as an agent says of a valid policy what it does not do only after a while.
-	{"kubectl get events -A --field-selector reason=InvalidMultiNetworkPolicy", "cp", "multinetworkpolicy/no-block"},
+	{"kubectl get events -A --field-selector reason=InvalidMultiNetworkPolicy", "cp", "multinetworkpolicy/no-network"},
 	{"kubectl get events -A --field-selector reason=UnresolvedNamedPort", "cp", "multinetworkpolicy/port-of-nobody"},
 	{"kubectl get events -A --field-selector reason=UnsupportedNetworkPlugin", "cp", "multinetworkpolicy/unsupported-network"},
 	{"kubectl get events -A --field-selector reason=InvalidNetworkStatus", "cp", "pod/unreadable-status"},

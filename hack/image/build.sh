@@ -1,10 +1,11 @@
 #!/bin/bash
 # build.sh [REF]: builds the agent, and packs the image that the Dockerfile builds, with no engine and no
-# registry, into bin/image.tar. GOARCH chooses the architecture, VERSION what `version` prints.
+# registry, into bin/image.tar. REF is the manifests' image by default. GOARCH chooses the architecture, VERSION what
+# `version` prints.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=multi-networkpolicy-nftables
-ref=${1:-ghcr.io/k8snetworkplumbingwg/$name:latest}
+ref=${1:-$(sed -n 's/^ *image: //p' manifests/base/daemonset.yaml)}
 version=${VERSION:-$(git describe --tags --always --dirty 2> /dev/null || echo unknown)}
 
 CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$version" -o "bin/$name" .
