@@ -3,6 +3,8 @@ package cache
 import (
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -10,7 +12,7 @@ import (
 
 // starting is a pod as its runtime announces it.
 func starting(uid types.UID, labels string) *corev1.Pod {
-	p := setNetworks(newPod("new", labels), "net-a")
+	p := model.SetNetworks(model.NewPod("new", labels), "net-a")
 	p.UID, p.Status.Phase = uid, corev1.PodPending
 	return p
 }
@@ -20,76 +22,103 @@ const (
 	newOpen     = "pass ingress net1 10.0.0.2 tcp 80"
 )
 
-func wantPod(t *testing.T, c *Cache, uid types.UID, packets ...string) {
+func announce(c *Cache, p *corev1.Pod) { c.AnnouncePod(NewPod(p, c.node, c.limits)) }
+
+// wantNew checks which pods named "new" are local, each as "UID: a packet that passes or is dropped".
+func wantNew(t *testing.T, c *Cache, want map[types.UID]string) {
 	t.Helper()
-	if target, _ := c.Target(keyOf("new")); target.UID != uid {
-		t.Errorf("the pod is %q, want %q", target.UID, uid)
+	got := map[types.UID]string{}
+	for id := range c.targets {
+		target, _ := c.Plan(id)
+		got[id.UID] = newIsolated
+		if model.NewTable(t, target.Ruleset).Passes(model.NewPacket(newOpen[len("pass "):])) {
+			got[id.UID] = newOpen
+		}
 	}
-	wantPackets(t, c, "new", packets...)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }
 
-// What is announced counts until the API server tells of it, or its sandbox goes.
+// An announced pod counts until the API server knows it, or its sandbox goes.
 func TestAnnouncedPod(t *testing.T) {
-	policy := newPolicy("p", "net-a", `{podSelector: {matchLabels: {app: web}}}`)
-	t.Run("the pod itself replaces it", func(t *testing.T) {
+	type pods = map[types.UID]string
+	policy := model.NewPolicy("p", "net-a", `{podSelector: {matchLabels: {app: web}}}`)
+	t.Run("the API server's pod replaces it", func(t *testing.T) {
 		c := newCluster(t, policy)
-		c.AnnouncePod(starting("u", "app=web"))
+		announce(c, starting("u", "app=web"))
 		wantDirty(t, c, "announced", "new")
-		wantPod(t, c, "u", newIsolated)
-		c.UpsertPod(starting("u", "app=other"))
-		wantPod(t, c, "u", newOpen)
-		c.AnnouncePod(starting("u", "app=web"))
-		wantPod(t, c, "u", newOpen)
+		wantNew(t, c, pods{"u": newIsolated})
+		upsert(c, starting("u", "app=other"))
+		wantNew(t, c, pods{"u": newOpen})
+		announce(c, starting("u", "app=web"))
+		wantNew(t, c, pods{"u": newOpen})
 		c.DeleteSandbox("u")
-		wantPod(t, c, "u", newOpen)
-		c.DeletePod(keyOf("new"))
-		wantPod(t, c, "")
+		wantNew(t, c, pods{"u": newOpen})
+		c.DeletePod(model.KeyOf("new"))
+		wantNew(t, c, pods{})
 	})
 	t.Run("it goes with its sandbox", func(t *testing.T) {
 		c := newCluster(t, policy)
 		before := c.Stats()
-		c.AnnouncePod(starting("u", "app=web"))
+		announce(c, starting("u", "app=web"))
 		c.SetSandbox("u", Sandbox{ID: "s", NetNS: "/s"})
 		c.DeleteSandbox("another")
-		wantPod(t, c, "u", newIsolated)
+		wantNew(t, c, pods{"u": newIsolated})
 		c.DeleteSandbox("u")
-		wantPod(t, c, "")
+		wantNew(t, c, pods{})
 		if diff := cmp.Diff(before, c.Stats()); diff != "" {
 			t.Errorf("(-before +after):\n%s", diff)
 		}
 	})
-	t.Run("late events are of the pod before", func(t *testing.T) {
+	t.Run("late events belong to the pod before", func(t *testing.T) {
 		c := newCluster(t, policy)
-		c.UpsertPod(starting("old", "app=other"))
-		c.AnnouncePod(starting("u", "app=web"))
-		wantPod(t, c, "u", newIsolated)
-		c.UpsertPod(starting("old", "app=other"))
-		wantPod(t, c, "u", newIsolated)
-		c.DeletePod(keyOf("new"))
-		wantPod(t, c, "u", newIsolated)
-		c.UpsertPod(starting("u", "app=web"))
-		wantPod(t, c, "u", newIsolated)
-		c.DeletePod(keyOf("new"))
-		wantPod(t, c, "")
+		upsert(c, starting("old", "app=other"))
+		announce(c, starting("u", "app=web"))
+		wantNew(t, c, pods{"old": newOpen, "u": newIsolated})
+		upsert(c, starting("old", "app=other"))
+		wantNew(t, c, pods{"old": newOpen, "u": newIsolated})
+		c.DeletePod(model.KeyOf("new"))
+		wantNew(t, c, pods{"u": newIsolated})
+		upsert(c, starting("u", "app=web"))
+		wantNew(t, c, pods{"u": newIsolated})
+		c.DeletePod(model.KeyOf("new"))
+		wantNew(t, c, pods{})
+	})
+	t.Run("a late announcement evicts no newer pod", func(t *testing.T) {
+		c := newCluster(t, policy)
+		upsert(c, starting("next", "app=web"))
+		announce(c, starting("u", "app=other"))
+		wantNew(t, c, pods{"u": newOpen, "next": newIsolated})
+		c.DeleteSandbox("u")
+		wantNew(t, c, pods{"next": newIsolated})
 	})
 	t.Run("the API server is one pod ahead", func(t *testing.T) {
 		c := newCluster(t, policy)
-		c.AnnouncePod(starting("u", "app=web"))
-		c.UpsertPod(starting("next", "app=other"))
-		wantPod(t, c, "next", newOpen)
+		announce(c, starting("u", "app=web"))
+		upsert(c, starting("next", "app=other"))
+		wantNew(t, c, pods{"u": newIsolated, "next": newOpen})
 		c.DeleteSandbox("u")
-		wantPod(t, c, "next", newOpen)
+		wantNew(t, c, pods{"next": newOpen})
+	})
+	t.Run("it is nobody's peer, whatever its template says", func(t *testing.T) {
+		c := newCluster(t, model.WebPod(), model.NewPolicy("q", "net-a", `{ingress: [{from: [{podSelector: {}}]}]}`))
+		p := model.NewPod("new", "", "net1 net-a 10.0.0.99")
+		announce(c, p)
+		wantPackets(t, c, "web", "drop ingress net1 10.0.0.99 tcp 80")
+		upsert(c, p)
+		wantPackets(t, c, "web", "pass ingress net1 10.0.0.99 tcp 80")
 	})
 	t.Run("it ends before it is seen", func(t *testing.T) {
 		c := newCluster(t, policy)
-		c.AnnouncePod(starting("u", "app=web"))
-		c.UpsertPod(with(starting("u", "app=web"), func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }))
-		wantPod(t, c, "")
+		announce(c, starting("u", "app=web"))
+		upsert(c, model.With(starting("u", "app=web"), func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }))
+		wantNew(t, c, pods{})
 	})
-	t.Run("not of here", func(t *testing.T) {
+	t.Run("not of this node", func(t *testing.T) {
 		c := newCluster(t, policy)
-		c.AnnouncePod(with(starting("u", "app=web"), func(p *corev1.Pod) { p.Spec.NodeName = "node-2" }))
-		c.AnnouncePod(with(starting("u", "app=web"), func(p *corev1.Pod) { p.Spec.HostNetwork = true }))
-		wantPod(t, c, "")
+		announce(c, model.With(starting("u", "app=web"), func(p *corev1.Pod) { p.Spec.NodeName = "node-2" }))
+		announce(c, model.With(starting("u", "app=web"), func(p *corev1.Pod) { p.Spec.HostNetwork = true }))
+		wantNew(t, c, pods{})
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -15,11 +17,11 @@ const (
 // benchPod is pod i of the cluster: one of 200 applications, in one of 50 namespaces, with the labels that charts give.
 func benchPod(i int) *corev1.Pod {
 	ns, app := i%benchNamespaces, i/benchNamespaces%200
-	p := newPeer(fmt.Sprintf("ns-%d/pod-%d", ns, i),
+	p := model.NewPeer(fmt.Sprintf("ns-%d/pod-%d", ns, i),
 		fmt.Sprintf("app=app-%d app.kubernetes.io/instance=app-%d pod-template-hash=%d team=t-%d env=prod", app, app, app, app%10),
 		fmt.Sprintf("eth0 cluster-net 10.%d.%d.%d", 128+i>>16, i>>8&255, i&255),
 		fmt.Sprintf("net1 default/net-a 10.%d.%d.%d fd00::%x", i>>16, i>>8&255, i&255, i+1))
-	return withPorts(p, "http=8080/TCP")
+	return model.WithPorts(p, "http=8080/TCP")
 }
 
 // benchPolicy is policy i: 40 in each namespace, each for all its pods, from two applications and a block. Each has its
@@ -41,21 +43,21 @@ ingress:
 func benchCluster(b *testing.B, pods int) *Cache {
 	c := New(testOptions())
 	for i := range benchNamespaces {
-		c.UpsertNamespace(newNamespace(fmt.Sprintf("ns-%d", i), fmt.Sprintf("team=t-%d", i%5)))
+		upsert(c, model.NewNamespace(fmt.Sprintf("ns-%d", i), fmt.Sprintf("team=t-%d", i%5)))
 	}
 	for i := range pods {
 		p := benchPod(i)
 		if i < 100 {
-			p.Spec.NodeName = testNode
+			p.Spec.NodeName = model.Node
 		}
-		c.UpsertPod(p)
+		upsert(c, p)
 	}
 	for i := range benchPolicies {
-		if ps := c.UpsertPolicy(newPolicy(fmt.Sprintf("ns-%d/p-%d", i%benchNamespaces, i), "default/net-a", benchPolicy(i))); ps != nil {
+		if ps := upsert(c, model.NewPolicy(fmt.Sprintf("ns-%d/p-%d", i%benchNamespaces, i), "default/net-a", benchPolicy(i))); ps != nil {
 			b.Fatal(ps)
 		}
 	}
-	readAll(c)
+	settle(c)
 	return c
 }
 
@@ -69,16 +71,16 @@ func BenchmarkPodEvent(b *testing.B) {
 		for groups, app := range map[int]string{1: "app-1", 10: "app-100"} {
 			one, two := benchPod(900), benchPod(900)
 			one.Labels["app"], two.Labels["app"] = app, app
-			setStatus(two, "eth0 cluster-net 10.128.0.50", "net1 default/net-a 10.200.0.1 fd00::ffff:1")
+			model.SetStatus(two, "eth0 cluster-net 10.128.0.50", "net1 default/net-a 10.200.0.1 fd00::ffff:1")
 			versions := []*corev1.Pod{two, one}
-			c.UpsertPod(one)
-			if got := len(c.pods[keyOf("ns-0/pod-900")].groups); got != groups {
+			upsert(c, one)
+			if got := len(c.pods[model.KeyOf("ns-0/pod-900")].groups); got != groups {
 				b.Fatalf("in %d groups, want %d", got, groups)
 			}
 			b.Run(fmt.Sprintf("pods=%d/groups=%d", n, groups), func(b *testing.B) {
 				b.ReportAllocs()
 				for i := 0; b.Loop(); i++ {
-					c.UpsertPod(versions[i%2])
+					upsert(c, versions[i%2])
 					c.TakeDirty()
 				}
 			})
@@ -86,9 +88,9 @@ func BenchmarkPodEvent(b *testing.B) {
 				b.ReportAllocs()
 				dirty := 0
 				for i := 0; b.Loop(); i++ {
-					c.UpsertPod(versions[i%2])
+					upsert(c, versions[i%2])
 					for _, k := range c.TakeDirty() {
-						c.Target(k)
+						c.Plan(k)
 						dirty++
 					}
 				}
@@ -99,11 +101,11 @@ func BenchmarkPodEvent(b *testing.B) {
 			one, two := benchPod(950), benchPod(950)
 			one.Labels["app"], two.Labels["app"] = "x", "y"
 			versions := []*corev1.Pod{two, one}
-			c.UpsertPod(one)
+			upsert(c, one)
 			c.TakeDirty()
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
-				c.UpsertPod(versions[i%2])
+				upsert(c, versions[i%2])
 			}
 			if k := c.TakeDirty(); k != nil {
 				b.Fatal(k)
@@ -111,10 +113,10 @@ func BenchmarkPodEvent(b *testing.B) {
 		})
 		b.Run(fmt.Sprintf("pods=%d/same", n), func(b *testing.B) {
 			p := benchPod(950)
-			c.UpsertPod(p)
+			upsert(c, p)
 			b.ReportAllocs()
 			for b.Loop() {
-				c.UpsertPod(p)
+				upsert(c, p)
 			}
 		})
 	}
@@ -124,14 +126,14 @@ func BenchmarkPodEvent(b *testing.B) {
 func BenchmarkActivate(b *testing.B) {
 	for _, n := range benchSizes {
 		c := benchCluster(b, n)
-		all := newPolicy("ns-0/all", "default/net-a", `{ingress: [{from: [{namespaceSelector: {}}]}]}`)
+		all := model.NewPolicy("ns-0/all", "default/net-a", `{ingress: [{from: [{namespaceSelector: {}}]}]}`)
 		b.Run(fmt.Sprintf("members=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				c.UpsertPolicy(all)
-				readAll(c)
-				c.DeletePolicy(keyOf("ns-0/all"))
-				readAll(c)
+				upsert(c, all)
+				settle(c)
+				c.DeletePolicy(model.KeyOf("ns-0/all"))
+				settle(c)
 			}
 		})
 	}
@@ -141,14 +143,14 @@ func BenchmarkActivate(b *testing.B) {
 func BenchmarkRelabelNamespace(b *testing.B) {
 	for _, n := range benchSizes {
 		c := benchCluster(b, n)
-		in, out := newNamespace("ns-7", "team=t-0"), newNamespace("ns-7", "team=none")
+		in, out := model.NewNamespace("ns-7", "team=t-0"), model.NewNamespace("ns-7", "team=none")
 		b.Run(fmt.Sprintf("pods=%d", n/benchNamespaces), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				if i%2 == 0 {
-					c.UpsertNamespace(in)
+					upsert(c, in)
 				} else {
-					c.UpsertNamespace(out)
+					upsert(c, out)
 				}
 				c.TakeDirty()
 			}

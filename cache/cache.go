@@ -1,140 +1,233 @@
-// Package cache is the brain of the agent. It holds pods, namespaces, policies, network attachment definitions and
-// sandboxes in the compact form that policies need, and answers two questions: which local pods have changed
-// ([Cache.TakeDirty]), and what the table in the network namespace of one of them must hold ([Cache.Target]).
+// Package cache is the live state of the agent. Objects go in; local pods whose table may have changed come out
+// ([Cache.TakeDirty]), and for each of them the table that its network namespace must hold ([Cache.Plan]).
+//
+//	UpsertPod, UpsertPolicy, … ──► pods, policies, networks, namespaces        under one lock, briefly
+//	                                  │ scope.go: which groups a pod is in
+//	                                  ▼
+//	                               groups: changes of members wait            group.go
+//	                                  │
+//	       TakeDirty ◄── dirty ◄──────┤
+//	                                  ▼
+//	       Plan(pod) ──► chains and sets of the pod                            target.go, outside of the lock
+//	       Target(pod) ─► the same, without a new plan
 //
 // # Invariants
 //
-// State only. What a pod gets is a function of the objects that the cache holds now, never of the order or the number
-// of events that led there. Two memories are the exception, and both only keep what is enforced: a network-status
-// annotation that cannot be read leaves the interfaces known that were known for the same pod UID, and a
-// NetworkAttachmentDefinition that cannot be read, or is gone, leaves its last plugin type known while pods are
-// attached to the network.
+// State only. A pod's table follows from the objects that the cache holds now, never from the order or the number of the
+// events that led there. One memory is the exception, and it only ever isolates more: while the network status of a pod
+// cannot be read, the interfaces stay isolated that the last readable status of the same pod named.
 //
-// Pure. No goroutine, no I/O, no clock, no log. A mutex makes it safe for concurrent use.
+// Pure. No goroutine, no I/O, no log.
 //
-// Closed. What cannot be understood allows nothing, takes nothing else with it, and comes back as a [Problem] that
-// names its field.
+// Closed. A field that cannot be understood allows nothing. Isolation needs no readable input; permission does.
 //
-// Lazy. Members of a peer group are known and kept current only while the rules of some local pod use the group. Peer
-// selectors are indexed by (scope of namespaces, network, one label), so an event of a pod costs the lookups of its own
-// labels and the groups that it is in, not the number of pods or policies.
+// Short locks. An event holds the lock for the objects that it touches. Work that grows with a policy or with the number
+// of its peers happens in Plan, which the worker of the affected pod calls: members are found in slices between which
+// the lock is free, and chains are built without it. So a large policy delays the pods of its own namespace.
 //
-// Never missed. A pod whose Target is no longer what was last read of it is dirty. Targets are made when they are read,
-// and everything that one was made of marks the pod when it changes.
+// Never missed. A pod whose table may differ from the table of the last Plan is dirty.
 //
-// Shared and immutable. Sets and chains in a Ruleset are never changed once handed out. An unchanged one keeps its
-// pointer, and pods that use the same one get the same pointer. A change of a group's members replaces the set of the
-// family that changed and nothing else.
+// Shared and immutable. Sets and chains of a table never change once handed out. An unchanged set keeps its pointer, and
+// pods that use the same set get the same pointer.
 package cache
 
 import (
 	"cmp"
+	"hash/maphash"
 	"slices"
 	"sync"
+	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// Options are what a Cache must know beside the objects.
+// Options configure a Cache.
 type Options struct {
-	Node           string   // pods on this node are local
+	Node           string   // pods on this node are local; empty: pods of all nodes are read like local ones
 	NetworkPlugins []string // plugin types whose networks policies isolate
 	AcceptICMP     bool     // ICMP passes on isolated interfaces
-	AcceptICMPv6   bool     // ICMPv6 passes on isolated interfaces, not just what IPv6 needs on a link
+	AcceptICMPv6   bool     // ICMPv6 passes on isolated interfaces, not only the messages that IPv6 needs on a link
 
-	// RevokeEstablished makes every packet of a connection be asked whether the connection is allowed, not the first alone.
+	// RevokeEstablished makes every packet of a connection face the policies, not only its first.
 	RevokeEstablished bool
 
 	PolicyCounters bool // rules of policies count the packets that they accept
 
 	Ingress, Egress Common
+
+	Limits policy.Limits // zero: the defaults
+
+	// LockHeld is told how long the lock was held, each time. It must be fast. May be nil.
+	LockHeld func(time.Duration)
 }
 
 // Key is the namespace and name of an object.
 type Key = types.NamespacedName
 
-// Cache is the state. New makes one. All methods may be called concurrently.
-type Cache struct {
-	mu      sync.Mutex
-	node    string
-	options Options
-	plugins map[string]bool
-	common  [len(directions)]commonPart
+// PodID identifies one pod: a later pod of the same name has another UID.
+type PodID struct {
+	Key
+	UID types.UID
+}
 
-	pods       map[Key]*pod
+func comparePodIDs(a, b PodID) int {
+	return cmp.Or(policy.CompareKeys(a.Key, b.Key), cmp.Compare(a.UID, b.UID))
+}
+
+// Cache is the live state. All methods may be called concurrently.
+type Cache struct {
+	options Options
+	node    string
+	limits  *policy.Limits
+	plugins map[string]bool
+	common  [len(engine.Directions)]commonPart
+	seed    maphash.Seed
+
+	mu     sync.Mutex
+	locked time.Time
+
+	pods       map[Key]*pod // known from the API server
 	namespaces map[string]*namespace
 	networks   map[Key]*network
-	policies   map[Key]*policy
+	policies   map[Key]*installed
 	sandboxes  map[types.UID]Sandbox
+	labels     labelindex.Index[*scope] // scopes by selector, to find those that contain a namespace
 
-	targets map[Key]*target      // local pods
-	scopes  map[scopeKey]*scope  // what active groups select namespaces by
-	groups  map[string]*group    // active, by name
-	ports   map[string]*portList // in use, by name
-	dirty   map[Key]struct{}
-	crowds  map[crowd]crowdIndex // nil: asked for once
+	targets     map[PodID]*target // local pods
+	byUID       map[types.UID]*target
+	scopes      map[policy.Scope]*scope
+	chains      map[chainKey]*policyChain
+	groups      map[string]*group // by name
+	networkSets map[policy.Digest]*networkSet
+	ports       map[string]*portList
+	dirty       map[PodID]struct{}
+	retired     map[string][]*group // groups without users that pods still list, by the namespace of the last user
+	refetch     map[Key]struct{}    // policies to read again: their rules were dropped, and now there is room
 
-	tick    uint64 // marks what one walk has seen
+	lastID  uint64 // of groups and scopes
+	tick    uint64 // marks the groups and targets that one walk has seen
+	counts  counts
 	scratch scratch
 }
 
-// scratch is memory that one event uses and the next one uses again.
+// scratch is memory that one event uses and the next event uses again.
 type scratch struct {
-	groups      []*group
-	entries     []*peerEntry
-	before, now []sets.Endpoint
+	groups        []*group
+	entries       []*peerEntry
+	before, after []share
 }
 
 // New returns an empty cache.
 func New(o Options) *Cache {
-	c := &Cache{
-		node:       o.Node,
-		options:    o,
-		plugins:    map[string]bool{},
-		common:     commonParts(o),
-		pods:       map[Key]*pod{},
-		namespaces: map[string]*namespace{},
-		networks:   map[Key]*network{},
-		policies:   map[Key]*policy{},
-		sandboxes:  map[types.UID]Sandbox{},
-		targets:    map[Key]*target{},
-		scopes:     map[scopeKey]*scope{},
-		groups:     map[string]*group{},
-		ports:      map[string]*portList{},
-		dirty:      map[Key]struct{}{},
-		crowds:     map[crowd]crowdIndex{},
+	if o.Limits == (policy.Limits{}) {
+		o.Limits = policy.DefaultLimits()
 	}
+	c := &Cache{
+		options:     o,
+		node:        o.Node,
+		plugins:     map[string]bool{},
+		common:      commonParts(o),
+		seed:        maphash.MakeSeed(),
+		pods:        map[Key]*pod{},
+		namespaces:  map[string]*namespace{},
+		networks:    map[Key]*network{},
+		policies:    map[Key]*installed{},
+		sandboxes:   map[types.UID]Sandbox{},
+		targets:     map[PodID]*target{},
+		byUID:       map[types.UID]*target{},
+		scopes:      map[policy.Scope]*scope{},
+		chains:      map[chainKey]*policyChain{},
+		groups:      map[string]*group{},
+		networkSets: map[policy.Digest]*networkSet{},
+		ports:       map[string]*portList{},
+		dirty:       map[PodID]struct{}{},
+		retired:     map[string][]*group{},
+		refetch:     map[Key]struct{}{},
+	}
+	c.limits = &c.options.Limits
 	for _, p := range o.NetworkPlugins {
 		c.plugins[p] = true
 	}
 	return c
 }
 
-// TakeDirty returns the local pods whose Target may have changed since the last call, sorted, and forgets them. Pods
-// that are gone, or no longer a target, are among them. Who gets a pod reads its Target some time later: what changes
-// before that is in what is read, and need not be reported again.
-func (c *Cache) TakeDirty() []Key {
+// Limits returns the limits in force. Policies must be compiled with the same.
+func (c *Cache) Limits() *policy.Limits { return c.limits }
+
+func (c *Cache) lock() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	if c.options.LockHeld != nil {
+		c.locked = time.Now()
+	}
+}
+
+func (c *Cache) unlock() {
+	held := time.Duration(0)
+	if c.options.LockHeld != nil {
+		held = time.Since(c.locked)
+	}
+	c.mu.Unlock()
+	if c.options.LockHeld != nil {
+		c.options.LockHeld(held)
+	}
+}
+
+// slice lets others have the lock now and then during a walk over many items.
+type slice struct {
+	cache *Cache
+	steps int
+}
+
+// sliceSteps is the number of steps for which a walk keeps the lock: some tens of microseconds.
+const sliceSteps = 256
+
+// step counts one step. The state may be another one after it.
+func (s *slice) step() {
+	if s.steps++; s.steps%sliceSteps == 0 {
+		s.cache.unlock()
+		s.cache.lock()
+	}
+}
+
+// TakeDirty returns the local pods whose table may have changed since the last call, sorted, and forgets them. Pods that
+// are gone, or no longer local, are among them. The caller plans each pod later and sees every change up to then, so those
+// changes are not reported twice.
+func (c *Cache) TakeDirty() []PodID {
+	c.lock()
+	defer c.unlock()
 	if len(c.dirty) == 0 {
 		return nil
 	}
-	keys := make([]Key, 0, len(c.dirty))
-	for k := range c.dirty {
-		keys = append(keys, k)
+	pods := make([]PodID, 0, len(c.dirty))
+	for p := range c.dirty {
+		pods = append(pods, p)
 	}
 	clear(c.dirty)
-	slices.SortFunc(keys, compareKeys)
+	slices.SortFunc(pods, comparePodIDs)
+	return pods
+}
+
+// TakeRefetch returns the policies that the caller must read and upsert again, and forgets them. Their rules were dropped
+// while their namespace exceeded a limit.
+func (c *Cache) TakeRefetch() []Key {
+	c.lock()
+	defer c.unlock()
+	if len(c.refetch) == 0 {
+		return nil
+	}
+	var keys []Key
+	for k := range c.refetch {
+		keys = append(keys, k)
+	}
+	clear(c.refetch)
 	return keys
 }
 
-func compareKeys(a, b Key) int {
-	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-}
-
-// next starts a walk: nothing carries the mark that it returns.
+// next starts a walk: no group and no target carries the mark that it returns.
 func (c *Cache) next() uint64 {
 	c.tick++
 	return c.tick

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -11,128 +10,41 @@ import (
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/yaml"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 )
 
-const testNode = "node-1"
-
 func testOptions() Options {
-	return Options{Node: testNode, NetworkPlugins: []string{"macvlan", "bridge"}}
-}
-
-func keyOf(s string) Key {
-	ns, name, ok := strings.Cut(s, "/")
-	if !ok {
-		return Key{Namespace: "default", Name: s}
-	}
-	return Key{Namespace: ns, Name: name}
-}
-
-func meta(key, labels string) metav1.ObjectMeta {
-	k := keyOf(key)
-	m := metav1.ObjectMeta{Namespace: k.Namespace, Name: k.Name, UID: types.UID("uid-" + key)}
-	for _, l := range strings.Fields(labels) {
-		if m.Labels == nil {
-			m.Labels = map[string]string{}
-		}
-		k, v, _ := strings.Cut(l, "=")
-		m.Labels[k] = v
-	}
-	return m
-}
-
-// newPod makes a local pod. Each attachment is "interface network address...".
-func newPod(key, labels string, attachments ...string) *corev1.Pod {
-	p := &corev1.Pod{ObjectMeta: meta(key, labels)}
-	p.Spec.NodeName = testNode
-	p.Status.Phase = corev1.PodRunning
-	setStatus(p, attachments...)
-	return p
-}
-
-// newPeer makes a pod of another node.
-func newPeer(key, labels string, attachments ...string) *corev1.Pod {
-	p := newPod(key, labels, attachments...)
-	p.Spec.NodeName = "node-2"
-	return p
-}
-
-func setStatus(p *corev1.Pod, attachments ...string) {
-	if len(attachments) == 0 {
-		return
-	}
-	var list []map[string]any
-	for _, a := range attachments {
-		f := strings.Fields(a)
-		list = append(list, map[string]any{"interface": f[0], "name": f[1], "ips": f[2:], "mac": "02:00:00:00:00:01"})
-	}
-	raw, err := json.Marshal(list)
-	if err != nil {
-		panic(err)
-	}
-	p.Annotations = map[string]string{statusAnnotation: string(raw)}
-}
-
-// setNetworks makes a pod one that asks for networks and has no network status yet.
-func setNetworks(p *corev1.Pod, networks string) *corev1.Pod {
-	p.Annotations = map[string]string{networksAnnotation: networks}
-	return p
-}
-
-// withPorts gives a pod a container with ports, each "name=number/protocol".
-func withPorts(p *corev1.Pod, ports ...string) *corev1.Pod {
-	var c corev1.Container
-	for _, s := range ports {
-		var port corev1.ContainerPort
-		name, rest, _ := strings.Cut(s, "=")
-		if _, err := fmt.Sscanf(strings.ReplaceAll(rest, "/", " "), "%d %s", &port.ContainerPort, &port.Protocol); err != nil {
-			panic(err)
-		}
-		port.Name = name
-		c.Ports = append(c.Ports, port)
-	}
-	p.Spec.Containers = append(p.Spec.Containers, c)
-	return p
-}
-
-func newNamespace(name, labels string) *corev1.Namespace {
-	return &corev1.Namespace{ObjectMeta: meta("/"+name, labels)}
-}
-
-func newNAD(key, pluginType string) *netv1.NetworkAttachmentDefinition {
-	nad := &netv1.NetworkAttachmentDefinition{ObjectMeta: meta(key, "")}
-	nad.Spec.Config = `{"cniVersion": "0.3.1", "type": "` + pluginType + `"}`
-	return nad
-}
-
-// newPolicy makes a policy for the networks from the YAML of its spec.
-func newPolicy(key, networks, spec string) *mnpv1.MultiNetworkPolicy {
-	p := &mnpv1.MultiNetworkPolicy{ObjectMeta: meta(key, "")}
-	p.Annotations = map[string]string{policyForAnnotation: networks}
-	if err := yaml.UnmarshalStrict([]byte(strings.ReplaceAll(spec, "\t", "  ")), &p.Spec); err != nil {
-		panic(fmt.Sprintf("%v in %s", err, spec))
-	}
-	return p
+	return Options{Node: model.Node, NetworkPlugins: []string{"macvlan", "bridge"}}
 }
 
 // upsert gives the cache an object of any kind.
-func upsert(c *Cache, o metav1.Object) []Problem {
+func upsert(c *Cache, o metav1.Object) []policy.Problem {
 	switch o := o.(type) {
 	case *corev1.Pod:
-		return c.UpsertPod(o)
+		return c.UpsertPod(NewPod(o, c.node, c.limits))
 	case *corev1.Namespace:
-		c.UpsertNamespace(o)
+		c.UpsertNamespace(Namespace{Name: o.Name, Labels: labelindex.NewSet(o.Labels)})
 	case *netv1.NetworkAttachmentDefinition:
-		return c.UpsertNAD(o)
+		nad := NewNAD(Key{Namespace: o.Namespace, Name: o.Name}, o.Spec.Config)
+		c.UpsertNAD(nad)
+		return nad.Problems
 	case *mnpv1.MultiNetworkPolicy:
-		return c.UpsertPolicy(o)
+		p := compile(o)
+		c.UpsertPolicy(p)
+		return p.Problems
 	default:
 		panic(fmt.Sprintf("%T", o))
 	}
 	return nil
+}
+
+func compile(o *mnpv1.MultiNetworkPolicy) *policy.Policy {
+	limits := policy.DefaultLimits()
+	return policy.Compile(policy.ObjectOf(o), &limits)
 }
 
 // remove takes an object of any kind from the cache.
@@ -165,6 +77,20 @@ func newCluster(t testing.TB, objects ...metav1.Object) *Cache {
 	return c
 }
 
+// targetOf plans a pod.
+func targetOf(c *Cache, pod string) (Target, bool) {
+	id, ok := c.LocalPod(model.KeyOf(pod))
+	if !ok {
+		return Target{}, false
+	}
+	return c.Plan(id)
+}
+
+func ruleset(c *Cache, pod string) engine.Ruleset {
+	t, _ := targetOf(c, pod)
+	return t.Ruleset
+}
+
 // render is all of a ruleset as text.
 func render(t testing.TB, rs engine.Ruleset) string {
 	t.Helper()
@@ -175,22 +101,57 @@ func render(t testing.TB, rs engine.Ruleset) string {
 	return b.String()
 }
 
-func renderPod(t testing.TB, c *Cache, key string) string {
+func renderPod(t testing.TB, c *Cache, pod string) string {
 	t.Helper()
-	return render(t, c.Ruleset(keyOf(key)))
+	return render(t, ruleset(c, pod))
 }
 
 // wantDirty checks which pods TakeDirty returns.
 func wantDirty(t testing.TB, c *Cache, what string, keys ...string) {
 	t.Helper()
 	var got []string
-	for _, k := range c.TakeDirty() {
-		got = append(got, k.String())
+	for _, id := range c.TakeDirty() {
+		got = append(got, id.String())
 	}
 	for i, k := range keys {
-		keys[i] = keyOf(k).String()
+		keys[i] = model.KeyOf(k).String()
 	}
 	if diff := cmp.Diff(keys, got); diff != "" {
 		t.Errorf("dirty after %s (-want +got):\n%s", what, diff)
+	}
+}
+
+// wantPackets checks a pod against lines of "pass ingress net1 10.0.0.1 tcp 80" or "drop …".
+func wantPackets(t *testing.T, c *Cache, pod string, lines ...string) {
+	t.Helper()
+	rs := ruleset(c, pod)
+	tb := model.NewTable(t, rs)
+	for _, line := range lines {
+		verdict, rest, _ := strings.Cut(line, " ")
+		if got := tb.Passes(model.NewPacket(rest)); got != (verdict == "pass") {
+			t.Errorf("%s: want %s; the table is\n%s", pod, line, render(t, rs))
+			return
+		}
+	}
+}
+
+// comparePackets compares what the tables of all local pods do with what policies mean.
+func comparePackets(t *testing.T, c *Cache, o *model.Oracle, probes []model.Packet) {
+	t.Helper()
+	for key, pod := range o.Pods {
+		target, ok := targetOf(c, key.String())
+		isTarget := pod.Spec.NodeName == model.Node && !pod.Spec.HostNetwork && pod.Status.Phase != corev1.PodSucceeded
+		if ok != isTarget {
+			t.Fatalf("%s: target: %v, want %v", key, ok, isTarget)
+		}
+		if !ok {
+			continue
+		}
+		tb := model.NewTable(t, target.Ruleset)
+		for _, p := range probes {
+			if got, want := tb.Passes(p), o.Passes(pod, p); got != want {
+				t.Fatalf("%s: %+v passes: %v, want %v; the table is\n%s", key, p, got, want, render(t, target.Ruleset))
+			}
+		}
 	}
 }

@@ -13,14 +13,16 @@ type Common struct {
 	V4, V6                custom.Rules
 }
 
-func (o *Options) common(d direction) *Common {
-	if d == ingress {
+// Common returns the settings of one direction.
+func (o *Options) Common(d engine.Direction) *Common {
+	if d == engine.Ingress {
 		return &o.Ingress
 	}
 	return &o.Egress
 }
 
-func (c *Common) custom(f sets.Family) custom.Rules {
+// Custom returns the custom rules for one family.
+func (c *Common) Custom(f sets.Family) custom.Rules {
 	if f == sets.V4 {
 		return c.V4
 	}
@@ -35,24 +37,24 @@ type commonPart struct {
 }
 
 // commonParts makes it for both directions. Where these have the same set, it is the same pointer.
-func commonParts(o Options) [len(directions)]commonPart {
-	var parts [len(directions)]commonPart
+func commonParts(o Options) [len(engine.Directions)]commonPart {
+	var parts [len(engine.Directions)]commonPart
 	known := map[string]*engine.Set{}
-	for _, d := range directions {
-		part := commonPart{chains: []*engine.Chain{commonChain(d, o, "")}, replies: []*engine.Chain{commonChain(d, o, repliesPrefix)}}
+	for _, d := range engine.Directions {
+		part := commonPart{chains: []*engine.Chain{commonChain(d, o, "")}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)}}
 		for _, f := range sets.Families {
-			rules := o.common(d).custom(f)
+			rules := o.Common(d).Custom(f)
 			if len(rules.Rules) > 0 {
-				part.chains = append(part.chains, customChain(customChainName(d, f), rules.Rules))
+				part.chains = append(part.chains, customChain(engine.CustomChain(d, f), rules.Rules))
 			}
 			if len(rules.Replies) > 0 {
-				part.replies = append(part.replies, customChain(repliesPrefix+customChainName(d, f), rules.Replies))
+				part.replies = append(part.replies, customChain(engine.RepliesPrefix+engine.CustomChain(d, f), rules.Replies))
 			}
 			for _, s := range rules.Sets {
 				part.sets = append(part.sets, customSet(s))
 			}
 		}
-		for _, a := range o.common(d).allowed(d) {
+		for _, a := range o.Common(d).allowed(d) {
 			part.sets = append(part.sets, a.set)
 		}
 		for i, s := range part.sets {
@@ -73,22 +75,22 @@ type allowed struct {
 	reply expr.Statement // the match of what answers
 }
 
-func (c *Common) allowed(d direction) []allowed {
+func (c *Common) allowed(d engine.Direction) []allowed {
 	var list []allowed
 	for _, side := range []struct {
-		name  string
+		field engine.AddressField
 		addrs sets.Addrs
 		match func(sets.Family, string) expr.Statement
 		reply func(sets.Family, string) expr.Statement
 	}{
-		{"source", c.Sources, expr.SourceIn, expr.DestinationIn},
-		{"destination", c.Destinations, expr.DestinationIn, expr.SourceIn},
+		{engine.SourceField, c.Sources, expr.SourceIn, expr.DestinationIn},
+		{engine.DestinationField, c.Destinations, expr.DestinationIn, expr.SourceIn},
 	} {
 		for _, f := range sets.Families {
 			if side.addrs.Len(f) == 0 {
 				continue
 			}
-			name := "allow-" + d.String() + "-" + side.name + "-" + f.String()
+			name := engine.AllowSet(d, side.field, f)
 			list = append(list, allowed{
 				set:   &engine.Set{Name: name, Elements: engine.Addrs{Family: f, Addrs: side.addrs}},
 				match: side.match(f, name),
@@ -108,10 +110,6 @@ func customChain(name string, rules []custom.Rule) *engine.Chain {
 	return chain
 }
 
-func customChainName(d direction, f sets.Family) string {
-	return "custom-" + f.String() + "-" + d.String()
-}
-
 func customSet(s custom.Set) *engine.Set {
 	if s.Family != 0 {
 		return &engine.Set{Name: s.Name, Elements: engine.Addrs{Family: s.Family, Addrs: s.Addrs}}
@@ -121,8 +119,8 @@ func customSet(s custom.Set) *engine.Set {
 
 // userRules ends the common chain, or with the prefix of replies that for them: the prefixes that pass, and the jumps to
 // custom rules.
-func (c *Common) userRules(d direction, prefix string) []engine.Rule {
-	replies := prefix == repliesPrefix
+func (c *Common) userRules(d engine.Direction, prefix string) []engine.Rule {
+	replies := prefix == engine.RepliesPrefix
 	var rules []engine.Rule
 	for _, a := range c.allowed(d) {
 		match := a.match
@@ -132,12 +130,12 @@ func (c *Common) userRules(d direction, prefix string) []engine.Rule {
 		rules = append(rules, engine.Rule{Statements: []expr.Statement{match, expr.Accept()}})
 	}
 	for _, f := range sets.Families {
-		list := c.custom(f).Rules
+		list := c.Custom(f).Rules
 		if replies {
-			list = c.custom(f).Replies
+			list = c.Custom(f).Replies
 		}
 		if len(list) > 0 {
-			jump := expr.Jump(prefix + customChainName(d, f))
+			jump := expr.Jump(prefix + engine.CustomChain(d, f))
 			rules = append(rules, engine.Rule{Statements: []expr.Statement{expr.IsFamily(f), jump}})
 		}
 	}
@@ -149,15 +147,15 @@ func Trial(o Options) engine.Ruleset {
 	var chains []*engine.Chain
 	var list []*engine.Set
 	parts := commonParts(o)
-	for _, d := range directions {
+	for _, d := range engine.Directions {
 		chains = append(chains, parts[d].chains...)
-		base := &engine.Chain{Name: string(d.hook()), Hook: d.hook(), Rules: []engine.Rule{
-			{Statements: []expr.Statement{expr.Jump("common-" + d.String())}},
+		base := &engine.Chain{Name: string(d.Hook()), Hook: d.Hook(), Rules: []engine.Rule{
+			{Statements: []expr.Statement{expr.Jump(engine.CommonChain(d))}},
 		}}
 		if o.RevokeEstablished {
 			chains = append(chains, parts[d].replies...)
 			base.Rules = append(base.Rules, engine.Rule{
-				Statements: append(expr.ReplyOfEstablished(), expr.Jump(repliesPrefix+"common-"+d.opposite().String())),
+				Statements: append(expr.ReplyOfEstablished(), expr.Jump(engine.RepliesPrefix+engine.CommonChain(d.Opposite()))),
 			})
 		}
 		chains = append(chains, base)

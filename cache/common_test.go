@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
@@ -48,20 +50,20 @@ func commonOptions(t *testing.T) Options {
 func TestCommon(t *testing.T) {
 	c := New(commonOptions(t))
 	for _, f := range []func(){
-		func() { c.UpsertNamespace(newNamespace("default", "")) },
-		func() { c.UpsertNAD(newNAD("net-a", "macvlan")) },
-		func() { c.UpsertPod(newPod("both", "app=both", "net1 net-a 10.0.0.1")) },
-		func() { c.UpsertPod(newPod("in", "app=in", "net1 net-a 10.0.0.2")) },
+		func() { upsert(c, model.NewNamespace("default", "")) },
+		func() { upsert(c, model.NewNAD("net-a", "macvlan")) },
+		func() { upsert(c, model.NewPod("both", "app=both", "net1 net-a 10.0.0.1")) },
+		func() { upsert(c, model.NewPod("in", "app=in", "net1 net-a 10.0.0.2")) },
 		func() {
-			c.UpsertPolicy(newPolicy("both", "net-a", "{podSelector: {matchLabels: {app: both}}, policyTypes: [Ingress, Egress]}"))
+			upsert(c, model.NewPolicy("both", "net-a", "{podSelector: {matchLabels: {app: both}}, policyTypes: [Ingress, Egress]}"))
 		},
 		func() {
-			c.UpsertPolicy(newPolicy("in", "net-a", "{podSelector: {matchLabels: {app: in}}, policyTypes: [Ingress]}"))
+			upsert(c, model.NewPolicy("in", "net-a", "{podSelector: {matchLabels: {app: in}}, policyTypes: [Ingress]}"))
 		},
 	} {
 		f()
 	}
-	both, in := c.Ruleset(keyOf("both")), c.Ruleset(keyOf("in"))
+	both, in := ruleset(c, "both"), ruleset(c, "in")
 	set := customRules(t, sets.V4, "th dport { 80, 90 }").Sets[0].Name
 	want := map[string][]string{
 		"common-ingress": {

@@ -5,23 +5,25 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
 const fromClients = `{ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}`
 
 // dirtyCluster has two local pods that a policy selects and one that none does.
 func dirtyCluster(t *testing.T) *Cache {
-	c := newCluster(t, newNamespace("default", ""), newNamespace("ops", "team=ops"),
-		webPod(), newPod("web-2", "app=web", "net1 net-a 10.0.0.11"), newPod("db", "app=db", "net1 net-a 10.0.0.12"),
-		newPeer("client", "app=client", "net1 net-a 10.0.0.2", "net9 net-z 10.7.0.2"),
-		newPolicy("p", "net-a", `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}},
+	c := newCluster(t, model.NewNamespace("default", ""), model.NewNamespace("ops", "team=ops"),
+		model.WebPod(), model.NewPod("web-2", "app=web", "net1 net-a 10.0.0.11"), model.NewPod("db", "app=db", "net1 net-a 10.0.0.12"),
+		model.NewPeer("client", "app=client", "net1 net-a 10.0.0.2", "net9 net-z 10.7.0.2"),
+		model.NewPolicy("p", "net-a", `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: client}}},
 {namespaceSelector: {matchLabels: {team: ops}}, podSelector: {matchLabels: {app: prom}}}]}]}`))
 	for _, k := range []string{"web", "web-2", "db"} {
-		c.Target(keyOf(k))
+		targetOf(c, k)
 	}
 	wantDirty(t, c, "nothing")
 	return c
@@ -34,55 +36,55 @@ func TestDirty(t *testing.T) {
 		event func(*Cache)
 		dirty []string
 	}{
-		{"a peer comes", func(c *Cache) { c.UpsertPod(newPeer("c-2", "app=client", "net1 net-a 10.0.0.3")) }, []string{"web", "web-2"}},
-		{"a peer goes", func(c *Cache) { c.DeletePod(keyOf("client")) }, []string{"web", "web-2"}},
-		{"a peer has another address", func(c *Cache) { c.UpsertPod(newPeer("client", "app=client", "net1 net-a 10.0.0.4")) }, []string{"web", "web-2"}},
-		{"a peer is relabeled", func(c *Cache) { c.UpsertPod(newPeer("client", "app=x", "net1 net-a 10.0.0.2")) }, []string{"web", "web-2"}},
+		{"a peer comes", func(c *Cache) { upsert(c, model.NewPeer("c-2", "app=client", "net1 net-a 10.0.0.3")) }, []string{"web", "web-2"}},
+		{"a peer goes", func(c *Cache) { c.DeletePod(model.KeyOf("client")) }, []string{"web", "web-2"}},
+		{"a peer has another address", func(c *Cache) { upsert(c, model.NewPeer("client", "app=client", "net1 net-a 10.0.0.4")) }, []string{"web", "web-2"}},
+		{"a peer is relabeled", func(c *Cache) { upsert(c, model.NewPeer("client", "app=x", "net1 net-a 10.0.0.2")) }, []string{"web", "web-2"}},
 		{"a peer has another label and still matches", func(c *Cache) {
-			c.UpsertPod(newPeer("client", "app=client v=2", "net1 net-a 10.0.0.2", "net9 net-z 10.7.0.2"))
+			upsert(c, model.NewPeer("client", "app=client v=2", "net1 net-a 10.0.0.2", "net9 net-z 10.7.0.2"))
 		}, nil},
 		{"a peer's address on another network", func(c *Cache) {
-			c.UpsertPod(newPeer("client", "app=client", "net1 net-a 10.0.0.2", "net9 net-z 10.7.0.3"))
+			upsert(c, model.NewPeer("client", "app=client", "net1 net-a 10.0.0.2", "net9 net-z 10.7.0.3"))
 		}, nil},
-		{"a second pod has the peer's address", func(c *Cache) { c.UpsertPod(newPeer("c-2", "app=client", "net1 net-a 10.0.0.2")) }, nil},
-		{"no peer comes", func(c *Cache) { c.UpsertPod(newPeer("x", "app=x", "net1 net-a 10.0.0.3")) }, nil},
+		{"a second pod has the peer's address", func(c *Cache) { upsert(c, model.NewPeer("c-2", "app=client", "net1 net-a 10.0.0.2")) }, []string{"web", "web-2"}}, // nobody looks yet whether the address is new
+		{"no peer comes", func(c *Cache) { upsert(c, model.NewPeer("x", "app=x", "net1 net-a 10.0.0.3")) }, nil},
 		{"a peer that only a namespaceSelector selects", func(c *Cache) {
-			c.UpsertPod(newPeer("ops/prom", "app=prom", "net1 default/net-a 10.0.0.3"))
+			upsert(c, model.NewPeer("ops/prom", "app=prom", "net1 default/net-a 10.0.0.3"))
 		}, []string{"web", "web-2"}},
-		{"the same again", func(c *Cache) { c.UpsertPod(webPod()); c.UpsertNamespace(newNamespace("ops", "team=ops")) }, nil},
-		{"a namespace without pods", func(c *Cache) { c.UpsertNamespace(newNamespace("x", "team=ops")); c.DeleteNamespace("x") }, nil},
-		{"a policy that selects nobody", func(c *Cache) { c.UpsertPolicy(newPolicy("q", "net-z", `{}`)) }, nil},
+		{"the same again", func(c *Cache) { upsert(c, model.WebPod()); upsert(c, model.NewNamespace("ops", "team=ops")) }, nil},
+		{"a namespace without pods", func(c *Cache) { upsert(c, model.NewNamespace("x", "team=ops")); c.DeleteNamespace("x") }, nil},
+		{"a policy that selects nobody", func(c *Cache) { upsert(c, model.NewPolicy("q", "net-z", `{}`)) }, nil},
 		{"a policy for one", func(c *Cache) {
-			c.UpsertPolicy(newPolicy("q", "net-a", `{podSelector: {matchLabels: {app: db}}}`))
+			upsert(c, model.NewPolicy("q", "net-a", `{podSelector: {matchLabels: {app: db}}}`))
 		}, []string{"db"}},
-		{"the policy goes", func(c *Cache) { c.DeletePolicy(keyOf("p")) }, []string{"web", "web-2"}},
+		{"the policy goes", func(c *Cache) { c.DeletePolicy(model.KeyOf("p")) }, []string{"web", "web-2"}},
 		{"the policy selects others", func(c *Cache) {
-			c.UpsertPolicy(newPolicy("p", "net-a", `{podSelector: {matchLabels: {app: db}}}`))
+			upsert(c, model.NewPolicy("p", "net-a", `{podSelector: {matchLabels: {app: db}}}`))
 		}, []string{"db", "web", "web-2"}},
-		{"a pod is relabeled into a policy", func(c *Cache) { c.UpsertPod(newPod("db", "app=web", "net1 net-a 10.0.0.12")) }, []string{"db"}},
-		{"a pod has another label", func(c *Cache) { c.UpsertPod(newPod("db", "app=db v=2", "net1 net-a 10.0.0.12")) }, nil},
-		{"a pod has another address", func(c *Cache) { c.UpsertPod(newPod("web-2", "app=web", "net1 net-a 10.0.0.13")) }, nil},
+		{"a pod is relabeled into a policy", func(c *Cache) { upsert(c, model.NewPod("db", "app=web", "net1 net-a 10.0.0.12")) }, []string{"db"}},
+		{"a pod has another label", func(c *Cache) { upsert(c, model.NewPod("db", "app=db v=2", "net1 net-a 10.0.0.12")) }, nil},
+		{"a pod has another address", func(c *Cache) { upsert(c, model.NewPod("web-2", "app=web", "net1 net-a 10.0.0.13")) }, nil},
 		{"an interface is added to a running pod", func(c *Cache) {
-			c.UpsertPod(newPod("web-2", "app=web", "net1 net-a 10.0.0.11", "net2 net-a 10.0.0.14"))
+			upsert(c, model.NewPod("web-2", "app=web", "net1 net-a 10.0.0.11", "net2 net-a 10.0.0.14"))
 		}, []string{"web-2"}},
 		{"a pod ends", func(c *Cache) {
-			c.UpsertPod(with(webPod(), func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }))
+			upsert(c, model.With(model.WebPod(), func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }))
 		}, []string{"web"}},
-		{"a pod goes that nobody selects", func(c *Cache) { c.DeletePod(keyOf("db")) }, []string{"db"}},
+		{"a pod goes that nobody selects", func(c *Cache) { c.DeletePod(model.KeyOf("db")) }, []string{"db"}},
 		{"a pod is another one", func(c *Cache) {
-			c.UpsertPod(with(webPod(), func(p *corev1.Pod) { p.UID = "x" }))
-		}, []string{"web"}},
-		{"a pod comes", func(c *Cache) { c.UpsertPod(newPod("new", "")) }, []string{"new"}},
-		{"a pod of another node comes", func(c *Cache) { c.UpsertPod(newPeer("new", "app=web", "net1 net-a 10.0.0.99")) }, nil},
+			upsert(c, model.With(model.WebPod(), func(p *corev1.Pod) { p.UID = "x" }))
+		}, []string{"web", "web"}},
+		{"a pod comes", func(c *Cache) { upsert(c, model.NewPod("new", "")) }, []string{"new"}},
+		{"a pod of another node comes", func(c *Cache) { upsert(c, model.NewPeer("new", "app=web", "net1 net-a 10.0.0.99")) }, nil},
 		{"a port that no policy names", func(c *Cache) {
-			c.UpsertPod(withPorts(newPod("web-2", "app=web", "net1 net-a 10.0.0.11"), "http=80/TCP"))
+			upsert(c, model.WithPorts(model.NewPod("web-2", "app=web", "net1 net-a 10.0.0.11"), "http=80/TCP"))
 		}, nil},
 		{"a port that a policy names, in three versions", func(c *Cache) {
-			c.UpsertPolicy(newPolicy("q", "net-a", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: http}]}]}`))
+			upsert(c, model.NewPolicy("q", "net-a", `{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: http}]}]}`))
 			for _, port := range []string{"http=80/TCP", "http=81/TCP", "http=82/TCP"} {
-				c.Target(keyOf("db"))
+				targetOf(c, "db")
 				c.TakeDirty()
-				c.UpsertPod(withPorts(newPod("db", "app=db", "net1 net-a 10.0.0.12"), port))
+				upsert(c, model.WithPorts(model.NewPod("db", "app=db", "net1 net-a 10.0.0.12"), port))
 				wantPackets(t, c, "db", "pass ingress net1 10.0.0.2 tcp "+port[5:7], "drop ingress net1 10.0.0.2 tcp 79")
 			}
 		}, []string{"db"}},
@@ -101,20 +103,20 @@ func TestDirty(t *testing.T) {
 
 func TestNamespaceRelabel(t *testing.T) {
 	c := dirtyCluster(t)
-	c.UpsertPod(newPeer("dev/prom", "app=prom", "net1 default/net-a 10.0.0.5"))
+	upsert(c, model.NewPeer("dev/prom", "app=prom", "net1 default/net-a 10.0.0.5"))
 	wantDirty(t, c, "a pod of a namespace that is not known")
-	c.UpsertNamespace(newNamespace("dev", "team=dev"))
+	upsert(c, model.NewNamespace("dev", "team=dev"))
 	wantDirty(t, c, "a namespace that is not selected")
-	c.UpsertNamespace(newNamespace("dev", "team=ops"))
+	upsert(c, model.NewNamespace("dev", "team=ops"))
 	wantDirty(t, c, "a namespace that is", "web", "web-2")
 	wantPackets(t, c, "web", "pass ingress net1 10.0.0.5 tcp 80")
-	c.UpsertNamespace(newNamespace("dev", "team=ops x=y"))
+	upsert(c, model.NewNamespace("dev", "team=ops x=y"))
 	wantDirty(t, c, "a label that nobody asks for")
-	c.UpsertPolicy(newPolicy("p", "net-a", `{ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: team, operator: DoesNotExist}]}}]}]}`))
-	c.UpsertPod(newPeer("plain/prom", "", "net1 default/net-a 10.0.0.6"))
+	upsert(c, model.NewPolicy("p", "net-a", `{ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: team, operator: DoesNotExist}]}}]}]}`))
+	upsert(c, model.NewPeer("plain/prom", "", "net1 default/net-a 10.0.0.6"))
 	wantPackets(t, c, "web", "drop ingress net1 10.0.0.6 tcp 80")
-	readAll(c)
-	c.UpsertNamespace(newNamespace("plain", ""))
+	settle(c)
+	upsert(c, model.NewNamespace("plain", ""))
 	wantDirty(t, c, "a namespace without labels", "db", "web", "web-2")
 	wantPackets(t, c, "web", "pass ingress net1 10.0.0.6 tcp 80")
 	c.DeleteNamespace("plain")
@@ -126,10 +128,10 @@ func TestSandbox(t *testing.T) {
 	c := New(testOptions())
 	s := Sandbox{ID: "1", NetNS: "/run/netns/1"}
 	c.SetSandbox("uid-web", s)
-	c.UpsertPod(webPod())
+	upsert(c, model.WebPod())
 	wantDirty(t, c, "a pod", "web")
-	got, ok := c.Target(keyOf("web"))
-	if !ok || got.Sandbox != s || got.UID != "uid-web" || got.Pod != keyOf("web") || !got.Ruleset.IsEmpty() {
+	got, ok := targetOf(c, "web")
+	if !ok || got.Sandbox != s || got.Pod.UID != "uid-web" || got.Pod.Key != model.KeyOf("web") || !got.Ruleset.IsEmpty() {
 		t.Errorf("target: %+v, %v", got, ok)
 	}
 	c.SetSandbox("uid-web", s)
@@ -138,7 +140,7 @@ func TestSandbox(t *testing.T) {
 	wantDirty(t, c, "another sandbox", "web")
 	c.DeleteSandbox("uid-web")
 	wantDirty(t, c, "no sandbox", "web")
-	if got, ok := c.Target(keyOf("web")); !ok || got.Sandbox != (Sandbox{}) {
+	if got, ok := targetOf(c, "web"); !ok || got.Sandbox != (Sandbox{}) {
 		t.Errorf("target: %+v, %v", got, ok)
 	}
 }
@@ -161,13 +163,13 @@ func TestTargets(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			c := newCluster(t, newPolicy("p", "net-a", `{}`), with(webPod(), tt.change))
-			if _, ok := c.Target(keyOf("web")); ok != tt.want {
+			c := newCluster(t, model.NewPolicy("p", "net-a", `{}`), model.With(model.WebPod(), tt.change))
+			if _, ok := targetOf(c, "web"); ok != tt.want {
 				t.Errorf("target: %v, want %v", ok, tt.want)
 			}
-			c.UpsertPod(webPod())
-			c.UpsertPod(with(webPod(), tt.change))
-			if _, ok := c.Target(keyOf("web")); ok != tt.want {
+			upsert(c, model.WebPod())
+			upsert(c, model.With(model.WebPod(), tt.change))
+			if _, ok := targetOf(c, "web"); ok != tt.want {
 				t.Errorf("target, after it was another: %v, want %v", ok, tt.want)
 			}
 		})
@@ -177,9 +179,9 @@ func TestTargets(t *testing.T) {
 // A pod that no policy selects (any more, while nobody looked) is reported once, so that what is left in it can go.
 func TestPodWithoutPolicyIsReported(t *testing.T) {
 	c := New(testOptions())
-	c.UpsertPod(webPod())
+	upsert(c, model.WebPod())
 	wantDirty(t, c, "the first sight of a pod", "web")
-	if got, ok := c.Target(keyOf("web")); !ok || !got.Ruleset.IsEmpty() {
+	if got, ok := targetOf(c, "web"); !ok || !got.Ruleset.IsEmpty() {
 		t.Errorf("target: %+v, %v", got, ok)
 	}
 }
@@ -211,59 +213,60 @@ func changed(a, b engine.Ruleset) []string {
 
 // A version of a set or chain is made when it changes, and only then; pods share them.
 func TestSharing(t *testing.T) {
-	c := newCluster(t, webPod(), withPorts(newPod("web-2", "app=web", "net1 net-a 10.0.0.11"), "http=8080/TCP"),
-		newPeer("client", "app=client", "net1 net-a 10.0.0.2"),
-		newPolicy("p", "net-a", `{ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: 80}]}], egress: [{ports: [{port: 80}]}]}`),
-		newPolicy("q", "net-a", `{ingress: [{ports: [{port: http}, {port: 80}]}]}`))
-	chain := func(key string, d direction) string {
-		p, _ := compilePolicy(newPolicy(key, "net-a", `{egress: [{}]}`))
-		return p.sections[d].chainName
+	c := newCluster(t, model.WebPod(), model.WithPorts(model.NewPod("web-2", "app=web", "net1 net-a 10.0.0.11"), "http=8080/TCP"),
+		model.NewPeer("client", "app=client", "net1 net-a 10.0.0.2"),
+		model.NewPolicy("p", "net-a", `{ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: 80}]}], egress: [{ports: [{port: 80}]}]}`),
+		model.NewPolicy("q", "net-a", `{ingress: [{ports: [{port: http}, {port: 80}]}]}`))
+	chain := func(key string, d engine.Direction) string {
+		return compile(model.NewPolicy(key, "net-a", `{egress: [{}]}`)).Sections[d].ChainName
 	}
-	first := c.Ruleset(keyOf("web"))
-	if got := changed(first, c.Ruleset(keyOf("web"))); got != nil {
+	first := ruleset(c, "web")
+	if got := changed(first, ruleset(c, "web")); got != nil {
 		t.Errorf("changed by nothing: %v", got)
 	}
 	// One's own base and interface chains, and the chain and the ports that a named port makes one's own.
-	ports := sets.NewPorts(sets.PortRange{Proto: protoTCP, From: 80, To: 80}, sets.PortRange{Proto: protoTCP, From: 8080, To: 8080})
-	own := []string{"egress-net1", "ingress-net1", "input", "output", portsName(ports)}
-	own = slices.Sorted(slices.Values(append(own, chain("q", ingress))))
-	if got := changed(first, c.Ruleset(keyOf("web-2"))); !slices.Equal(got, own) {
+	q := compile(model.NewPolicy("q", "net-a", `{ingress: [{ports: [{port: 80}, {port: 8080}]}]}`))
+	ports := q.Sections[engine.Ingress].Build(nil, policy.BuildOptions{}).Ports[0].Name()
+	own := []string{"egress-net1", "ingress-net1", "input", "output", ports}
+	own = slices.Sorted(slices.Values(append(own, chain("q", engine.Ingress))))
+	if got := changed(first, ruleset(c, "web-2")); !slices.Equal(got, own) {
 		t.Errorf("not shared with another pod: %v, want %v", got, own)
 	}
 
-	group := c.policies[keyOf("p")].sections[ingress].rules[0].peers.name
-	c.UpsertPod(newPeer("client-2", "app=client", "net1 net-a 10.0.0.9"))
-	second := c.Ruleset(keyOf("web"))
+	group := c.policies[model.KeyOf("p")].sections[engine.Ingress].Rules[0].Peers.Name()
+	upsert(c, model.NewPeer("client-2", "app=client", "net1 net-a 10.0.0.9"))
+	second := ruleset(c, "web")
 	if got, want := changed(first, second), []string{group + "-v4"}; !slices.Equal(got, want) {
 		t.Errorf("changed by a member: %v, want %v", got, want)
 	}
-	c.UpsertPod(withPorts(webPod(), "more=1/TCP"))
-	c.UpsertPod(webPod())
-	c.UpsertPolicy(newPolicy("p", "net-a", `{ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: 80}]}], egress: [{}]}`))
-	third := c.Ruleset(keyOf("web"))
-	if got, want := changed(second, third), []string{chain("p", egress)}; !slices.Equal(got, want) {
+	upsert(c, model.WithPorts(model.WebPod(), "more=1/TCP"))
+	upsert(c, model.WebPod())
+	upsert(c, model.NewPolicy("p", "net-a", `{ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: 80}]}], egress: [{}]}`))
+	third := ruleset(c, "web")
+	if got, want := changed(second, third), []string{chain("p", engine.Egress)}; !slices.Equal(got, want) {
 		t.Errorf("changed by a policy: %v, want %v", got, want)
 	}
-	c.UpsertPolicy(newPolicy("r", "net-b", `{}`))
-	want := []string{"ingress-net2", chain("r", ingress), "input"}
+	upsert(c, model.NewPolicy("r", "net-b", `{}`))
+	want := []string{"ingress-net2", chain("r", engine.Ingress), "input"}
 	slices.Sort(want)
-	if got := changed(third, c.Ruleset(keyOf("web"))); !slices.Equal(got, want) {
+	if got := changed(third, ruleset(c, "web")); !slices.Equal(got, want) {
 		t.Errorf("changed by a policy for another interface: %v, want %v", got, want)
 	}
 }
 
 // Groups that nobody local uses cost nothing: they do not exist.
 func TestLazyGroups(t *testing.T) {
-	c := newCluster(t, newPolicy("p", "net-a", fromClients), newPeer("client", "app=client", "net1 net-a 10.0.0.2"), webPod())
+	c := newCluster(t, model.NewPolicy("p", "net-a", fromClients), model.NewPeer("client", "app=client", "net1 net-a 10.0.0.2"), model.WebPod())
 	if len(c.groups) != 0 {
 		t.Error("a group before anybody asked")
 	}
-	c.Target(keyOf("web"))
+	targetOf(c, "web")
 	if len(c.groups) != 1 {
 		t.Errorf("%d groups, want 1", len(c.groups))
 	}
-	c.DeletePod(keyOf("web"))
-	if len(c.groups) != 0 || len(c.scopes) != 0 || len(c.pods[keyOf("client")].groups) != 0 {
+	c.DeletePod(model.KeyOf("web"))
+	settle(c)
+	if len(c.groups) != 0 || len(c.scopes) != 0 || len(c.pods[model.KeyOf("client")].groups) != 0 {
 		t.Error("a group after its last user has gone")
 	}
 }
@@ -273,16 +276,17 @@ func TestConcurrentUse(t *testing.T) {
 	var wg sync.WaitGroup
 	for seed := range uint64(4) {
 		wg.Go(func() {
-			w := newWorld(seed)
+			w := model.NewWorld(seed)
 			for range 200 {
-				if o := w.object(); w.IntN(3) == 0 {
+				if o := w.Object(); w.IntN(3) == 0 {
 					remove(c, o)
 				} else {
 					upsert(c, o)
 				}
 				c.SetSandbox("1", Sandbox{ID: "1"})
 				for _, k := range c.TakeDirty() {
-					render(t, c.Ruleset(k))
+					target, _ := c.Plan(k)
+					render(t, target.Ruleset)
 				}
 			}
 		})
@@ -292,16 +296,16 @@ func TestConcurrentUse(t *testing.T) {
 
 // What is given to the cache is not kept and not changed.
 func TestInputsAreCopied(t *testing.T) {
-	pod, ns, policy := webPod(), newNamespace("default", "a=b"), newPolicy("p", "net-a", fromClients)
+	pod, ns, policy := model.WebPod(), model.NewNamespace("default", "a=b"), model.NewPolicy("p", "net-a", fromClients)
 	c := newCluster(t, pod, ns, policy)
 	want := renderPod(t, c, "web")
 	pod.Labels["app"] = "x"
-	pod.Annotations[statusAnnotation] = "[]"
+	pod.Annotations[StatusAnnotation] = "[]"
 	pod.Spec.Containers[0].Ports[0].Name = "x"
 	ns.Labels["a"] = "c"
 	policy.Spec.Ingress[0].From[0].PodSelector.MatchLabels["app"] = "x"
-	policy.Annotations[policyForAnnotation] = ""
-	c.UpsertPod(newPeer("client", "app=client", "net1 net-z 10.0.0.2"))
+	policy.Annotations = nil
+	upsert(c, model.NewPeer("client", "app=client", "net1 net-z 10.0.0.2"))
 	if got := renderPod(t, c, "web"); got != want {
 		t.Errorf("table: %s, want %s", got, want)
 	}

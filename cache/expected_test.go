@@ -3,6 +3,12 @@ package cache
 import (
 	"strings"
 	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -35,12 +41,13 @@ func TestExpectedEntries(t *testing.T) {
 		"something else in the list": {raw: `[1]`, problems: 1, bad: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			entries, ps, ok := expectedEntries("ns", tc.raw)
-			if ok == tc.bad || len(ps) != tc.problems {
+			var ps policy.Problems
+			entries, ok := parseRequests(Pod{Key: Key{Namespace: "ns"}, Requested: tc.raw}, &ps)
+			if ok == tc.bad || len(ps.List()) != tc.problems {
 				t.Errorf("readable: %v, problems %v", ok, ps)
 			}
 			var got []string
-			for _, e := range entries {
+			for _, e := range mergeEntries(entries) {
 				got = append(got, e.iface+" "+e.network.String())
 				if len(e.addrs) > 0 {
 					t.Errorf("%s has addresses", e.iface)
@@ -49,8 +56,8 @@ func TestExpectedEntries(t *testing.T) {
 			if diff := cmp.Diff(tc.want, strings.Join(got, ",")); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			for _, p := range ps {
-				if p.Field != networksField {
+			for _, p := range ps.List() {
+				if p.Field != annotationField(NetworksAnnotation) {
 					t.Errorf("problem %s", p)
 				}
 			}
@@ -58,51 +65,74 @@ func TestExpectedEntries(t *testing.T) {
 	}
 }
 
-// What a pod asks for is isolated until a network status says what it has; then that alone counts.
-func TestExpectedInterfaces(t *testing.T) {
+// managed says who wrote the annotations of a pod, as the API server does: the creator wrote the request at second 1,
+// and Multus wrote the status, through the subresource, at a second.
+func managed(p *corev1.Pod, statusAt int64) *corev1.Pod {
+	entry := func(manager, subresource, annotation string, at int64) metav1.ManagedFieldsEntry {
+		return metav1.ManagedFieldsEntry{
+			Manager: manager, Subresource: subresource, Time: &metav1.Time{Time: time.Unix(at, 0)},
+			FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:annotations":{".":{},"f:` + annotation + `":{}}}}`),
+		}
+	}
+	p.ManagedFields = []metav1.ManagedFieldsEntry{
+		entry("kubectl", "", NetworksAnnotation, 1), entry("multus", "status", StatusAnnotation, statusAt),
+	}
+	return p
+}
+
+// Requested interfaces are isolated until a status that Multus wrote after the request says what the pod has.
+func TestRequestedInterfaces(t *testing.T) {
 	const isolated, open = "drop ingress net1 10.0.0.2 tcp 80", "pass ingress net1 10.0.0.2 tcp 80"
-	policy := newPolicy("p", "net-a", `{podSelector: {matchLabels: {app: web}}}`)
+	webPolicy := model.NewPolicy("p", "net-a", `{podSelector: {matchLabels: {app: web}}}`)
 	asking := func(networks, status string) *corev1.Pod {
-		p := setNetworks(newPod("web", "app=web"), networks)
+		p := model.SetNetworks(model.NewPod("web", "app=web"), networks)
 		if status != "absent" {
-			p.Annotations[statusAnnotation] = status
+			p.Annotations[StatusAnnotation] = status
 		}
 		return p
 	}
 	attached := func(iface string) string { return `[{"name": "net-a", "interface": "` + iface + `"}]` }
+	const nobody, stale, multus = -1, 1, 2 // who wrote the status, and when
 	type step struct {
 		networks, status string
+		writer           int64
 		problems         int
 		want             []string // nil: no target
 	}
 	for name, steps := range map[string][]step{
-		"no status":                     {{"net-a", "absent", 0, []string{isolated}}},
-		"an empty status":               {{"net-a", "", 0, []string{isolated}}},
-		"another interface":             {{"net-a@net7", "absent", 0, []string{open, "drop ingress net7 10.0.0.2 tcp 80"}}},
-		"another network":               {{"net-b", "absent", 0, []string{open}}},
-		"a broken status":               {{"net-a", "{", 1, []string{isolated}}},
-		"nothing can be read":           {{"[", "{", 2, nil}},
-		"broken, and asks for nothing":  {{"", "{", 1, nil}},
-		"what it asks cannot be read":   {{"[", "absent", 1, nil}},
-		"one of two can be read":        {{"net-a,b/c/d", "absent", 1, []string{isolated}}},
-		"the status has eth0 alone":     {{"net-a", attached("eth0"), 0, []string{open}}},
-		"the status has another":        {{"net-a", attached("net2"), 0, []string{open, "drop ingress net2 10.0.0.2 tcp 80"}}},
-		"the status comes":              {{"net-a", "absent", 0, []string{isolated}}, {"net-a", attached("net2"), 0, []string{open}}},
-		"the status comes and breaks":   {{"net-b", attached("net1"), 0, []string{isolated}}, {"net-b", "{", 1, []string{isolated}}},
-		"the status breaks, then comes": {{"net-a", "{", 1, []string{isolated}}, {"net-a", attached("eth0"), 0, []string{open}}},
-		"the status goes":               {{"net-a", attached("eth0"), 0, []string{open}}, {"net-a", "absent", 0, []string{isolated}}},
-		"it asks for another":           {{"net-b", "absent", 0, []string{open}}, {"net-a", "absent", 0, []string{isolated}}},
-		"it breaks while it asks":       {{"net-a", "absent", 0, []string{isolated}}, {"net-a", "{", 1, []string{isolated}}},
+		"no status":                      {{"net-a", "absent", nobody, 0, []string{isolated}}},
+		"an empty status":                {{"net-a", "", nobody, 0, []string{isolated}}},
+		"another interface":              {{"net-a@net7", "absent", nobody, 0, []string{open, "drop ingress net7 10.0.0.2 tcp 80"}}},
+		"another network":                {{"net-b", "absent", nobody, 0, []string{open}}},
+		"a broken status":                {{"net-a", "{", nobody, 1, []string{isolated}}},
+		"nothing can be read":            {{"[", "{", nobody, 2, nil}},
+		"broken, and asks for nothing":   {{"", "{", nobody, 1, nil}},
+		"what it asks cannot be read":    {{"[", "absent", nobody, 1, nil}},
+		"one of two can be read":         {{"net-a,b/c/d", "absent", nobody, 1, []string{isolated}}},
+		"the status has another":         {{"net-a", attached("net2"), nobody, 0, []string{isolated, "drop ingress net2 10.0.0.2 tcp 80"}}},
+		"the template's status is empty": {{"net-a", "[]", nobody, 0, []string{isolated}}, {"net-a", "[]", stale, 0, []string{isolated}}},
+		"Multus attached eth0 alone":     {{"net-a", attached("eth0"), multus, 0, []string{open}}},
+		"Multus attached another":        {{"net-a", attached("net2"), multus, 0, []string{open, "drop ingress net2 10.0.0.2 tcp 80"}}},
+		"hot plug after Multus wrote":    {{"", attached("eth0"), multus, 0, []string{open}}, {"net-a", attached("eth0"), stale, 0, []string{isolated}}},
+		"Multus' status breaks":          {{"net-b", attached("net1"), multus, 0, []string{isolated}}, {"net-b", "{", multus, 1, []string{isolated}}},
+		"the status breaks, then comes":  {{"net-a", "{", nobody, 1, []string{isolated}}, {"net-a", attached("eth0"), multus, 0, []string{open}}},
+		"the status goes":                {{"net-a", attached("eth0"), multus, 0, []string{open}}, {"net-a", "absent", nobody, 0, []string{isolated}}},
+		"it asks for another":            {{"net-b", "absent", nobody, 0, []string{open}}, {"net-a", "absent", nobody, 0, []string{isolated}}},
+		"it breaks while it asks":        {{"net-a", "absent", nobody, 0, []string{isolated}}, {"net-a", "{", nobody, 1, []string{isolated}}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := newCluster(t, policy)
+			c := newCluster(t, webPolicy)
 			for i, s := range steps {
 				for range 2 {
-					if ps := c.UpsertPod(asking(s.networks, s.status)); len(ps) != s.problems {
+					p := asking(s.networks, s.status)
+					if s.writer != nobody {
+						managed(p, s.writer)
+					}
+					if ps := upsert(c, p); len(ps) != s.problems {
 						t.Errorf("step %d: problems %v", i, ps)
 					}
 				}
-				if _, ok := c.Target(keyOf("web")); ok != (s.want != nil) {
+				if _, ok := targetOf(c, "web"); ok != (s.want != nil) {
 					t.Errorf("step %d: a target: %v", i, ok)
 				}
 				wantPackets(t, c, "web", s.want...)
@@ -113,35 +143,37 @@ func TestExpectedInterfaces(t *testing.T) {
 
 // A pod that only asks is no peer, takes no memory on other nodes, and is not missed where it has not started.
 func TestExpectedElsewhere(t *testing.T) {
-	c := newCluster(t, webPod(), newPolicy("p", "net-a", `{ingress: [{from: [{podSelector: {}}]}]}`))
+	c := newCluster(t, model.WebPod(), model.NewPolicy("p", "net-a", `{ingress: [{from: [{podSelector: {}}]}]}`))
+	targetOf(c, "web")
 	before := c.Stats()
-	c.UpsertPod(setNetworks(newPeer("far", ""), "net-a"))
-	c.UpsertPod(with(setNetworks(newPod("unscheduled", ""), "net-a"), func(p *corev1.Pod) { p.Spec.NodeName = "" }))
+	upsert(c, model.SetNetworks(model.NewPeer("far", ""), "net-a"))
+	upsert(c, model.With(model.SetNetworks(model.NewPod("unscheduled", ""), "net-a"), func(p *corev1.Pod) { p.Spec.NodeName = "" }))
 	if diff := cmp.Diff(before, c.Stats()); diff != "" {
 		t.Errorf("(-before +after):\n%s", diff)
 	}
 	wantDirty(t, c, "pods elsewhere")
-	c.UpsertPod(setNetworks(newPod("here", ""), "net-a"))
+	upsert(c, model.SetNetworks(model.NewPod("here", ""), "net-a"))
 	wantDirty(t, c, "a pod that is to start here", "here")
 	if got := c.Stats(); got.SelectedPods != 2 || got.WithoutSandbox != before.WithoutSandbox {
 		t.Errorf("%+v", got)
 	}
 	wantPackets(t, c, "here", "drop ingress net1 10.0.0.2 tcp 80")
-	c.DeletePod(keyOf("here"))
+	c.DeletePod(model.KeyOf("here"))
+	settle(c)
+	targetOf(c, "web")
 	if diff := cmp.Diff(before, c.Stats()); diff != "" {
 		t.Errorf("(-before +after):\n%s", diff)
 	}
 }
 
-// Who looks at all nodes from none sees what any pod would get.
-func TestExpectedOfAllNodes(t *testing.T) {
+// A cache without a node reads pods of all nodes like local ones.
+func TestRequestsOfAllNodes(t *testing.T) {
 	o := testOptions()
 	o.Node = ""
 	c := New(o)
-	c.UpsertPolicy(newPolicy("p", "net-a", `{}`))
-	c.UpsertPod(setNetworks(newPeer("far", ""), "net-a"))
-	rs, err := c.Preview(keyOf("far"))
-	if err != nil || rs.IsEmpty() {
-		t.Errorf("%v, error %v", rs, err)
+	upsert(c, model.NewPolicy("p", "net-a", `{}`))
+	upsert(c, model.SetNetworks(model.NewPeer("far", ""), "net-a"))
+	if ruleset(c, "far").IsEmpty() {
+		t.Error("no table")
 	}
 }

@@ -3,225 +3,255 @@ package cache
 import (
 	"cmp"
 	"slices"
+	"sync"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// group is a peer group in use: all that one list of peers means on one set of networks. It is made of addresses or,
-// where its spec names ports, of endpoints: the addresses of the pods that have such a port, with the number.
+// group is a peer group in use: all peers of one list on one set of networks. It exists while the chain of a local pod
+// uses it. Its members are addresses or, for an endpoint group, the named ports of pods.
+//
+// An event only notes which pods changed; the members follow when somebody reads the group. So an event costs little
+// however many groups it touches, and the worker of the pods that use a group pays for its members.
 type group struct {
-	spec     *groupSpec
-	networks []*network
+	spec     *policy.Group
+	id       uint64 // ascending in the order of creation
+	networks *networkSet
 	entries  []*peerEntry
-	users    map[*policyChain]struct{}
+	users    int             // chains
+	targets  map[*target]int // that use it, each with the number of its chains that do
+	ready    chan struct{}   // closed once all members are noted
+	retired  bool            // no chain uses it any more
 	mark     uint64
 
-	blocks    sets.Addrs // what is always in it
-	addrs     sets.Addrs // blocks and pods
-	endpoints sets.Endpoints
-	more      map[sets.Endpoint]int // pods that have what another one already put in: it stays until the last has left
-	kernel    [len(sets.Families)]*engine.Set
-}
-
-// acquireGroup returns the group of a spec for a chain that uses it, and finds its members if it is the first.
-func (c *Cache) acquireGroup(spec *groupSpec, user *policyChain) *group {
-	g := c.groups[spec.name]
-	if g == nil {
-		g = &group{spec: spec, networks: c.acquireNetworks(spec.networks), users: map[*policyChain]struct{}{}}
-		c.groups[spec.name] = g
-		c.activate(g)
+	changes struct {
+		sync.Mutex
+		pods map[*pod]change
 	}
-	g.users[user] = struct{}{}
-	return g
+	content struct {
+		sync.Mutex
+		membership
+	}
 }
 
-func (c *Cache) releaseGroup(g *group, user *policyChain) {
-	delete(g.users, user)
-	if len(g.users) > 0 {
+// change is the state of a pod when it last contributed to a group, and its state now. A pod outside of the group
+// contributes nothing: noState.
+type change struct{ before, now *podState }
+
+func compareGroups(a, b *group) int { return cmp.Compare(a.id, b.id) }
+
+// acquireGroup returns the group of a specification for one more chain. It reports whether the group is new: the caller
+// must fill it. It returns nil if another group has the same name by a collision of hashes.
+func (c *Cache) acquireGroup(spec *policy.Group) (g *group, isNew bool) {
+	g = c.groups[spec.Name()]
+	switch {
+	case g == nil:
+		c.lastID++
+		g = &group{spec: spec, id: c.lastID, networks: c.acquireNetworks(spec), targets: map[*target]int{}, ready: make(chan struct{})}
+		g.changes.pods = map[*pod]change{}
+		c.groups[spec.Name()] = g
+		c.counts.groups.Add(1)
+		isNew = true
+	case g.spec.Digest != spec.Digest:
+		return nil, false
+	}
+	g.users++
+	return g, isNew
+}
+
+// fill files a new group in the indexes and finds its members.
+func (c *Cache) fill(g *group) {
+	blocks := g.spec.BlockAddrs()
+	g.content.Lock()
+	g.content.start(g.spec, blocks, &c.counts)
+	g.content.Unlock()
+	c.lock()
+	walk := slice{cache: c}
+	byNetwork := g.networks.attached()*len(g.spec.Peers) < c.costByPeer(g.spec)
+	for _, p := range g.spec.Peers {
+		e := c.enter(g, p)
+		g.entries = append(g.entries, e)
+		if !byNetwork {
+			c.eachPod(e, &walk, func(p *pod) { c.join(g, p) })
+		}
+		walk.step()
+	}
+	if byNetwork {
+		c.fillByNetwork(g, &walk)
+	}
+	c.unlock()
+	close(g.ready)
+}
+
+// costByPeer is an upper bound of the pods that a walk over the peers of a group looks at.
+func (c *Cache) costByPeer(spec *policy.Group) (n int) {
+	for _, p := range spec.Peers {
+		if ns := c.namespaces[p.Scope.Namespace]; p.Namespaces == nil {
+			if ns != nil {
+				n += len(ns.pods)
+			}
+		} else {
+			n += len(c.pods)
+		}
+	}
+	return n
+}
+
+// fillByNetwork finds the members among the pods on the networks of the group: cheaper for a peer such as "all
+// namespaces" on a small network.
+func (c *Cache) fillByNetwork(g *group, walk *slice) {
+	for _, n := range g.networks.networks {
+		for p := range n.pods {
+			for _, e := range g.entries {
+				if e.pods.Matches(&p.state.labels) && e.scope.selects(p.namespace) {
+					c.join(g, p)
+					break
+				}
+				walk.step()
+			}
+			walk.step()
+		}
+	}
+}
+
+// join adds a pod to a group, unless it is in it already or not on the group's networks.
+func (c *Cache) join(g *group, p *pod) {
+	if p.gone || !g.networks.admits(p.state.attachments) {
 		return
 	}
-	for _, e := range g.entries {
-		c.eachPod(e, func(p *pod) { p.groups = without(p.groups, g) })
+	i, in := slices.BinarySearchFunc(p.groups, g, compareGroups)
+	if in {
+		return
+	}
+	p.groups = slices.Insert(p.groups, i, g)
+	c.note(g, p, noState, p.state)
+}
+
+// note notes that a pod contributes differently to a group now, and marks the local pods that use the group.
+func (c *Cache) note(g *group, p *pod, before, now *podState) {
+	if g.retired || before == now || c.sameShare(g, before, now) {
+		return
+	}
+	g.changes.Lock()
+	if earlier, ok := g.changes.pods[p]; ok {
+		before = earlier.before
+	}
+	g.changes.pods[p] = change{before, now}
+	g.changes.Unlock()
+	for t := range g.targets {
+		if t.mark != c.tick {
+			t.mark = c.tick
+			c.dirty[t.id()] = struct{}{}
+		}
+	}
+}
+
+// sameShare reports whether a pod contributes the same to a group in two states.
+func (c *Cache) sameShare(g *group, before, now *podState) bool {
+	c.scratch.before = g.networks.appendShares(c.scratch.before[:0], g.spec, before)
+	c.scratch.after = g.networks.appendShares(c.scratch.after[:0], g.spec, now)
+	return slices.Equal(c.scratch.before, c.scratch.after)
+}
+
+// regroup brings the groups that a pod is in up to date: before is the state that they know.
+func (c *Cache) regroup(p *pod, before *podState) {
+	matched := c.match(p)
+	if len(matched) == 0 && len(p.groups) == 0 {
+		return
+	}
+	c.next() // marks targets from here on
+	old := p.groups
+	for len(old) > 0 || len(matched) > 0 {
+		switch {
+		case len(matched) == 0 || len(old) > 0 && old[0].id < matched[0].id:
+			c.note(old[0], p, before, noState)
+			old = old[1:]
+		case len(old) == 0 || matched[0].id < old[0].id:
+			c.note(matched[0], p, noState, p.state)
+			matched = matched[1:]
+		default:
+			c.note(old[0], p, before, p.state)
+			old, matched = old[1:], matched[1:]
+		}
+	}
+	if !slices.Equal(p.groups, c.scratch.groups) {
+		p.groups = append(make([]*group, 0, len(c.scratch.groups)), c.scratch.groups...)
+	}
+}
+
+// releaseGroup takes a chain's use of a group back. A group without users is retired; retire cleans up after it.
+func (c *Cache) releaseGroup(g *group, namespace string) {
+	if g.users--; g.users > 0 {
+		return
+	}
+	g.retired = true
+	delete(c.groups, g.spec.Name())
+	c.counts.groups.Add(-1)
+	c.retired[namespace] = append(c.retired[namespace], g)
+}
+
+// retire removes the groups that local pods of a namespace have ceased to use from the indexes and from their members.
+func (c *Cache) retire(namespace string) {
+	for {
+		c.lock()
+		list := c.retired[namespace]
+		if len(list) == 0 {
+			delete(c.retired, namespace)
+			c.unlock()
+			return
+		}
+		g := list[len(list)-1]
+		c.retired[namespace] = list[:len(list)-1]
+		c.clean(g)
+		c.unlock()
+		g.content.Lock()
+		g.content.end()
+		g.content.Unlock()
+	}
+}
+
+func (c *Cache) clean(g *group) {
+	walk := slice{cache: c}
+	for _, n := range g.networks.networks {
+		for p := range n.pods {
+			if i, in := slices.BinarySearchFunc(p.groups, g, compareGroups); in {
+				p.groups = slices.Delete(p.groups, i, i+1)
+			}
+			walk.step()
+		}
 	}
 	for _, e := range g.entries {
-		c.leave(g, e)
+		c.leave(g, e, &walk)
+		walk.step()
 	}
 	c.releaseNetworks(g.networks)
-	delete(c.groups, g.spec.name)
 }
 
-// activate files a group in the indexes and finds its members among the pods on its networks.
-func (c *Cache) activate(g *group) {
-	for _, p := range g.spec.peers {
-		for _, n := range g.networks {
-			g.entries = append(g.entries, c.enter(g, p, n))
-		}
-	}
-	var all []sets.Endpoint
-	seen := c.next()
-	for _, e := range g.entries {
-		c.eachPod(e, func(p *pod) {
-			if p.mark == seen {
-				return
-			}
-			p.mark = seen
-			p.groups = append(p.groups, g)
-			all = g.appendShare(all, &p.podState)
-		})
-	}
-	g.load(all)
-}
-
-// load fills a new group with what all its pods put in.
-func (g *group) load(all []sets.Endpoint) {
-	g.blocks = blocksOf(g.spec.blocks)
-	all = slices.DeleteFunc(all, func(e sets.Endpoint) bool { return g.blocks.Contains(e.Addr) })
-	slices.SortFunc(all, compareEndpoints)
-	for i := 1; i < len(all); i++ {
-		if all[i] == all[i-1] {
-			g.addMore(all[i], 1)
-		}
-	}
-	if g.spec.names != nil {
-		g.endpoints = sets.NewEndpoints(all...)
-		return
-	}
-	ranges := make([]sets.AddrRange, 0, len(all))
-	for _, e := range all {
-		ranges = append(ranges, sets.Single(e.Addr))
-	}
-	g.addrs = sets.NewAddrs(ranges...).Union(g.blocks)
-}
-
-// appendShare appends what a pod puts in the group: each thing once, sorted. An address is an endpoint without port.
-func (g *group) appendShare(to []sets.Endpoint, s *podState) []sets.Endpoint {
-	start := len(to)
-	for _, a := range s.attachments {
-		if !slices.Contains(g.networks, a.network) {
-			continue
-		}
-		for _, addr := range a.addrs {
-			if g.spec.names == nil {
-				to = append(to, sets.Endpoint{Addr: addr})
-				continue
-			}
-			for _, p := range s.ports {
-				if slices.Contains(g.spec.names, p.portName) {
-					to = append(to, sets.Endpoint{Addr: addr, Proto: p.proto, Port: p.number})
-				}
-			}
-		}
-	}
-	slices.SortFunc(to[start:], compareEndpoints)
-	return append(to[:start], slices.Compact(to[start:])...)
-}
-
-func compareEndpoints(a, b sets.Endpoint) int {
-	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
-}
-
-// changeMember replaces what a pod puts in a group; nil is a pod that is not in it.
-func (c *Cache) changeMember(g *group, before, now *podState) {
-	if before == now {
-		return
-	}
-	out, in := c.scratch.before[:0], c.scratch.now[:0]
-	if before != nil {
-		out = g.appendShare(out, before)
-	}
-	if now != nil {
-		in = g.appendShare(in, now)
-	}
-	c.scratch.before, c.scratch.now = out, in
-	changed := false
-	// In before out: an address that moves between the interfaces of a pod never leaves.
-	for _, e := range in {
-		if _, stays := slices.BinarySearchFunc(out, e, compareEndpoints); !stays {
-			changed = g.insert(e) || changed
-		}
-	}
-	for _, e := range out {
-		if _, stays := slices.BinarySearchFunc(in, e, compareEndpoints); !stays {
-			changed = g.remove(e) || changed
-		}
-	}
-	if !changed {
-		return
-	}
-	for user := range g.users {
-		for t := range user.targets {
-			c.markMembers(t)
-		}
-	}
-}
-
-// insert adds what a pod puts in, and says whether that changed the set.
-func (g *group) insert(e sets.Endpoint) bool {
-	if g.blocks.Contains(e.Addr) {
-		return false
-	}
-	if g.has(e) {
-		g.addMore(e, 1)
-		return false
-	}
-	g.put(e, sets.Addrs.Insert, sets.Endpoints.Insert)
-	return true
-}
-
-// remove takes out what a pod put in, and says whether that changed the set.
-func (g *group) remove(e sets.Endpoint) bool {
-	if g.blocks.Contains(e.Addr) {
-		return false
-	}
-	if g.more[e] > 0 {
-		g.addMore(e, -1)
-		return false
-	}
-	g.put(e, sets.Addrs.Remove, sets.Endpoints.Remove)
-	return true
-}
-
-func (g *group) has(e sets.Endpoint) bool {
-	if g.spec.names != nil {
-		return g.endpoints.Contains(e)
-	}
-	return g.addrs.Contains(e.Addr)
-}
-
-func (g *group) put(e sets.Endpoint, addr func(sets.Addrs, sets.AddrRange) sets.Addrs,
-	endpoint func(sets.Endpoints, sets.Endpoint) sets.Endpoints,
-) {
-	if g.spec.names != nil {
-		g.endpoints = endpoint(g.endpoints, e)
-	} else {
-		g.addrs = addr(g.addrs, sets.Single(e.Addr))
-	}
-	g.kernel[slices.Index(sets.Families[:], sets.FamilyOf(e.Addr))] = nil
-}
-
-func (g *group) addMore(e sets.Endpoint, n int) {
-	if g.more == nil {
-		g.more = map[sets.Endpoint]int{}
-	}
-	g.more[e] += n
-	if g.more[e] == 0 {
-		delete(g.more, e)
-	}
-}
-
-// set returns the group's set of one family, by the family's index. It is made once a version.
+// set returns the group's set of one family, by the family's index, with all changes up to now.
 func (g *group) set(i int) *engine.Set {
-	if g.kernel[i] != nil {
-		return g.kernel[i]
+	g.content.Lock()
+	defer g.content.Unlock()
+	g.content.apply(g.networks, g.takeChanges())
+	return g.content.set(i)
+}
+
+func (g *group) takeChanges() map[*pod]change {
+	g.changes.Lock()
+	defer g.changes.Unlock()
+	if len(g.changes.pods) == 0 {
+		return nil
 	}
-	f := sets.Families[i]
-	s := &engine.Set{Name: g.spec.setName(f), Comment: g.spec.comment}
-	if g.spec.names != nil {
-		s.Elements = engine.Endpoints{Family: f, Endpoints: g.endpoints}
-	} else {
-		s.Elements = engine.Addrs{Family: f, Addrs: g.addrs}
-	}
-	g.kernel[i] = s
-	return s
+	changes := g.changes.pods
+	g.changes.pods = map[*pod]change{}
+	return changes
+}
+
+// snapshot returns the members with all changes up to now.
+func (g *group) snapshot() (sets.Addrs, sets.Endpoints) {
+	g.set(0)
+	g.content.Lock()
+	defer g.content.Unlock()
+	return g.content.addrs, g.content.endpoints
 }

@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
 // FuzzKernel: whatever a policy and the network status of a pod say, the kernel takes what the cache makes of it, after
@@ -29,15 +31,15 @@ func FuzzKernel(f *testing.F) {
 	table := openFuzzed(f, host)
 	f.Cleanup(func() { table.Close() })
 	f.Fuzz(func(t *testing.T, spec, networks, status string) {
-		policy := newPolicy("fuzz", networks, "{}")
+		policy := model.NewPolicy("fuzz", networks, "{}")
 		if err := json.Unmarshal([]byte(spec), &policy.Spec); err != nil {
 			return // the API server would not store it
 		}
-		pod := withPorts(newPod("pod", "app=x"), "http=80/TCP")
-		pod.Annotations = map[string]string{statusAnnotation: status}
+		pod := model.WithPorts(model.NewPod("pod", "app=x"), "http=80/TCP")
+		pod.Annotations = map[string]string{StatusAnnotation: status}
 		c := New(testOptions())
-		play(c, []metav1.Object{newNAD("net", "macvlan"), pod, newPeer("peer", "", "net1 net 10.0.0.9 fd00::9"), policy})
-		want := c.Ruleset(keyOf("pod"))
+		play(c, []metav1.Object{model.NewNAD("net", "macvlan"), pod, model.NewPeer("peer", "", "net1 net 10.0.0.9 fd00::9"), policy})
+		want := ruleset(c, "pod")
 		if err := table.Apply(context.Background(), want); err != nil {
 			t.Fatal(err)
 		}

@@ -1,17 +1,37 @@
 package cache
 
-import corev1 "k8s.io/api/core/v1"
+import (
+	"slices"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+)
+
+// Namespace is the part of a Namespace object that policies depend on.
+type Namespace struct {
+	Name   string
+	Labels labelindex.Set
+}
 
 // namespace exists while there is a Namespace object of the name, or anything in it.
 type namespace struct {
-	name   string
-	known  bool // there is a Namespace object; without one, only selectors that ask for nothing match
-	labels labelSet
+	name      string
+	known     bool // there is a Namespace object; without one, only selectors without conditions match
+	labels    labelindex.Set
+	relabeled int // raised when the labels change
 
-	own      *scope   // the scope of just this namespace, if an active group has it
-	scopes   []*scope // the scopes by selector that it is in
-	policies labelIndex[*policy]
-	pods     int
+	own     *scope   // the scope of just this namespace, if an active group has it
+	scopes  []*scope // the scopes by selector that contain it, by ID
+	pods    map[*pod]struct{}
+	targets map[*target]struct{}
+
+	policies labelindex.Index[*installed] // by the pods that they select
+	ordered  []*installed                 // by name
+	items    int                          // size of all policies, with the rules that were dropped
+	stubs    int                          // policies whose rules were dropped
+
+	version int // raised when labels or attachments of a pod change
+	byLabel podIndex
 }
 
 // namespace returns the namespace, and makes it when there is none. The caller puts something in it, or calls
@@ -19,78 +39,132 @@ type namespace struct {
 func (c *Cache) namespace(name string) *namespace {
 	ns := c.namespaces[name]
 	if ns == nil {
-		ns = &namespace{name: name}
+		ns = &namespace{name: name, pods: map[*pod]struct{}{}, targets: map[*target]struct{}{}}
 		c.namespaces[name] = ns
+		c.counts.namespaces.Add(1)
 		c.rescope(ns)
 	}
 	return ns
 }
 
 func (c *Cache) dropNamespace(ns *namespace) {
-	if ns.known || ns.own != nil || ns.policies.items > 0 || ns.pods > 0 {
+	if ns.known || ns.own != nil || len(ns.ordered) > 0 || len(ns.pods) > 0 {
 		return
 	}
-	for _, s := range ns.scopes {
-		delete(s.members, ns)
-	}
 	delete(c.namespaces, ns.name)
+	c.counts.namespaces.Add(-1)
 }
 
 // UpsertNamespace takes a Namespace as it is now.
-func (c *Cache) UpsertNamespace(obj *corev1.Namespace) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (c *Cache) UpsertNamespace(obj Namespace) {
+	c.lock()
+	defer c.unlock()
 	ns := c.namespace(obj.Name)
-	if ns.known && ns.labels.equal(obj.Labels) {
+	if ns.known && slices.Equal(ns.labels, obj.Labels) {
 		return
 	}
-	ns.known = true
-	ns.labels = newLabelSet(obj.Labels)
-	c.rescope(ns)
+	c.relabel(ns, true, obj.Labels)
 }
 
-// DeleteNamespace says that there is no such Namespace. Pods that are still in it stay peers of selectors that do not
-// ask for labels of the namespace.
+// DeleteNamespace removes a Namespace. Pods that are still in it stay peers of selectors without conditions.
 func (c *Cache) DeleteNamespace(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.lock()
+	defer c.unlock()
 	ns := c.namespaces[name]
 	if ns == nil || !ns.known {
 		return
 	}
-	ns.known = false
-	ns.labels = nil
-	c.rescope(ns)
+	c.relabel(ns, false, nil)
 	c.dropNamespace(ns)
 }
 
-// rescope brings the scopes that the namespace is in up to date with its labels, and then the groups of the pods in it
-// that are attached to a network of a scope that it entered or left.
-func (c *Cache) rescope(ns *namespace) {
-	affected := map[*network]struct{}{}
-	for _, s := range c.scopes {
-		if s.namespaces == nil {
-			continue
-		}
-		_, was := s.members[ns]
-		is := s.selects(ns)
-		if was == is {
-			continue
-		}
-		if is {
-			s.members[ns] = struct{}{}
-			ns.scopes = append(ns.scopes, s)
-		} else {
-			delete(s.members, ns)
-			ns.scopes = without(ns.scopes, s)
-		}
-		for n := range s.indexes {
-			affected[n] = struct{}{}
+// Namespaces returns the keys of the Namespace objects that the cache holds.
+func (c *Cache) Namespaces() []Key {
+	c.lock()
+	defer c.unlock()
+	var keys []Key
+	for name, ns := range c.namespaces {
+		if ns.known {
+			keys = append(keys, Key{Name: name})
 		}
 	}
-	for n := range affected {
-		for p := range n.pods[ns] {
-			c.regroup(p, &p.podState)
+	return keys
+}
+
+// relabel brings the scopes of a namespace up to date, and then, in slices, the groups of its pods.
+func (c *Cache) relabel(ns *namespace, known bool, labels labelindex.Set) {
+	ns.known, ns.labels = known, labels
+	ns.relabeled++
+	if !c.rescope(ns) {
+		return
+	}
+	walk := slice{cache: c}
+	for p := range ns.pods {
+		c.regroup(p, p.state)
+		walk.step()
+	}
+}
+
+// rescope finds the scopes that contain the namespace, and reports whether they changed.
+func (c *Cache) rescope(ns *namespace) (changed bool) {
+	var now []*scope
+	switch s := c.scopes[policy.Scope{}]; {
+	case ns.known:
+		now = c.labels.AppendCandidates(nil, ns.labels)
+		now = slices.DeleteFunc(now, func(s *scope) bool { return !s.selects(ns) })
+		slices.SortFunc(now, compareScopes)
+	case s != nil:
+		now = []*scope{s}
+	}
+	changed = !slices.Equal(ns.scopes, now)
+	ns.scopes = now
+	return changed
+}
+
+// podIndex finds the pods of a namespace by label. It is made for the second group that asks within one version of the
+// namespace, and serves until a pod changes: groups come in numbers, with a pod that many policies select, and events of
+// pods pay nothing for it.
+type podIndex struct {
+	version int // of the namespace
+	asked   bool
+	pods    map[labelindex.Label][]*pod
+}
+
+// fewPods is the number of pods below which a walk over all of them is cheaper than an index.
+var fewPods = 64
+
+// candidates returns a list that contains every pod of the namespace that the selector matches; nil and false mean all
+// pods.
+func (ns *namespace) candidates(s *labelindex.Selector) ([]*pod, bool) {
+	if len(s.Pairs()) == 0 || len(ns.pods) < fewPods {
+		return nil, false
+	}
+	x := &ns.byLabel
+	switch {
+	case x.version != ns.version || !x.asked:
+		*x = podIndex{version: ns.version, asked: true}
+		return nil, false
+	case x.pods == nil:
+		x.pods = map[labelindex.Label][]*pod{}
+		for p := range ns.pods {
+			for _, l := range p.state.labels {
+				x.pods[l] = append(x.pods[l], p)
+			}
 		}
 	}
+	count := func(labels []labelindex.Label) (n int) {
+		for _, l := range labels {
+			n += len(x.pods[l])
+		}
+		return n
+	}
+	best := slices.MinFunc(s.Pairs(), func(a, b []labelindex.Label) int { return count(a) - count(b) })
+	if len(best) == 1 {
+		return x.pods[best[0]], true
+	}
+	var list []*pod
+	for _, l := range best {
+		list = append(list, x.pods[l]...)
+	}
+	return list, true
 }

@@ -1,83 +1,191 @@
 package cache
 
-// network is what interfaces attach to: a NetworkAttachmentDefinition or, where a policy names one, a network of
-// another kind. It exists while anything refers to it.
+import (
+	"encoding/json"
+	"errors"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+)
+
+// NAD is the part of a NetworkAttachmentDefinition that policies depend on.
+type NAD struct {
+	Key
+	PluginType string // of the first plugin; empty: unknown
+	Problems   []policy.Problem
+}
+
+// NewNAD reads a CNI configuration. An empty configuration is legal, Multus then takes one from the node's disk: its type
+// is unknown. A configuration that cannot be read has an unknown type and a Problem.
+func NewNAD(key Key, config string) NAD {
+	nad := NAD{Key: key}
+	var ps policy.Problems
+	pluginType, err := parsePluginType(config)
+	if err != nil {
+		ps.Add("spec.config", "the plugin type cannot be read, so policies isolate the network: %s", policy.Quote(err.Error()))
+	}
+	nad.PluginType, nad.Problems = pluginType, ps.List()
+	return nad
+}
+
+func parsePluginType(config string) (string, error) {
+	if config == "" {
+		return "", nil
+	}
+	var conf struct {
+		Type    string `json:"type"`
+		Plugins []struct {
+			Type string `json:"type"`
+		} `json:"plugins"`
+	}
+	if err := json.Unmarshal([]byte(config), &conf); err != nil {
+		return "", err
+	}
+	if conf.Type == "" && len(conf.Plugins) > 0 {
+		conf.Type = conf.Plugins[0].Type
+	}
+	if conf.Type == "" {
+		return "", errors.New("it has no type")
+	}
+	return conf.Type, nil
+}
+
+// network is what interfaces attach to: a NetworkAttachmentDefinition or, where a status names one, a network of another
+// kind. It exists while anything refers to it.
 type network struct {
 	key Key
 
 	defined    bool   // its NetworkAttachmentDefinition exists
-	readable   bool   // pluginType is what its NetworkAttachmentDefinition says now
-	pluginType string // empty: not known
+	pluginType string // by its NetworkAttachmentDefinition now; empty: unknown
 
-	pods     map[*namespace]map[*pod]struct{} // attached, by namespace
-	attached int                              // number of pods
-	refs     int                              // policies and active groups that name it
+	pods map[*pod]struct{} // attached
+	sets []*networkSet     // active sets of networks that contain it
 }
 
 // network returns the network, and makes it when there is none. The caller refers to it, or calls dropNetwork.
 func (c *Cache) network(key Key) *network {
 	n := c.networks[key]
 	if n == nil {
-		n = &network{key: key, pods: map[*namespace]map[*pod]struct{}{}}
+		n = &network{key: key, pods: map[*pod]struct{}{}}
 		c.networks[key] = n
+		c.counts.networks.Add(1)
 	}
 	return n
 }
 
-// dropNetwork forgets a network that nothing refers to, and a plugin type that is only remembered for the sake of the
-// pods attached.
+// dropNetwork forgets a network that nothing refers to.
 func (c *Cache) dropNetwork(n *network) {
-	if n.attached == 0 && !n.readable {
-		n.pluginType = ""
-	}
-	if n.attached == 0 && n.refs == 0 && !n.defined {
+	if len(n.pods) == 0 && len(n.sets) == 0 && !n.defined && c.networks[n.key] == n {
 		delete(c.networks, n.key)
+		c.counts.networks.Add(-1)
 	}
 }
 
-// acquireNetworks returns the networks and refers to each.
-func (c *Cache) acquireNetworks(keys []Key) []*network {
-	out := make([]*network, 0, len(keys))
-	for _, k := range keys {
-		n := c.network(k)
-		n.refs++
-		out = append(out, n)
-	}
-	return out
+// isolates reports whether policies isolate interfaces of the network. They isolate a network of unknown type: to leave
+// it open would be a guess.
+func (c *Cache) isolates(n *network) bool { return n.pluginType == "" || c.plugins[n.pluginType] }
+
+// UpsertNAD takes a NetworkAttachmentDefinition as it is now.
+func (c *Cache) UpsertNAD(nad NAD) {
+	c.lock()
+	defer c.unlock()
+	n := c.network(nad.Key)
+	n.defined = true
+	c.setPluginType(n, nad.PluginType)
 }
 
-func (c *Cache) releaseNetworks(networks []*network) {
-	for _, n := range networks {
-		n.refs--
+// DeleteNAD removes a NetworkAttachmentDefinition.
+func (c *Cache) DeleteNAD(key Key) {
+	c.lock()
+	defer c.unlock()
+	if n := c.networks[key]; n != nil && n.defined {
+		n.defined = false
+		c.setPluginType(n, "")
 		c.dropNetwork(n)
 	}
 }
 
-// isolates says whether policies isolate interfaces of the network. One whose type is not known is: to leave it open
-// would be to guess.
-func (c *Cache) isolates(n *network) bool { return n.pluginType == "" || c.plugins[n.pluginType] }
-
-// attach files a pod under a network, once however many of its interfaces are on it.
-func (n *network) attach(p *pod) {
-	pods := n.pods[p.namespace]
-	if pods == nil {
-		pods = map[*pod]struct{}{}
-		n.pods[p.namespace] = pods
+// setPluginType takes the type of the definition, and marks the local pods for which it makes a difference.
+func (c *Cache) setPluginType(n *network, pluginType string) {
+	isolated, before := c.isolates(n), n.pluginType
+	n.pluginType = pluginType
+	if before == pluginType {
+		return
 	}
-	if _, ok := pods[p]; !ok {
-		pods[p] = struct{}{}
-		n.attached++
+	for _, t := range c.targets {
+		if !t.pod.isOn(n) {
+			continue
+		}
+		if c.isolates(n) != isolated && t.isSelectedOn(n.key) {
+			c.markStale(t)
+		}
+		c.recount(t)
 	}
 }
 
-func (n *network) detach(p *pod) {
-	pods := n.pods[p.namespace]
-	if _, ok := pods[p]; !ok {
+// NADs returns the keys of the definitions that the cache holds.
+func (c *Cache) NADs() []Key {
+	c.lock()
+	defer c.unlock()
+	var keys []Key
+	for key, n := range c.networks {
+		if n.defined {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// networkSet is the networks on which pods are peers of a group. Groups with the same networks share it.
+type networkSet struct {
+	digest   policy.Digest
+	networks []*network
+	has      map[*network]struct{}
+	refs     int
+}
+
+// acquireNetworks returns the set of networks of a group.
+func (c *Cache) acquireNetworks(g *policy.Group) *networkSet {
+	digest := policy.DigestKeys(g.Networks)
+	s := c.networkSets[digest]
+	if s == nil {
+		s = &networkSet{digest: digest, has: make(map[*network]struct{}, len(g.Networks))}
+		for _, key := range g.Networks {
+			n := c.network(key)
+			n.sets = append(n.sets, s)
+			s.networks = append(s.networks, n)
+			s.has[n] = struct{}{}
+		}
+		c.networkSets[digest] = s
+	}
+	s.refs++
+	return s
+}
+
+func (c *Cache) releaseNetworks(s *networkSet) {
+	if s.refs--; s.refs > 0 {
 		return
 	}
-	delete(pods, p)
-	n.attached--
-	if len(pods) == 0 {
-		delete(n.pods, p.namespace)
+	delete(c.networkSets, s.digest)
+	for _, n := range s.networks {
+		n.sets = without(n.sets, s)
+		c.dropNetwork(n)
 	}
+}
+
+// admits reports whether a pod with these attachments is on one of the networks.
+func (s *networkSet) admits(attachments []attachment) bool {
+	for i := range attachments {
+		if _, ok := s.has[attachments[i].network]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// attached returns the number of pods on the networks; a pod on two of them counts twice.
+func (s *networkSet) attached() (n int) {
+	for _, network := range s.networks {
+		n += len(network.pods)
+	}
+	return n
 }

@@ -1,203 +1,236 @@
 package cache
 
 import (
+	"hash/maphash"
 	"net/netip"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// pod is a pod that has interfaces, or is local. Others can be neither peer nor target, and are not kept.
+// pod is a pod with interfaces, or a local pod. Other pods can be neither peer nor target, and are not kept.
 type pod struct {
 	key       Key
 	uid       types.UID
 	namespace *namespace
-	mirrors   types.UID // of the static pod that it stands for, if it does
-	source    podSource
-	problems  problems
-	podState
-	groups    []*group      // active groups that it is in
-	target    *target       // local pods
-	announced *announcement // nil once the API server has told of it
-	mark      uint64
+	state     *podState // never nil
+	groups    []*group  // that the pod is in, by ID
+	target    *target   // of a local pod, else nil
+	status    uint64    // hash of the texts that state.attachments were read from
+	problems  []policy.Problem
+	mirrors   types.UID // UID of the static pod that this pod mirrors, if it does
+	announced bool      // known from the container runtime alone
+	gone      bool
 }
 
-// podState is what groups and policies look at.
+// podState is what groups and policies look at. It never changes: an event replaces it.
 type podState struct {
-	known       bool // whether attachments are what the pod has
-	expected    bool // attachments, if known, are what the pod asks for: it had no network status that could be read yet
-	labels      labelSet
+	known       bool // the attachments are known
+	attached    bool // the pod has a status that can be read
+	overflow    bool // the pod has more interfaces than the limit; attachments holds the first of them
+	labels      labelindex.Set
 	attachments []attachment // sorted by interface, then network
-	ports       []namedPort  // sorted
+	ports       []policy.NamedPort
 }
+
+// noState is the state of a pod that is nowhere.
+var noState = &podState{}
 
 // attachment is one interface of a pod on one network.
 type attachment struct {
 	iface   string
 	network *network
-	addrs   []netip.Addr // sorted
+	addrs   []netip.Addr // sorted; empty for an interface that is only requested
 }
 
-// isOn says whether the pod has an interface on the network.
+func (p *pod) id() PodID { return PodID{p.key, p.uid} }
+
+// isOn reports whether the pod has an interface on the network.
 func (p *pod) isOn(n *network) bool {
-	return slices.ContainsFunc(p.attachments, func(a attachment) bool { return a.network == n })
+	return slices.ContainsFunc(p.state.attachments, func(a attachment) bool { return a.network == n })
 }
 
 func (a attachment) samePlace(b attachment) bool { return a.iface == b.iface && a.network == b.network }
 
 func (a attachment) equal(b attachment) bool { return a.samePlace(b) && slices.Equal(a.addrs, b.addrs) }
 
-// UpsertPod takes a pod as it is now. Pods on the host's network, and pods that have terminated, are as good as gone.
-// When the network status cannot be read, what the same pod had before stays.
-func (c *Cache) UpsertPod(obj *corev1.Pod) []Problem {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	key := Key{Namespace: obj.Namespace, Name: obj.Name}
-	p := c.pods[key]
-	if p.isLate(obj.UID) {
-		return nil
-	}
-	if p != nil && (p.uid != obj.UID || isOutside(obj)) {
+// UpsertPod takes a pod as it is now. A pod on the host's network and a terminated pod count as gone. It returns the
+// problems of the pod's annotations.
+func (c *Cache) UpsertPod(obj Pod) []policy.Problem {
+	c.lock()
+	defer c.unlock()
+	p := c.pods[obj.Key]
+	local := obj.Node == c.node || c.node == ""
+	if p != nil && (p.uid != obj.UID || obj.Outside != "" || !local && obj.Node == "") {
 		c.removePod(p)
 		p = nil
 	}
-	if isOutside(obj) {
+	if obj.Outside != "" {
+		if t := c.byUID[obj.UID]; t != nil && t.pod.announced {
+			c.removePod(t.pod)
+		}
 		return nil
 	}
-	if p != nil {
-		p.announced = nil
-	}
-	return c.upsertPod(key, p, obj)
-}
-
-// upsertPod takes a pod of which p is what is known, nil when that is nothing.
-func (c *Cache) upsertPod(key Key, p *pod, obj *corev1.Pod) []Problem {
-	local := obj.Spec.NodeName == c.node
-	// Who has no node of its own looks at the pods of all nodes.
-	r := readSource(p, obj.Namespace, sourceOf(obj, local || c.node == ""))
 	if p == nil {
-		if !local && len(r.entries) == 0 {
-			return r.problems
+		if !local && (obj.Node == "" || !obj.hasStatus()) {
+			return nil // neither a target nor a peer
 		}
-		p = c.addPod(key, obj.UID)
+		if t := c.byUID[obj.UID]; local && t != nil && t.pod.announced && t.pod.key == obj.Key {
+			p = t.pod // the container runtime was faster than the API server
+			p.announced = false
+		} else {
+			p = c.newPod(obj.Key, obj.UID)
+		}
+		c.pods[obj.Key] = p
+		c.counts.pods.Add(1)
 	}
-	p.mirrors = types.UID(obj.Annotations[corev1.MirrorPodAnnotationKey])
-	p.source, p.problems = r.source, r.problems
-	next := c.stateOf(p, obj)
-	keep := r.same || r.broken && p.known && !p.expected // it had a network status
-	if !keep {
-		next.known, next.expected, next.attachments = r.known, r.expected, c.attachments(p.attachments, r.entries)
-	}
-	c.setLocal(p, local)
-	c.setState(p, next)
-	if !local && len(p.attachments) == 0 {
+	problems := c.update(p, obj, local)
+	if !local && len(p.state.attachments) == 0 {
 		c.removePod(p)
 	}
-	return p.problems
+	return problems
 }
 
-// DeletePod says that there is no such pod. Of one that was only announced it says nothing: that is another one, of the
-// same name.
+// AnnouncePod takes a pod that starts on this node from its container runtime, which may know of the pod before the API
+// server's events do. The pod counts as a local pod until UpsertPod takes the pod itself, and goes with its sandbox if
+// that never happens. It is nobody's peer, and replaces no other pod of the same name.
+func (c *Cache) AnnouncePod(obj Pod) {
+	c.lock()
+	defer c.unlock()
+	if t := c.byUID[obj.UID]; t != nil && !t.pod.announced || obj.Outside != "" || obj.Node != c.node {
+		return
+	}
+	var p *pod
+	if t := c.byUID[obj.UID]; t != nil {
+		p = t.pod
+	} else {
+		p = c.newPod(obj.Key, obj.UID)
+		p.announced = true
+	}
+	c.update(p, obj, true)
+}
+
+// DeletePod removes a pod. An announced pod of the same name stays: the deletion belongs to an earlier pod.
 func (c *Cache) DeletePod(key Key) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if p := c.pods[key]; p != nil && p.announced == nil {
+	c.lock()
+	defer c.unlock()
+	if p := c.pods[key]; p != nil {
 		c.removePod(p)
 	}
 }
 
-// isOutside says whether policies have nothing to do with a pod.
-func isOutside(obj *corev1.Pod) bool {
-	return obj.Spec.HostNetwork || obj.Status.Phase == corev1.PodSucceeded || obj.Status.Phase == corev1.PodFailed
+// Pods returns the keys of the pods from the API server that the cache holds.
+func (c *Cache) Pods() []Key {
+	c.lock()
+	defer c.unlock()
+	keys := make([]Key, 0, len(c.pods))
+	for key := range c.pods {
+		keys = append(keys, key)
+	}
+	return keys
 }
 
-func (c *Cache) addPod(key Key, uid types.UID) *pod {
-	p := &pod{key: key, uid: uid, namespace: c.namespace(key.Namespace)}
-	p.namespace.pods++
-	c.pods[key] = p
+func (c *Cache) newPod(key Key, uid types.UID) *pod {
+	p := &pod{key: key, uid: uid, namespace: c.namespace(key.Namespace), state: noState}
+	p.namespace.pods[p] = struct{}{}
 	return p
 }
 
+// removePod takes a pod out of everything.
 func (c *Cache) removePod(p *pod) {
 	c.setLocal(p, false)
-	c.setState(p, podState{})
-	delete(c.pods, p.key)
-	p.namespace.pods--
+	c.setState(p, noState)
+	if !p.announced {
+		delete(c.pods, p.key)
+		c.counts.pods.Add(-1)
+	}
+	p.gone = true
+	delete(p.namespace.pods, p)
 	c.dropNamespace(p.namespace)
 }
 
-// stateOf returns the pod's state with the object's labels and ports. What did not change keeps its memory.
-func (c *Cache) stateOf(p *pod, obj *corev1.Pod) podState {
-	next := p.podState
-	if !next.labels.equal(obj.Labels) {
-		next.labels = newLabelSet(obj.Labels)
+// update reads the object into the pod.
+func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
+	p.mirrors = obj.Mirrors
+	next := *p.state
+	next.labels = keepEqual(p.state.labels, obj.Labels)
+	next.ports = keepEqual(p.state.ports, obj.Ports)
+	if hash := p.hash(c.seed, &obj, local); hash != p.status || p.state == noState {
+		p.status = hash
+		r := readInterfaces(obj, local, p.state, c.limits)
+		if p.announced || obj.Node == "" {
+			r.dropAddresses() // nobody's peer
+		}
+		next.known, next.attached, next.overflow, p.problems = r.known, r.attached, r.overflow, r.problems.List()
+		next.attachments = c.attachments(p.state.attachments, r.entries)
 	}
-	if ports := namedPortsOf(obj); !slices.Equal(ports, next.ports) {
-		next.ports = ports
+	c.setLocal(p, local)
+	c.setState(p, &next)
+	return p.problems
+}
+
+// hash covers all that the attachments of the pod are read from.
+func (p *pod) hash(seed maphash.Seed, o *Pod, local bool) uint64 {
+	return maphash.Comparable(seed, [...]any{o.Status, o.StatusField, o.StatusTrusted, o.Requested, local, o.Node == "", p.announced})
+}
+
+// keepEqual returns the old list when the new one is equal, so that its memory is shared.
+func keepEqual[S ~[]E, E comparable](old, next S) S {
+	if slices.Equal(old, next) {
+		return old
 	}
 	return next
 }
 
-// attachments returns the entries with their networks, and what the pod has now when that is the same.
-func (c *Cache) attachments(now []attachment, entries []statusEntry) []attachment {
+// attachments returns the entries with their networks, and the old list when it is the same.
+func (c *Cache) attachments(old []attachment, entries []entry) []attachment {
 	next := make([]attachment, 0, len(entries))
 	for _, e := range entries {
 		next = append(next, attachment{iface: e.iface, network: c.network(e.network), addrs: e.addrs})
 	}
-	if slices.EqualFunc(now, next, attachment.equal) {
-		return now
+	if slices.EqualFunc(old, next, attachment.equal) {
+		return old
 	}
 	return next
 }
 
-// setState replaces what is known of a pod, and brings the groups it is in and its rules up to date.
-func (c *Cache) setState(p *pod, next podState) {
-	before := p.podState
+// setState replaces the state of a pod, and brings the groups that the pod is in and its own table up to date.
+func (c *Cache) setState(p *pod, next *podState) {
+	before := p.state
 	sameLabels := slices.Equal(before.labels, next.labels)
 	sameAttachments := slices.EqualFunc(before.attachments, next.attachments, attachment.equal)
 	samePorts := slices.Equal(before.ports, next.ports)
-	if sameLabels && sameAttachments && samePorts && before.known == next.known && before.expected == next.expected {
+	if sameLabels && sameAttachments && samePorts && before.known == next.known &&
+		before.attached == next.attached && before.overflow == next.overflow && before != noState {
 		return
 	}
-	p.podState = next
+	p.state = next
+	if !sameAttachments || !sameLabels {
+		p.namespace.version++
+	}
 	if !sameAttachments {
 		for _, a := range next.attachments {
-			a.network.attach(p)
+			a.network.pods[p] = struct{}{}
 		}
 	}
-	c.regroup(p, &before)
+	c.regroup(p, before)
 	if !sameAttachments {
-		for _, a := range before.attachments {
-			if !p.isOn(a.network) {
-				a.network.detach(p)
-				c.dropNetwork(a.network)
-			}
-		}
+		c.leaveNetworks(p, before)
 	}
 	if p.target != nil {
-		c.retarget(p.target, &before)
+		c.retarget(p.target, before)
 	}
 }
 
-// regroup brings the groups that a pod is in up to date: before is what they know of it.
-func (c *Cache) regroup(p *pod, before *podState) {
-	matched := c.match(p)
-	joined := c.tick
-	stayed := c.next()
-	for _, g := range p.groups {
-		if g.mark == joined {
-			g.mark = stayed
-			c.changeMember(g, before, &p.podState)
-		} else {
-			c.changeMember(g, before, nil)
+// leaveNetworks removes the pod from the networks that it is no longer on.
+func (c *Cache) leaveNetworks(p *pod, before *podState) {
+	for _, a := range before.attachments {
+		if !p.isOn(a.network) {
+			delete(a.network.pods, p)
+			c.dropNetwork(a.network)
 		}
 	}
-	for _, g := range matched {
-		if g.mark == joined {
-			c.changeMember(g, nil, &p.podState)
-		}
-	}
-	clear(p.groups)
-	p.groups = append(p.groups[:0], matched...)
 }

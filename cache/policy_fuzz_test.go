@@ -5,18 +5,21 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // fuzzCluster has pods for the addresses and ports of probes, on the networks of the policy's namespace and another.
 func fuzzCluster() []metav1.Object {
 	return []metav1.Object{
-		newNamespace("a", "app=x"), newNamespace("b", "app=y tier=z"),
-		newNAD("a/one", "macvlan"), newNAD("a/two", "macvlan"), newNAD("b/one", "other"),
-		withPorts(newPod("a/pod-0", "app=x tier=y", "net1 a/one 10.0.0.1 fd00::1", "net2 a/two 10.0.1.1", "eth0 three 192.168.0.1"),
+		model.NewNamespace("a", "app=x"), model.NewNamespace("b", "app=y tier=z"),
+		model.NewNAD("a/one", "macvlan"), model.NewNAD("a/two", "macvlan"), model.NewNAD("b/one", "other"),
+		model.WithPorts(model.NewPod("a/pod-0", "app=x tier=y", "net1 a/one 10.0.0.1 fd00::1", "net2 a/two 10.0.1.1", "eth0 three 192.168.0.1"),
 			"http=80/TCP", "dns=53/UDP"),
-		withPorts(newPod("a/pod-1", "app=y", "net1 a/one 10.0.0.2 fd00::2", "net2 b/one 10.1.0.1"), "http=8080/TCP"),
-		withPorts(newPeer("b/pod-2", "app=x zone=z", "net1 a/one 10.0.0.3 fd01::1"), "http=81/TCP", "dns=53/UDP"),
+		model.WithPorts(model.NewPod("a/pod-1", "app=y", "net1 a/one 10.0.0.2 fd00::2", "net2 b/one 10.1.0.1"), "http=8080/TCP"),
+		model.WithPorts(model.NewPeer("b/pod-2", "app=x zone=z", "net1 a/one 10.0.0.3 fd01::1"), "http=81/TCP", "dns=53/UDP"),
 	}
 }
 
@@ -38,38 +41,38 @@ func FuzzPolicy(f *testing.F) {
 		f.Add(spec, "one, a/two")
 		f.Add(spec, "b/one,three,a/b/c")
 	}
-	all := probes()
-	other := newPolicy("b/other", "a/one", `{ingress: [{from: [{podSelector: {}}]}]}`)
+	all := model.Probes()
+	other := model.NewPolicy("b/other", "a/one", `{ingress: [{from: [{podSelector: {}}]}]}`)
 	f.Fuzz(func(t *testing.T, spec, networks string) {
-		policy := newPolicy("a/fuzz", networks, "{}")
+		policy := model.NewPolicy("a/fuzz", networks, "{}")
 		if err := json.Unmarshal([]byte(spec), &policy.Spec); err != nil {
 			return // the API server would not store it
 		}
 		objects := append(fuzzCluster(), other, policy)
 		c := New(testOptions())
 		play(c, objects)
-		comparePackets(t, c, newOracle(objects), all)
+		comparePackets(t, c, model.NewOracle(objects), all)
 		for _, name := range []string{"a/pod-0", "a/pod-1"} {
 			checkClosed(t, c, name)
 		}
 		remove(c, policy)
-		comparePackets(t, c, newOracle(objects[:len(objects)-1]), all[:40])
+		comparePackets(t, c, model.NewOracle(objects[:len(objects)-1]), all[:40])
 	})
 }
 
 // checkClosed: what a base chain sends to a chain of an interface comes to a drop at its end.
 func checkClosed(t *testing.T, c *Cache, pod string) {
 	t.Helper()
-	rs := c.Ruleset(keyOf(pod))
-	tb := newTable(t, rs)
-	for _, d := range directions {
-		base := tb.chains[string(d.hook())]
+	rs := ruleset(c, pod)
+	tb := model.NewTable(t, rs)
+	for _, d := range engine.Directions {
+		base := tb.Chains[string(d.Hook())]
 		if base == nil {
 			continue
 		}
 		for _, r := range base.Rules {
 			_, name, isGoto := strings.Cut(r.Text(), " goto ")
-			chain := tb.chains[name]
+			chain := tb.Chains[name]
 			if !isGoto || chain == nil || len(chain.Rules) == 0 || chain.Rules[len(chain.Rules)-1].Text() != "counter drop" {
 				t.Errorf("%s: %q leads to no drop:\n%s", pod, r.Text(), render(t, rs))
 			}

@@ -4,6 +4,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -68,8 +71,8 @@ var badPolicies = []struct {
 	}, {
 		"bad ports, and a good one",
 		`{ingress: [{ports: [
-{protocol: ICMP}, {protocol: tcp, port: 1}, {port: 0}, {port: 65536}, {port: -1}, {port: 80, endPort: 79}, {port: 80, endPort: 70000},
-{port: http, endPort: 90}, {endPort: 90}, {port: "80"}, {port: ""}, {port: 82}]}]}`,
+{protocol: ICMP}, {protocol: tcpp, port: 1}, {port: 0}, {port: 65536}, {port: -1}, {port: 80, endPort: 79}, {port: 80, endPort: 70000},
+{port: http, endPort: 90}, {endPort: 90}, {port: "8 0"}, {port: ""}, {port: 82}]}]}`,
 		[]string{
 			"spec.ingress[0].ports[0].protocol", "spec.ingress[0].ports[1].protocol", "spec.ingress[0].ports[2].port",
 			"spec.ingress[0].ports[3].port", "spec.ingress[0].ports[4].port", "spec.ingress[0].ports[5].endPort",
@@ -90,9 +93,9 @@ var badPolicies = []struct {
 func TestBadPolicies(t *testing.T) {
 	for _, tt := range badPolicies {
 		t.Run(tt.name, func(t *testing.T) {
-			other := newPod("other", "app=other", "net1 net-a 10.0.0.7")
-			c := newCluster(t, webPod(), other, newPolicy("good", "net-b", `{ingress: [{ports: [{port: 7}]}]}`))
-			ps := c.UpsertPolicy(newPolicy("bad", "net-a", tt.policy))
+			other := model.NewPod("other", "app=other", "net1 net-a 10.0.0.7")
+			c := newCluster(t, model.WebPod(), other, model.NewPolicy("good", "net-b", `{ingress: [{ports: [{port: 7}]}]}`))
+			ps := upsert(c, model.NewPolicy("bad", "net-a", tt.policy))
 			var fields []string
 			for _, p := range ps {
 				fields = append(fields, p.Field)
@@ -105,10 +108,10 @@ func TestBadPolicies(t *testing.T) {
 			}
 			wantPackets(t, c, "web", tt.packets...)
 			wantPackets(t, c, "web", "pass ingress net2 10.9.0.2 tcp 7", "drop ingress net2 10.9.0.2 tcp 8")
-			if again := c.UpsertPolicy(newPolicy("bad", "net-a", tt.policy)); !cmp.Equal(ps, again) {
+			if again := upsert(c, model.NewPolicy("bad", "net-a", tt.policy)); !cmp.Equal(ps, again) {
 				t.Errorf("said again: %v, want %v", again, ps)
 			}
-			if ps := c.UpsertPolicy(newPolicy("bad", "net-a", `{}`)); len(ps) > 0 {
+			if ps := upsert(c, model.NewPolicy("bad", "net-a", `{}`)); len(ps) > 0 {
 				t.Errorf("of a good policy: %v", ps)
 			}
 		})
@@ -122,39 +125,39 @@ func TestPolicyFor(t *testing.T) {
 		problems    int
 	}{
 		{"one", "net-a", []string{"default/net-a"}, 0},
-		{"several, with spaces and repeats", " net-b ,ops/net-a,default/net-b", []string{"default/net-b", "ops/net-a"}, 0},
+		{"several, with blanks and repeats", " net-b ,ops / net-a,default/net-b", []string{"default/net-b", "ops/net-a"}, 0},
 		{"empty", "", nil, 2},
 		{"empty entries", "net-a,,", []string{"default/net-a"}, 2},
 		{"malformed entries", "a/b/c,/x,x/,a b,net@net1,net-a", []string{"default/net-a"}, 5},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			var ps problems
+			p := compile(model.NewPolicy("p", tt.value, `{}`))
 			var got []string
-			for _, k := range parsePolicyFor("default", map[string]string{policyForAnnotation: tt.value}, &ps) {
+			for _, k := range p.Networks {
 				got = append(got, k.String())
 			}
 			if diff := cmp.Diff(tt.networks, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if len(ps) != tt.problems {
-				t.Errorf("%d problems, want %d: %v", len(ps), tt.problems, ps)
+			if len(p.Problems) != tt.problems {
+				t.Errorf("%d problems, want %d: %v", len(p.Problems), tt.problems, p.Problems)
 			}
-			for _, p := range ps {
-				if p.Field != "metadata.annotations[k8s.v1.cni.cncf.io/policy-for]" {
-					t.Errorf("field %s", p.Field)
+			for _, problem := range p.Problems {
+				if problem.Field != policy.ForField {
+					t.Errorf("field %s", problem.Field)
 				}
 			}
 		})
 	}
 	t.Run("missing", func(t *testing.T) {
-		c := newCluster(t, webPod())
-		p := newPolicy("p", "", `{}`)
+		c := newCluster(t, model.WebPod())
+		p := model.NewPolicy("p", "", `{}`)
 		p.Annotations = nil
-		if ps := c.UpsertPolicy(p); len(ps) != 1 || ps[0].Field != policyForField {
+		if ps := upsert(c, p); len(ps) != 1 || ps[0].Field != policy.ForField {
 			t.Errorf("problems: %v", ps)
 		}
-		if !c.Ruleset(keyOf("web")).IsEmpty() {
+		if !ruleset(c, "web").IsEmpty() {
 			t.Error("a policy without networks selects")
 		}
 		wantDirty(t, c, "a policy without networks")
@@ -163,12 +166,12 @@ func TestPolicyFor(t *testing.T) {
 
 func TestBadStatus(t *testing.T) {
 	const field = "metadata.annotations[k8s.v1.cni.cncf.io/network-status]"
-	policy := newPolicy("p", "net-a", `{ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}`)
-	client := newPeer("client", "app=client", "net1 net-a 10.0.0.2")
+	policy := model.NewPolicy("p", "net-a", `{ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}`)
+	client := model.NewPeer("client", "app=client", "net1 net-a 10.0.0.2")
 
 	t.Run("a bad address, interface or network contributes nothing, the rest counts", func(t *testing.T) {
-		c := newCluster(t, policy, webPod())
-		ps := c.UpsertPod(newPeer("client", "app=client", "net1 net-a 10.0.0.2 10.0.0.300 fd00::2%eth0 ::ffff:10.0.0.3",
+		c := newCluster(t, policy, model.WebPod())
+		ps := upsert(c, model.NewPeer("client", "app=client", "net1 net-a 10.0.0.2 10.0.0.300 fd00::2%eth0 ::ffff:10.0.0.3",
 			"a-name-too-long-for-it net-a 10.0.0.4", "net2 a/b/c 10.0.0.5"))
 		if len(ps) != 3 || ps[0].Field != field || !strings.Contains(ps[0].Message, "10.0.0.300") {
 			t.Errorf("problems: %v", ps)
@@ -177,39 +180,40 @@ func TestBadStatus(t *testing.T) {
 			"pass ingress net1 fd00::2 tcp 80", "drop ingress net1 10.0.0.4 tcp 80", "drop ingress net1 10.0.0.5 tcp 80")
 	})
 	t.Run("unreadable", func(t *testing.T) {
-		c := newCluster(t, policy, client, webPod())
-		for _, o := range []metav1.Object{client, webPod()} {
-			o.SetAnnotations(map[string]string{statusAnnotation: "{"})
+		c := newCluster(t, policy, client, model.WebPod())
+		targetOf(c, "web")
+		for _, o := range []metav1.Object{client, model.WebPod()} {
+			o.SetAnnotations(map[string]string{StatusAnnotation: "{"})
 			for range 2 {
 				if ps := upsert(c, o); len(ps) != 1 || ps[0].Field != field {
 					t.Errorf("problems: %v", ps)
 				}
 			}
 		}
-		wantDirty(t, c, "a status that cannot be read")
-		wantPackets(t, c, "web", "pass ingress net1 10.0.0.2 tcp 80", "drop ingress net1 10.0.0.3 tcp 80")
+		wantDirty(t, c, "a status that cannot be read", "web")
+		wantPackets(t, c, "web", "drop ingress net1 10.0.0.2 tcp 80", "drop ingress net1 10.0.0.3 tcp 80")
 	})
 	t.Run("unreadable from the start, or for another pod of the name", func(t *testing.T) {
-		c := newCluster(t, policy, webPod())
-		bad := webPod()
+		c := newCluster(t, policy, model.WebPod())
+		bad := model.WebPod()
 		bad.UID = "another"
-		bad.Annotations[statusAnnotation] = "nonsense"
-		if ps := c.UpsertPod(bad); len(ps) != 1 {
+		bad.Annotations[StatusAnnotation] = "nonsense"
+		if ps := upsert(c, bad); len(ps) != 1 {
 			t.Errorf("problems: %v", ps)
 		}
-		wantDirty(t, c, "another pod", "web")
-		if _, ok := c.Target(keyOf("web")); ok {
+		wantDirty(t, c, "another pod", "web", "web")
+		if _, ok := targetOf(c, "web"); ok {
 			t.Error("a pod whose interfaces are not known is a target: what is in force would be lost")
 		}
-		good := webPod()
+		good := model.WebPod()
 		good.UID = bad.UID
-		c.UpsertPod(good)
+		upsert(c, good)
 		wantDirty(t, c, "a status that can be read", "web")
 		wantPackets(t, c, "web", "drop ingress net1 10.0.0.2 tcp 80")
 	})
 	t.Run("older key", func(t *testing.T) {
-		p := webPod()
-		p.Annotations = map[string]string{legacyStatusAnnotation: p.Annotations[statusAnnotation]}
+		p := model.WebPod()
+		p.Annotations = map[string]string{LegacyStatusAnnotation: p.Annotations[StatusAnnotation]}
 		wantPackets(t, newCluster(t, policy, p), "web", "drop ingress net1 10.0.0.2 tcp 80")
 	})
 }
@@ -218,8 +222,10 @@ func TestStatusOfOneInterfaceInPieces(t *testing.T) {
 	raw := `[{"name": "net-b", "interface": "net1", "ips": ["10.0.0.2"]}, {"name": "net-a", "interface": "net1", "ips": ["fd00::1"], "dns": {}},
 {"name": "default/net-a", "interface": "net1", "ips": ["10.0.0.1", "10.0.0.1"]}, {"name": "", "interface": "eth0", "default": true},
 {"name": "net-c", "ips": ["10.0.0.3"]}, null]`
-	got, ps, ok := parseStatus("default", "f", raw)
-	if !ok || len(ps) > 0 {
+	var ps policy.Problems
+	got, ok := parseStatus(Pod{Key: Key{Namespace: "default"}, Status: raw}, &ps)
+	got = mergeEntries(got)
+	if !ok || len(ps.List()) > 0 {
 		t.Fatal(ok, ps)
 	}
 	var lines []string

@@ -5,18 +5,20 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
 	"github.com/google/go-cmp/cmp"
 )
 
 // The table of one pod with about everything in it. Names are hashes of what they stand for, the same in each run.
 func TestRulesetText(t *testing.T) {
 	c := newCluster(t,
-		newNamespace("default", ""), newNamespace("monitoring", "team=ops"),
-		newPod("web", "app=web", "net1 net-a 10.0.0.1 fd00::1", "net2 net-b 10.9.0.1"),
-		newPeer("client-1", "app=client", "net1 net-a 10.0.0.2 fd00::2"),
-		newPeer("client-2", "app=client", "net1 net-a 10.0.0.3"),
-		withPorts(newPeer("monitoring/prom", "", "net1 default/net-a 10.0.0.9"), "metrics=9090/TCP"),
-		newPolicy("web-policy", "net-a", `
+		model.NewNamespace("default", ""), model.NewNamespace("monitoring", "team=ops"),
+		model.NewPod("web", "app=web", "net1 net-a 10.0.0.1 fd00::1", "net2 net-b 10.9.0.1"),
+		model.NewPeer("client-1", "app=client", "net1 net-a 10.0.0.2 fd00::2"),
+		model.NewPeer("client-2", "app=client", "net1 net-a 10.0.0.3"),
+		model.WithPorts(model.NewPeer("monitoring/prom", "", "net1 default/net-a 10.0.0.9"), "metrics=9090/TCP"),
+		model.NewPolicy("web-policy", "net-a", `
 podSelector: {matchLabels: {app: web}}
 policyTypes: [Ingress, Egress]
 ingress:

@@ -3,32 +3,34 @@ package cache
 import (
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
 	corev1 "k8s.io/api/core/v1"
 )
 
 // TestStaticPod: the API server has only the mirror of a static pod. Who says so of a pod of his own gets no other's sandbox.
 func TestStaticPod(t *testing.T) {
-	c := newCluster(t, newPolicy("p", "net-a", `{podSelector: {}}`))
+	c := newCluster(t, model.NewPolicy("p", "net-a", `{podSelector: {}}`))
 	mirror := func(name string) *corev1.Pod {
-		p := setNetworks(newPod(name, ""), "net-a")
+		p := model.SetNetworks(model.NewPod(name, ""), "net-a")
 		p.Annotations[corev1.MirrorPodAnnotationKey] = "hash"
 		return p
 	}
 	theirs, forged := mirror("new"), mirror("forged")
-	c.UpsertPod(theirs)
-	c.UpsertPod(forged)
+	upsert(c, theirs)
+	upsert(c, forged)
 	c.TakeDirty()
 	where := func(pod string) string {
-		target, _ := c.Target(keyOf(pod))
+		target, _ := targetOf(c, pod)
 		return target.Sandbox.ID
 	}
-	c.SetSandbox("hash", Sandbox{ID: "s", Pod: keyOf("new"), NetNS: "/s"})
+	c.SetSandbox("hash", Sandbox{ID: "s", Pod: model.KeyOf("new"), NetNS: "/s"})
 	wantDirty(t, c, "the static pod's sandbox", "forged", "new")
 	if where("new") != "s" || where("forged") != "" {
 		t.Errorf("the static pod is in %q, and the one that says it is the same in %q", where("new"), where("forged"))
 	}
 	// A pod that has a sandbox of its own is in that, whatever it says.
-	c.SetSandbox(forged.UID, Sandbox{ID: "own", Pod: keyOf("forged"), NetNS: "/own"})
+	c.SetSandbox(forged.UID, Sandbox{ID: "own", Pod: model.KeyOf("forged"), NetNS: "/own"})
 	if where("forged") != "own" {
 		t.Errorf("it is in %q", where("forged"))
 	}

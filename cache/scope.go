@@ -1,169 +1,250 @@
 package cache
 
-import "slices"
+import (
+	"cmp"
+	"slices"
 
-// scopeKey is what a scope is known by: one namespace, or the text of a selector of namespaces.
-type scopeKey struct {
-	namespace string // empty: by selector
-	selector  string
-}
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+)
 
-// scope is a set of namespaces that peers of active groups are looked for in, with the index of the selectors of pods.
-// It exists while a group uses it.
+// scope is a set of namespaces in which active groups look for peers, with the index of the selectors of pods. It exists
+// while a group uses it.
 type scope struct {
-	key        scopeKey
-	namespaces *selector // nil: one namespace
-	members    map[*namespace]struct{}
-	indexes    map[*network]*peerIndex
-}
-
-// peerIndex finds the entries of one scope and network that may match a pod by the pod's labels.
-type peerIndex struct {
-	labelIndex[*peerEntry]
+	key        policy.Scope
+	id         uint64
+	namespaces *labelindex.Selector // nil: one namespace
+	anchor     labelindex.Anchor
+	entries    labelindex.Index[*peerEntry]
 	bySelector map[string]*peerEntry
 }
 
-// peerEntry is one selector of pods in one scope and network, and the groups that have it.
+func compareScopes(a, b *scope) int { return cmp.Compare(a.id, b.id) }
+
+// peerEntry is one selector of pods in one scope, and the groups that have it as a peer.
 type peerEntry struct {
-	scope   *scope
-	network *network
-	pods    *selector
-	anchor  anchor
-	groups  []*group
+	scope  *scope
+	pods   *labelindex.Selector
+	anchor labelindex.Anchor
+	groups map[*networkSet][]*group
 }
 
-// selects says whether a namespace is in the scope. Labels that are not known match no selector but the one that asks
-// for nothing: a NotIn would otherwise let in what it is there to keep out.
+// selects reports whether a namespace is in the scope. Unknown labels match no selector but the one without conditions: a
+// NotIn would otherwise admit what it is there to keep out.
 func (s *scope) selects(ns *namespace) bool {
 	if s.namespaces == nil {
-		return ns.name == s.key.namespace
+		return ns.name == s.key.Namespace
 	}
-	return s.namespaces.all() || ns.known && s.namespaces.matches(&ns.labels)
+	return s.namespaces.MatchesAll() || ns.known && s.namespaces.Matches(&ns.labels)
 }
 
-// scope returns the scope of a peer, and makes it when there is none.
-func (c *Cache) scope(p peer) *scope {
-	if s := c.scopes[p.scope]; s != nil {
+// scope returns the scope of a peer, and makes it when there is none. It may let go of the lock meanwhile.
+func (c *Cache) scope(p policy.Peer) *scope {
+	if s := c.scopes[p.Scope]; s != nil {
 		return s
 	}
-	s := &scope{
-		key:        p.scope,
-		namespaces: p.namespaces,
-		members:    map[*namespace]struct{}{},
-		indexes:    map[*network]*peerIndex{},
-	}
+	s := &scope{key: p.Scope, namespaces: p.Namespaces, bySelector: map[string]*peerEntry{}}
 	if s.namespaces == nil {
-		ns := c.namespace(s.key.namespace)
+		ns := c.namespace(s.key.Namespace)
 		ns.own = s
-		s.members[ns] = struct{}{}
-	} else {
-		for _, ns := range c.namespaces {
-			if s.selects(ns) {
-				s.members[ns] = struct{}{}
-				ns.scopes = append(ns.scopes, s)
-			}
+		c.scopes[p.Scope] = s
+		return s
+	}
+	matched := c.selectNamespaces(s)
+	if other := c.scopes[p.Scope]; other != nil {
+		return other
+	}
+	c.scopes[p.Scope] = s
+	c.lastID++
+	s.id = c.lastID
+	s.anchor = c.labels.Add(s.namespaces, s)
+	for _, ns := range c.namespaces {
+		m, known := matched[ns]
+		if !known || m.version != ns.relabeled { // the namespace came or changed meanwhile
+			m.in = s.selects(ns)
+		}
+		if m.in {
+			ns.scopes = append(ns.scopes, s) // it has the highest ID
 		}
 	}
-	c.scopes[p.scope] = s
 	return s
 }
 
+// selection says whether a scope contains a namespace, as of a version of its labels.
+type selection struct {
+	in      bool
+	version int
+}
+
+// selectNamespaces asks the selector of a scope about all namespaces, without the lock.
+func (c *Cache) selectNamespaces(s *scope) map[*namespace]selection {
+	type labels struct {
+		ns      *namespace
+		known   bool
+		labels  labelindex.Set
+		version int
+	}
+	all := make([]labels, 0, len(c.namespaces))
+	for _, ns := range c.namespaces {
+		all = append(all, labels{ns, ns.known, ns.labels, ns.relabeled})
+	}
+	c.unlock()
+	matched := make(map[*namespace]selection, len(all))
+	for _, l := range all {
+		matched[l.ns] = selection{s.namespaces.MatchesAll() || l.known && s.namespaces.Matches(&l.labels), l.version}
+	}
+	c.lock()
+	return matched
+}
+
 // dropScope forgets a scope that no group uses.
-func (c *Cache) dropScope(s *scope) {
-	if len(s.indexes) > 0 {
+func (c *Cache) dropScope(s *scope, walk *slice) {
+	if s.entries.Len() > 0 {
 		return
 	}
 	delete(c.scopes, s.key)
-	for ns := range s.members {
-		if s.namespaces != nil {
-			ns.scopes = without(ns.scopes, s)
-		} else {
-			ns.own = nil
-		}
+	if s.namespaces == nil {
+		ns := c.namespaces[s.key.Namespace]
+		ns.own = nil
 		c.dropNamespace(ns)
+		return
+	}
+	c.labels.Remove(s.anchor, s)
+	for _, ns := range c.namespaces {
+		if i, found := slices.BinarySearchFunc(ns.scopes, s, compareScopes); found {
+			ns.scopes = slices.Delete(ns.scopes, i, i+1)
+		}
+		walk.step()
 	}
 }
 
-// enter files a group under a peer on one of its networks, and returns the entry.
-func (c *Cache) enter(g *group, p peer, n *network) *peerEntry {
+// enter files a group under a peer, and returns the entry.
+func (c *Cache) enter(g *group, p policy.Peer) *peerEntry {
 	s := c.scope(p)
-	x := s.indexes[n]
-	if x == nil {
-		x = &peerIndex{bySelector: map[string]*peerEntry{}}
-		s.indexes[n] = x
-	}
-	e := x.bySelector[p.pods.text]
+	e := s.bySelector[p.Pods.String()]
 	if e == nil {
-		e = &peerEntry{scope: s, network: n, pods: p.pods}
-		e.anchor = x.add(p.pods, e)
-		x.bySelector[p.pods.text] = e
+		e = &peerEntry{scope: s, pods: p.Pods, groups: map[*networkSet][]*group{}}
+		e.anchor = s.entries.Add(p.Pods, e)
+		s.bySelector[p.Pods.String()] = e
 	}
-	e.groups = append(e.groups, g)
+	e.groups[g.networks] = append(e.groups[g.networks], g)
 	return e
 }
 
 // leave takes a group out of an entry.
-func (c *Cache) leave(g *group, e *peerEntry) {
-	e.groups = without(e.groups, g)
+func (c *Cache) leave(g *group, e *peerEntry, walk *slice) {
+	if rest := without(e.groups[g.networks], g); len(rest) > 0 {
+		e.groups[g.networks] = rest
+		return
+	}
+	delete(e.groups, g.networks)
 	if len(e.groups) > 0 {
 		return
 	}
-	x := e.scope.indexes[e.network]
-	x.remove(e.anchor, e)
-	delete(x.bySelector, e.pods.text)
-	if x.items == 0 {
-		delete(e.scope.indexes, e.network)
-		c.dropScope(e.scope)
-	}
+	e.scope.entries.Remove(e.anchor, e)
+	delete(e.scope.bySelector, e.pods.String())
+	c.dropScope(e.scope, walk)
 }
 
-// eachPod calls f with each pod that the entry selects.
-func (c *Cache) eachPod(e *peerEntry, f func(*pod)) {
-	for ns := range e.scope.members {
-		for p := range c.candidates(crowd{e.network, ns}, e.pods) {
-			if e.pods.matches(&p.labels) {
-				f(p)
-			}
-		}
-	}
-}
-
-// match returns the active groups that a pod is in, which has changed, each marked with a new tick. The slice is scratch.
+// match returns the active groups that a pod is in, by ID. The slice is scratch.
 func (c *Cache) match(p *pod) []*group {
-	c.next()
-	clear(c.crowds)
+	mark := c.next()
 	out := c.scratch.groups[:0]
-	for i, a := range p.attachments {
-		if slices.ContainsFunc(p.attachments[:i], func(b attachment) bool { return b.network == a.network }) {
-			continue
-		}
+	if len(p.state.attachments) > 0 {
 		if p.namespace.own != nil {
-			out = c.matchScope(out, p.namespace.own, a.network, p)
+			out = c.matchScope(out, p.namespace.own, p, mark)
 		}
 		for _, s := range p.namespace.scopes {
-			out = c.matchScope(out, s, a.network, p)
+			out = c.matchScope(out, s, p, mark)
 		}
 	}
+	slices.SortFunc(out, compareGroups)
 	c.scratch.groups = out
 	return out
 }
 
-func (c *Cache) matchScope(out []*group, s *scope, n *network, p *pod) []*group {
-	x := s.indexes[n]
-	if x == nil {
-		return out
-	}
-	c.scratch.entries = x.appendCandidates(c.scratch.entries[:0], p.labels)
+func (c *Cache) matchScope(out []*group, s *scope, p *pod, mark uint64) []*group {
+	c.scratch.entries = s.entries.AppendCandidates(c.scratch.entries[:0], p.state.labels)
 	for _, e := range c.scratch.entries {
-		if !e.pods.matches(&p.labels) {
-			continue
+		if e.pods.Matches(&p.state.labels) {
+			out = e.appendGroups(out, p, mark)
 		}
-		for _, g := range e.groups {
-			if g.mark != c.tick {
-				g.mark = c.tick
+	}
+	return out
+}
+
+// appendGroups appends the groups of the entry whose networks the pod is on, each group once. It looks at the networks
+// of the pod or at the sets of networks that groups here have, whichever are fewer.
+func (e *peerEntry) appendGroups(out []*group, p *pod, mark uint64) []*group {
+	add := func(groups []*group) {
+		for _, g := range groups {
+			if g.mark != mark && !g.retired {
+				g.mark = mark
 				out = append(out, g)
 			}
 		}
 	}
+	containing := 0
+	for i := range p.state.attachments {
+		containing += len(p.state.attachments[i].network.sets)
+	}
+	if containing < len(e.groups) {
+		for i := range p.state.attachments {
+			for _, s := range p.state.attachments[i].network.sets {
+				add(e.groups[s])
+			}
+		}
+		return out
+	}
+	for s, groups := range e.groups {
+		if s.admits(p.state.attachments) {
+			add(groups)
+		}
+	}
 	return out
+}
+
+// eachPod calls f, in slices, with each pod that the entry selects. A pod that changes between two slices may be left
+// out, or come twice: its own event has brought its groups up to date.
+func (c *Cache) eachPod(e *peerEntry, walk *slice, f func(*pod)) {
+	if e.scope.namespaces == nil {
+		c.eachPodIn(c.namespaces[e.scope.key.Namespace], e, walk, f)
+		return
+	}
+	for _, ns := range c.namespaces {
+		if len(ns.pods) > 0 && e.scope.selects(ns) {
+			c.eachPodIn(ns, e, walk, f)
+		}
+		walk.step()
+	}
+}
+
+func (c *Cache) eachPodIn(ns *namespace, e *peerEntry, walk *slice, f func(*pod)) {
+	visit := func(p *pod) {
+		if !p.gone && e.pods.Matches(&p.state.labels) && e.scope.selects(ns) {
+			f(p)
+		}
+		walk.step()
+	}
+	if list, ok := ns.candidates(e.pods); ok {
+		for _, p := range list {
+			visit(p)
+		}
+		return
+	}
+	for p := range ns.pods {
+		visit(p)
+	}
+}
+
+// without removes an item from a list whose order means nothing.
+func without[T comparable](list []T, item T) []T {
+	i := slices.Index(list, item)
+	if i < 0 {
+		return list
+	}
+	var zero T
+	last := len(list) - 1
+	list[i], list[last] = list[last], zero
+	return list[:last]
 }

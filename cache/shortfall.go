@@ -7,142 +7,178 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// Shortfall is what a valid policy does not do, for one reason.
+// Shortfall is a part of a valid policy that has no effect, for one reason.
 type Shortfall struct {
 	Policy   Key
 	UID      types.UID
 	Reason   string // as of an Event
-	Problems []Problem
+	Problems []policy.Problem
 }
 
-// The reasons: a name of a port that nobody has, so that it allows nothing; and a network whose interfaces are not
-// isolated, since its plugin type is none of those that are.
+// Reasons of a Shortfall.
 const (
-	UnresolvedNamedPort      = "UnresolvedNamedPort"
-	UnsupportedNetworkPlugin = "UnsupportedNetworkPlugin"
+	UnresolvedNamedPort      = "UnresolvedNamedPort"      // nobody has a port of the name, so the name allows nothing
+	UnsupportedNetworkPlugin = "UnsupportedNetworkPlugin" // interfaces of the network are not isolated
+	PodLimitExceeded         = "PodLimitExceeded"         // the policy allows nothing in a pod that has too many rules
 )
 
-// namedPortOf is a name in a rule of a policy.
-type namedPortOf struct {
-	policy    *policy
-	direction direction
-	rule      int
-	name      portName
-}
+// shortfalls collects problems by policy and reason.
+type shortfalls map[shortfallKey][]policy.Problem
 
-// shortfallOf is a policy and a reason.
-type shortfallOf struct {
-	policy *policy
+type shortfallKey struct {
+	policy *policy.Policy
 	reason string
 }
 
-// Shortfalls returns what policies that select a local pod do not do now. It looks at each local pod, and at peers where a
-// rule has several names.
+func (s shortfalls) add(p *policy.Policy, reason string, problem policy.Problem) {
+	key := shortfallKey{p, reason}
+	if len(s[key]) < policy.MaxProblems && !slices.Contains(s[key], problem) {
+		s[key] = append(s[key], problem)
+	}
+}
+
+// portUse is a name of a port in a rule of a policy.
+type portUse struct {
+	policy    *policy.Policy
+	direction engine.Direction
+	rule      int
+	name      policy.PortName
+}
+
+// Shortfalls returns the parts of policies that select a local pod and have no effect now. It takes the lock for one pod
+// after another.
 func (c *Cache) Shortfalls() []Shortfall {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	has := map[namedPortOf]bool{}
-	found := map[shortfallOf][]Problem{}
+	c.lock()
+	targets := make([]*target, 0, len(c.targets))
 	for _, t := range c.targets {
-		for _, d := range directions {
-			for _, g := range c.guards(t, d) {
-				for _, p := range g.policies {
-					c.resolveNames(has, t, p, p.sections[d])
-				}
-			}
-		}
-		c.eachUnsupported(t, func(p *policy, n *network) {
-			key, problem := shortfallOf{p, UnsupportedNetworkPlugin}, n.unsupported()
-			if !slices.Contains(found[key], problem) {
-				found[key] = append(found[key], problem)
-			}
-		})
+		targets = append(targets, t)
 	}
-	for n, resolved := range has {
-		if !resolved {
-			key := shortfallOf{n.policy, UnresolvedNamedPort}
-			found[key] = append(found[key], n.problem())
+	c.unlock()
+	found, resolved := shortfalls{}, map[portUse]bool{}
+	for _, t := range targets {
+		c.lock()
+		c.addShortfalls(t, found)
+		names := c.namedPorts(t)
+		c.unlock()
+		for _, n := range names {
+			resolved[n.portUse] = resolved[n.portUse] || n.resolves()
 		}
 	}
+	for use, ok := range resolved {
+		if !ok {
+			found.add(use.policy, UnresolvedNamedPort, use.problem())
+		}
+	}
+	return found.list()
+}
+
+func (s shortfalls) list() []Shortfall {
 	var out []Shortfall
-	for of, problems := range found {
-		slices.SortFunc(problems, func(a, b Problem) int { return strings.Compare(a.String(), b.String()) })
-		out = append(out, Shortfall{Policy: of.policy.key, UID: of.policy.remarks.uid, Reason: of.reason, Problems: problems})
+	for key, problems := range s {
+		slices.SortFunc(problems, func(a, b policy.Problem) int { return strings.Compare(a.String(), b.String()) })
+		out = append(out, Shortfall{Policy: key.policy.Key, UID: key.policy.UID, Reason: key.reason, Problems: problems})
 	}
 	slices.SortFunc(out, func(a, b Shortfall) int {
-		return cmp.Or(compareKeys(a.Policy, b.Policy), strings.Compare(a.Reason, b.Reason))
+		return cmp.Or(policy.CompareKeys(a.Policy, b.Policy), strings.Compare(a.Reason, b.Reason))
 	})
 	return out
 }
 
+func (c *Cache) addShortfalls(t *target, found shortfalls) {
+	c.eachUnsupported(t, func(p *installed, n *network) {
+		found.add(p.Policy, UnsupportedNetworkPlugin, policy.Problem{
+			Field: policy.ForField,
+			Message: fmt.Sprintf("network %s has the plugin type %s, which is none of --network-plugins, so its interfaces are not isolated",
+				n.key, policy.Quote(n.pluginType)),
+		})
+	})
+	for _, p := range t.plan.problems {
+		found.add(p.Policy, PodLimitExceeded, policy.Problem{Field: "pod " + t.pod.key.String(), Message: p.Message})
+	}
+}
+
 // eachUnsupported calls f with the policies that select a pod on a network that is not isolated.
-func (c *Cache) eachUnsupported(t *target, f func(*policy, *network)) {
-	for _, a := range t.pod.attachments {
+func (c *Cache) eachUnsupported(t *target, f func(*installed, *network)) {
+	for _, a := range t.pod.state.attachments {
 		if c.isolates(a.network) {
 			continue
 		}
 		for _, p := range t.selected {
-			if slices.Contains(p.networks, a.network) {
+			if p.IsFor(a.network.key) {
 				f(p, a.network)
 			}
 		}
 	}
 }
 
-func (n *network) unsupported() Problem {
-	return Problem{
-		Field: policyForField,
-		Message: fmt.Sprintf("network %s has the plugin type %q, which is none of --network-plugins, so its interfaces are not isolated",
-			n.key, n.pluginType),
-	}
+// namedPort is a use of a name, and where to look for it: in the ports of the pod, or in a group.
+type namedPort struct {
+	portUse
+	pod   []policy.NamedPort
+	group *group // egress; nil: no peer can have the port
 }
 
-func (c *Cache) resolveNames(has map[namedPortOf]bool, t *target, p *policy, s *section) {
-	for _, r := range s.rules {
-		for _, name := range r.names {
-			n := namedPortOf{p, s.direction, r.index, name}
-			switch {
-			case has[n]:
-			case s.direction == ingress:
-				has[n] = hasNamed(t.pod.ports, name)
-			default:
-				has[n] = r.named != nil && c.peerHasNamed(r.named, name)
+// resolves reports whether the name stands for a port.
+func (n namedPort) resolves() bool {
+	if n.direction == engine.Ingress {
+		return slices.ContainsFunc(n.pod, func(p policy.NamedPort) bool { return p.PortName == n.name })
+	}
+	return n.group != nil && n.group.hasName(n.name)
+}
+
+// hasName reports whether a pod in the group has a port of the name.
+func (g *group) hasName(name policy.PortName) bool {
+	g.set(0) // takes the changes in
+	g.content.Lock()
+	defer g.content.Unlock()
+	return g.content.names[name] > 0
+}
+
+// namedPorts returns the uses of names in the policies of a pod that are in force.
+func (c *Cache) namedPorts(t *target) []namedPort {
+	policies := map[*policy.Section]*policy.Policy{}
+	for _, p := range t.selected {
+		for _, s := range p.sections {
+			policies[s] = p.Policy
+		}
+	}
+	var out []namedPort
+	for _, pc := range t.plan.policyChains {
+		s := pc.key.section
+		p := policies[s]
+		if p == nil {
+			continue // replaced since the plan was made
+		}
+		groups := map[policy.Digest]*group{}
+		for _, g := range pc.groups {
+			groups[g.spec.Digest] = g
+		}
+		for i := range s.Rules {
+			r := &s.Rules[i]
+			for _, name := range r.Names {
+				n := namedPort{portUse: portUse{p, s.Direction, r.Index, name}, pod: t.pod.state.ports}
+				if r.Named != nil {
+					n.group = groups[r.Named.Digest]
+				}
+				out = append(out, n)
 			}
 		}
 	}
+	return out
 }
 
-func hasNamed(ports []namedPort, name portName) bool {
-	return slices.ContainsFunc(ports, func(p namedPort) bool { return p.portName == name })
-}
-
-// peerHasNamed says whether any pod of a group has a port of the name, on the group's networks.
-func (c *Cache) peerHasNamed(spec *groupSpec, name portName) bool {
-	user := &policyChain{}
-	g := c.acquireGroup(spec, user)
-	defer c.releaseGroup(g, user)
-	switch {
-	case g.endpoints.IsEmpty():
-		return false
-	case len(spec.names) == 1:
-		return true
-	}
-	found := false
-	for _, e := range g.entries {
-		c.eachPod(e, func(p *pod) { found = found || hasNamed(p.ports, name) })
-	}
-	return found
-}
-
-func (n namedPortOf) problem() Problem {
+func (u portUse) problem() policy.Problem {
 	who := "no pod on this node that the policy isolates"
-	if n.direction == egress {
+	if u.direction == engine.Egress {
 		who = "no peer of the rule"
 	}
-	return Problem{
-		Field:   fmt.Sprintf("spec.%s[%d].ports", n.direction, n.rule),
-		Message: fmt.Sprintf("%s has a port %q of %s, so the name allows nothing", who, n.name.name, protocolName(n.name.proto)),
+	return policy.Problem{
+		Field:   fmt.Sprintf("spec.%s[%d].ports", u.direction, u.rule),
+		Message: fmt.Sprintf("%s has a port %q of %s, so the name allows nothing", who, u.name.Name, policy.ProtocolName(u.name.Proto)),
 	}
 }

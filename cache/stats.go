@@ -1,62 +1,76 @@
 package cache
 
-import "github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+import "sync/atomic"
 
 // Stats counts what a Cache holds.
 type Stats struct {
-	Pods, LocalPods, Namespaces, Networks, Sandboxes, PortLists int
+	Pods, LocalPods, Namespaces, Networks, Sandboxes, PortLists int64
 
-	Policies        int
-	ActivePolicies  int // that select a local pod
-	InvalidPolicies int // with a field that cannot be understood
+	Policies        int64
+	ActivePolicies  int64 // that select a local pod
+	InvalidPolicies int64 // with a field that allows nothing because it is invalid, or exceeds a limit
+	LimitedPolicies int64 // of these, policies that exceed a limit
 
-	Groups  int // peer groups that rules of local pods use
-	Members int // ranges of addresses, and endpoints, in them
+	Groups  int64 // peer groups that rules of local pods use
+	Members int64 // ranges of addresses, and endpoints, in them
 
-	SelectedPods     int // local pods that a policy selects
-	WithoutSandbox   int // of these, pods that have been attached to networks and of which it is not known where they run
-	Unsupported      int // local pods that a policy selects on a network whose plugin type is none of those that are isolated
-	UnreadableStatus int // local pods whose interfaces are not known, so that it is not known whether a policy selects them
+	SelectedPods     int64 // local pods that a policy selects
+	WithoutSandbox   int64 // of these, pods that have been attached to networks and whose sandbox is unknown
+	Unsupported      int64 // local pods that a policy selects on a network whose plugin type is none of --network-plugins
+	UnreadableStatus int64 // local pods whose interfaces are unknown
+	LimitedPods      int64 // local pods that exceed a limit, or whose policies do so together
 }
 
-// Stats looks at each local pod, policy and group, and at no pod of another node.
+// counts are the Stats, kept up to date by each event, so that reading them takes no lock.
+type counts struct {
+	pods, localPods, namespaces, networks, sandboxes, portLists atomic.Int64
+	policies, active, invalid, limited                          atomic.Int64
+	groups, members                                             atomic.Int64
+	selected, withoutSandbox, unsupported, unreadable           atomic.Int64
+	limitedPods                                                 atomic.Int64
+}
+
+// Stats takes no lock: events may change some counts between others.
 func (c *Cache) Stats() Stats {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := Stats{
-		Pods: len(c.pods), LocalPods: len(c.targets), Namespaces: len(c.namespaces), Networks: len(c.networks),
-		Sandboxes: len(c.sandboxes), PortLists: len(c.ports), Policies: len(c.policies), Groups: len(c.groups),
+	n := &c.counts
+	return Stats{
+		Pods: n.pods.Load(), LocalPods: n.localPods.Load(), Namespaces: n.namespaces.Load(), Networks: n.networks.Load(),
+		Sandboxes: n.sandboxes.Load(), PortLists: n.portLists.Load(),
+		Policies: n.policies.Load(), ActivePolicies: n.active.Load(), InvalidPolicies: n.invalid.Load(), LimitedPolicies: n.limited.Load(),
+		Groups: n.groups.Load(), Members: n.members.Load(),
+		SelectedPods: n.selected.Load(), WithoutSandbox: n.withoutSandbox.Load(), Unsupported: n.unsupported.Load(),
+		UnreadableStatus: n.unreadable.Load(), LimitedPods: n.limitedPods.Load(),
 	}
-	active := map[*policy]struct{}{}
-	for _, t := range c.targets {
-		for _, p := range t.selected {
-			active[p] = struct{}{}
-		}
-		unsupported := false
-		c.eachUnsupported(t, func(*policy, *network) { unsupported = true })
-		if unsupported {
-			s.Unsupported++
-		}
-		if !t.pod.known {
-			s.UnreadableStatus++
-		}
-		if len(t.selected) > 0 {
-			s.SelectedPods++
-			if !t.pod.expected && c.sandboxOf(t.pod) == (Sandbox{}) { // one that waits to start has none
-				s.WithoutSandbox++
-			}
+}
+
+// flags say in which Stats a local pod counts.
+type flags struct{ selected, withoutSandbox, unsupported, unreadable, limited bool }
+
+// recount brings the counts up to date with a local pod.
+func (c *Cache) recount(t *target) {
+	f := flags{selected: len(t.selected) > 0, unreadable: !t.pod.state.known, limited: t.pod.state.overflow || len(t.plan.problems) > 0}
+	f.withoutSandbox = f.selected && t.pod.state.attached && c.sandboxOf(t.pod) == (Sandbox{})
+	c.eachUnsupported(t, func(*installed, *network) { f.unsupported = true })
+	c.setFlags(t, f)
+}
+
+func (c *Cache) setFlags(t *target, f flags) {
+	for _, n := range []struct {
+		count    *atomic.Int64
+		was, now bool
+	}{
+		{&c.counts.selected, t.flags.selected, f.selected},
+		{&c.counts.withoutSandbox, t.flags.withoutSandbox, f.withoutSandbox},
+		{&c.counts.unsupported, t.flags.unsupported, f.unsupported},
+		{&c.counts.unreadable, t.flags.unreadable, f.unreadable},
+		{&c.counts.limitedPods, t.flags.limited, f.limited},
+	} {
+		switch {
+		case n.now && !n.was:
+			n.count.Add(1)
+		case n.was && !n.now:
+			n.count.Add(-1)
 		}
 	}
-	s.ActivePolicies = len(active)
-	for _, p := range c.policies {
-		if len(p.remarks.problems) > 0 {
-			s.InvalidPolicies++
-		}
-	}
-	for _, g := range c.groups {
-		for _, f := range sets.Families {
-			s.Members += g.addrs.Len(f) + g.endpoints.Len(f)
-		}
-	}
-	return s
+	t.flags = f
 }

@@ -3,6 +3,8 @@ package cache
 import (
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -11,17 +13,17 @@ func TestStats(t *testing.T) {
 	if got := c.Stats(); got != (Stats{}) {
 		t.Errorf("an empty cache: %+v", got)
 	}
-	unreadable := newPod("ns/unreadable", "")
-	unreadable.Annotations = map[string]string{statusAnnotation: "["}
-	c.UpsertPod(unreadable)
-	c.UpsertPod(newPod("ns/web", "app=web", "net1 ns/net 10.0.0.1"))
-	c.UpsertPod(newPeer("ns/one", "app=peer", "net1 ns/net 10.0.0.2"))
-	c.UpsertPod(newPeer("ns/two", "app=peer", "net1 ns/net 10.0.0.9"))
-	c.UpsertPolicy(newPolicy("ns/active", "net", `{podSelector: {matchLabels: {app: web}},
+	unreadable := model.NewPod("ns/unreadable", "")
+	unreadable.Annotations = map[string]string{StatusAnnotation: "["}
+	upsert(c, unreadable)
+	upsert(c, model.NewPod("ns/web", "app=web", "net1 ns/net 10.0.0.1"))
+	upsert(c, model.NewPeer("ns/one", "app=peer", "net1 ns/net 10.0.0.2"))
+	upsert(c, model.NewPeer("ns/two", "app=peer", "net1 ns/net 10.0.0.9"))
+	upsert(c, model.NewPolicy("ns/active", "net", `{podSelector: {matchLabels: {app: web}},
 		ingress: [{from: [{podSelector: {matchLabels: {app: peer}}}]}]}`))
-	c.UpsertPolicy(newPolicy("ns/invalid", "net", `{podSelector: {matchLabels: {app: nobody}},
+	upsert(c, model.NewPolicy("ns/invalid", "net", `{podSelector: {matchLabels: {app: nobody}},
 		ingress: [{from: [{ipBlock: {cidr: bad}}]}]}`))
-	c.Target(keyOf("ns/web"))
+	targetOf(c, "ns/web")
 	want := Stats{
 		Pods: 4, LocalPods: 2, Namespaces: 1, Networks: 1, Policies: 2, ActivePolicies: 1, InvalidPolicies: 1,
 		Groups: 1, Members: 2, SelectedPods: 1, WithoutSandbox: 1, UnreadableStatus: 1,
@@ -29,8 +31,8 @@ func TestStats(t *testing.T) {
 	if diff := cmp.Diff(want, c.Stats()); diff != "" {
 		t.Error(diff)
 	}
-	target, _ := c.Target(keyOf("ns/web"))
-	c.SetSandbox(target.UID, Sandbox{ID: "s", NetNS: "/s"})
+	target, _ := targetOf(c, "ns/web")
+	c.SetSandbox(target.Pod.UID, Sandbox{ID: "s", NetNS: "/s"})
 	if got := c.Stats(); got.WithoutSandbox != 0 || got.Sandboxes != 1 {
 		t.Errorf("with a sandbox: %+v", got)
 	}

@@ -1,51 +1,87 @@
 package cache
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
-	"k8s.io/apimachinery/pkg/types"
-
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Target is a local pod and what its network namespace must hold.
+// Target is a local pod and the table that its network namespace must hold.
 type Target struct {
-	Pod     Key
-	UID     types.UID
+	Pod     PodID
 	Sandbox Sandbox
 	Ruleset engine.Ruleset // zero: no table
 }
 
-// target is a local pod.
+// target is a local pod. Its fields belong to the lock of the cache, except for planning.
 type target struct {
 	pod      *pod
-	selected []*policy // that select the pod, sorted
-	plan     *plan
-	stale    bool // the plan may be another one
-	members  bool // the plan stands, but members of its groups have changed
-	ruleset  engine.Ruleset
+	selected []*installed // policies that select the pod, sorted
+	plan     *plan        // never nil
+	stale    bool         // the next plan may be another one
+	mark     uint64
+	flags    flags
+
+	planning sync.Mutex // held while a plan is made
 }
 
-// plan is what a pod's ruleset is made of, apart from members.
+func (t *target) id() PodID { return t.pod.id() }
+
+// isSelectedOn reports whether a policy that is for the network selects the pod.
+func (t *target) isSelectedOn(network Key) bool {
+	return slices.ContainsFunc(t.selected, func(p *installed) bool { return p.IsFor(network) })
+}
+
+// deselect removes a policy from those that select the pod, and reports whether it was one of them.
+func (t *target) deselect(p *installed) bool {
+	i, found := slices.BinarySearchFunc(t.selected, p, comparePolicies)
+	if !found || t.selected[i] != p {
+		return false
+	}
+	t.selected = slices.Delete(slices.Clone(t.selected), i, i+1)
+	return true
+}
+
+// selectIf adds a policy if it selects the pod, and reports whether it does.
+func (t *target) selectIf(p *installed) bool {
+	if !p.covers(t.pod) {
+		return false
+	}
+	i, _ := slices.BinarySearchFunc(t.selected, p, comparePolicies)
+	t.selected = slices.Insert(slices.Clone(t.selected), i, p)
+	p.selects++
+	return true
+}
+
+// plan is what a pod's table is made of, apart from the members of groups. It never changes.
 type plan struct {
 	policyChains []*policyChain
 	own          map[string]ownChain // the pod's own chains, by name
-	chains       []*engine.Chain
-	sets         []setRef              // sorted by name
-	replies      [len(directions)]bool // what they answer is asked for
+	chains       []*engine.Chain     // all, sorted by name
+	sets         []setRef            // sorted by name
+	problems     []PolicyProblem
 }
 
-// ownChain is a chain of one pod, with what it was made of: while that is the same, the chain stays the same pointer.
+var noPlan = &plan{}
+
+// PolicyProblem says why a policy allows nothing in one pod.
+type PolicyProblem struct {
+	Policy  *policy.Policy
+	Message string
+}
+
+// ownChain is a chain of one pod. While its source is the same, the chain stays the same pointer.
 type ownChain struct {
 	source string
 	chain  *engine.Chain
 }
 
-// setRef is a set that stays as it is, or that of one family of a group.
+// setRef is a set that stays as it is, or the set of one family of a group.
 type setRef struct {
 	name   string
 	fixed  *engine.Set
@@ -53,29 +89,125 @@ type setRef struct {
 	family int // index
 }
 
-// guard is an isolated interface and the policies that isolate it.
-type guard struct {
-	iface    string
-	policies []*policy // sorted
+// isolation is an isolated interface and the policies that isolate it.
+type isolation struct {
+	iface     string
+	policies  []*installed // sorted
+	effective []*installed // those whose rules apply: the others exceed a limit
 }
 
-// Target returns what the pod's network namespace must hold. It is false for a pod that is not there, has terminated,
-// is on another node or on the host's network, and for one whose interfaces are not known, since neither its
-// network status nor what it asks for can be read: there is nothing to do for it, and what is in force stays in force.
-func (c *Cache) Target(key Key) (Target, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	t := c.targets[key]
-	if t == nil || !t.pod.known {
+// Plan brings the plan of a pod up to date and returns its Target. The worker of the pod calls it: it may take long for a
+// pod with large policies, and holds the lock only briefly. It is false for a pod that is not local (any more), and for
+// a pod whose interfaces are unknown, since neither its status nor its requested networks can be read: what is in force
+// stays in force.
+func (c *Cache) Plan(id PodID) (Target, bool) {
+	c.lock()
+	t := c.targets[id]
+	c.unlock()
+	if t != nil {
+		t.planning.Lock()
+		defer t.planning.Unlock()
+		for c.replan(id, t) {
+		}
+	}
+	c.retire(id.Namespace)
+	return c.Target(id)
+}
+
+// Target returns the table of a pod by its last plan, with the members that its groups have now. It has no side effects.
+func (c *Cache) Target(id PodID) (Target, bool) {
+	c.lock()
+	t := c.targets[id]
+	if t == nil || !t.pod.state.known {
+		c.unlock()
 		return Target{}, false
 	}
-	return Target{Pod: key, UID: t.pod.uid, Sandbox: c.sandboxOf(t.pod), Ruleset: c.rulesetOf(t)}, true
+	out, p := Target{Pod: id, Sandbox: c.sandboxOf(t.pod)}, t.plan
+	c.unlock()
+	out.Ruleset = p.ruleset()
+	return out, true
 }
 
-// Ruleset returns the ruleset of a pod's Target, empty when it has none.
-func (c *Cache) Ruleset(key Key) engine.Ruleset {
-	t, _ := c.Target(key)
-	return t.Ruleset
+// IsSelected reports whether a local pod is known and whether any policy may isolate it.
+func (c *Cache) IsSelected(id PodID) (selected, known bool) {
+	c.lock()
+	defer c.unlock()
+	t := c.targets[id]
+	if t == nil || !t.pod.state.known {
+		return false, false
+	}
+	return len(t.selected) > 0, true
+}
+
+// LocalPod returns the pod of this name that the API server or, if it knows none, the container runtime knows.
+func (c *Cache) LocalPod(key Key) (PodID, bool) {
+	c.lock()
+	defer c.unlock()
+	if p := c.pods[key]; p != nil && p.target != nil {
+		return p.id(), true
+	}
+	for id := range c.targets {
+		if id.Key == key {
+			return id, true
+		}
+	}
+	return PodID{}, false
+}
+
+// replan makes one plan if the pod needs one, and reports whether it did.
+func (c *Cache) replan(id PodID, t *target) bool {
+	c.lock()
+	if c.targets[id] != t || !t.stale {
+		c.unlock()
+		return false
+	}
+	t.stale = false
+	view, before := c.view(t), t.plan
+	c.unlock()
+	next := c.newPlan(view, before)
+	c.lock()
+	defer c.unlock()
+	if c.targets[id] != t { // the pod went away meanwhile
+		c.releasePlan(t, next)
+		return false
+	}
+	t.plan = next
+	c.recount(t)
+	next.subscribe(t, 1)
+	before.subscribe(t, -1)
+	c.releasePlan(t, before)
+	return true
+}
+
+// ruleset is the table with the members of now.
+func (p *plan) ruleset() engine.Ruleset {
+	list := make([]*engine.Set, 0, len(p.sets))
+	for _, r := range p.sets {
+		if r.fixed != nil {
+			list = append(list, r.fixed)
+		} else {
+			list = append(list, r.group.set(r.family))
+		}
+	}
+	return engine.Ruleset{Sets: list, Chains: p.chains}
+}
+
+// subscribe adds the plan's uses of groups to those of the pod, or removes them.
+func (p *plan) subscribe(t *target, n int) {
+	for _, pc := range p.policyChains {
+		for _, g := range pc.groups {
+			if g.targets[t] += n; g.targets[t] == 0 {
+				delete(g.targets, t)
+			}
+		}
+	}
+}
+
+// releasePlan lets go of the chains of a plan. The pod is dirty, so that its worker retires their groups.
+func (c *Cache) releasePlan(t *target, p *plan) {
+	for _, pc := range p.policyChains {
+		c.releaseChain(pc, t.pod.key.Namespace)
+	}
 }
 
 // setLocal makes a pod a target, or takes that back.
@@ -83,206 +215,319 @@ func (c *Cache) setLocal(p *pod, local bool) {
 	if local == (p.target != nil) {
 		return
 	}
-	c.dirty[p.key] = struct{}{}
+	c.dirty[p.id()] = struct{}{}
 	if local {
-		p.target = &target{pod: p, plan: &plan{}, stale: true}
-		p.target.selected = c.policiesOf(p)
-		c.targets[p.key] = p.target
+		t := &target{pod: p, plan: noPlan, stale: true}
+		p.target = t
+		c.targets[p.id()] = t
+		c.byUID[p.uid] = t
+		p.namespace.targets[t] = struct{}{}
+		c.counts.localPods.Add(1)
 		return
 	}
-	c.releasePlan(p.target, p.target.plan, &plan{})
-	delete(c.targets, p.key)
+	t := p.target
+	t.plan.subscribe(t, -1)
+	c.releasePlan(t, t.plan)
+	for _, policy := range t.selected {
+		c.unselect(policy)
+	}
+	c.setFlags(t, flags{})
+	delete(c.targets, p.id())
+	delete(c.byUID, p.uid)
+	delete(p.namespace.targets, t)
+	c.counts.localPods.Add(-1)
 	p.target = nil
 }
 
-// retarget brings a target up to date with its pod, of which before is what it was.
+func (c *Cache) unselect(p *installed) {
+	if p.selects--; p.selects == 0 {
+		c.counts.active.Add(-1)
+	}
+}
+
+// retarget brings a target up to date with its pod, whose state was before.
 func (c *Cache) retarget(t *target, before *podState) {
 	p := t.pod
 	old := t.selected
 	t.selected = c.policiesOf(p)
-	byName := slices.ContainsFunc(t.selected, func(p *policy) bool {
-		s := p.sections[ingress]
-		return s != nil && s.byName
+	for _, policy := range t.selected {
+		if policy.selects++; policy.selects == 1 {
+			c.counts.active.Add(1)
+		}
+	}
+	for _, policy := range old {
+		c.unselect(policy)
+	}
+	byName := slices.ContainsFunc(t.selected, func(p *installed) bool {
+		s := p.sections[engine.Ingress]
+		return s != nil && s.ByName
 	})
 	switch {
-	case p.known != before.known,
+	case p.state.known != before.known, p.state.overflow != before.overflow,
 		!slices.Equal(old, t.selected),
-		len(t.selected) > 0 && !slices.EqualFunc(before.attachments, p.attachments, attachment.samePlace),
-		byName && !slices.Equal(before.ports, p.ports):
+		len(t.selected) > 0 && !slices.EqualFunc(before.attachments, p.state.attachments, attachment.samePlace),
+		byName && !slices.Equal(before.ports, p.state.ports):
 		c.markStale(t)
 	}
+	c.recount(t)
 }
 
 // policiesOf returns the policies that select a pod, sorted.
-func (c *Cache) policiesOf(p *pod) []*policy {
-	selected := p.namespace.policies.appendCandidates(nil, p.labels)
-	selected = slices.DeleteFunc(selected, func(policy *policy) bool { return !policy.selects(p) })
+func (c *Cache) policiesOf(p *pod) []*installed {
+	selected := p.namespace.policies.AppendCandidates(nil, p.state.labels)
+	selected = slices.DeleteFunc(selected, func(policy *installed) bool { return !policy.covers(p) })
 	slices.SortFunc(selected, comparePolicies)
 	return selected
 }
 
 func (c *Cache) markStale(t *target) {
 	t.stale = true
-	c.dirty[t.pod.key] = struct{}{}
+	c.dirty[t.id()] = struct{}{}
 }
 
-func (c *Cache) markMembers(t *target) {
-	t.members = true
-	c.dirty[t.pod.key] = struct{}{}
+// view is what a plan is made from, taken under the lock.
+type view struct {
+	selected []*installed
+	isolated [len(engine.Directions)][]isolation
+	open     []string // interfaces that are not isolated in either direction, lo included
+	overflow bool
+	ports    []policy.NamedPort
 }
 
-// rulesetOf makes of the plan what is not made yet.
-func (c *Cache) rulesetOf(t *target) engine.Ruleset {
-	if t.stale {
-		before := t.plan
-		t.plan = c.newPlan(t, before)
-		c.releasePlan(t, before, t.plan)
-	}
-	if t.stale || t.members {
-		list := make([]*engine.Set, 0, len(t.plan.sets))
-		for _, r := range t.plan.sets {
-			if r.fixed != nil {
-				list = append(list, r.fixed)
-			} else {
-				list = append(list, r.group.set(r.family))
-			}
-		}
-		t.ruleset = engine.Ruleset{Sets: list, Chains: t.plan.chains}
-	}
-	t.stale, t.members = false, false
-	return t.ruleset
-}
-
-// releasePlan lets go of what a plan uses and the next one does not. The next one is made before, so that a group that
-// both use stays active.
-func (c *Cache) releasePlan(t *target, p, next *plan) {
-	for _, pc := range p.policyChains {
-		if !slices.Contains(next.policyChains, pc) {
-			c.releaseChain(pc, t)
+func (c *Cache) view(t *target) view {
+	v := view{selected: t.selected, overflow: t.pod.state.overflow, ports: t.pod.state.ports}
+	isolated := map[string]bool{}
+	for _, d := range engine.Directions {
+		v.isolated[d] = c.isolations(t, d)
+		for _, i := range v.isolated[d] {
+			isolated[i.iface] = true
 		}
 	}
-}
-
-// newPlan makes a plan, with what stays the same from the one before.
-func (c *Cache) newPlan(t *target, before *plan) *plan {
-	p := &plan{own: map[string]ownChain{}}
-	used := map[*section]bool{}
-	var guards [len(directions)][]guard
-	for _, d := range directions {
-		guards[d] = c.guards(t, d)
-	}
-	for _, d := range directions {
-		if len(guards[d]) == 0 {
-			continue
-		}
-		var source []string
-		for _, g := range guards[d] {
-			source = append(source, g.iface)
-			c.keepInterface(p, before, d, g, isGuarded(guards[d.opposite()], g.iface))
-			for _, policy := range g.policies {
-				if s := policy.sections[d]; !used[s] {
-					used[s] = true
-					p.policyChains = append(p.policyChains, c.acquireChain(s, t))
-				}
-			}
-		}
-		p.keep(before, string(d.hook()), strings.Join(source, "/"), func() *engine.Chain { return baseChain(d, guards[d]) })
-		p.share(c.common[d], p.replies[d])
-	}
-	for _, pc := range p.policyChains {
-		p.chains = append(p.chains, pc.chain)
-		if p.replies[pc.section.direction] {
-			p.chains = append(p.chains, pc.replies)
-		}
-		p.refer(pc)
-	}
-	p.chains = engine.NewRuleset(nil, p.chains).Chains
-	slices.SortFunc(p.sets, func(a, b setRef) int { return cmp.Compare(a.name, b.name) })
-	p.sets = slices.CompactFunc(p.sets, func(a, b setRef) bool { return a.name == b.name })
-	return p
-}
-
-// keepInterface adds the chains of an isolated interface.
-func (c *Cache) keepInterface(p, before *plan, d direction, g guard, otherWayIsolated bool) {
-	revoke := c.options.RevokeEstablished
-	source := g.source()
-	p.keep(before, interfaceChainName(d, g.iface), fmt.Sprint(source, " ", otherWayIsolated), func() *engine.Chain {
-		return interfaceChain(d, g, revoke, otherWayIsolated)
-	})
-	if revoke && otherWayIsolated {
-		p.replies[d] = true
-		p.keep(before, repliesPrefix+interfaceChainName(d, g.iface), source, func() *engine.Chain { return repliesChain(d, g) })
-	}
-}
-
-func isGuarded(guards []guard, iface string) bool {
-	return slices.ContainsFunc(guards, func(g guard) bool { return g.iface == iface })
-}
-
-// keep adds a chain of the pod's own: the one of the plan before, if it was made of the same.
-func (p *plan) keep(before *plan, name, source string, build func() *engine.Chain) {
-	own, ok := before.own[name]
-	if !ok || own.source != source {
-		own = ownChain{source, build()}
-	}
-	p.own[name] = own
-	p.chains = append(p.chains, own.chain)
-}
-
-// share adds what all pods have.
-func (p *plan) share(c commonPart, replies bool) {
-	p.chains = append(p.chains, c.chains...)
-	if replies {
-		p.chains = append(p.chains, c.replies...)
-	}
-	for _, s := range c.sets {
-		p.sets = append(p.sets, setRef{name: s.Name, fixed: s})
-	}
-}
-
-// refer adds the sets of a policy's chain.
-func (p *plan) refer(pc *policyChain) {
-	for _, s := range pc.ports {
-		p.sets = append(p.sets, setRef{name: s.Name, fixed: s})
-	}
-	for _, g := range pc.groups {
-		for i, f := range sets.Families {
-			p.sets = append(p.sets, setRef{name: g.spec.setName(f), group: g, family: i})
+	v.open = []string{"lo"}
+	for _, a := range t.pod.state.attachments {
+		if !isolated[a.iface] && !slices.Contains(v.open, a.iface) {
+			v.open = append(v.open, a.iface)
 		}
 	}
+	return v
 }
 
-// source is what the chain of an interface is made of.
-func (g guard) source() string {
-	names := []string{g.iface}
-	for _, p := range g.policies {
-		names = append(names, p.key.String())
-	}
-	return strings.Join(names, " ")
-}
-
-// guards returns the interfaces of a pod that are isolated in a direction, sorted.
-func (c *Cache) guards(t *target, d direction) []guard {
-	var guards []guard
-	for _, a := range t.pod.attachments {
+// isolations returns the interfaces of a pod that are isolated in a direction, sorted.
+func (c *Cache) isolations(t *target, d engine.Direction) []isolation {
+	var out []isolation
+	for _, a := range t.pod.state.attachments {
 		if !c.isolates(a.network) {
 			continue
 		}
 		for _, p := range t.selected {
-			if p.sections[d] == nil || !slices.Contains(p.networks, a.network) {
+			if p.sections[d] == nil || !p.IsFor(a.network.key) {
 				continue
 			}
-			if n := len(guards); n == 0 || guards[n-1].iface != a.iface {
-				guards = append(guards, guard{iface: a.iface})
+			if n := len(out); n == 0 || out[n-1].iface != a.iface {
+				out = append(out, isolation{iface: a.iface})
 			}
-			g := &guards[len(guards)-1]
-			if !slices.Contains(g.policies, p) {
-				g.policies = append(g.policies, p)
+			i := &out[len(out)-1]
+			if at, found := slices.BinarySearchFunc(i.policies, p, comparePolicies); !found {
+				i.policies = slices.Insert(i.policies, at, p)
 			}
 		}
 	}
-	for _, g := range guards {
-		slices.SortFunc(g.policies, comparePolicies)
+	return out
+}
+
+func isIsolated(list []isolation, iface string) bool {
+	return slices.ContainsFunc(list, func(i isolation) bool { return i.iface == iface })
+}
+
+// newPlan makes a plan, with the chains that stay the same from the plan before.
+func (c *Cache) newPlan(v view, before *plan) *plan {
+	b := planBuilder{cache: c, view: v, before: before, plan: &plan{own: map[string]ownChain{}}}
+	b.choosePolicies()
+	for _, d := range engine.Directions {
+		if len(v.isolated[d]) > 0 || v.overflow && b.isolatesAny(d) {
+			b.direction(d)
+		}
 	}
-	return guards
+	return b.finish()
+}
+
+// isolatesAny reports whether a policy that selects the pod isolates the direction.
+func (b *planBuilder) isolatesAny(d engine.Direction) bool {
+	return slices.ContainsFunc(b.view.selected, func(p *installed) bool { return p.sections[d] != nil })
+}
+
+// source is what the chain of an interface is made of.
+func (i isolation) source() string {
+	names := []string{i.iface}
+	for _, p := range i.effective {
+		names = append(names, p.Key.String())
+	}
+	return strings.Join(names, " ")
+}
+
+// planBuilder makes one plan.
+type planBuilder struct {
+	cache       *Cache
+	view        view
+	before      *plan
+	plan        *plan
+	replies     [len(engine.Directions)]bool // a direction needs the chains for replies
+	sets, rules int                          // in the table, as far as it is planned
+}
+
+// choosePolicies acquires the chains of the policies that isolate an interface of the pod, in the order of their names,
+// as long as the pod's limits allow, and notes for each interface the policies whose rules apply.
+func (b *planBuilder) choosePolicies() {
+	limits, chosen, names := b.cache.limits, map[*installed]bool{}, map[string]bool{}
+	count := 0
+	for _, p := range b.view.selected {
+		interfaces := [len(engine.Directions)]int{}
+		for _, d := range engine.Directions {
+			for i := range b.view.isolated[d] {
+				if _, found := slices.BinarySearchFunc(b.view.isolated[d][i].policies, p, comparePolicies); found {
+					interfaces[d]++
+				}
+			}
+		}
+		if interfaces == [len(engine.Directions)]int{} {
+			continue
+		}
+		if count == limits.PodPolicies {
+			b.leaveOut(p, "pod-policies", limits.PodPolicies)
+			continue
+		}
+		if b.choose(p, interfaces, names) {
+			chosen[p] = true
+			count++
+		}
+	}
+	for _, d := range engine.Directions {
+		for i := range b.view.isolated[d] {
+			iface := &b.view.isolated[d][i]
+			for _, p := range iface.policies {
+				if chosen[p] {
+					iface.effective = append(iface.effective, p)
+				}
+			}
+		}
+	}
+}
+
+// choose acquires the chains of one policy, unless they exceed a limit.
+func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]int, names map[string]bool) bool {
+	sets, rules := 0, 0
+	for _, d := range engine.Directions {
+		if interfaces[d] > 0 {
+			sets += p.sections[d].SetCount
+			rules += interfaces[d] + p.sections[d].RuleCount
+		}
+	}
+	if b.cache.options.RevokeEstablished {
+		rules *= 2
+	}
+	limits := b.cache.limits
+	switch {
+	case b.sets+sets > limits.PodSets:
+		return b.leaveOut(p, "pod-sets", limits.PodSets)
+	case b.rules+rules > limits.PodRules:
+		return b.leaveOut(p, "pod-rules", limits.PodRules)
+	}
+	b.sets, b.rules = b.sets+sets, b.rules+rules
+	for _, d := range engine.Directions {
+		if interfaces[d] == 0 {
+			continue
+		}
+		name := p.sections[d].ChainName
+		pc := b.cache.acquireChain(p.sections[d], b.view.ports)
+		if pc.collides || names[name] {
+			b.plan.problems = append(b.plan.problems, PolicyProblem{p.Policy,
+				"a hash of the policy is also the hash of another policy, so the policy allows nothing in this pod; rename it"})
+			b.cache.lock()
+			b.cache.releaseChain(pc, p.Key.Namespace)
+			b.cache.unlock()
+			return false
+		}
+		b.plan.policyChains = append(b.plan.policyChains, pc)
+		names[name] = true
+	}
+	return true
+}
+
+// leaveOut notes that a policy exceeds a limit of the pod. It returns false.
+func (b *planBuilder) leaveOut(p *installed, limit string, value int) bool {
+	b.plan.problems = append(b.plan.problems, PolicyProblem{p.Policy,
+		fmt.Sprintf("the table of the pod would exceed the limit %s=%d, so the policy isolates the pod and allows nothing there (--limit)", limit, value)})
+	return false
+}
+
+// direction adds the chains of one direction, apart from those of the policies.
+func (b *planBuilder) direction(d engine.Direction) {
+	v := &b.view
+	var source []string
+	for _, i := range v.isolated[d] {
+		source = append(source, i.iface)
+		b.keepInterface(d, i, isIsolated(v.isolated[d.Opposite()], i.iface))
+	}
+	if v.overflow {
+		source = append(source, "overflow", strings.Join(v.open, "/"))
+	}
+	b.keep(string(d.Hook()), strings.Join(source, "/"), func() *engine.Chain { return baseChain(d, v.isolated[d], v.open, v.overflow) })
+	b.share(b.cache.common[d], b.replies[d])
+}
+
+// keepInterface adds the chains of an isolated interface.
+func (b *planBuilder) keepInterface(d engine.Direction, i isolation, otherWayIsolated bool) {
+	revoke := b.cache.options.RevokeEstablished
+	source := i.source()
+	b.keep(engine.InterfaceChain(d, i.iface), fmt.Sprint(source, " ", otherWayIsolated), func() *engine.Chain {
+		return interfaceChain(d, i, revoke, otherWayIsolated)
+	})
+	if revoke && otherWayIsolated {
+		b.replies[d] = true
+		b.keep(engine.RepliesPrefix+engine.InterfaceChain(d, i.iface), source, func() *engine.Chain { return repliesChain(d, i) })
+	}
+}
+
+// keep adds a chain of the pod's own: the chain of the plan before, if it has the same source.
+func (b *planBuilder) keep(name, source string, build func() *engine.Chain) {
+	own, ok := b.before.own[name]
+	if !ok || own.source != source {
+		own = ownChain{source, build()}
+	}
+	b.plan.own[name] = own
+	b.plan.chains = append(b.plan.chains, own.chain)
+}
+
+// share adds the chains and sets that all pods have.
+func (b *planBuilder) share(common commonPart, replies bool) {
+	b.plan.chains = append(b.plan.chains, common.chains...)
+	if replies {
+		b.plan.chains = append(b.plan.chains, common.replies...)
+	}
+	for _, s := range common.sets {
+		b.plan.sets = append(b.plan.sets, setRef{name: s.Name, fixed: s})
+	}
+}
+
+// finish adds the chains and sets of the policies, and sorts.
+func (b *planBuilder) finish() *plan {
+	p := b.plan
+	for _, pc := range p.policyChains {
+		p.chains = append(p.chains, pc.built.Chain)
+		if b.replies[pc.key.section.Direction] {
+			p.chains = append(p.chains, pc.built.Replies)
+		}
+		for _, s := range pc.ports {
+			p.sets = append(p.sets, setRef{name: s.Name, fixed: s})
+		}
+		for _, g := range pc.groups {
+			for i, f := range sets.Families {
+				p.sets = append(p.sets, setRef{name: g.spec.SetName(f), group: g, family: i})
+			}
+		}
+	}
+	p.chains = engine.NewRuleset(nil, p.chains).Chains
+	slices.SortFunc(p.sets, func(a, b setRef) int { return strings.Compare(a.name, b.name) })
+	p.sets = slices.CompactFunc(p.sets, func(a, b setRef) bool { return a.name == b.name })
+	return p
 }

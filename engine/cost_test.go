@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 

@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
 // own opens an Engine that owns its tables. A kernel before 6.9 has no such tables: then this is no test.

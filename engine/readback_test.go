@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
 // TestRestart: a new Engine finds the table of an earlier one and sends nothing where it is what is wanted; where it is

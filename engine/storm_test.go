@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
 // storm makes and deletes a table of its own in the host's namespace without a pause, as somebody in a pod may who does

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -13,39 +15,76 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 )
 
 // component is the name under which Events are published.
 const component = "multi-networkpolicy-nftables"
 
 const (
-	eventBacklog  = 256
-	eventAttempts = 5
-	eventPause    = time.Second // doubles with every attempt
-	eventMessage  = 1024        // the API server refuses longer ones
-	eventName     = 253 - 17    // leaves room for the digest
+	eventBacklog          = 2048 // Events that wait, of all namespaces
+	namespaceEventBacklog = 64
+	eventAttempts         = 5
+	eventPause            = time.Second // doubles with every attempt
+	eventMessage          = 1024        // the API server refuses longer ones
+	eventName             = 253 - 17    // leaves room for the digest
 )
 
-// Events publishes Warning Events through the API server, in the background. An Event's name is made of what it says,
-// so that the agents of all nodes, which all find the same fault in the same policy, make one Event of it.
+// Budgets of Events: of one object and of one namespace at once. Each gets more over time, see package budget.
+const (
+	objectEvents    = 30
+	namespaceEvents = 200
+	eventInterval   = 10 * time.Second
+)
+
+// Events publishes Warning Events through the API server, in the background. The name of an Event is a digest of its
+// content, so the agents of all nodes, which find the same fault in the same policy, make one Event of it.
+//
+// Namespaces take turns, and each has a budget: a tenant whose objects cause many Events delays the Events of no other
+// tenant. An Event over budget is dropped and counted: the log has its content too.
 type Events struct {
-	client typedcorev1.EventsGetter
-	node   string
-	queue  chan *corev1.Event
-	pause  time.Duration
+	client  typedcorev1.EventsGetter
+	node    string
+	pause   time.Duration
+	budget  *budget.Budget
+	dropped atomic.Uint64
+	added   chan struct{}
+
+	mu      sync.Mutex
+	waiting map[string][]*corev1.Event // by namespace
+	turns   []string                   // namespaces with Events that wait
+	total   int
 }
 
-// NewEvents makes an EventSink; Run publishes.
+// NewEvents returns Events that publishes nothing until Run.
 func NewEvents(client typedcorev1.EventsGetter, node string) *Events {
-	return &Events{client: client, node: node, queue: make(chan *corev1.Event, eventBacklog), pause: eventPause}
+	return &Events{
+		client: client, node: node, pause: eventPause, budget: budget.New(objectEvents, namespaceEvents, eventInterval),
+		added: make(chan struct{}, 1), waiting: map[string][]*corev1.Event{},
+	}
 }
 
-// Warn queues a Warning Event. When the backlog is full it is dropped: the log has it too.
+// Dropped returns the number of Events that were not queued.
+func (e *Events) Dropped() uint64 { return e.dropped.Load() }
+
+// Warn queues a Warning Event, or drops it when too many Events are about the object or its namespace.
 func (e *Events) Warn(about Subject, reason, message string) {
+	if !e.budget.Allow(about.Kind+"/"+about.String(), about.Namespace) || !e.add(e.event(about, reason, message)) {
+		e.dropped.Add(1)
+		return
+	}
+	select {
+	case e.added <- struct{}{}:
+	default:
+	}
+}
+
+func (e *Events) event(about Subject, reason, message string) *corev1.Event {
 	message = strings.ToValidUTF8(message[:min(len(message), eventMessage)], "")
 	digest := sha256.Sum256([]byte(string(about.UID) + "\x00" + reason + "\x00" + message))
 	now := metav1.Now()
-	event := &corev1.Event{
+	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: about.Namespace,
 			Name:      about.Name[:min(len(about.Name), eventName)] + "." + hex.EncodeToString(digest[:8]),
@@ -63,23 +102,57 @@ func (e *Events) Warn(about Subject, reason, message string) {
 		LastTimestamp:       now,
 		Count:               1,
 	}
-	select {
-	case e.queue <- event:
-	default:
+}
+
+// add is false when the backlog has no room.
+func (e *Events) add(event *corev1.Event) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	waiting := e.waiting[event.Namespace]
+	if e.total >= eventBacklog || len(waiting) >= namespaceEventBacklog {
+		return false
 	}
+	if len(waiting) == 0 {
+		e.turns = append(e.turns, event.Namespace)
+	}
+	e.waiting[event.Namespace] = append(waiting, event)
+	e.total++
+	return true
+}
+
+// next takes the oldest Event of the namespace whose turn it is, or nil.
+func (e *Events) next() *corev1.Event {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.turns) == 0 {
+		return nil
+	}
+	namespace := e.turns[0]
+	e.turns = e.turns[1:]
+	waiting := e.waiting[namespace]
+	if len(waiting) == 1 {
+		delete(e.waiting, namespace)
+	} else {
+		e.waiting[namespace] = waiting[1:]
+		e.turns = append(e.turns, namespace)
+	}
+	e.total--
+	return waiting[0]
 }
 
 // Run publishes until the context ends.
 func (e *Events) Run(ctx context.Context) {
 	for {
 		select {
-		case event := <-e.queue:
-			if err := e.publish(ctx, event); err != nil && ctx.Err() == nil {
-				logr.FromContextOrDiscard(ctx).Error(err, "An Event is not published", "event", event.Name,
-					"namespace", event.Namespace)
-			}
+		case <-e.added:
 		case <-ctx.Done():
 			return
+		}
+		for event := e.next(); event != nil && ctx.Err() == nil; event = e.next() {
+			if err := e.publish(ctx, event); err != nil && ctx.Err() == nil {
+				e.dropped.Add(1)
+				logr.FromContextOrDiscard(ctx).Error(err, "An Event is not published", "event", event.Name, "namespace", event.Namespace)
+			}
 		}
 	}
 }

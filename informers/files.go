@@ -3,8 +3,8 @@ package informers
 import (
 	"fmt"
 
-	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
-	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -60,20 +60,24 @@ func (f *Files) Load(m Manifests) error {
 	return nil
 }
 
-// Source is where informers read the objects.
-func (f *Files) Source() Source {
-	return Source{Pods: f.pods, Namespaces: f.namespaces, NADs: f.nads, Policies: f.policies}
+// Objects returns the lists and watches of the objects.
+func (f *Files) Objects() Objects {
+	return Objects{Pods: f.pods, Namespaces: f.namespaces, NADs: f.nads, Policies: f.policies}
 }
 
+// Source is where informers read the objects.
+func (f *Files) Source(s Settings) Source { return FromObjects(f.Objects(), s) }
+
 func (f *Files) storeOf(o object) *store {
-	switch o.(type) {
+	switch o := o.(type) {
 	case *corev1.Pod:
 		return f.pods
 	case *corev1.Namespace:
 		return f.namespaces
-	case *netv1.NetworkAttachmentDefinition:
-		return f.nads
-	case *mnpv1.MultiNetworkPolicy:
+	case *unstructured.Unstructured:
+		if o.GetKind() == KindNAD {
+			return f.nads
+		}
 		return f.policies
 	}
 	panic(fmt.Sprintf("no store for %T", o)) // newObject makes no other

@@ -1,199 +1,186 @@
-// Package informers is every input of the agent: shared informers for pods, namespaces, network attachment definitions
-// and policies, and the source of sandboxes, which knows the network namespace of a pod. All of it goes into the cache.
-//
-// # Invariants
-//
-// Cheap handlers. A handler updates the cache, reports what is wrong with the object, tells that there may be work, and
-// returns. It does no I/O.
-//
-// Nothing is lost. A source that cannot be reached changes nothing: what was known stays known, and it is tried again,
-// with backoff and a log line a change of state, for as long as the agent runs.
-//
-// In sync means handled. HasSynced is true when the cache has everything that the first lists returned.
 package informers
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
+	"time"
 
 	"github.com/go-logr/logr"
-	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
-	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/outage"
 )
 
-// The kinds, as Events name them.
-const (
-	kindPod       = "Pod"
-	kindNamespace = "Namespace"
-	kindNAD       = "NetworkAttachmentDefinition"
-	kindPolicy    = "MultiNetworkPolicy"
-)
-
-// Sink is where the objects go; *cache.Cache is one.
-type Sink interface {
-	UpsertPod(pod *corev1.Pod) []cache.Problem
-	DeletePod(key cache.Key)
-	UpsertNamespace(ns *corev1.Namespace)
-	DeleteNamespace(name string)
-	UpsertNAD(nad *netv1.NetworkAttachmentDefinition) []cache.Problem
-	DeleteNAD(key cache.Key)
-	UpsertPolicy(policy *mnpv1.MultiNetworkPolicy) []cache.Problem
-	DeletePolicy(key cache.Key)
+// Observer hears of the objects on their way into the sink. Its methods must not block.
+type Observer interface {
+	Received(Receipt)                // the object goes into the sink next
+	Taken(Receipt)                   // the sink has the object
+	Gone(kind string, key cache.Key) // the object is out of the sink
+	Outage(source string, down bool) // the watch of a kind is lost, or works again
 }
 
-// Config is what Informers are made of. Source, Sink and Notify are needed.
+// Receipt identifies one version of an object.
+type Receipt struct {
+	Kind    string
+	Key     cache.Key
+	UID     types.UID
+	Version string    // resource version
+	Changed time.Time // when somebody changed the object; zero: unknown
+	IsLocal bool      // a pod of this node
+	Trace   *string   // TraceAnnotation of a local pod; nil: absent
+}
+
+// Unobserved is an Observer that ignores everything.
+type Unobserved struct{}
+
+// Received implements Observer.
+func (Unobserved) Received(Receipt) {}
+
+// Taken implements Observer.
+func (Unobserved) Taken(Receipt) {}
+
+// Gone implements Observer.
+func (Unobserved) Gone(string, cache.Key) {}
+
+// Outage implements Observer.
+func (Unobserved) Outage(string, bool) {}
+
+// Config is what Informers are made of. Source, Sink, Settings and Notify are needed.
 type Config struct {
 	Source   Source
 	Sink     Sink
-	Node     string                       // pods on this node are local
-	Notify   func()                       // called after every change of the sink; must not block
-	Reporter *Reporter                    // told the problems of objects
-	LocalPod func(uid types.UID)          // called after every event of a local pod that is not gone
-	Outage   func(kind string, down bool) // told when watching a kind is lost, and when it works again; may be nil
+	Settings Settings
+	Notify   func()    // called after changes of the sink; must not block
+	Reporter *Reporter // told the problems of objects
+	Observer Observer
+
+	// Silence is the time without an event or a bookmark after which a watch of the API server is made anew. Zero: three
+	// minutes.
+	Silence time.Duration
 }
 
 // Informers feed the objects of a Source to a Sink.
 type Informers struct {
-	config    Config
-	log       logr.Logger
-	informers []toolscache.SharedIndexInformer
-	handled   []toolscache.ResourceEventHandlerRegistration
-	running   sync.WaitGroup
+	config     Config
+	log        logr.Logger
+	reflectors []*toolscache.Reflector
+	feeds      []*feed
+	running    sync.WaitGroup
+	refetches  chan struct{}
 }
 
 // New makes informers that do nothing until Start. The context carries the logger.
-func New(ctx context.Context, config Config) (*Informers, error) {
+func New(ctx context.Context, config Config) *Informers {
 	if config.Reporter == nil {
 		config.Reporter = NewReporter(nil)
 	}
-	if config.LocalPod == nil {
-		config.LocalPod = func(types.UID) {}
+	if config.Observer == nil {
+		config.Observer = Unobserved{}
 	}
-	in := &Informers{config: config, log: logr.FromContextOrDiscard(ctx)}
-	sink := config.Sink
-	return in, errors.Join(
-		add(ctx, in, config.Source.Namespaces, kind[*corev1.Namespace]{
-			apiVersion: corev1.SchemeGroupVersion.String(), name: kindNamespace, example: &corev1.Namespace{},
-			upsert: func(ns *corev1.Namespace) []cache.Problem { sink.UpsertNamespace(ns); return nil },
-			remove: func(key cache.Key) { sink.DeleteNamespace(key.Name) },
-		}),
-		add(ctx, in, config.Source.NADs, kind[*netv1.NetworkAttachmentDefinition]{
-			apiVersion: netv1.SchemeGroupVersion.String(), name: kindNAD, example: &netv1.NetworkAttachmentDefinition{},
-			upsert: sink.UpsertNAD, remove: sink.DeleteNAD,
-		}),
-		add(ctx, in, config.Source.Policies, kind[*mnpv1.MultiNetworkPolicy]{
-			apiVersion: mnpv1.SchemeGroupVersion.String(), name: kindPolicy, example: &mnpv1.MultiNetworkPolicy{},
-			upsert: sink.UpsertPolicy, remove: sink.DeletePolicy,
-		}),
-		add(ctx, in, config.Source.Pods, kind[*corev1.Pod]{
-			apiVersion: corev1.SchemeGroupVersion.String(), name: kindPod, example: &corev1.Pod{},
-			upsert: in.upsertPod, remove: sink.DeletePod,
-		}),
-	)
+	if config.Silence == 0 {
+		config.Silence = silenceLimit
+	}
+	in := &Informers{config: config, log: logr.FromContextOrDiscard(ctx), refetches: make(chan struct{}, 1)}
+	in.add(ctx, config.Source.namespaces, kinds.namespace)
+	in.add(ctx, config.Source.nads, kinds.nad)
+	in.add(ctx, config.Source.policies, kinds.policy)
+	in.add(ctx, config.Source.pods, kinds.pod)
+	return in
 }
 
-// upsertPod says nothing of problems of pods on other nodes: the agents there do.
-func (in *Informers) upsertPod(pod *corev1.Pod) []cache.Problem {
-	problems := in.config.Sink.UpsertPod(pod)
-	if pod.Spec.NodeName != in.config.Node {
-		return nil
+// add makes the reflector of one kind.
+func (in *Informers) add(ctx context.Context, lw toolscache.ListerWatcher, k kind) {
+	out := outage.New(in.log.WithValues("kind", k.name), "Watching the API server",
+		func(down bool) { in.config.Observer.Outage(k.name, down) })
+	silence := in.config.Silence
+	if !in.config.Source.remote {
+		silence = forever // it sends no bookmarks
 	}
-	in.config.LocalPod(pod.UID)
-	return problems
-}
-
-// kind is how objects of one kind go into the sink.
-type kind[T object] struct {
-	apiVersion string
-	name       string
-	example    T
-	upsert     func(T) []cache.Problem
-	remove     func(cache.Key)
-}
-
-// add makes the informer of one kind.
-func add[T object](ctx context.Context, in *Informers, lw toolscache.ListerWatcher, k kind[T]) error {
-	log := in.log.WithValues("kind", k.name)
-	out := newOutage(log, "Watching the API server")
-	if tell := in.config.Outage; tell != nil {
-		out.told = func(down bool) { tell(k.name, down) }
-	}
-	informer := toolscache.NewSharedIndexInformer(observe(lw, out), runtime.Object(k.example), 0, toolscache.Indexers{})
-	if err := informer.SetTransform(trimFor(in.config.Node)); err != nil {
-		return fmt.Errorf("informer of %s: %w", k.name, err)
-	}
-	// What fails to start has been observed; what comes here beside it is a stream that broke.
-	err := informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *toolscache.Reflector, err error) {
-		log.V(2).Info("A watch has ended and starts again", "cause", err.Error())
-	})
-	if err != nil {
-		return fmt.Errorf("informer of %s: %w", k.name, err)
-	}
-	registration, err := informer.AddEventHandler(handler(ctx, in, k))
-	if err != nil {
-		return fmt.Errorf("informer of %s: %w", k.name, err)
-	}
-	in.informers = append(in.informers, informer)
-	in.handled = append(in.handled, registration)
-	return nil
-}
-
-func handler[T object](ctx context.Context, in *Informers, k kind[T]) toolscache.ResourceEventHandler {
-	subject := func(o T) Subject {
-		return Subject{APIVersion: k.apiVersion, Kind: k.name, NamespacedName: keyOf(o), UID: o.GetUID()}
-	}
-	upsert := func(obj any) {
-		o, ok := obj.(T)
-		if !ok {
-			in.log.Error(nil, "An informer gave an object of another kind", "kind", k.name, "got", fmt.Sprintf("%T", obj))
-			return
-		}
-		in.config.Reporter.Report(ctx, subject(o), k.upsert(o))
-		in.config.Notify()
-	}
-	remove := func(obj any) {
-		// After a lost watch, all that is known may be the last state, or just the key.
-		key, err := toolscache.DeletionHandlingObjectToName(obj)
-		if err != nil {
-			in.log.Error(err, "An informer gave an object without a name", "kind", k.name)
-			return
-		}
-		name := types.NamespacedName{Namespace: key.Namespace, Name: key.Name}
-		k.remove(name)
-		in.config.Reporter.Forget(Subject{Kind: k.name, NamespacedName: name})
-		in.config.Notify()
-	}
-	return toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    upsert,
-		UpdateFunc: func(_, obj any) { upsert(obj) },
-		DeleteFunc: remove,
-	}
+	f := &feed{ctx: ctx, in: in, kind: k}
+	quiet := logr.Discard() // the outage logs what a reflector has to say, once
+	in.reflectors = append(in.reflectors, toolscache.NewReflectorWithOptions(observe(lw, out, silence), &record{}, f,
+		toolscache.ReflectorOptions{Name: k.name, Logger: &quiet}))
+	in.feeds = append(in.feeds, f)
 }
 
 // Start runs the informers until the context ends. It returns at once; Wait waits for their end.
 func (in *Informers) Start(ctx context.Context) {
-	for _, i := range in.informers {
-		in.running.Go(func() { i.RunWithContext(ctx) })
+	quiet := klog.NewContext(ctx, logr.Discard())
+	for _, r := range in.reflectors {
+		in.running.Go(func() { r.RunWithContext(quiet) })
 	}
+	in.running.Go(func() { in.runRefetches(ctx) })
 }
 
 // Wait returns when the informers have stopped.
 func (in *Informers) Wait() { in.running.Wait() }
 
-// HasSynced says whether all that was there at the start is in the sink.
+// HasSynced reports whether the sink has all that was there at the start.
 func (in *Informers) HasSynced() bool {
-	for _, h := range in.handled {
-		if !h.HasSynced() {
+	for _, f := range in.feeds {
+		if !f.synced.Load() {
 			return false
 		}
 	}
 	return true
+}
+
+// refetchPause spaces the reads of policies whose rules were dropped.
+const refetchPause = 50 * time.Millisecond
+
+// wakeRefetch lets runRefetches look for work. It does not block.
+func (in *Informers) wakeRefetch() {
+	select {
+	case in.refetches <- struct{}{}:
+	default:
+	}
+}
+
+// runRefetches reads the policies again that the sink asks for.
+func (in *Informers) runRefetches(ctx context.Context) {
+	for {
+		select {
+		case <-in.refetches:
+		case <-ctx.Done():
+			return
+		}
+		for _, key := range in.config.Sink.TakeRefetch() {
+			in.refetch(ctx, key)
+		}
+	}
+}
+
+// refetch reads one policy until that works. The answer counts only if it is the version that the sink knows: a newer
+// version comes by the watch.
+func (in *Informers) refetch(ctx context.Context, key cache.Key) {
+	for pause := refetchPause; ctx.Err() == nil; pause = min(2*pause, 10*time.Second) {
+		limited, cancel := context.WithTimeout(ctx, answerLimit)
+		r, err := in.config.Source.getPolicy(limited, key)
+		cancel()
+		if err == nil && r != nil && r.policy != nil {
+			in.config.Sink.RestorePolicy(r.policy)
+			in.config.Notify()
+		}
+		if err != nil && ctx.Err() == nil && pause == refetchPause {
+			in.log.Error(err, "Reading a policy again failed, retrying", "policy", key.String())
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+		if err == nil {
+			return
+		}
+	}
+}
+
+// undecodable is the problem of an object that is no object of the API.
+func undecodable(cause string) []policy.Problem {
+	var ps policy.Problems
+	ps.Add("metadata", "the object cannot be decoded, so what is in force stays: %s", policy.Quote(cause))
+	return ps.List()
 }

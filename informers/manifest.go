@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -36,10 +38,8 @@ func newObject(apiVersion, kind string) object {
 		return &corev1.Pod{}
 	case "v1 Namespace":
 		return &corev1.Namespace{}
-	case netv1.SchemeGroupVersion.String() + " NetworkAttachmentDefinition":
-		return &netv1.NetworkAttachmentDefinition{}
-	case mnpv1.SchemeGroupVersion.String() + " MultiNetworkPolicy":
-		return &mnpv1.MultiNetworkPolicy{}
+	case netv1.SchemeGroupVersion.String() + " " + KindNAD, mnpv1.SchemeGroupVersion.String() + " " + KindPolicy:
+		return &unstructured.Unstructured{} // its content is decoded field by field, as what the API server sends
 	}
 	return nil
 }

@@ -8,18 +8,18 @@ import (
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// ReportShortfalls says until the context ends what valid policies do not do: an Event and a log line for each, once. It
-// looks at the list at intervals, and believes what it has seen twice in a row, since a policy often is there before its
-// pods.
+// ReportShortfalls reports, until the context ends, the parts of valid policies that have no effect: an Event and a log
+// line for each, once. It looks at intervals, and reports what it has seen twice in a row, since a policy is often created
+// before its pods.
 func ReportShortfalls(ctx context.Context, events EventSink, list func() []cache.Shortfall, every time.Duration) {
 	reporters := map[string]*Reporter{}
-	report := func(s shortfall, problems []cache.Problem) {
+	report := func(s shortfall, problems []policy.Problem) {
 		r := reporters[s.Reason]
 		if r == nil {
-			r = NewReporter(events)
-			r.reason = func(string) string { return s.Reason }
+			r = newReporter(events, func(string) string { return s.Reason })
 			reporters[s.Reason] = r
 		}
 		r.Report(ctx, s.subject(), problems)
@@ -47,6 +47,9 @@ func ReportShortfalls(ctx context.Context, events EventSink, list func() []cache
 				report(s, nil)
 			}
 		}
+		for _, r := range reporters {
+			r.flush(ctx)
+		}
 		before = now
 	}
 }
@@ -55,13 +58,13 @@ func ReportShortfalls(ctx context.Context, events EventSink, list func() []cache
 type shortfall cache.Shortfall
 
 // alsoIn returns the problems that a list has too.
-func (s shortfall) alsoIn(list []shortfall) []cache.Problem {
+func (s shortfall) alsoIn(list []shortfall) []policy.Problem {
 	i := slices.IndexFunc(list, func(o shortfall) bool { return o.UID == s.UID && o.Reason == s.Reason })
-	return slices.DeleteFunc(slices.Clone(s.Problems), func(p cache.Problem) bool {
+	return slices.DeleteFunc(slices.Clone(s.Problems), func(p policy.Problem) bool {
 		return i < 0 || !slices.Contains(list[i].Problems, p)
 	})
 }
 
 func (s shortfall) subject() Subject {
-	return Subject{APIVersion: mnpv1.SchemeGroupVersion.String(), Kind: kindPolicy, NamespacedName: s.Policy, UID: s.UID}
+	return Subject{APIVersion: mnpv1.SchemeGroupVersion.String(), Kind: KindPolicy, NamespacedName: s.Policy, UID: s.UID}
 }

@@ -4,26 +4,37 @@ import (
 	"context"
 	"fmt"
 
-	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
-	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/pager"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// Snapshot gives the sink all objects that a source has now, once. For who wants to look, not to follow.
-func Snapshot(ctx context.Context, source Source, sink Sink) error {
+// Snapshot gives the sink all objects that a source has now, once. found is told the problems of each object; it may be
+// nil.
+func Snapshot(ctx context.Context, source Source, sink Sink, found func(kind string, key cache.Key, problems []policy.Problem)) error {
 	for _, k := range []struct {
-		name string
+		kind
 		list toolscache.ListerWatcher
 	}{
-		{kindNamespace, source.Namespaces}, {kindNAD, source.NADs}, {kindPolicy, source.Policies}, {kindPod, source.Pods},
+		{kinds.namespace, source.namespaces}, {kinds.nad, source.nads}, {kinds.policy, source.policies}, {kinds.pod, source.pods},
 	} {
 		p := pager.New(toolscache.ToListerWithContext(k.list).ListWithContext)
 		err := p.EachListItem(ctx, metav1.ListOptions{}, func(obj runtime.Object) error {
-			upsertInto(sink, obj)
+			r, ok := obj.(*record)
+			if !ok {
+				return fmt.Errorf("a list has a %T", obj)
+			}
+			problems := undecodable(r.problem)
+			if r.problem == "" {
+				problems = k.upsert(sink, r)
+			}
+			if found != nil && len(problems) > 0 {
+				found(k.name, r.Key, problems)
+			}
 			return nil
 		})
 		if err != nil {
@@ -31,18 +42,4 @@ func Snapshot(ctx context.Context, source Source, sink Sink) error {
 		}
 	}
 	return nil
-}
-
-// upsertInto drops the problems: a sink that wants them sees them.
-func upsertInto(sink Sink, obj runtime.Object) {
-	switch o := obj.(type) {
-	case *corev1.Namespace:
-		sink.UpsertNamespace(o)
-	case *netv1.NetworkAttachmentDefinition:
-		sink.UpsertNAD(o)
-	case *mnpv1.MultiNetworkPolicy:
-		sink.UpsertPolicy(o)
-	case *corev1.Pod:
-		sink.UpsertPod(o)
-	}
 }

@@ -2,78 +2,222 @@ package informers
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
-	mnpclient "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/client/clientset/versioned"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
-	netclient "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/client/clientset/versioned"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// Source is where the objects come from: one list and watch for each kind. FromClients and Files give one.
+// Source is where the objects come from: one list and watch of records for each kind. FromClients and Files give one.
 type Source struct {
-	Pods       toolscache.ListerWatcher
-	Namespaces toolscache.ListerWatcher
-	NADs       toolscache.ListerWatcher
-	Policies   toolscache.ListerWatcher
+	pods, namespaces, nads, policies toolscache.ListerWatcher
+
+	// getPolicy reads one policy again; nil, nil: it is gone.
+	getPolicy func(ctx context.Context, key cache.Key) (*record, error)
+	remote    bool // a server that sends bookmarks
 }
 
 // unfinished leaves out the pods that have ended: they are no peers and have no network any more. The API server then
 // reports a pod as deleted when it ends.
 const unfinished = "status.phase!=" + string(corev1.PodSucceeded) + ",status.phase!=" + string(corev1.PodFailed)
 
-// FromClients is the API server. It opens no connection yet.
-func FromClients(config *rest.Config) (Source, error) {
+// FromClients reads from the API server. It opens no connection yet.
+func FromClients(config *rest.Config, s Settings) (Source, error) {
 	kube, err := kubernetes.NewForConfig(config) // speaks protobuf unless the config says otherwise
 	if err != nil {
 		return Source{}, fmt.Errorf("client of the core API: %w", err)
 	}
-	nads, err := netclient.NewForConfig(config)
+	nads, err := s.newNADs(config)
 	if err != nil {
-		return Source{}, fmt.Errorf("client of the NetworkAttachmentDefinition API: %w", err)
+		return Source{}, err
 	}
-	policies, err := mnpclient.NewForConfig(config)
+	policies, err := s.newPolicies(config)
 	if err != nil {
-		return Source{}, fmt.Errorf("client of the MultiNetworkPolicy API: %w", err)
+		return Source{}, err
 	}
-	return fromClientsets(kube, nads, policies), nil
-}
-
-func fromClientsets(kube kubernetes.Interface, nads netclient.Interface, policies mnpclient.Interface) Source {
-	all := metav1.NamespaceAll
+	pods, namespaces := kube.CoreV1().Pods(metav1.NamespaceAll), kube.CoreV1().Namespaces()
 	return Source{
-		Pods:       listWatch[*corev1.PodList](kube.CoreV1().Pods(all), kube, unfinished),
-		Namespaces: listWatch[*corev1.NamespaceList](kube.CoreV1().Namespaces(), kube, ""),
-		NADs: listWatch[*netv1.NetworkAttachmentDefinitionList](
-			nads.K8sCniCncfIoV1().NetworkAttachmentDefinitions(all), nads, ""),
-		Policies: listWatch[*mnpv1.MultiNetworkPolicyList](
-			policies.K8sCniCncfIoV1beta1().MultiNetworkPolicies(all), policies, ""),
-	}
+		pods: converted(pods.List, pods.Watch, unfinished, func(l *corev1.PodList) (items []*record) {
+			for i := range l.Items {
+				items = append(items, s.podRecordOf(&l.Items[i]))
+				l.Items[i] = corev1.Pod{} // most of a pod is of no use any more
+			}
+			return items
+		}, func(o runtime.Object) *record {
+			if p, ok := o.(*corev1.Pod); ok {
+				return s.podRecordOf(p)
+			}
+			return nil
+		}),
+		namespaces: converted(namespaces.List, namespaces.Watch, "", func(l *corev1.NamespaceList) (items []*record) {
+			for i := range l.Items {
+				items = append(items, namespaceRecordOf(&l.Items[i]))
+			}
+			return items
+		}, func(o runtime.Object) *record {
+			if ns, ok := o.(*corev1.Namespace); ok {
+				return namespaceRecordOf(ns)
+			}
+			return nil
+		}),
+		nads: nads.listWatch(), policies: policies.listWatch(), getPolicy: policies.get, remote: true,
+	}, nil
 }
 
-// client is the part of a typed client that an informer needs.
-type client[L runtime.Object] interface {
-	List(ctx context.Context, opts metav1.ListOptions) (L, error)
-	Watch(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error)
-}
-
-// listWatch joins a typed client and a field selector. The clientset says whether it can do streaming lists.
-func listWatch[L runtime.Object](c client[L], clientset any, fields string) toolscache.ListerWatcher {
-	return toolscache.ToListWatcherWithWatchListSemantics(&toolscache.ListWatch{
+// converted makes records of the objects of a typed client.
+func converted[L metav1.ListInterface](
+	list func(context.Context, metav1.ListOptions) (L, error),
+	watchAll func(context.Context, metav1.ListOptions) (watch.Interface, error),
+	fields string, items func(L) []*record, item func(runtime.Object) *record,
+) toolscache.ListerWatcher {
+	return &toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
 			o.FieldSelector = fields
-			return c.List(ctx, o)
+			l, err := list(ctx, o)
+			switch {
+			case err != nil:
+				return nil, err
+			case l.GetResourceVersion() == "":
+				return nil, errNoList
+			}
+			return &recordList{
+				ListMeta: metav1.ListMeta{
+					ResourceVersion: l.GetResourceVersion(), Continue: l.GetContinue(), RemainingItemCount: l.GetRemainingItemCount(),
+				},
+				Items: items(l),
+			}, nil
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
 			o.FieldSelector = fields
-			return c.Watch(ctx, o)
+			w, err := watchAll(ctx, o)
+			if err != nil || isHungUp(w) {
+				return w, err
+			}
+			return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
+				if r := item(e.Object); r != nil {
+					e.Object = r
+				}
+				return e, true
+			}), nil
 		},
-	}, clientset)
+	}
+}
+
+// Objects lists and watches API objects: pods and namespaces in Go types, NetworkAttachmentDefinitions and policies in Go
+// types or unstructured.
+type Objects struct {
+	Pods, Namespaces, NADs, Policies toolscache.ListerWatcher
+}
+
+// FromObjects reads from other lists and watches than an API server's.
+func FromObjects(o Objects, s Settings) Source {
+	get := func(ctx context.Context, key cache.Key) (*record, error) {
+		l, err := toolscache.ToListerWithContext(o.Policies).ListWithContext(ctx, metav1.ListOptions{})
+		if err != nil {
+			return nil, err
+		}
+		items, err := s.recordsOf(l)
+		i := slices.IndexFunc(items, func(r *record) bool { return r.Key == key })
+		if err != nil || i < 0 {
+			return nil, err
+		}
+		return items[i], nil
+	}
+	return Source{
+		pods: s.records(o.Pods), namespaces: s.records(o.Namespaces), nads: s.records(o.NADs), policies: s.records(o.Policies),
+		getPolicy: get,
+	}
+}
+
+// records makes records of the objects of a list and watch.
+func (s Settings) records(lw toolscache.ListerWatcher) toolscache.ListerWatcher {
+	return &localListWatch{toolscache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			l, err := toolscache.ToListerWithContext(lw).ListWithContext(ctx, o)
+			if err != nil {
+				return nil, err
+			}
+			items, err := s.recordsOf(l)
+			if err != nil {
+				return nil, err
+			}
+			m, err := meta.ListAccessor(l)
+			if err != nil {
+				return nil, err
+			}
+			return &recordList{ListMeta: metav1.ListMeta{ResourceVersion: m.GetResourceVersion()}, Items: items}, nil
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			w, err := toolscache.ToWatcherWithContext(lw).WatchWithContext(ctx, o)
+			if err != nil {
+				return nil, err
+			}
+			return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
+				if r := s.recordOf(e.Object); r != nil {
+					e.Object = r
+				}
+				return e, true
+			}), nil
+		},
+	}}
+}
+
+// localListWatch tells reflectors to list before they watch.
+type localListWatch struct{ toolscache.ListWatch }
+
+// IsWatchListSemanticsUnSupported implements an optional interface of reflectors.
+func (*localListWatch) IsWatchListSemanticsUnSupported() bool { return true }
+
+func (s Settings) recordsOf(list runtime.Object) ([]*record, error) {
+	objects, err := meta.ExtractList(list)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]*record, 0, len(objects))
+	for _, o := range objects {
+		r := s.recordOf(o)
+		if r == nil {
+			return nil, fmt.Errorf("a list has a %T", o)
+		}
+		items = append(items, r)
+	}
+	return items, nil
+}
+
+// recordOf returns the record of an object of any of the four kinds, and nil for any other object.
+func (s Settings) recordOf(o runtime.Object) *record {
+	fill := s.policyRecordOf
+	switch o := o.(type) {
+	case *corev1.Pod:
+		return s.podRecordOf(o)
+	case *corev1.Namespace:
+		return namespaceRecordOf(o)
+	case *netv1.NetworkAttachmentDefinition:
+		fill = s.nadRecordOf
+	case *mnpv1.MultiNetworkPolicy:
+	case *unstructured.Unstructured:
+		if o.GetKind() == KindNAD {
+			fill = s.nadRecordOf
+		}
+	default:
+		return nil
+	}
+	data, err := json.Marshal(o)
+	if err != nil {
+		return &record{problem: err.Error()}
+	}
+	return decoder{fill}.decodeObject(data)
 }

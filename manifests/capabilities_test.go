@@ -16,7 +16,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 

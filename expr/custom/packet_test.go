@@ -2,62 +2,48 @@ package custom_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"strings"
 	"testing"
 	"time"
 
-	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
-	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	"golang.org/x/sys/unix"
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
 // server is the pod that is protected.
-var server = cache.Key{Namespace: "default", Name: "server"}
+var server = cache.PodID{Key: cache.Key{Namespace: "default", Name: "server"}, UID: "1"}
 
 // serverOnly is a cluster of one pod, whose one policy lets in TCP 80 and out to TCP 80, and nothing else.
 func serverOnly(t *testing.T, o cache.Options) *cache.Cache {
 	t.Helper()
 	o.Node, o.NetworkPlugins = "node", []string{"bridge"}
 	c := cache.New(o)
-	meta := metav1.ObjectMeta{Namespace: "default", Name: "server", UID: "1"}
-	c.UpsertNamespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
-	c.UpsertNAD(&netv1.NetworkAttachmentDefinition{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "net"},
-		Spec:       netv1.NetworkAttachmentDefinitionSpec{Config: `{"type": "bridge"}`},
+	c.UpsertNamespace(cache.Namespace{Name: "default"})
+	c.UpsertNAD(cache.NewNAD(cache.Key{Namespace: "default", Name: "net"}, `{"type": "bridge"}`))
+	c.UpsertPod(cache.Pod{
+		Key: server.Key, UID: server.UID, Node: "node", StatusField: cache.StatusAnnotation,
+		Status: `[{"name": "default/net", "interface": "net1", "ips": ["10.9.0.1", "fd09::1"]}]`,
 	})
-	pod := &corev1.Pod{ObjectMeta: meta, Spec: corev1.PodSpec{NodeName: "node"}, Status: corev1.PodStatus{Phase: corev1.PodRunning}}
-	pod.Annotations = map[string]string{
-		"k8s.v1.cni.cncf.io/network-status": `[{"name": "default/net", "interface": "net1", "ips": ["10.9.0.1", "fd09::1"]}]`,
-	}
-	c.UpsertPod(pod)
-	port := intstr.FromInt32(80)
-	ports := []mnpv1.MultiNetworkPolicyPort{{Port: &port}}
-	c.UpsertPolicy(&mnpv1.MultiNetworkPolicy{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "default", Name: "policy", Annotations: map[string]string{"k8s.v1.cni.cncf.io/policy-for": "net"},
-		},
-		Spec: mnpv1.MultiNetworkPolicySpec{
-			PolicyTypes: []mnpv1.MultiPolicyType{mnpv1.PolicyTypeIngress, mnpv1.PolicyTypeEgress},
-			Ingress:     []mnpv1.MultiNetworkPolicyIngressRule{{Ports: ports}},
-			Egress:      []mnpv1.MultiNetworkPolicyEgressRule{{Ports: ports}},
-		},
-	})
+	networks := "net"
+	c.UpsertPolicy(policy.Compile(policy.Object{
+		Key: cache.Key{Namespace: "default", Name: "policy"}, Networks: &networks,
+		Spec: json.RawMessage(`{"policyTypes": ["Ingress", "Egress"], "ingress": [{"ports": [{"port": 80}]}], "egress": [{"ports": [{"port": 80}]}]}`),
+	}, c.Limits()))
 	return c
 }
 
 func tableOf(t *testing.T, c *cache.Cache) engine.Ruleset {
 	t.Helper()
-	target, ok := c.Target(server)
+	target, ok := c.Plan(server)
 	if !ok || target.Ruleset.IsEmpty() {
 		t.Fatal("the pod is not isolated")
 	}
@@ -120,7 +106,7 @@ func TestPackets(t *testing.T) {
 				if got := send(ctx, t, hosts, probe); got != probe {
 					t.Errorf("%s, want %s", got, probe)
 				}
-				if got := explain(t, c, probe); got != probe {
+				if got := explained(t, c, probe); got != probe {
 					t.Errorf("explained as %s, want %s", got, probe)
 				}
 			}
@@ -154,24 +140,24 @@ func send(ctx context.Context, t *testing.T, hosts map[string]*lab.Host, probe s
 	return strings.Join(words, " ")
 }
 
-// explain does with a probe what an explanation says, or leaves it as it is where a limit decides.
-func explain(t *testing.T, c *cache.Cache, probe string) string {
+// explained does with a probe what an explanation says, or leaves it as it is where a limit decides.
+func explained(t *testing.T, c *cache.Cache, probe string) string {
 	t.Helper()
 	words := strings.Fields(probe)
 	want := words[3]
 	words[3] = ""
 	for i, ends := range [][2]string{{"10.9.0.1", "10.9.0.2"}, {"fd09::1", "fd09::2"}} {
-		q := cache.Query{
-			Pod: server, Direction: cache.Ingress, Remote: netip.MustParseAddr(ends[1]), Local: netip.MustParseAddr(ends[0]),
+		q := explain.Query{
+			Pod: server.Key, Direction: engine.Ingress, Remote: netip.MustParseAddr(ends[1]), Local: netip.MustParseAddr(ends[0]),
 			Protocol: unix.IPPROTO_TCP, Port: portOf(t, words[2]),
 		}
 		if words[0] == "out" {
-			q.Direction = cache.Egress
+			q.Direction = engine.Egress
 		}
 		if words[1] == "udp" {
 			q.Protocol = unix.IPPROTO_UDP
 		}
-		e, err := c.Explain(q)
+		e, err := explain.Explain(c, q)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -180,7 +166,7 @@ func explain(t *testing.T, c *cache.Cache, probe string) string {
 	return strings.Join(words, " ")
 }
 
-func letter(e cache.InterfaceExplanation, want string) string {
+func letter(e explain.InterfaceExplanation, want string) string {
 	for _, r := range e.CustomRules {
 		switch {
 		case r.Unsure && r.Verdict != "":
@@ -189,7 +175,7 @@ func letter(e cache.InterfaceExplanation, want string) string {
 			return "R"
 		}
 	}
-	if e.Verdict == cache.Allowed {
+	if e.Verdict == explain.Allowed {
 		return "A"
 	}
 	return "D"

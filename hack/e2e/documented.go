@@ -106,8 +106,8 @@ func (s *scenario) documented(ctx context.Context) error {
 func (s *scenario) documentedPods(ctx context.Context) (map[string]*pod, error) {
 	// More than once: pods are refused in a namespace that has no service account yet.
 	err := s.eventually(ctx, func() error {
-		return s.must(ctx, "apply", "-f", "internal/command/demo/cluster/namespaces.yaml",
-			"-f", "hack/e2e/documented.yaml", "-f", "internal/command/demo/policies")
+		return s.must(ctx, "apply", "-f", "internal/demo/files/cluster/namespaces.yaml",
+			"-f", "hack/e2e/documented.yaml", "-f", "internal/demo/files/policies")
 	})
 	if err != nil {
 		return nil, err

@@ -14,7 +14,7 @@ import (
 )
 
 // policyFiles have policies that the CRD must accept: all policies of the pages, the examples and the demo.
-var policyFiles = []string{"README.md", "docs/*.md", "manifests/examples/*.yaml", "internal/command/demo/policies/*.yaml"}
+var policyFiles = []string{"README.md", "docs/*.md", "manifests/examples/*.yaml", "internal/demo/files/policies/*.yaml"}
 
 // schema asks the API server in dry runs which policies the CRD accepts, and how it refuses the others.
 func (s *scenario) schema(ctx context.Context) error {

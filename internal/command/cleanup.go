@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
 )
 
 // cleanupOptions are the flags of cleanup.
@@ -34,7 +34,7 @@ It prints a line for each pod. The exit code is 0 when no table of the agent's i
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
 	o.runtime.addFlags(cmd.Flags())
-	cmd.Flags().StringSliceVar(&o.netns, "netns", nil,
+	addList(cmd.Flags(), &o.netns, "netns", "",
 		"`path` of a network namespace, as /run/netns/NAME; the container runtime is not asked then")
 	return cmd
 }
@@ -75,7 +75,7 @@ func (o *cleanupOptions) namespaces(ctx context.Context) ([]podNamespace, error)
 	if len(all) > 0 {
 		return all, nil
 	}
-	sandboxes, err := informers.ListSandboxes(ctx, o.runtime.endpoint, o.runtime.hostPrefix)
+	sandboxes, err := sandbox.List(ctx, o.runtime.endpoint, o.runtime.hostPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("list the pods of this node: %w (--netns names network namespaces without a runtime)", err)
 	}

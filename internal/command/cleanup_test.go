@@ -5,13 +5,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/testcluster"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
 // cleanUp runs cleanup and returns the lines that it prints, those of stderr with "! " before them.
@@ -73,14 +75,14 @@ func TestCleanup(t *testing.T) {
 		}
 	})
 	socket := filepath.Join(dir, "cri.sock")
-	runtime := testcluster.NewRuntime(socket)
+	runtime := cluster.NewRuntime(socket)
 	t.Cleanup(runtime.Stop)
 	runtime.Set(
-		testcluster.Sandbox{ID: "1", UID: "1", Namespace: "shop", Name: "without", Info: testcluster.InfoOf(hosts["without"].NetNS())},
-		testcluster.Sandbox{ID: "2", UID: "2", Namespace: "shop", Name: "with", Info: testcluster.InfoOf(hosts["with"].NetNS())},
-		testcluster.Sandbox{ID: "3", UID: "3", Namespace: "kube-system", Name: "host", HostNetwork: true},
-		testcluster.Sandbox{ID: "4", UID: "4", Namespace: "shop", Name: "ended", NotReady: true},
-		testcluster.Sandbox{ID: "5", UID: "5", Namespace: "shop", Name: "lost", Info: testcluster.InfoOf("/nonexistent")},
+		cluster.Sandbox{ID: "1", UID: "1", Namespace: "shop", Name: "without", Info: cluster.InfoOf(hosts["without"].NetNS())},
+		cluster.Sandbox{ID: "2", UID: "2", Namespace: "shop", Name: "with", Info: cluster.InfoOf(hosts["with"].NetNS())},
+		cluster.Sandbox{ID: "3", UID: "3", Namespace: "kube-system", Name: "host", HostNetwork: true},
+		cluster.Sandbox{ID: "4", UID: "4", Namespace: "shop", Name: "ended", NotReady: true},
+		cluster.Sandbox{ID: "5", UID: "5", Namespace: "shop", Name: "lost", Info: cluster.InfoOf("/nonexistent")},
 	)
 	if err := runtime.Start(); err != nil {
 		t.Fatal(err)
@@ -104,7 +106,7 @@ func TestCleanupAfterTrace(t *testing.T) {
 	}
 	nft := func(args ...string) string {
 		t.Helper()
-		out, err := tryNFT(pod, args...)
+		out, err := node.NFT(pod, args...)
 		if err != nil {
 			t.Fatalf("nft: %v: %s", err, out)
 		}
@@ -130,27 +132,21 @@ func TestCleanupBesideAgent(t *testing.T) {
 	if !features.Owner {
 		t.Skip("SKIPPED: this kernel has no tables that have an owner (6.9)")
 	}
-	r := newRig(t)
-	r.load(agentCluster + agentPolicy)
-	r.runtime.Set(testcluster.Sandbox{
-		ID: "s1", UID: "server", Namespace: "ns", Name: "server", CreatedAt: 1,
-		Info: testcluster.InfoOf(r.hosts["server"].NetNS()),
-	})
-	if err := r.runtime.Start(); err != nil {
-		t.Fatal(err)
-	}
-	stop := r.start()
-	r.becomes("enforced", true, false)
-	socket := r.agent.runtime.endpoint
+	r := node.New(t)
+	r.Load(node.Cluster + node.Policy)
+	r.StartRuntime("server")
+	agent := startProcess(t, r)
+	r.Becomes("enforced", true, false)
+	socket := r.RuntimeSocket
 	got := cleanUp(t, 1, "--container-runtime-endpoint", socket)
 	wantLines(t, []string{
 		"ns/server: not removed: operation not permitted: the table belongs to a running agent, " +
 			"which must be stopped first (or this process has no CAP_NET_ADMIN there)",
 		"! multi-networkpolicy-nftables: cleanup failed for 1 of 1 network namespaces",
 	}, got)
-	r.stays("enforced, cleanup or not", true, false)
-	stop()
-	r.stays("enforced without the agent", true, false)
+	r.Stays("enforced, cleanup or not", true, false)
+	agent.end(syscall.SIGTERM)
+	r.Stays("enforced without the agent", true, false)
 	wantLines(t, []string{"ns/server: removed"}, cleanUp(t, 0, "--container-runtime-endpoint", socket))
-	r.stays("open", true, true)
+	r.Stays("open", true, true)
 }

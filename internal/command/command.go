@@ -1,6 +1,11 @@
-// Package command is the command line: the agent itself, and the subcommands beside it. It wires the inputs (package
-// informers), the state (package cache) and the kernel (package engine) together; the reconciler, which carries the
-// state into the kernel, lives here.
+// Package command is the command line. It reads flags, calls the package that does the work, and prints the answer.
+//
+//	multi-networkpolicy-nftables          ─► agent.Run
+//	├── cleanup                           ─► sandbox.List, engine
+//	├── demo                              ─► demo.Run
+//	├── explain, explain diff, render     ─► informers.Snapshot ─► cache/explain
+//	├── trace                             ─► tracing
+//	└── version
 package command
 
 import (

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -38,10 +37,10 @@ func (o *commonOptions) addFlags(flags *pflag.FlagSet) {
 		flags.StringVar(f.path, "custom-"+f.family+"-"+f.direction+"-rule-file", "",
 			"file of nft rules for IP"+f.family+" "+f.direction+" traffic, which come before the policies")
 	}
-	flags.StringSliceVar(&o.source, "allow-src-prefix", nil, "let ingress traffic from these prefixes pass")
-	flags.StringSliceVar(&o.destination, "allow-dst-prefix", nil, "let egress traffic to these prefixes pass")
-	flags.StringSliceVar(&o.ipv6Source, "allow-ipv6-src-prefix", nil, "let traffic from these IPv6 prefixes pass, ingress and egress")
-	flags.StringSliceVar(&o.ipv6Destination, "allow-ipv6-dst-prefix", nil, "let traffic to these IPv6 prefixes pass, ingress and egress")
+	addList(flags, &o.source, "allow-src-prefix", "", "let ingress traffic from these prefixes pass")
+	addList(flags, &o.destination, "allow-dst-prefix", "", "let egress traffic to these prefixes pass")
+	addList(flags, &o.ipv6Source, "allow-ipv6-src-prefix", "", "let traffic from these IPv6 prefixes pass, ingress and egress")
+	addList(flags, &o.ipv6Destination, "allow-ipv6-dst-prefix", "", "let traffic to these IPv6 prefixes pass, ingress and egress")
 }
 
 // load reads the files and prefixes into the options of a cache.
@@ -104,7 +103,7 @@ func (o *commonOptions) readPrefixes(to *cache.Options) error {
 		{"allow-ipv6-dst-prefix", o.ipv6Destination, true, []*sets.Addrs{&to.Ingress.Destinations, &to.Egress.Destinations}},
 	} {
 		for _, text := range list.prefixes {
-			prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
+			prefix, err := netip.ParsePrefix(text)
 			if err == nil && list.onlyIPv6 && prefix.Addr().Unmap().Is4() {
 				err = fmt.Errorf("%q is not of IPv6", text)
 			}

@@ -90,7 +90,7 @@ func TestBadCommonFlags(t *testing.T) {
 		`not of iptables`:                          {"--custom-v6-egress-rule-file", ruleFile(t, "-p tcp -j ACCEPT")},
 		"no such file":                             {"--custom-v6-egress-rule-file", "/does/not/exist"},
 		`--allow-src-prefix: netip`:                {"--allow-src-prefix", "10.0.0.1"},
-		`--allow-dst-prefix: netip`:                {"--allow-dst-prefix", "10.0.0.0/8,"},
+		`--allow-dst-prefix: netip`:                {"--allow-dst-prefix", "10.0.0.0/8,x"},
 		`--allow-ipv6-src-prefix: "10.0.0.0/8" is`: {"--allow-ipv6-src-prefix", "10.0.0.0/8"},
 		`rule 2 of`:                                {"--established=revoke", "--custom-v4-ingress-rule-file", ruleFile(t, "drop\nct state new accept")},
 		`"::ffff:10.0.0.0/104" is not of IPv6`:     {"--allow-ipv6-dst-prefix", "::ffff:10.0.0.0/104"},

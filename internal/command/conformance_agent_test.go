@@ -1,23 +1,23 @@
 package command
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/go-logr/logr"
-	"github.com/go-logr/logr/funcr"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/conformance"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/conformance"
 )
 
 const conformanceNode = "node-1"
@@ -26,7 +26,7 @@ const conformanceNode = "node-1"
 type judged struct {
 	state      *cache.Cache
 	tracker    *conformance.Tracker
-	reconciler *reconciler
+	reconciler *reconciler.Reconciler
 	synced     atomic.Bool
 	stop       context.CancelFunc
 	running    sync.WaitGroup
@@ -34,7 +34,7 @@ type judged struct {
 
 // judgedAgents starts agents that write to the log. What they know of objects comes through what wrap returns.
 func judgedAgents(log logr.Logger, dir string, wrap func(informers.Sink) informers.Sink) conformance.StartAgent {
-	return func(source informers.Source, sandboxes []conformance.Sandbox, flags conformance.Flags) (conformance.Agent, error) {
+	return func(objects informers.Objects, sandboxes []conformance.Sandbox, flags conformance.Flags) (conformance.Agent, error) {
 		features, err := engine.Probe()
 		if err != nil {
 			return nil, err
@@ -43,23 +43,20 @@ func judgedAgents(log logr.Logger, dir string, wrap func(informers.Sink) informe
 		if err != nil {
 			return nil, err
 		}
-		a := &judged{state: cache.New(options)}
-		a.reconciler = newReconciler(a.state, openEngine(features))
-		a.tracker = conformance.NewTracker(wrap(a.state), a.reconciler.Notify)
+		a := &judged{state: cache.New(options), tracker: conformance.NewTracker()}
+		a.reconciler = reconciler.New(a.state, reconciler.OpenEngine(features), nil)
 		for _, s := range sandboxes {
 			a.state.SetSandbox(s.UID, cache.Sandbox{ID: s.ID, NetNS: s.NetNS})
 		}
 		ctx, stop := context.WithCancel(logr.NewContext(context.Background(), log))
 		a.stop = stop
-		in, err := informers.New(ctx, informers.Config{
-			Source: source, Sink: a.tracker, Node: conformanceNode, Notify: a.tracker.Notify,
+		settings := informers.Settings{Node: conformanceNode, Limits: a.state.Limits()}
+		in := informers.New(ctx, informers.Config{
+			Source: informers.FromObjects(objects, settings), Sink: wrap(a.state), Settings: settings,
+			Notify: a.reconciler.Notify, Observer: a.tracker,
 		})
-		if err != nil {
-			stop()
-			return nil, err
-		}
-		p := &pipeline{informers: in, reconciler: a.reconciler, sandboxes: a}
-		a.running.Go(func() { p.run(ctx) })
+		p := &agent.Pipeline{Informers: in, Reconciler: a.reconciler, Sandboxes: a}
+		a.running.Go(func() { p.Run(ctx) })
 		return a, nil
 	}
 }
@@ -81,9 +78,9 @@ func optionsOf(f conformance.Flags, dir string) (cache.Options, error) {
 
 // Explain says what an explanation says.
 func (a *judged) Explain(egress bool, p conformance.Packet) (allowed bool, why string, err error) {
-	self, remote, q := p.To, p.From, cache.Query{Direction: cache.Ingress, Port: p.Port, Protocol: uint8(p.Proto)}
+	self, remote, q := p.To, p.From, explain.Query{Direction: engine.Ingress, Port: p.Port, Protocol: uint8(p.Proto)}
 	if egress {
-		self, remote, q.Direction = p.From, p.To, cache.Egress
+		self, remote, q.Direction = p.From, p.To, engine.Egress
 	}
 	q.Pod, q.Interface, q.Local, q.Remote = self.Pod, self.Iface, self.Addr, remote.Addr
 	if p.Proto == conformance.ICMP {
@@ -92,14 +89,14 @@ func (a *judged) Explain(egress bool, p conformance.Packet) (allowed bool, why s
 			q.Protocol, q.ICMPType = unix.IPPROTO_ICMPV6, 128
 		}
 	}
-	e, err := a.state.Explain(q)
-	if errors.Is(err, cache.ErrNoPod) || errors.Is(err, cache.ErrNoInterface) {
+	e, err := explain.Explain(a.state, q)
+	if errors.Is(err, explain.ErrNoPod) || errors.Is(err, explain.ErrNoInterface) {
 		return true, err.Error(), nil // no policy can be about it
 	}
 	if err != nil {
 		return false, "", err
 	}
-	return e.Interfaces[0].Verdict == cache.Allowed, e.Interfaces[0].DecidedBy, nil
+	return e.Interfaces[0].Verdict == explain.Allowed, e.Interfaces[0].DecidedBy, nil
 }
 
 // Run says that the sandboxes are known.
@@ -125,34 +122,15 @@ func (a *judged) DeleteSandbox(uid types.UID) {
 
 // Settled says whether all work is done.
 func (a *judged) Settled(versions map[conformance.Ref]string) bool {
-	return a.synced.Load() && a.tracker.Has(versions) && a.reconciler.Settled()
+	if !a.synced.Load() || !a.tracker.Has(versions) {
+		return false
+	}
+	a.reconciler.Notify() // so that every change in the cache is queued
+	return a.reconciler.Settled()
 }
 
 // Stop ends the agent.
 func (a *judged) Stop() {
 	a.stop()
 	a.running.Wait()
-}
-
-// recorder keeps the lines of the agent's log that tell of errors.
-type recorder struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (r *recorder) logger() logr.Logger {
-	return funcr.New(func(_, args string) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.buf.WriteString(args + "\n")
-	}, funcr.Options{Verbosity: 1})
-}
-
-// tail returns the last lines, and forgets all.
-func (r *recorder) tail(lines int) string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	all := bytes.SplitAfter(slices.Clone(r.buf.Bytes()), []byte("\n"))
-	r.buf.Reset()
-	return string(bytes.Join(all[max(0, len(all)-lines):], nil))
 }

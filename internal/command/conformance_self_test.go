@@ -6,11 +6,9 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/conformance"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/conformance"
 )
 
 // keptPolicies never lets go of a policy.
@@ -29,7 +27,7 @@ type fixedNamespaces struct {
 	seen map[string]bool
 }
 
-func (s fixedNamespaces) UpsertNamespace(ns *corev1.Namespace) {
+func (s fixedNamespaces) UpsertNamespace(ns cache.Namespace) {
 	if !s.seen[ns.Name] {
 		s.seen[ns.Name] = true
 		s.Sink.UpsertNamespace(ns)

@@ -12,25 +12,27 @@ import (
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/conformance"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/conformance"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
-const conformanceData = "../conformance/testdata/"
+const conformanceData = "../test/conformance/testdata/"
 
 // newPlayer makes a player, and what keeps the log of its agents.
-func newPlayer(t *testing.T) (*conformance.Player, *recorder) {
+func newPlayer(t *testing.T) (*conformance.Player, *node.Log) {
 	t.Helper()
 	return newPlayerOf(t, func(s informers.Sink) informers.Sink { return s })
 }
 
 // newPlayerOf makes a player of agents to which something is done.
-func newPlayerOf(t *testing.T, wrap func(informers.Sink) informers.Sink) (*conformance.Player, *recorder) {
+func newPlayerOf(t *testing.T, wrap func(informers.Sink) informers.Sink) (*conformance.Player, *node.Log) {
 	t.Helper()
-	log := &recorder{}
+	log := &node.Log{}
 	return &conformance.Player{
-		Start: judgedAgents(log.logger(), t.TempDir(), wrap), Node: conformanceNode, Plugins: defaultNetworkPlugins,
+		Start: judgedAgents(log.Logger(), t.TempDir(), wrap), Node: conformanceNode, Plugins: agent.DefaultNetworkPlugins(),
 	}, log
 }
 
@@ -63,12 +65,13 @@ func TestConformanceExamples(t *testing.T) {
 		t.Run(c.Name, func(t *testing.T) {
 			t.Parallel()
 			for _, e := range c.Steps[len(c.Steps)-1].Events {
-				policy, ok := e.Put.(*mnpv1.MultiNetworkPolicy)
+				object, ok := e.Put.(*mnpv1.MultiNetworkPolicy)
 				if !ok {
 					continue
 				}
-				for _, p := range cache.New(cache.Options{}).UpsertPolicy(policy) {
-					t.Errorf("%s: %s", policy.Name, p)
+				limits := policy.DefaultLimits()
+				for _, p := range policy.Compile(policy.ObjectOf(object), &limits).Problems {
+					t.Errorf("%s: %s", object.Name, p)
 				}
 			}
 			playCase(t, c)
@@ -81,13 +84,13 @@ func playCase(t *testing.T, c conformance.Case) {
 	player, log := newPlayer(t)
 	result, err := player.Play(t.Context(), c)
 	if err != nil {
-		t.Fatalf("%v\nthe agent's log:\n%s", err, log.tail(20))
+		t.Fatalf("%v\nthe agent's log:\n%s", err, log.Take(20))
 	}
 	for _, f := range result.Faults {
 		t.Errorf("step %d: %s", result.Step+1, f)
 	}
 	if result.Failed() {
-		t.Logf("the agent's log:\n%s", log.tail(20))
+		t.Logf("the agent's log:\n%s", log.Take(20))
 	}
 }
 
@@ -152,7 +155,7 @@ func (r *conformanceRun) play(t *testing.T) bool {
 	r.counts.Add(result.Counts)
 	if err != nil || result.Failed() {
 		t.Errorf("-conformance.seed=%d: step %d: %v\n%s\nthe agent's log:\n%s",
-			seed, result.Step+1, err, strings.Join(result.Faults, "\n"), log.tail(20))
+			seed, result.Step+1, err, strings.Join(result.Faults, "\n"), log.Take(20))
 		c.Steps = c.Steps[:min(result.Step+1, len(c.Steps))]
 		r.failed, r.only = &c, result.Packets
 	}
@@ -184,6 +187,6 @@ func shrink(t *testing.T, c conformance.Case, only []conformance.Packet) {
 	if err != nil {
 		t.Error(err)
 	}
-	t.Logf("the smallest case that fails, for internal/conformance/testdata/regressions:\n%s\n%s",
+	t.Logf("the smallest case that fails, for internal/test/conformance/testdata/regressions:\n%s\n%s",
 		text, strings.Join(last.Faults, "\n"))
 }

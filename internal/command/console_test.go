@@ -74,7 +74,9 @@ func replayPage(t *testing.T, page string, atLeast int) {
 // TestTroubleshootingLog: the lines of the log that the page explains are lines that the program writes.
 func TestTroubleshootingLog(t *testing.T) {
 	var source strings.Builder
-	for _, pattern := range []string{"*.go", "../../informers/*.go", "../../engine/*.go"} {
+	for _, pattern := range []string{
+		"*.go", "../agent/*.go", "../outage/*.go", "../reconciler/*.go", "../../engine/*.go", "../../informers/*.go", "../../informers/sandbox/*.go",
+	} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {
 			t.Fatal(err)

@@ -6,13 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/tracing"
 )
 
 // explainOptions are the flags of explain.
@@ -76,12 +78,12 @@ func (o *explainOptions) run(ctx context.Context, out, warnings io.Writer) error
 		return err
 	}
 	err = w.warn(warnings, func(kind string, key cache.Key) bool {
-		return kind == "Pod" && key == q.Pod || kind == "NetworkAttachmentDefinition"
+		return kind == informers.KindPod && key == q.Pod || kind == informers.KindNAD
 	})
 	if err != nil {
 		return err
 	}
-	e, err := w.Explain(q)
+	e, err := explain.Explain(w.cache, q)
 	if err != nil {
 		return err
 	}
@@ -89,8 +91,8 @@ func (o *explainOptions) run(ctx context.Context, out, warnings io.Writer) error
 }
 
 // query reads the flags.
-func (o *explainOptions) query() (cache.Query, error) {
-	q := cache.Query{Interface: o.net, Port: o.port}
+func (o *explainOptions) query() (explain.Query, error) {
+	q := explain.Query{Interface: o.net, Port: o.port}
 	var err error
 	if q.Pod, err = parsePodKey(o.pod); err != nil {
 		return q, err
@@ -99,9 +101,9 @@ func (o *explainOptions) query() (cache.Query, error) {
 	case o.from.IsValid() == o.to.IsValid():
 		return q, usageError{errors.New("either --from or --to must be given")}
 	case o.from.IsValid():
-		q.Direction, q.Remote = cache.Ingress, o.from.Unmap()
+		q.Direction, q.Remote = engine.Ingress, o.from.Unmap()
 	default:
-		q.Direction, q.Remote = cache.Egress, o.to.Unmap()
+		q.Direction, q.Remote = engine.Egress, o.to.Unmap()
 	}
 	if err := o.readProtocol(&q); err != nil {
 		return q, usageError{err}
@@ -112,9 +114,9 @@ func (o *explainOptions) query() (cache.Query, error) {
 // echoRequests are the types of ICMP's and ICMPv6's.
 var echoRequests = map[uint8]uint8{unix.IPPROTO_ICMP: 8, unix.IPPROTO_ICMPV6: 128}
 
-func (o *explainOptions) readProtocol(q *cache.Query) error {
+func (o *explainOptions) readProtocol(q *explain.Query) error {
 	var err error
-	if q.Protocol, err = parseProtocol(o.protocol); err != nil {
+	if q.Protocol, err = tracing.ParseProtocol(o.protocol); err != nil {
 		return err
 	}
 	echo, isICMP := echoRequests[q.Protocol]
@@ -139,24 +141,4 @@ func (o *explainOptions) readProtocol(q *cache.Query) error {
 		q.ICMPType = echo
 	}
 	return nil
-}
-
-func parseProtocol(s string) (uint8, error) {
-	switch strings.ToLower(s) {
-	case "tcp":
-		return unix.IPPROTO_TCP, nil
-	case "udp":
-		return unix.IPPROTO_UDP, nil
-	case "sctp":
-		return unix.IPPROTO_SCTP, nil
-	case "icmp":
-		return unix.IPPROTO_ICMP, nil
-	case "icmpv6":
-		return unix.IPPROTO_ICMPV6, nil
-	}
-	n, err := strconv.ParseUint(s, 10, 8)
-	if err != nil {
-		return 0, fmt.Errorf("--protocol %q: must be tcp, udp, sctp, icmp, icmpv6 or a number up to 255", s)
-	}
-	return uint8(n), nil
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
 )
 
 // diffOptions are the flags of explain diff.
@@ -36,7 +36,7 @@ The exit code is 0 whatever the answer is, 1 when there is none, 2 when the comm
 			return o.run(cmd.Context(), args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().StringSliceVarP(&o.files, "filename", "f", nil, "`file` or directory with manifests that are part of both")
+	addList(cmd.Flags(), &o.files, "filename", "f", "`file` or directory with manifests that are part of both")
 	o.table.addFlags(cmd.Flags())
 	o.output.addFlags(cmd.Flags(), "text", "json", "yaml")
 	return cmd
@@ -61,12 +61,9 @@ func (o *diffOptions) run(ctx context.Context, before, after string, out, warnin
 			}
 		}
 	}
-	changes, err := cache.Diff(worlds[0].Cache, worlds[1].Cache)
-	if err != nil {
-		return err
-	}
+	changes := explain.Diff(worlds[0].cache, worlds[1].cache)
 	if changes == nil {
-		changes = []cache.Change{}
+		changes = []explain.Change{}
 	}
 	return o.output.write(out, changes, func(out io.Writer) error { return printChanges(out, changes) })
 }

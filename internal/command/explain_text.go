@@ -5,14 +5,15 @@ import (
 	"io"
 	"strings"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
 // printExplanation writes the verdicts first, then what each policy says.
-func printExplanation(out io.Writer, e cache.Explanation) error {
+func printExplanation(out io.Writer, e explain.Explanation) error {
 	var b strings.Builder
 	remote, preposition := e.Remote, "from"
-	if e.Direction == cache.Egress.String() {
+	if e.Direction == engine.Egress.String() {
 		preposition = "to"
 	}
 	for i, n := range e.Interfaces {
@@ -34,7 +35,7 @@ func printExplanation(out io.Writer, e cache.Explanation) error {
 	return err
 }
 
-func printCustomRules(b *strings.Builder, rules []cache.CustomRuleExplanation) {
+func printCustomRules(b *strings.Builder, rules []explain.CustomRuleExplanation) {
 	for _, r := range rules {
 		switch {
 		case r.Verdict == "":
@@ -47,7 +48,7 @@ func printCustomRules(b *strings.Builder, rules []cache.CustomRuleExplanation) {
 	}
 }
 
-func printPolicy(b *strings.Builder, p cache.PolicyExplanation) {
+func printPolicy(b *strings.Builder, p explain.PolicyExplanation) {
 	if p.Isolates {
 		fmt.Fprintf(b, "  policy %s isolates the interface\n", p.Policy)
 	} else {
@@ -69,7 +70,7 @@ func printPolicy(b *strings.Builder, p cache.PolicyExplanation) {
 }
 
 // printChanges writes a block for each interface and direction.
-func printChanges(out io.Writer, changes []cache.Change) error {
+func printChanges(out io.Writer, changes []explain.Change) error {
 	var b strings.Builder
 	if len(changes) == 0 {
 		b.WriteString("No connection is opened or closed.\n")
@@ -87,9 +88,9 @@ func printChanges(out io.Writer, changes []cache.Change) error {
 	return err
 }
 
-func printFlows(b *strings.Builder, verb string, c cache.Change, flows []cache.Flow) {
+func printFlows(b *strings.Builder, verb string, c explain.Change, flows []explain.Flow) {
 	preposition := "from"
-	if c.Direction == cache.Egress.String() {
+	if c.Direction == engine.Egress.String() {
 		preposition = "to"
 	}
 	for _, f := range flows {

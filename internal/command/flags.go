@@ -1,7 +1,6 @@
 package command
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 
@@ -11,7 +10,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 )
 
 // Flags that more than one command has.
@@ -53,23 +53,6 @@ func (o *runtimeOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.hostPrefix, "host-prefix", "", "where the host's root directory is mounted")
 }
 
-// nriOptions say how to be asked by the container runtime before a pod starts.
-type nriOptions struct{ socket string }
-
-func (o *nriOptions) addFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&o.socket, "nri-socket", informers.NRIAuto,
-		"socket of the container runtime's NRI, by which rules are in force before a pod's first process: a path, "+
-			"auto for the usual one where there is one, or none")
-}
-
-// config is of a plugin of a node's runtime. An empty socket is the usual one, as with the runtime's own.
-func (o *nriOptions) config(node, hostPrefix string) informers.NRIConfig {
-	return informers.NRIConfig{Socket: cmp.Or(o.socket, informers.NRIAuto), HostPrefix: hostPrefix, Node: node}
-}
-
-// defaultNetworkPlugins are the plugin types that give a pod an interface of its own in its network namespace.
-var defaultNetworkPlugins = []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge"}
-
 // What --established can be.
 const (
 	keepEstablished   = "keep"
@@ -81,21 +64,24 @@ type tableOptions struct {
 	networkPlugins []string
 	established    string
 	policyCounters bool
+	limits         policy.Limits
 	common         commonOptions
 }
 
 func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
-	flags.StringSliceVar(&o.networkPlugins, "network-plugins", defaultNetworkPlugins,
+	o.networkPlugins, o.limits = agent.DefaultNetworkPlugins(), policy.DefaultLimits()
+	addList(flags, &o.networkPlugins, "network-plugins", "",
 		"plugin types of the networks that policies isolate")
 	flags.StringVar(&o.established, "established", keepEstablished,
 		"what becomes of connections that are no longer allowed: keep them, or `keep|revoke`: look at every packet")
 	flags.BoolVar(&o.policyCounters, "policy-counters", false, "count the packets of each policy, for the metrics")
+	flags.Var(limitValue{&o.limits}, "limit", "changes the bound with this name on the cost of a policy, a namespace or a pod; may be repeated")
 	o.common.addFlags(flags)
 }
 
 // load reads the files that the flags name.
 func (o *tableOptions) load(node string) (cache.Options, error) {
-	options := cache.Options{Node: node, NetworkPlugins: o.networkPlugins, PolicyCounters: o.policyCounters}
+	options := cache.Options{Node: node, NetworkPlugins: o.networkPlugins, PolicyCounters: o.policyCounters, Limits: o.limits}
 	switch o.established {
 	case keepEstablished, "":
 	case revokeEstablished:

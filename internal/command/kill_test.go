@@ -10,7 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
 var (
@@ -20,7 +21,7 @@ var (
 
 // killBase is the node: server and friend run on it. What killWorld adds to it changes neither that the friend, and it
 // alone, reaches the server, nor that it reaches nobody else.
-var killBase = strings.ReplaceAll(agentCluster, "nodeName: elsewhere", "nodeName: here")
+var killBase = strings.ReplaceAll(node.Cluster, "nodeName: elsewhere", "nodeName: here")
 
 const killPolicies = `
 ---
@@ -60,17 +61,14 @@ func killWorld(r *rand.Rand) string {
 }
 
 // killRig is a node whose first agent has enforced the policies.
-func killRig(t *testing.T, r *rand.Rand) (*rig, *process) {
-	k := newRig(t)
-	k.load(killWorld(r))
-	k.runtime.Set(sandboxOf("server", k.hosts["server"]), sandboxOf("friend", k.hosts["friend"]))
-	if err := k.runtime.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := k.process()
+func killRig(t *testing.T, r *rand.Rand) (*node.Node, *process) {
+	k := node.New(t)
+	k.Load(killWorld(r))
+	k.StartRuntime("server", "friend")
+	p := startProcess(t, k)
 	for from, to := range map[string]string{"stranger": "10.9.0.1:5000", "friend": "10.9.0.3:5000"} {
-		eventually(t, "isolated", func() bool {
-			r := lab.Probe(t.Context(), k.hosts[from], netip.MustParseAddrPort(to), lab.TCP, 250*time.Millisecond)
+		node.Eventually(t, "isolated", func() bool {
+			r := lab.Probe(t.Context(), k.Hosts[from], netip.MustParseAddrPort(to), lab.TCP, 250*time.Millisecond)
 			return r.Verdict == lab.Dropped
 		})
 	}
@@ -88,38 +86,38 @@ func TestKill(t *testing.T) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	k, agent := killRig(t, r)
-	server, stranger := newSink(t, k.hosts["server"]), newSink(t, k.hosts["stranger"])
-	good := startFlood(t, k.hosts["friend"], netip.MustParseAddrPort("10.9.0.1:5000"), allowedPatience)
-	bad := startFlood(t, k.hosts["stranger"], netip.MustParseAddrPort("10.9.0.1:5000"), forbiddenPatience)
-	out := startFlood(t, k.hosts["friend"], netip.MustParseAddrPort("10.9.0.3:5000"), forbiddenPatience)
+	server, stranger := lab.NewSink(t, k.Hosts["server"]), lab.NewSink(t, k.Hosts["stranger"])
+	good := lab.StartFlood(t, k.Hosts["friend"], netip.MustParseAddrPort("10.9.0.1:5000"), lab.AllowedPatience)
+	bad := lab.StartFlood(t, k.Hosts["stranger"], netip.MustParseAddrPort("10.9.0.1:5000"), lab.ForbiddenPatience)
+	out := lab.StartFlood(t, k.Hosts["friend"], netip.MustParseAddrPort("10.9.0.3:5000"), lab.ForbiddenPatience)
 
-	agent, changes, applied := k.killAgents(agent, r)
-	agent.says("All inputs are known")
-	for _, f := range []*flood{good, bad, out} {
-		f.end()
+	agent, changes, applied := killAgents(t, k, agent, r)
+	agent.says("All inputs in sync")
+	for _, f := range []*lab.Flood{good, bad, out} {
+		f.End()
 	}
 	time.Sleep(100 * time.Millisecond) // what is in flight arrives
 	t.Logf("%d changes, %d times enforced", changes, applied)
 	if applied < 2**killRounds {
 		t.Errorf("enforced %d times in the lives of %d agents", applied, *killRounds)
 	}
-	server.allFrom(t, netip.MustParseAddr("10.9.0.2"), good)
-	server.nothingFrom(t, netip.MustParseAddr("10.9.0.3"), bad)
-	stranger.nothingFrom(t, netip.MustParseAddr("10.9.0.2"), out)
-	k.load(killBase + fmt.Sprintf(killPolicies, "", ", {port: 80}", "", "", ", {port: 80}"))
-	k.becomes("the last agent's", true, false)
-	k.load(killBase)
-	k.becomes("released by the last agent", true, true)
+	server.HasAllFrom(t, netip.MustParseAddr("10.9.0.2"), good)
+	server.HasNothingFrom(t, netip.MustParseAddr("10.9.0.3"), bad)
+	stranger.HasNothingFrom(t, netip.MustParseAddr("10.9.0.2"), out)
+	k.Load(killBase + fmt.Sprintf(killPolicies, "", ", {port: 80}", "", "", ", {port: 80}"))
+	k.Becomes("the last agent's", true, false)
+	k.Load(killBase)
+	k.Becomes("released by the last agent", true, true)
 	agent.end(syscall.SIGTERM)
 }
 
 // killAgents ends one agent after the other while objects change. It returns the last one, how often objects changed and
 // how often a pod's rules did.
-func (k *rig) killAgents(agent *process, r *rand.Rand) (last *process, changes, applied int) {
-	k.t.Helper()
+func killAgents(t *testing.T, k *node.Node, agent *process, r *rand.Rand) (last *process, changes, applied int) {
+	t.Helper()
 	change := func(until time.Time) {
 		for time.Now().Before(until) {
-			k.load(killWorld(r))
+			k.Load(killWorld(r))
 			changes++
 			time.Sleep(time.Duration(r.IntN(8)) * time.Millisecond)
 		}
@@ -127,21 +125,48 @@ func (k *rig) killAgents(agent *process, r *rand.Rand) (last *process, changes, 
 	signals := []syscall.Signal{syscall.SIGKILL, syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL, syscall.SIGUSR1}
 	for round := range *killRounds {
 		if round%4 > 0 { // else it may end before it knows anything
-			agent.says("All inputs are known")
+			agent.says("All inputs in sync")
 		}
 		change(time.Now().Add(time.Duration(r.IntN(300)) * time.Millisecond))
 		next := agent
 		if round%6 == 5 {
-			next = k.process()
-			next.says("All inputs are known")
+			next = startProcess(t, k)
+			next.says("All inputs in sync")
 			change(time.Now().Add(100 * time.Millisecond))
 		}
 		agent.end(signals[round%len(signals)])
 		applied += strings.Count(agent.logged(), "Policies enforced")
 		if next == agent {
-			next = k.process()
+			next = startProcess(t, k)
 		}
 		agent = next
 	}
 	return agent, changes, applied
+}
+
+// TestNothingBeforeSync: what is in force stays to the letter until all inputs are in sync, however wrong it is.
+func TestNothingBeforeSync(t *testing.T) {
+	k, agent := killRig(t, rand.New(rand.NewPCG(1, 1)))
+	agent.end(syscall.SIGKILL)
+	k.Load(killBase) // no policies: the tables are to go
+	before := lab.Generation(t, k.Hosts["server"])
+	stays := func(what string) {
+		t.Helper()
+		time.Sleep(500 * time.Millisecond)
+		if lab.Generation(t, k.Hosts["server"]) != before {
+			t.Errorf("a batch without %s", what)
+		}
+	}
+	k.API.Stop()
+	k.Runtime.Stop()
+	startProcess(t, k).says("Starting")
+	stays("any input")
+	if err := k.Runtime.Start(); err != nil {
+		t.Fatal(err)
+	}
+	stays("the API server")
+	if err := k.API.Start(); err != nil {
+		t.Fatal(err)
+	}
+	node.Eventually(t, "the table goes", func() bool { return lab.Generation(t, k.Hosts["server"]) != before })
 }

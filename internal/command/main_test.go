@@ -6,7 +6,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
 // agentVar marks a process of this test binary that is no test but an agent, with an agent's command line.

@@ -3,7 +3,6 @@ package command
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -12,8 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/testcluster"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
 // process is an agent in a process of its own, as a node has it.
@@ -39,24 +37,26 @@ func (p *process) logged() string {
 	return p.log.String()
 }
 
-// process starts an agent on the rig's node.
-func (r *rig) process() *process {
-	r.t.Helper()
-	p := &process{t: r.t, exited: make(chan struct{})}
-	p.cmd = exec.Command("/proc/self/exe", "--hostname-override=here", "--kubeconfig="+r.agent.api.kubeconfig,
-		"--container-runtime-endpoint="+r.agent.runtime.endpoint, "--metrics-bind-address=", "--health-bind-address=")
+// startProcess starts an agent on the node, with more arguments.
+func startProcess(t *testing.T, n *node.Node, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, exited: make(chan struct{})}
+	p.cmd = exec.Command("/proc/self/exe", append([]string{
+		"--hostname-override=Here", "--kubeconfig=" + n.Kubeconfig, "--container-runtime-endpoint=" + n.RuntimeSocket,
+		"--metrics-bind-address=", "--health-bind-address=", "--nri-socket=none",
+	}, args...)...)
 	p.cmd.Env = append(os.Environ(), agentVar+"=1")
 	p.cmd.Stdout, p.cmd.Stderr = p, p
 	// Also when the test itself is killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	go func() {
 		p.cmd.Wait() //nolint:errcheck // the state says how it ended
 		close(p.exited)
 	}()
-	r.t.Cleanup(func() {
+	t.Cleanup(func() {
 		p.cmd.Process.Kill()
 		<-p.exited
 	})
@@ -101,16 +101,5 @@ func (p *process) end(s syscall.Signal) {
 	case status.Signaled() && status.Signal() == s && len(p.logged()) == 0: // it had not come so far as to look at signals
 	case !ok:
 		p.t.Errorf("by %s: %s\n%s", s, p.cmd.ProcessState, p.logged())
-	}
-}
-
-// pathOf is how another process opens the host's network namespace while this one lives.
-func pathOf(h *lab.Host) string {
-	return strings.Replace(h.NetNS(), "/proc/self/", fmt.Sprintf("/proc/%d/", os.Getpid()), 1)
-}
-
-func sandboxOf(name string, h *lab.Host) testcluster.Sandbox {
-	return testcluster.Sandbox{
-		ID: "sandbox-" + name, UID: name, Namespace: "ns", Name: name, CreatedAt: 1, Info: testcluster.InfoOf(pathOf(h)),
 	}
 }

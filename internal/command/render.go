@@ -8,7 +8,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
 // renderOptions are the flags of render.
@@ -52,12 +54,12 @@ func (o *renderOptions) run(ctx context.Context, out, warnings io.Writer) error 
 		return err
 	}
 	err = w.warn(warnings, func(kind string, key cache.Key) bool {
-		return key == pod || kind == "MultiNetworkPolicy" && key.Namespace == pod.Namespace
+		return key == pod || kind == informers.KindPolicy && key.Namespace == pod.Namespace
 	})
 	if err != nil {
 		return err
 	}
-	ruleset, err := w.Preview(pod)
+	ruleset, err := explain.Preview(w.cache, pod)
 	switch {
 	case err != nil:
 		return err

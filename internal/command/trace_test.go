@@ -16,9 +16,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/testcluster"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
 // traceRig is the pod shop/web of testdata/cluster in a real namespace with its table in force, a runtime that knows it,
@@ -31,11 +35,11 @@ type traceRig struct {
 
 func newTraceRig(t *testing.T) traceRig {
 	t.Helper()
-	w, err := loadFiles(t.Context(), cache.Options{NetworkPlugins: defaultNetworkPlugins}, "testdata/cluster")
+	w, err := loadFiles(t.Context(), cache.Options{NetworkPlugins: agent.DefaultNetworkPlugins(), Limits: policy.DefaultLimits()}, "testdata/cluster")
 	if err != nil {
 		t.Fatal(err)
 	}
-	ruleset, err := w.Preview(cache.Key{Namespace: "shop", Name: "web"})
+	ruleset, err := explain.Preview(w.cache, cache.Key{Namespace: "shop", Name: "web"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,9 +76,9 @@ func newTraceRig(t *testing.T) traceRig {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a test's
 	r.socket = filepath.Join(dir, "cri.sock")
-	runtime := testcluster.NewRuntime(r.socket)
-	runtime.Set(testcluster.Sandbox{
-		ID: "s1", UID: "u1", Namespace: "shop", Name: "web", Info: testcluster.InfoOf(r.web.NetNS()),
+	runtime := cluster.NewRuntime(r.socket)
+	runtime.Set(cluster.Sandbox{
+		ID: "s1", UID: "u1", Namespace: "shop", Name: "web", Info: cluster.InfoOf(r.web.NetNS()),
 	})
 	if err := runtime.Start(); err != nil {
 		t.Fatal(err)
@@ -133,7 +137,7 @@ func (r traceRig) probe(from *lab.Host, proto lab.Protocol, port uint16) {
 // hasTraceTable asks stock nft.
 func (r traceRig) hasTraceTable() bool {
 	r.Helper()
-	out, err := tryNFT(r.web, "list", "tables")
+	out, err := node.NFT(r.web, "list", "tables")
 	if err != nil || !strings.Contains(out, engine.TableName+"\n") {
 		r.Fatalf("nft: %v: %s", err, out)
 	}

@@ -7,12 +7,10 @@ import (
 	"io"
 	"strings"
 
-	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
-	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	"github.com/spf13/pflag"
-	corev1 "k8s.io/api/core/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
@@ -46,11 +44,16 @@ func (o *worldOptions) load(ctx context.Context) (*world, error) {
 	if err != nil {
 		return nil, err
 	}
-	source, err := informers.FromClients(config)
+	source, err := informers.FromClients(config, settingsOf(&options))
 	if err != nil {
 		return nil, err
 	}
 	return newWorld(ctx, options, source, "the API server")
+}
+
+// settingsOf reads pods of all nodes like local pods.
+func settingsOf(options *cache.Options) informers.Settings {
+	return informers.Settings{Limits: &options.Limits}
 }
 
 func loadFiles(ctx context.Context, options cache.Options, paths ...string) (*world, error) {
@@ -58,69 +61,57 @@ func loadFiles(ctx context.Context, options cache.Options, paths ...string) (*wo
 	if err != nil {
 		return nil, err
 	}
-	return newWorld(ctx, options, files.Source(), strings.Join(paths, ", "))
+	return newWorld(ctx, options, files.Source(settingsOf(&options)), strings.Join(paths, ", "))
 }
 
-// world is the cache of all objects there are at one moment, with pods of all nodes, and what is wrong with them.
+// world is the cache of all objects there are at one moment, and their problems.
 type world struct {
-	*cache.Cache
+	cache    *cache.Cache
 	origin   string
-	pods     map[cache.Key]error // why policies have nothing to do with the pod, if so
+	pods     map[cache.Key]error // why there is nothing to say of the pod; nil: there is
 	problems []worldProblem
 }
 
 type worldProblem struct {
 	kind string
 	key  cache.Key
-	cache.Problem
+	policy.Problem
 }
 
 func newWorld(ctx context.Context, options cache.Options, source informers.Source, origin string) (*world, error) {
-	w := &world{Cache: cache.New(options), origin: origin, pods: map[cache.Key]error{}}
-	return w, informers.Snapshot(ctx, source, w)
+	w := &world{cache: cache.New(options), origin: origin, pods: map[cache.Key]error{}}
+	err := informers.Snapshot(ctx, source, podNotes{w.cache, w.pods}, func(kind string, key cache.Key, problems []policy.Problem) {
+		for _, p := range problems {
+			w.problems = append(w.problems, worldProblem{kind, key, p})
+		}
+	})
+	return w, err
 }
 
-// UpsertPod takes a pod.
-func (w *world) UpsertPod(pod *corev1.Pod) []cache.Problem {
-	key := cache.Key{Namespace: pod.Namespace, Name: pod.Name}
-	w.pods[key] = whyOutside(pod)
-	return w.note("Pod", key, w.Cache.UpsertPod(pod))
+// podNotes is a cache that notes the pods that go into it. The cache itself does not keep pods without networks.
+type podNotes struct {
+	*cache.Cache
+	pods map[cache.Key]error
 }
 
-// UpsertPolicy takes a policy.
-func (w *world) UpsertPolicy(p *mnpv1.MultiNetworkPolicy) []cache.Problem {
-	return w.note("MultiNetworkPolicy", cache.Key{Namespace: p.Namespace, Name: p.Name}, w.Cache.UpsertPolicy(p))
+// UpsertPod implements informers.Sink.
+func (n podNotes) UpsertPod(p cache.Pod) []policy.Problem {
+	n.pods[p.Key] = whyOutside(p)
+	return n.Cache.UpsertPod(p)
 }
 
-// UpsertNAD takes a NetworkAttachmentDefinition.
-func (w *world) UpsertNAD(n *netv1.NetworkAttachmentDefinition) []cache.Problem {
-	return w.note("NetworkAttachmentDefinition", cache.Key{Namespace: n.Namespace, Name: n.Name}, w.Cache.UpsertNAD(n))
-}
-
-func (w *world) note(kind string, key cache.Key, problems []cache.Problem) []cache.Problem {
-	for _, p := range problems {
-		w.problems = append(w.problems, worldProblem{kind, key, p})
-	}
-	return problems
-}
-
-func whyOutside(pod *corev1.Pod) error {
-	_, attached := pod.Annotations[netv1.NetworkStatusAnnot]
-	_, attachedOld := pod.Annotations["k8s.v1.cni.cncf.io/networks-status"]
-	_, asks := pod.Annotations[netv1.NetworkAttachmentAnnot]
+func whyOutside(p cache.Pod) error {
 	switch {
-	case pod.Spec.HostNetwork:
-		return errors.New("it is on the host's network, where no policy applies")
-	case pod.Status.Phase == corev1.PodSucceeded, pod.Status.Phase == corev1.PodFailed:
-		return errors.New("it has ended")
-	case !attached && !attachedOld && !asks:
+	case p.Outside != "":
+		return errors.New(p.Outside)
+	case strings.TrimSpace(p.Status) == "" && p.Requested == "":
 		return fmt.Errorf("it has neither the annotation %s nor %s: Multus has not attached it to any network, and is not asked to",
-			netv1.NetworkStatusAnnot, netv1.NetworkAttachmentAnnot)
+			cache.StatusAnnotation, cache.NetworksAnnotation)
 	}
 	return nil
 }
 
-// has says whether there is such a pod, with networks.
+// has is an error unless there is such a pod with networks.
 func (w *world) has(key cache.Key) error {
 	outside, there := w.pods[key]
 	switch {

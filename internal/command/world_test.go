@@ -5,12 +5,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
 // The same objects give the same answer from an API server and from manifests.
 func TestLiveWorld(t *testing.T) {
-	r := newRig(t)
-	r.load(agentCluster + agentPolicy)
+	r := node.New(t)
+	r.Load(node.Cluster + node.Policy)
 	var live, text bytes.Buffer
 	for _, tc := range []struct {
 		args []string
@@ -27,15 +29,15 @@ func TestLiveWorld(t *testing.T) {
 			"\"10.9.0.0/33\" is not a CIDR, so the block allows nobody\n# ns/friend gets no table: no policy isolates an interface of it\n"},
 	} {
 		live.Reset()
-		if code := Main("v1", append(tc.args, "--kubeconfig", r.agent.api.kubeconfig), &live, &live); code != 0 {
+		if code := Main("v1", append(tc.args, "--kubeconfig", r.Kubeconfig), &live, &live); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
 		if diff := cmp.Diff(tc.want, live.String()); diff != "" {
 			t.Errorf("%v (-want +got):\n%s", tc.args, diff)
 		}
 	}
-	r.api.Stop()
-	if code := Main("v1", []string{"render", "--pod", "ns/friend", "--kubeconfig", r.agent.api.kubeconfig}, &text, &text); code != 1 {
+	r.API.Stop()
+	if code := Main("v1", []string{"render", "--pod", "ns/friend", "--kubeconfig", r.Kubeconfig}, &text, &text); code != 1 {
 		t.Errorf("exit code %d without an API server: %s", code, text.String())
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
 // packetRow is what one packet costs up to the server's socket, when the last of all policies lets it pass.

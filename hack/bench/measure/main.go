@@ -18,7 +18,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
 // options are the flags.

@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/command"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/testcluster"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 )
 
 // agentArgument makes this program the agent: the same code as the product's main, in a process of its own.
@@ -34,7 +34,7 @@ type wholeAgent struct {
 	*tap
 	objects objects
 	client  *kubernetes.Clientset
-	runtime *testcluster.Runtime
+	runtime *cluster.Runtime
 	agent   *exec.Cmd
 }
 
@@ -101,16 +101,16 @@ func (w *wholeAgent) createAll(ctx context.Context) error {
 	if err := w.createPeers(ctx); err != nil {
 		return err
 	}
-	w.runtime = testcluster.NewRuntime(w.path("cri.sock"))
-	var sandboxes []testcluster.Sandbox
+	w.runtime = cluster.NewRuntime(w.path("cri.sock"))
+	var sandboxes []cluster.Sandbox
 	for i, h := range w.hosts {
 		p, err := w.createPod(ctx, newPod("local", fmt.Sprintf("pod-%d", i), "web", node, w.podAddrs(i)...))
 		if err != nil {
 			return err
 		}
-		sandboxes = append(sandboxes, testcluster.Sandbox{
+		sandboxes = append(sandboxes, cluster.Sandbox{
 			ID: "sandbox-" + p.Name, UID: string(p.UID), Namespace: p.Namespace, Name: p.Name, CreatedAt: 1,
-			Info: testcluster.InfoOf(strings.Replace(h.NetNS(), "self", fmt.Sprint(os.Getpid()), 1)),
+			Info: cluster.InfoOf(strings.Replace(h.NetNS(), "self", fmt.Sprint(os.Getpid()), 1)),
 		})
 	}
 	w.runtime.Set(sandboxes...)

@@ -1,0 +1,205 @@
+package cache
+
+import (
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// chainKey identifies a chain: a section, and the variant of it that the named ports of a pod make.
+type chainKey struct {
+	section *policy.Section
+	variant policy.Digest
+}
+
+// policyChain is the chain of one direction of a policy in force. Local pods share it, unless named ports make it another
+// chain for some. It exists while a local pod uses it, and keeps its groups in use for as long.
+type policyChain struct {
+	key    chainKey
+	users  int           // local pods
+	ready  chan struct{} // closed once the rest is there
+	built  *policy.Chain
+	groups []*group
+	ports  []*engine.Set
+
+	collides bool // a hash of it is the hash of something else: it allows nothing
+}
+
+// portList is the set of a list of ports. Rules with the same list share it.
+type portList struct {
+	digest policy.Digest
+	set    *engine.Set
+	users  int
+}
+
+// acquireChain returns the chain of a section for a pod with these named ports, once its groups have their members. It
+// takes the lock only briefly.
+func (c *Cache) acquireChain(s *policy.Section, pod []policy.NamedPort) *policyChain {
+	key := chainKey{s, s.Variant(pod)}
+	c.lock()
+	pc, known := c.chains[key]
+	if !known {
+		pc = &policyChain{key: key, ready: make(chan struct{})}
+		c.chains[key] = pc
+	}
+	pc.users++
+	c.unlock()
+	if !known {
+		c.buildChain(pc, pod)
+		close(pc.ready)
+	}
+	<-pc.ready
+	for _, g := range pc.groups {
+		<-g.ready
+	}
+	return pc
+}
+
+// buildChain makes the chain and acquires its sets. It fills the groups that are new.
+func (c *Cache) buildChain(pc *policyChain, pod []policy.NamedPort) {
+	s := pc.key.section
+	pc.built = s.Build(pod, policy.BuildOptions{Replies: c.options.RevokeEstablished, Counters: c.options.PolicyCounters})
+	for _, spec := range pc.built.Groups {
+		c.lock()
+		g, isNew := c.acquireGroup(spec)
+		c.unlock()
+		if g == nil {
+			pc.collides = true
+			continue
+		}
+		pc.groups = append(pc.groups, g)
+		if isNew {
+			c.fill(g)
+		}
+	}
+	c.lock()
+	for _, p := range pc.built.Ports {
+		if set := c.acquirePorts(p); set != nil {
+			pc.ports = append(pc.ports, set)
+		} else {
+			pc.collides = true
+		}
+	}
+	c.unlock()
+	if pc.collides {
+		pc.built = &policy.Chain{Chain: &engine.Chain{Name: s.ChainName}}
+		if c.options.RevokeEstablished {
+			pc.built.Replies = &engine.Chain{Name: engine.RepliesPrefix + s.ChainName}
+		}
+	}
+}
+
+// releaseChain takes a pod's use of a chain back.
+func (c *Cache) releaseChain(pc *policyChain, namespace string) {
+	if pc.users--; pc.users > 0 {
+		return
+	}
+	delete(c.chains, pc.key)
+	for _, g := range pc.groups {
+		c.releaseGroup(g, namespace)
+	}
+	for _, s := range pc.ports {
+		c.releasePorts(s)
+	}
+}
+
+// acquirePorts returns the set of a list of ports, or nil if another list has the same name by a collision of hashes.
+func (c *Cache) acquirePorts(p policy.PortSet) *engine.Set {
+	l := c.ports[p.Name()]
+	switch {
+	case l == nil:
+		l = &portList{digest: p.Digest, set: &engine.Set{Name: p.Name(), Elements: engine.Ports{Ports: p.Ports}}}
+		c.ports[p.Name()] = l
+		c.counts.portLists.Add(1)
+	case l.digest != p.Digest:
+		return nil
+	}
+	l.users++
+	return l.set
+}
+
+func (c *Cache) releasePorts(s *engine.Set) {
+	l := c.ports[s.Name]
+	if l.users--; l.users == 0 {
+		delete(c.ports, s.Name)
+		c.counts.portLists.Add(-1)
+	}
+}
+
+// commonChain holds what passes on every isolated interface or, with the prefix of replies, what answers that.
+func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
+	chain := &engine.Chain{Name: prefix + engine.CommonChain(d)}
+	add := func(match expr.Statement) {
+		chain.Rules = append(chain.Rules, engine.Rule{Statements: []expr.Statement{match, expr.Accept()}})
+	}
+	if prefix == "" { // conntrack does not track these messages, so none of them is a reply
+		for _, match := range expr.NeighborDiscovery() {
+			add(match)
+		}
+	}
+	if o.AcceptICMP {
+		add(expr.ICMP(sets.V4))
+	}
+	if o.AcceptICMPv6 {
+		add(expr.ICMP(sets.V6))
+	}
+	chain.Rules = append(chain.Rules, o.Common(d).userRules(d, prefix)...)
+	return chain
+}
+
+// baseChain sends the packets of each isolated interface to its chain. Where a pod has more interfaces than the limit,
+// the packets of an interface that is not known are dropped.
+func baseChain(d engine.Direction, isolated []isolation, open []string, overflow bool) *engine.Chain {
+	chain := &engine.Chain{Name: string(d.Hook()), Hook: d.Hook()}
+	add := func(statements ...expr.Statement) {
+		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements})
+	}
+	for _, i := range isolated {
+		add(d.OnInterface(i.iface), expr.Goto(engine.InterfaceChain(d, i.iface)))
+	}
+	if overflow {
+		for _, iface := range open {
+			add(d.OnInterface(iface), expr.Accept())
+		}
+		add(expr.Counter(), expr.Drop())
+	}
+	return chain
+}
+
+// interfaceChain accepts what the policies of an isolated interface allow, and drops the rest. It judges the first packet
+// of a connection or, where connections can be revoked, every packet: a reply passes as long as what it answers does.
+func interfaceChain(d engine.Direction, i isolation, revoke, otherWayIsolated bool) *engine.Chain {
+	chain := &engine.Chain{Name: engine.InterfaceChain(d, i.iface)}
+	add := func(statements ...expr.Statement) {
+		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements})
+	}
+	switch {
+	case !revoke:
+		add(expr.Established(), expr.Accept())
+	case otherWayIsolated:
+		add(expr.InState(expr.Is, expr.StateRelated), expr.Accept())
+		add(append(expr.ReplyOfEstablished(), expr.Jump(engine.RepliesPrefix+engine.InterfaceChain(d.Opposite(), i.iface)))...)
+	default:
+		add(expr.InState(expr.Is, expr.StateRelated), expr.Accept())
+		add(append(expr.ReplyOfEstablished(), expr.Accept())...)
+	}
+	chain.Rules = append(chain.Rules, i.jumps("", d)...)
+	add(expr.Counter(), expr.Drop())
+	return chain
+}
+
+// repliesChain accepts the replies to what the interfaceChain accepts.
+func repliesChain(d engine.Direction, i isolation) *engine.Chain {
+	return &engine.Chain{Name: engine.RepliesPrefix + engine.InterfaceChain(d, i.iface), Rules: i.jumps(engine.RepliesPrefix, d)}
+}
+
+// jumps lead to the common chain, and to the chains of the policies.
+func (i isolation) jumps(prefix string, d engine.Direction) []engine.Rule {
+	rules := []engine.Rule{{Statements: []expr.Statement{expr.Jump(prefix + engine.CommonChain(d))}}}
+	for _, p := range i.effective {
+		s := p.sections[d]
+		rules = append(rules, engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + s.ChainName)}, Comment: s.JumpComment()})
+	}
+	return rules
+}

@@ -1,0 +1,143 @@
+package explain
+
+import (
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// access is what an interface of a pod lets pass in one direction.
+type access struct {
+	state AccessState
+	terms []term // one of them is enough
+}
+
+// AccessState is what an interface of a pod is in one direction.
+type AccessState string
+
+// The states. Nothing passes on an interface that is absent, or of a pod that is; all passes on one that is open.
+const (
+	Absent   AccessState = "absent"
+	Open     AccessState = "open"
+	Isolated AccessState = "isolated"
+)
+
+// term is addresses of peers, each with the same ports. Protocols without ports are in it as if they had them all.
+type term struct {
+	addrs sets.Addrs
+	ports sets.Ports
+}
+
+// otherProtocols stands for all protocols that have no number of their own here. IANA keeps the number reserved.
+const otherProtocols = 255
+
+// The whole of what can be allowed.
+var (
+	wholeProtocols = []uint8{protoICMP, policy.TCP, policy.UDP, protoICMPv6, policy.SCTP, otherProtocols}
+	everyPort      = wholeOf(wholeProtocols...)
+	everyAddr      = sets.NewAddrs(wholeFamily[0], wholeFamily[1])
+)
+
+// place is an interface and a direction.
+type place struct {
+	iface     string
+	direction engine.Direction
+}
+
+// accessOf returns the connections that each interface of a pod lets pass. A pod that is not there has no interfaces.
+func accessOf(c *cache.Cache, key cache.Key) map[place]access {
+	all := map[place]access{}
+	pod, ok := c.View(key)
+	if !ok || !pod.Known {
+		return all
+	}
+	for _, d := range engine.Directions {
+		for _, iface := range pod.Interfaces() {
+			all[place{iface, d}] = access{Open, []term{{everyAddr, everyPort}}}
+		}
+		for _, i := range pod.Isolated[d] {
+			all[place{i.Interface, d}] = access{Isolated, terms(c, &pod, d, i)}
+		}
+	}
+	return all
+}
+
+// terms follows explainInterface: what is common to all pods, apart from neighbor discovery and custom rules, and then
+// the policies.
+func terms(c *cache.Cache, pod *cache.PodView, d engine.Direction, i cache.IsolationView) []term {
+	terms := commonTerms(c.Settings(), pod, d, i.Interface)
+	for _, p := range i.Effective {
+		for j := range p.Sections[d].Rules {
+			terms = append(terms, ruleTerms(c, &p.Sections[d].Rules[j], d, pod.Ports)...)
+		}
+	}
+	return terms
+}
+
+func ruleTerms(c *cache.Cache, r *policy.Rule, d engine.Direction, ports []policy.NamedPort) []term {
+	var terms []term
+	addrs := everyAddr
+	if !r.Everyone {
+		addrs = sets.Addrs{}
+		if r.Peers != nil {
+			addrs, _ = c.Members(r.Peers)
+		}
+	}
+	if r.AnyPort {
+		terms = append(terms, term{addrs, everyPort})
+	} else if ports := r.PortsFor(d, ports); !ports.IsEmpty() {
+		terms = append(terms, term{addrs, ports})
+	}
+	if r.Named != nil {
+		terms = append(terms, endpointTerms(c, r.Named)...)
+	}
+	return terms
+}
+
+func commonTerms(o *cache.Options, pod *cache.PodView, d engine.Direction, iface string) []term {
+	var terms []term
+	if o.AcceptICMP {
+		terms = append(terms, term{everyAddr, wholeOf(protoICMP)})
+	}
+	if o.AcceptICMPv6 {
+		terms = append(terms, term{everyAddr, wholeOf(protoICMPv6)})
+	}
+	common := o.Common(d)
+	remote, own := common.Sources, common.Destinations
+	if d == engine.Egress {
+		remote, own = own, remote
+	}
+	terms = append(terms, term{remote, everyPort})
+	for i, f := range sets.Families {
+		if containsAll(own, addrsOf(pod, iface, f)) {
+			terms = append(terms, term{sets.NewAddrs(wholeFamily[i]), everyPort})
+		}
+	}
+	return terms
+}
+
+// endpointTerms returns the endpoints of a group, one term a port.
+func endpointTerms(c *cache.Cache, spec *policy.Group) []term {
+	_, endpoints := c.Members(spec)
+	byPort := map[sets.PortRange][]sets.AddrRange{}
+	for _, f := range sets.Families {
+		for e := range endpoints.All(f) {
+			port := sets.PortRange{Proto: e.Proto, From: e.Port, To: e.Port}
+			byPort[port] = append(byPort[port], sets.Single(e.Addr))
+		}
+	}
+	var terms []term
+	for port, addrs := range byPort {
+		terms = append(terms, term{sets.NewAddrs(addrs...), sets.NewPorts(port)})
+	}
+	return terms
+}
+
+func wholeOf(protocols ...uint8) sets.Ports {
+	var all []sets.PortRange
+	for _, p := range protocols {
+		all = append(all, sets.PortRange{Proto: p, From: 0, To: policy.MaxPort})
+	}
+	return sets.NewPorts(all...)
+}

@@ -1,0 +1,81 @@
+package explain
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// IP protocol numbers (IANA) of what the common chain knows beside the protocols of policies.
+const (
+	protoICMP   = 1
+	protoICMPv6 = 58
+)
+
+// explainCommon says what of the common chain lets the packet pass, empty when nothing does. Custom rules end that chain.
+func (e *explainer) explainCommon(iface string) (by, reason string) {
+	q := e.query
+	switch {
+	case q.isNeighborDiscovery():
+		return "neighbor discovery", "IPv6 does not work on a link without neighbor and router discovery and MLD, so they always pass"
+	case e.settings.AcceptICMP && q.Protocol == protoICMP:
+		return "--accept-icmp", "all ICMP passes"
+	case e.settings.AcceptICMPv6 && q.Protocol == protoICMPv6:
+		return "--accept-icmpv6", "all ICMPv6 passes"
+	}
+	source, destination := []netip.Addr{q.Remote}, q.ownAddrs(e.pod, iface)
+	if q.Direction == engine.Egress {
+		source, destination = destination, source
+	}
+	common := e.settings.Common(q.Direction)
+	switch {
+	case containsAll(common.Sources, source):
+		return "allowed source prefixes", "the flags let pass all " + q.Direction.String() + " traffic from " + joinAddrs(source)
+	case containsAll(common.Destinations, destination):
+		return "allowed destination prefixes", "the flags let pass all " + q.Direction.String() + " traffic to " + joinAddrs(destination)
+	}
+	return "", ""
+}
+
+// isNeighborDiscovery: RFC 4861 and 2710, and MLDv2's report of RFC 3810.
+func (q Query) isNeighborDiscovery() bool {
+	return q.Remote.Is6() && q.Protocol == protoICMPv6 && (q.ICMPType >= 130 && q.ICMPType <= 136 || q.ICMPType == 143)
+}
+
+// addrsOf returns the pod's own addresses on an interface.
+func addrsOf(pod *cache.PodView, iface string, f sets.Family) []netip.Addr {
+	var own []netip.Addr
+	for _, a := range pod.Attachments {
+		for _, addr := range a.Addrs {
+			if a.Interface == iface && sets.FamilyOf(addr) == f {
+				own = append(own, addr)
+			}
+		}
+	}
+	return own
+}
+
+// ownAddrs returns the addresses of the pod that the packet may have.
+func (q Query) ownAddrs(pod *cache.PodView, iface string) []netip.Addr {
+	if q.Local.IsValid() {
+		return []netip.Addr{q.Local}
+	}
+	return addrsOf(pod, iface, sets.FamilyOf(q.Remote))
+}
+
+// containsAll is false for no addresses. Which of its own addresses a pod uses is not known, so all of them count.
+func containsAll(s sets.Addrs, addrs []netip.Addr) bool {
+	return len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !s.Contains(a) })
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	texts := make([]string, 0, len(addrs))
+	for _, a := range addrs {
+		texts = append(texts, a.String())
+	}
+	return strings.Join(texts, ", ")
+}

@@ -1,0 +1,82 @@
+package explain
+
+import (
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/custom"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// CustomRuleExplanation is what a custom rule does to the packet.
+type CustomRuleExplanation struct {
+	Rule    string `json:"rule"`              // as it could be in a file
+	Verdict string `json:"verdict,omitempty"` // "accept", "drop", "reject", "return"; empty: the packet goes on
+	Unsure  bool   `json:"unsure,omitempty"`  // the verdict also depends on what the query does not say, or on a limit
+}
+
+// explainCustom runs the packet through the custom rules of its family and direction, up to the one that decides. The
+// last one returned may do so: its verdict is neither empty nor unsure.
+func (e *explainer) explainCustom(iface string) ([]CustomRuleExplanation, error) {
+	q := e.query
+	rules := e.settings.Common(q.Direction).Custom(sets.FamilyOf(q.Remote))
+	if len(rules.Rules) == 0 {
+		return nil, nil
+	}
+	inline, packet := listsInline(rules.Sets), q.packetOn(e.pod, iface)
+	var out []CustomRuleExplanation
+	for _, r := range rules.Rules {
+		o, err := expr.Evaluate(r.Statements, packet, rules.Lookup)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, CustomRuleExplanation{
+			Rule: inline.Replace(engine.Rule{Statements: r.Statements}.Text()), Verdict: o.Verdict, Unsure: o.Unsure,
+		})
+		if o.Verdict != "" && !o.Unsure {
+			break
+		}
+	}
+	return out, nil
+}
+
+// packetOn is the query's packet on an interface, with the pod's own address if that can be only one.
+func (q Query) packetOn(p *cache.PodView, iface string) expr.Packet {
+	packet := expr.Packet{
+		Family: sets.FamilyOf(q.Remote), Source: q.Remote, Input: iface,
+		Protocol: q.Protocol, DestinationPort: q.Port, ICMPType: q.ICMPType, State: expr.StateNew,
+	}
+	if own := q.ownAddrs(p, iface); len(own) == 1 {
+		packet.Destination = own[0]
+	}
+	if q.Direction == engine.Egress {
+		packet.Source, packet.Destination = packet.Destination, packet.Source
+		packet.Input, packet.Output = "", iface
+	}
+	return packet
+}
+
+// listsInline writes lists in the place of the names of their sets.
+func listsInline(list []custom.Set) *strings.Replacer {
+	var pairs []string
+	for _, s := range list {
+		pairs = append(pairs, "@"+s.Name, customSetText(s))
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+func customSetText(s custom.Set) string {
+	var texts []string
+	if s.Family != 0 {
+		for r := range s.Addrs.Ranges(s.Family) {
+			texts = append(texts, r.String())
+		}
+	} else {
+		for r := range s.Numbers.Ranges() {
+			texts = append(texts, s.Type.ElementText(r))
+		}
+	}
+	return "{ " + strings.Join(texts, ", ") + " }"
+}

@@ -1,0 +1,10 @@
+// Package explain says what a policy does to a packet, and what a change of policies opens and closes. It reads the same
+// compiled policies, the same isolated interfaces and the same members of groups that tables are made of.
+//
+//	cache.View ─┐
+//	            ├─► Explain ─► one packet: verdict, deciding rule, and why the other rules do not match
+//	cache.Members┘
+//	two caches ───► Diff    ─► the connections that only one of them allows
+//
+// The agent does not use this package: the commands explain and diff do.
+package explain

@@ -1,0 +1,254 @@
+package explain
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// Query is the first packet of a connection.
+type Query struct {
+	Pod       cache.Key
+	Interface string // empty: each that is isolated in the direction, or all of them if none is
+	Direction engine.Direction
+	Remote    netip.Addr
+	Local     netip.Addr // the pod's own address; the zero value: any that it has on the interface
+	Protocol  uint8
+	Port      uint16 // where it goes to; of TCP, UDP and SCTP
+	ICMPType  uint8  // of ICMP and ICMPv6
+}
+
+// Why there is nothing to say of a pod or an interface.
+var (
+	ErrNoPod       = errors.New("there is no such pod with networks that policies could be about")
+	ErrNoStatus    = errors.New("the pod's network status cannot be read, so what is enforced stays as it is")
+	ErrNoInterface = errors.New("the pod has no such interface")
+)
+
+// Explanation says what happens to a packet, and why. Replies pass as part of their connection, whatever it says.
+type Explanation struct {
+	Pod        string                 `json:"pod"`
+	Direction  string                 `json:"direction"`
+	Remote     string                 `json:"remote"`
+	RemotePods []string               `json:"remotePods,omitempty"` // who has the address
+	Packet     string                 `json:"packet"`               // "80/tcp", "icmpv6 type 128"
+	Interfaces []InterfaceExplanation `json:"interfaces"`
+}
+
+// Verdict is what happens to a packet.
+type Verdict string
+
+// The verdicts.
+const (
+	Allowed Verdict = "allowed"
+	Denied  Verdict = "denied"
+)
+
+// InterfaceExplanation is the verdict on one interface.
+type InterfaceExplanation struct {
+	Interface string   `json:"interface"`
+	Networks  []string `json:"networks"`
+	Isolated  bool     `json:"isolated"` // in the packet's direction
+	Verdict   Verdict  `json:"verdict"`
+	DecidedBy string   `json:"decidedBy"` // "shop/web-policy ingress[0]", or in words what else it is
+	Reason    string   `json:"reason"`
+
+	// CustomRules are those that the packet meets before any policy. One that is unsure may decide before what is said
+	// here does.
+	CustomRules []CustomRuleExplanation `json:"customRules,omitempty"`
+	Policies    []PolicyExplanation     `json:"policies"` // all of the pod's namespace; those of others never select it
+}
+
+// PolicyExplanation is what one policy does about the packet.
+type PolicyExplanation struct {
+	Policy   string            `json:"policy"`
+	Isolates bool              `json:"isolates"`           // the interface, in the packet's direction
+	Reason   string            `json:"reason,omitempty"`   // why it does not
+	Rules    []RuleExplanation `json:"rules,omitempty"`    // of the direction, if it does
+	Problems []string          `json:"problems,omitempty"` // fields that allow nothing because they are invalid
+}
+
+// RuleExplanation is what one rule does about the packet.
+type RuleExplanation struct {
+	Rule   string `json:"rule"` // "ingress[0]"
+	Allows bool   `json:"allows"`
+	Reason string `json:"reason"`
+}
+
+// Explain says what the table of a pod, once it is in force, does to a packet. The pod must be local to the cache.
+func Explain(c *cache.Cache, q Query) (Explanation, error) {
+	q.Remote = q.Remote.Unmap().WithZone("")
+	out := Explanation{
+		Pod: q.Pod.String(), Direction: q.Direction.String(), Remote: q.Remote.String(), Packet: q.packet(),
+	}
+	holders := holdersOf(c, q.Remote)
+	for _, p := range holders {
+		for _, a := range p.Has(q.Remote) {
+			out.RemotePods = append(out.RemotePods, fmt.Sprintf("%s (%s on %s)", p.Key, a.Interface, a.Network))
+		}
+	}
+	slices.Sort(out.RemotePods)
+	pod, err := viewOf(c, q.Pod)
+	if err != nil {
+		return out, err
+	}
+	interfaces, err := interfacesFor(pod, q)
+	if err != nil {
+		return out, err
+	}
+	e := explainer{cache: c, settings: c.Settings(), pod: pod, query: q, holders: holders}
+	for _, iface := range interfaces {
+		i, err := e.explainInterface(iface)
+		if err != nil {
+			return out, err
+		}
+		out.Interfaces = append(out.Interfaces, i)
+	}
+	return out, nil
+}
+
+// Preview returns the table that a pod gets. The pod must be local to the cache.
+func Preview(c *cache.Cache, key cache.Key) (engine.Ruleset, error) {
+	pod, err := viewOf(c, key)
+	if err != nil {
+		return engine.Ruleset{}, err
+	}
+	return pod.Ruleset, nil
+}
+
+// explainer answers one query.
+type explainer struct {
+	cache    *cache.Cache
+	settings *cache.Options
+	pod      *cache.PodView
+	query    Query
+	holders  []cache.PeerView // pods with the remote address
+}
+
+func viewOf(c *cache.Cache, key cache.Key) (*cache.PodView, error) {
+	pod, ok := c.View(key)
+	switch {
+	case !ok:
+		return nil, fmt.Errorf("pod %s: %w", key, ErrNoPod)
+	case !pod.Known:
+		return nil, fmt.Errorf("pod %s: %w", key, ErrNoStatus)
+	}
+	return &pod, nil
+}
+
+// interfacesFor returns the names of the interfaces that a query is about.
+func interfacesFor(pod *cache.PodView, q Query) ([]string, error) {
+	all := pod.Interfaces()
+	if q.Interface != "" {
+		if !slices.Contains(all, q.Interface) {
+			return nil, fmt.Errorf("interface %s of pod %s: %w: it has %s", q.Interface, q.Pod, ErrNoInterface,
+				listOr(all, "none"))
+		}
+		return []string{q.Interface}, nil
+	}
+	var isolated []string
+	for _, i := range pod.Isolated[q.Direction] {
+		isolated = append(isolated, i.Interface)
+	}
+	if len(isolated) > 0 {
+		return isolated, nil
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("pod %s: %w", q.Pod, ErrNoPod)
+	}
+	return all, nil
+}
+
+// explainInterface goes the way of the packet: what is common to all pods, then the policies, then the drop.
+func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error) {
+	out := InterfaceExplanation{Interface: iface, Networks: []string{}, Policies: []PolicyExplanation{}, Verdict: Allowed}
+	var isolation cache.IsolationView
+	for _, i := range e.pod.Isolated[e.query.Direction] {
+		if i.Interface == iface {
+			isolation, out.Isolated = i, true
+		}
+	}
+	for _, a := range e.pod.Attachments {
+		if a.Interface == iface {
+			out.Networks = append(out.Networks, a.Network.String())
+		}
+	}
+	for _, p := range e.pod.Policies {
+		out.Policies = append(out.Policies, e.explainPolicy(iface, p, isolation))
+	}
+	if !out.Isolated {
+		out.DecidedBy = "no policy"
+		out.Reason = fmt.Sprintf("no policy isolates %s for %s, so all passes", iface, e.query.Direction)
+		return out, nil
+	}
+	if by, reason := e.explainCommon(iface); by != "" {
+		out.DecidedBy, out.Reason = by, reason
+		return out, nil
+	}
+	var err error
+	out.CustomRules, err = e.explainCustom(iface)
+	out.decide(e.query)
+	return out, err
+}
+
+// decide takes the first rule that allows the packet, as the kernel does.
+func (e *InterfaceExplanation) decide(q Query) {
+	if n := len(e.CustomRules); n > 0 {
+		switch last := e.CustomRules[n-1]; {
+		case last.Unsure:
+		case last.Verdict == "drop", last.Verdict == "reject":
+			e.Verdict, e.DecidedBy, e.Reason = Denied, "a custom rule", last.Rule
+			return
+		case last.Verdict == "accept":
+			e.DecidedBy, e.Reason = "a custom rule", last.Rule
+			return
+		}
+	}
+	for _, p := range e.Policies {
+		for _, r := range p.Rules {
+			if r.Allows {
+				e.DecidedBy, e.Reason = p.Policy+" "+r.Rule, r.Reason
+				return
+			}
+		}
+	}
+	e.Verdict, e.DecidedBy = Denied, "no rule"
+	e.Reason = fmt.Sprintf("policies isolate %s for %s, and no rule of theirs allows it", e.Interface, q.Direction)
+}
+
+// holdersOf returns the pods that have an address.
+func holdersOf(c *cache.Cache, addr netip.Addr) []cache.PeerView {
+	var found []cache.PeerView
+	c.Peers(func(p cache.PeerView) {
+		if len(p.Has(addr)) > 0 {
+			found = append(found, p)
+		}
+	})
+	return found
+}
+
+// packet is the query's packet in words.
+func (q Query) packet() string {
+	switch q.Protocol {
+	case policy.TCP, policy.UDP, policy.SCTP:
+		return fmt.Sprintf("%d/%s", q.Port, policy.ProtocolName(q.Protocol))
+	case protoICMP:
+		return fmt.Sprintf("icmp type %d", q.ICMPType)
+	case protoICMPv6:
+		return fmt.Sprintf("icmpv6 type %d", q.ICMPType)
+	}
+	return fmt.Sprintf("protocol %d", q.Protocol)
+}
+
+func listOr(list []string, none string) string {
+	if len(list) == 0 {
+		return none
+	}
+	return strings.Join(list, ", ")
+}

@@ -1,0 +1,87 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// explainPolicy says what a policy of the pod's namespace does about the packet. Whether it isolates is what the
+// isolation of the interface says; here is only why not.
+func (e *explainer) explainPolicy(iface string, p *policy.Policy, isolation cache.IsolationView) PolicyExplanation {
+	d := e.query.Direction
+	out := PolicyExplanation{Policy: p.Key.String(), Isolates: slices.Contains(isolation.Policies, p), Problems: problemsOf(p, d)}
+	if !out.Isolates {
+		out.Reason = e.whyNotIsolated(iface, p)
+		return out
+	}
+	for _, problem := range e.pod.Problems {
+		if problem.Policy.Key == p.Key {
+			out.Problems = append(out.Problems, problem.Message)
+		}
+	}
+	if !slices.Contains(isolation.Effective, p) {
+		return out
+	}
+	for i := range p.Sections[d].Rules {
+		out.Rules = append(out.Rules, e.explainRule(&p.Sections[d].Rules[i]))
+	}
+	return out
+}
+
+func ruleName(d engine.Direction, index int) string { return fmt.Sprintf("%s[%d]", d, index) }
+
+// whyNotIsolated says why a policy of the pod's namespace does not isolate an interface of the pod.
+func (e *explainer) whyNotIsolated(iface string, p *policy.Policy) string {
+	d := e.query.Direction
+	var shared []cache.AttachmentView
+	for _, a := range e.pod.Attachments {
+		if a.Interface == iface && p.IsFor(a.Network) {
+			shared = append(shared, a)
+		}
+	}
+	switch {
+	case len(p.Networks) == 0:
+		return "is for no network"
+	case len(shared) == 0:
+		return "is for other networks: " + networkNames(p.Networks)
+	case !p.Pods.Matches(&e.pod.Labels):
+		return "does not select the pod: " + strings.Join(p.Pods.Unmet(&e.pod.Labels), "; ")
+	case p.Sections[d] == nil && p.NoTypes:
+		return "has no policyTypes and no egress rules, so it is about Ingress alone"
+	case p.Sections[d] == nil:
+		return "policyTypes do not include " + strings.ToUpper(d.String()[:1]) + d.String()[1:]
+	}
+	// A network that is isolated would have isolated the interface.
+	return fmt.Sprintf("is for %s, whose plugin type %s is none of --network-plugins", shared[0].Network, shared[0].PluginType)
+}
+
+// mostNames is the number of networks that an explanation names.
+const mostNames = 10
+
+func networkNames(networks []cache.Key) string {
+	names := make([]string, 0, mostNames)
+	for _, n := range networks[:min(len(networks), mostNames)] {
+		names = append(names, n.String())
+	}
+	text := strings.Join(names, ", ")
+	if more := len(networks) - mostNames; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}
+
+// problemsOf returns the problems of the policy, without those of the rules of the other direction.
+func problemsOf(p *policy.Policy, d engine.Direction) []string {
+	var texts []string
+	for _, problem := range p.Problems {
+		if !strings.HasPrefix(problem.Field, "spec."+d.Opposite().String()+"[") {
+			texts = append(texts, problem.String())
+		}
+	}
+	return texts
+}

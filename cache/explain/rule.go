@@ -1,0 +1,143 @@
+package explain
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// explainRule says whether a rule allows the packet. It follows policy.Section.Build: a rule by peers and port numbers,
+// and a rule by the named ports of the peers.
+func (e *explainer) explainRule(r *policy.Rule) RuleExplanation {
+	q := e.query
+	out := RuleExplanation{Rule: ruleName(q.Direction, r.Index)}
+	if r.AllowsNobody() {
+		out.Reason = "allows nobody: its peers or its ports are invalid, or exceed a limit"
+		return out
+	}
+	hasPeer, peers := true, "everyone is a peer"
+	if !r.Everyone {
+		hasPeer, peers = e.explainPeers(r.Peers)
+	}
+	hasPort, port := true, "any protocol and port is allowed"
+	if !r.AnyPort {
+		hasPort = r.PortsFor(q.Direction, e.pod.Ports).Contains(q.Protocol, q.Port)
+		port = e.explainPorts(r, hasPort)
+	}
+	switch {
+	case hasPeer && hasPort:
+		out.Allows, out.Reason = true, peers+"; "+port
+	case r.Named != nil && e.isIn(r.Named):
+		out.Allows = true
+		out.Reason = fmt.Sprintf("%s has %s under a name in [%s]", q.Remote, q.packet(), nameList(r.Names, nil))
+	case hasPeer:
+		out.Reason = port
+	case hasPort:
+		out.Reason = peers
+	default:
+		out.Reason = peers + "; " + port
+	}
+	return out
+}
+
+// isIn reports whether the remote end is in a group.
+func (e *explainer) isIn(spec *policy.Group) bool {
+	addrs, endpoints := e.cache.Members(spec)
+	if spec.Kind == engine.EndpointGroup {
+		return endpoints.Contains(sets.Endpoint{Addr: e.query.Remote, Proto: e.query.Protocol, Port: e.query.Port})
+	}
+	return addrs.Contains(e.query.Remote)
+}
+
+func (e *explainer) explainPeers(spec *policy.Group) (bool, string) {
+	remote := e.query.Remote
+	if e.isIn(spec) {
+		return true, fmt.Sprintf("peers include %s (%s)", remote, spec.Words())
+	}
+	text := fmt.Sprintf("peers do not include %s (%s)", remote, spec.Words())
+	for _, b := range spec.Blocks {
+		for _, except := range b.Except {
+			if except.Contains(remote) {
+				text += fmt.Sprintf(": %s is excepted from %s", except, b.Prefix)
+			}
+		}
+	}
+	if networks := e.elsewhere(spec); len(networks) > 0 {
+		text += ": a selected pod has it on " + strings.Join(networks, ", ") + ", which the policy is not for"
+	}
+	return false, text
+}
+
+// elsewhere returns the networks, none of them the group's, on which pods that the group selects have the remote address.
+func (e *explainer) elsewhere(spec *policy.Group) []string {
+	var found []string
+	for _, p := range e.holders {
+		for _, a := range p.Has(e.query.Remote) {
+			if !slices.Contains(spec.Networks, a.Network) && slices.ContainsFunc(spec.Peers, p.IsSelectedBy) {
+				found = append(found, a.Network.String())
+			}
+		}
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// explainPorts says that the packet's port is in the rule's list, or is not.
+func (e *explainer) explainPorts(r *policy.Rule, has bool) string {
+	var list []string
+	for p := range r.Ports.Ranges() {
+		list = append(list, portRangeText(p))
+	}
+	if len(r.Names) > 0 {
+		list = append(list, nameList(r.Names, func(n policy.PortName) string {
+			if e.query.Direction == engine.Egress {
+				return "of the peer"
+			}
+			return resolution(n, e.pod.Ports)
+		}))
+	}
+	is := "is in"
+	if !has {
+		is = "is not in"
+	}
+	packet := e.query.packet()
+	if strings.Contains(packet, "/") {
+		packet = "port " + packet
+	}
+	return fmt.Sprintf("%s %s [%s]", packet, is, strings.Join(list, ", "))
+}
+
+// portRangeText is "80/tcp", or "tcp" for all ports.
+func portRangeText(p sets.PortRange) string {
+	if p.From == 0 && p.To == policy.MaxPort {
+		return policy.ProtocolName(p.Proto)
+	}
+	return p.String()
+}
+
+// resolution is what a name stands for in the pod that the rule protects.
+func resolution(n policy.PortName, pod []policy.NamedPort) string {
+	var numbers []string
+	for _, p := range pod {
+		if p.PortName == n {
+			numbers = append(numbers, fmt.Sprint(p.Number))
+		}
+	}
+	return listOr(numbers, "no port of the pod")
+}
+
+func nameList(names []policy.PortName, note func(policy.PortName) string) string {
+	texts := make([]string, 0, len(names))
+	for _, n := range names {
+		text := n.Name + "/" + policy.ProtocolName(n.Proto)
+		if note != nil {
+			text += " (" + note(n) + ")"
+		}
+		texts = append(texts, text)
+	}
+	return strings.Join(texts, ", ")
+}

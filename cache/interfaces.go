@@ -1,0 +1,174 @@
+package cache
+
+import (
+	"cmp"
+	"encoding/json"
+	"net/netip"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+)
+
+// interfaceNameMax is IFNAMSIZ without the NUL.
+const interfaceNameMax = 15
+
+// defaultInterface is the interface of the cluster's own network, in every pod.
+const defaultInterface = "eth0"
+
+// entry is one interface of a pod on one network.
+type entry struct {
+	iface   string
+	network Key
+	addrs   []netip.Addr // sorted, unmapped, without zone
+}
+
+// reading is all that a pod's annotations say about its interfaces.
+type reading struct {
+	known    bool
+	attached bool // there is a status that can be read
+	overflow bool // there are more interfaces than the limit
+	entries  []entry
+	problems policy.Problems
+}
+
+// readInterfaces reads the network status and the requested networks of a pod. before is the state that the same pod had,
+// noState for a new pod.
+//
+// Isolation covers every interface that either of the two names: a pod's first packet may come before its status, and the
+// creator of a pod can write a status that leaves a network out. Only a status that Multus wrote after the request speaks
+// alone. While a status cannot be read, the interfaces of the last readable status stay, without their addresses.
+func readInterfaces(o Pod, local bool, before *podState, limits *policy.Limits) reading {
+	var r reading
+	status, statusOK := parseStatus(o, &r.problems)
+	r.attached = statusOK && o.hasStatus()
+	if r.attached && o.StatusTrusted {
+		r.known, r.entries = true, status
+	} else {
+		requested, requestOK := parseRequests(o, &r.problems)
+		r.known = r.attached || requestOK && (statusOK || o.Requested != "")
+		if !statusOK && local && before.known {
+			r.known = true
+			for _, a := range before.attachments {
+				requested = append(requested, entry{iface: a.iface, network: a.network.key})
+			}
+		}
+		r.entries = append(status, requested...)
+	}
+	r.entries = mergeEntries(r.entries)
+	r.bound(limits)
+	return r
+}
+
+// bound applies the limits. The interface of the cluster's network goes first, as a pod without it is cut off.
+func (r *reading) bound(limits *policy.Limits) {
+	if len(r.entries) > limits.PodInterfaces {
+		r.overflow = true
+		slices.SortStableFunc(r.entries, func(a, b entry) int { return cmp.Compare(rank(a), rank(b)) })
+		r.entries = slices.Clip(r.entries[:limits.PodInterfaces])
+		slices.SortStableFunc(r.entries, entry.compare)
+		r.problems.Add(annotationField(StatusAnnotation), "names more interfaces than the limit pod-interfaces=%d, so policies "+
+			"isolate every other interface as well, and allow nothing there (--limit)", limits.PodInterfaces)
+	}
+	left, cut := limits.PodAddresses, false
+	for i := range r.entries {
+		e := &r.entries[i]
+		cut = cut || len(e.addrs) > left
+		e.addrs = e.addrs[:min(len(e.addrs), left)]
+		left -= len(e.addrs)
+	}
+	if cut {
+		r.problems.Add(annotationField(StatusAnnotation), "names more addresses than the limit pod-addresses=%d, so no policy "+
+			"allows the others as a peer (--limit)", limits.PodAddresses)
+	}
+}
+
+func rank(e entry) int {
+	if e.iface == defaultInterface {
+		return 0
+	}
+	return 1
+}
+
+// dropAddresses makes the pod nobody's peer.
+func (r *reading) dropAddresses() {
+	for i := range r.entries {
+		r.entries[i].addrs = nil
+	}
+}
+
+func annotationField(name string) string { return "metadata.annotations[" + name + "]" }
+
+// parseStatus reads a network status. It skips items that name no interface or no network. A name or an address that is
+// invalid contributes nothing and is a problem. It is false when the whole cannot be read.
+func parseStatus(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
+	if !o.hasStatus() {
+		return nil, true
+	}
+	field := annotationField(o.StatusField)
+	var list []struct {
+		Name      string   `json:"name"`
+		Interface string   `json:"interface"`
+		IPs       []string `json:"ips"`
+	}
+	if err := json.Unmarshal([]byte(o.Status), &list); err != nil {
+		ps.Add(field, "cannot be read: %s", policy.Quote(err.Error()))
+		return nil, false
+	}
+	for _, s := range list {
+		if s.Name == "" || s.Interface == "" {
+			continue
+		}
+		network, valid := policy.ParseNetwork(s.Name, o.Namespace)
+		if !valid {
+			ps.Add(field, "%s is not the name of a network", policy.Quote(s.Name))
+			continue
+		}
+		if !isInterfaceName(s.Interface) {
+			ps.Add(field, "%s is not the name of an interface", policy.Quote(s.Interface))
+			continue
+		}
+		e := entry{iface: s.Interface, network: network}
+		for _, ip := range s.IPs {
+			addr, err := netip.ParseAddr(ip)
+			if err != nil {
+				ps.Add(field, "interface %s: %s is not an IP address", s.Interface, policy.Quote(ip))
+				continue
+			}
+			e.addrs = append(e.addrs, addr.Unmap().WithZone(""))
+		}
+		entries = append(entries, e)
+	}
+	return entries, true
+}
+
+func (e entry) compare(f entry) int {
+	return cmp.Or(cmp.Compare(e.iface, f.iface), policy.CompareKeys(e.network, f.network))
+}
+
+// mergeEntries sorts entries by interface and network, and makes one entry of those for the same interface and network.
+func mergeEntries(entries []entry) []entry {
+	slices.SortStableFunc(entries, entry.compare)
+	merged := entries[:0]
+	for _, e := range entries {
+		if n := len(merged); n > 0 && merged[n-1].compare(e) == 0 {
+			merged[n-1].addrs = append(merged[n-1].addrs, e.addrs...)
+			continue
+		}
+		merged = append(merged, e)
+	}
+	for i := range merged {
+		slices.SortFunc(merged[i].addrs, netip.Addr.Compare)
+		merged[i].addrs = slices.Compact(merged[i].addrs)
+	}
+	return merged
+}
+
+// isInterfaceName reports whether the kernel accepts the name (dev_valid_name).
+func isInterfaceName(s string) bool {
+	return s != "" && len(s) <= interfaceNameMax && s != "." && s != ".." &&
+		!strings.ContainsFunc(s, func(r rune) bool {
+			return r == '/' || r == ':' || unicode.IsSpace(r) || unicode.IsControl(r)
+		})
+}

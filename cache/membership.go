@@ -1,0 +1,220 @@
+package cache
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// share is what a pod contributes to a group: an address, or for an endpoint group an address with a port.
+type share = sets.Endpoint
+
+func compareShares(a, b share) int {
+	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
+}
+
+// appendShares appends the shares of a pod: each once, sorted.
+func (n *networkSet) appendShares(to []share, spec *policy.Group, s *podState) []share {
+	start := len(to)
+	for i := range s.attachments {
+		a := &s.attachments[i]
+		if _, on := n.has[a.network]; !on {
+			continue
+		}
+		for _, addr := range a.addrs {
+			if spec.Kind == engine.PeerGroup {
+				to = append(to, share{Addr: addr})
+				continue
+			}
+			for _, p := range s.ports {
+				if _, named := slices.BinarySearchFunc(spec.Names, p.PortName, policy.PortName.Compare); named {
+					to = append(to, share{Addr: addr, Proto: p.Proto, Port: p.Number})
+				}
+			}
+		}
+	}
+	slices.SortFunc(to[start:], compareShares)
+	return append(to[:start], slices.Compact(to[start:])...)
+}
+
+// membership is the content of a group. It knows no pods, only their shares.
+type membership struct {
+	spec       *policy.Group
+	blocks     sets.Addrs // always in it
+	addrs      sets.Addrs // blocks and shares
+	endpoints  sets.Endpoints
+	duplicates map[share]int           // further pods that contribute a share: it stays until the last has left
+	names      map[policy.PortName]int // number of pods with a port of the name, of an endpoint group
+	versions   [len(sets.Families)]*engine.Set
+	counts     *counts
+	counted    int64 // ranges and endpoints in the counts
+}
+
+func (m *membership) start(spec *policy.Group, blocks sets.Addrs, counts *counts) {
+	m.spec, m.blocks, m.addrs, m.counts = spec, blocks, blocks, counts
+	m.count()
+}
+
+// end takes the group out of the counts and drops its memory.
+func (m *membership) end() {
+	m.counts.members.Add(-m.counted)
+	*m = membership{spec: m.spec, counts: m.counts}
+}
+
+func (m *membership) count() {
+	n := 0
+	for _, f := range sets.Families {
+		n += m.addrs.Len(f) + m.endpoints.Len(f)
+	}
+	m.counts.members.Add(int64(n) - m.counted)
+	m.counted = int64(n)
+}
+
+// apply takes the changes of pods into the content. Shares are added before others are removed, so that an address that
+// moves from one pod to another never leaves.
+func (m *membership) apply(networks *networkSet, changes map[*pod]change) {
+	if len(changes) == 0 {
+		return
+	}
+	var added, removed []share
+	var before, now []share
+	for _, ch := range changes {
+		before = networks.appendShares(before[:0], m.spec, ch.before)
+		now = networks.appendShares(now[:0], m.spec, ch.now)
+		added = appendMissing(added, now, before)
+		removed = appendMissing(removed, before, now)
+		m.countNames(ch.before, networks, -1)
+		m.countNames(ch.now, networks, 1)
+	}
+	if m.isFresh() {
+		m.load(added)
+	} else {
+		for _, s := range added {
+			m.insert(s)
+		}
+	}
+	for _, s := range removed {
+		m.remove(s)
+	}
+	m.count()
+}
+
+// appendMissing appends the shares of one sorted list that another sorted list lacks.
+func appendMissing(to, list, other []share) []share {
+	for _, s := range list {
+		if _, found := slices.BinarySearchFunc(other, s, compareShares); !found {
+			to = append(to, s)
+		}
+	}
+	return to
+}
+
+func (m *membership) countNames(s *podState, networks *networkSet, n int) {
+	if m.spec.Kind != engine.EndpointGroup || !networks.admits(s.attachments) {
+		return
+	}
+	if m.names == nil {
+		m.names = map[policy.PortName]int{}
+	}
+	last := policy.PortName{}
+	for _, p := range s.ports { // sorted: ports of one name stand together
+		if p.PortName != last {
+			last = p.PortName
+			m.names[last] += n
+		}
+	}
+}
+
+// isFresh reports whether no pod has contributed yet.
+func (m *membership) isFresh() bool {
+	return m.addrs == m.blocks && m.endpoints.IsEmpty() && len(m.duplicates) == 0
+}
+
+// load fills a fresh group at once.
+func (m *membership) load(all []share) {
+	all = slices.DeleteFunc(all, func(s share) bool { return m.blocks.Contains(s.Addr) })
+	slices.SortFunc(all, compareShares)
+	for i := 1; i < len(all); i++ {
+		if all[i] == all[i-1] {
+			m.duplicate(all[i], 1)
+		}
+	}
+	m.versions = [len(sets.Families)]*engine.Set{}
+	if m.spec.Kind == engine.EndpointGroup {
+		m.endpoints = sets.NewEndpoints(all...)
+		return
+	}
+	ranges := make([]sets.AddrRange, 0, len(all))
+	for _, s := range all {
+		ranges = append(ranges, sets.Single(s.Addr))
+	}
+	m.addrs = sets.NewAddrs(ranges...).Union(m.blocks)
+}
+
+func (m *membership) insert(s share) {
+	switch {
+	case m.blocks.Contains(s.Addr):
+	case m.has(s):
+		m.duplicate(s, 1)
+	case m.spec.Kind == engine.EndpointGroup:
+		m.endpoints = m.endpoints.Insert(s)
+		m.outdate(s)
+	default:
+		m.addrs = m.addrs.Insert(sets.Single(s.Addr))
+		m.outdate(s)
+	}
+}
+
+func (m *membership) remove(s share) {
+	switch {
+	case m.blocks.Contains(s.Addr):
+	case m.duplicates[s] > 0:
+		m.duplicate(s, -1)
+	case m.spec.Kind == engine.EndpointGroup:
+		m.endpoints = m.endpoints.Remove(s)
+		m.outdate(s)
+	default:
+		m.addrs = m.addrs.Remove(sets.Single(s.Addr))
+		m.outdate(s)
+	}
+}
+
+func (m *membership) has(s share) bool {
+	if m.spec.Kind == engine.EndpointGroup {
+		return m.endpoints.Contains(s)
+	}
+	return m.addrs.Contains(s.Addr)
+}
+
+func (m *membership) duplicate(s share, n int) {
+	if m.duplicates == nil {
+		m.duplicates = map[share]int{}
+	}
+	if m.duplicates[s] += n; m.duplicates[s] == 0 {
+		delete(m.duplicates, s)
+	}
+}
+
+// outdate drops the version of the set that the share belongs to.
+func (m *membership) outdate(s share) {
+	m.versions[slices.Index(sets.Families[:], sets.FamilyOf(s.Addr))] = nil
+}
+
+// set returns the set of one family, by the family's index. It is made once a version.
+func (m *membership) set(i int) *engine.Set {
+	if m.versions[i] != nil {
+		return m.versions[i]
+	}
+	f := sets.Families[i]
+	s := &engine.Set{Name: m.spec.SetName(f), Comment: m.spec.Comment}
+	if m.spec.Kind == engine.EndpointGroup {
+		s.Elements = engine.Endpoints{Family: f, Endpoints: m.endpoints}
+	} else {
+		s.Elements = engine.Addrs{Family: f, Addrs: m.addrs}
+	}
+	m.versions[i] = s
+	return s
+}

@@ -1,0 +1,123 @@
+package policy
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	kjson "sigs.k8s.io/json"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// spec is the spec of a policy, its fields not decoded yet. The published schema of the API is loose, so that each may
+// hold any JSON.
+type spec struct {
+	PodSelector json.RawMessage `json:"podSelector"`
+	PolicyTypes json.RawMessage `json:"policyTypes"`
+	Ingress     rawList         `json:"ingress"`
+	Egress      rawList         `json:"egress"`
+}
+
+// rawList is JSON that should be a list.
+type rawList json.RawMessage
+
+// UnmarshalJSON keeps the bytes.
+func (l *rawList) UnmarshalJSON(b []byte) error {
+	*l = append((*l)[:0], b...)
+	return nil
+}
+
+// isEmptyList reports whether the list is absent or has no items. A value of another type is not empty: its author meant
+// something by it.
+func (l rawList) isEmptyList() bool {
+	list, ok := decodeList(json.RawMessage(l))
+	return ok && len(list) == 0
+}
+
+// rules returns the list of rules of a direction.
+func (s spec) rules(d engine.Direction) json.RawMessage {
+	if d == engine.Ingress {
+		return json.RawMessage(s.Ingress)
+	}
+	return json.RawMessage(s.Egress)
+}
+
+// rawRule is a rule of either direction. A rule has one of the two lists of peers.
+type rawRule struct {
+	Ports json.RawMessage `json:"ports"`
+	From  json.RawMessage `json:"from"`
+	To    json.RawMessage `json:"to"`
+}
+
+func (r rawRule) peers(d engine.Direction) json.RawMessage {
+	if d == engine.Ingress {
+		return r.From
+	}
+	return r.To
+}
+
+// decodeSpec reads the fields of a spec. A spec that is no object isolates every pod of the namespace in both directions.
+func decodeSpec(raw json.RawMessage, ps *Problems) spec {
+	var s spec
+	if isNull(raw) {
+		return s
+	}
+	if err := decode(raw, &s); err != nil {
+		ps.Add("spec", "cannot be decoded, so the policy isolates every pod of its namespace: %s", clip(err.Error()))
+		return spec{PodSelector: raw, PolicyTypes: raw}
+	}
+	return s
+}
+
+// decode reads JSON as the API server does: names of fields are case-sensitive.
+func decode(raw json.RawMessage, to any) error {
+	return kjson.UnmarshalCaseSensitivePreserveInts(raw, to)
+}
+
+// decodeList returns the items of a list, none for null and for an absent list. It is false for any other value.
+func decodeList(raw json.RawMessage) (items []json.RawMessage, ok bool) {
+	if isNull(raw) {
+		return nil, true
+	}
+	return items, decode(raw, &items) == nil
+}
+
+func isNull(raw json.RawMessage) bool {
+	raw = bytes.TrimSpace(raw)
+	return len(raw) == 0 || string(raw) == "null"
+}
+
+// decodeNumber reads a whole number, also one in quotes. JSON numbers of any size are legal in a policy: a number beyond
+// 64 bits is not a number here.
+func decodeNumber(raw json.RawMessage) (int64, bool) {
+	text := string(bytes.TrimSpace(raw))
+	var quoted string
+	if decode(raw, &quoted) == nil {
+		text = strings.TrimSpace(quoted)
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	return n, err == nil
+}
+
+// item is the path of an item of a list.
+func item(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
+
+// quoteJSON quotes a value of the user in a message: a string as it is, anything else as JSON.
+func quoteJSON(raw json.RawMessage) string {
+	var s string
+	if !isNull(raw) && decode(raw, &s) == nil {
+		return Quote(s)
+	}
+	return clip(string(raw))
+}
+
+// clip cuts a long text.
+func clip(s string) string {
+	if len(s) > 2*maxQuote {
+		return strings.ToValidUTF8(s[:2*maxQuote], "") + "…"
+	}
+	return s
+}

@@ -1,0 +1,131 @@
+package policy
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// Group specifies a peer group: all peers of one rule on the networks of its policy. It does not know its members. Its
+// digest covers all of the specification and nothing else, so equal groups of several policies are one group.
+type Group struct {
+	Kind     engine.GroupKind
+	Digest   Digest
+	Comment  string
+	Networks []Key // sorted
+	Peers    []Peer
+	Blocks   []Block
+	Names    []PortName // sorted; of an EndpointGroup, else nil
+}
+
+// groupFactory makes the groups of one policy. The encoding of the policy's networks is hashed once for each kind.
+type groupFactory struct {
+	networks []Key
+	prefixes map[engine.GroupKind]encoder
+}
+
+func newGroupFactory(networks []Key) *groupFactory {
+	f := &groupFactory{networks: networks, prefixes: map[engine.GroupKind]encoder{}}
+	for _, kind := range []engine.GroupKind{engine.PeerGroup, engine.EndpointGroup} {
+		e := newEncoder(string(kind)).count(len(networks))
+		for _, n := range networks {
+			e.text(n.Namespace).text(n.Name)
+		}
+		f.prefixes[kind] = e
+	}
+	return f
+}
+
+// addresses returns the group of the addresses of peers and blocks, which may come in any order and repeat.
+func (f *groupFactory) addresses(peers []Peer, blocks []Block) *Group {
+	blocks = slices.Clone(blocks)
+	slices.SortFunc(blocks, func(a, b Block) int { return cmp.Compare(a.text, b.text) })
+	blocks = slices.CompactFunc(blocks, func(a, b Block) bool { return a.text == b.text })
+	return f.group(&Group{Kind: engine.PeerGroup, Blocks: blocks}, peers)
+}
+
+// endpoints returns the group of the named ports of peers. An ipBlock has no pods that could name a port.
+func (f *groupFactory) endpoints(peers []Peer, names []PortName) *Group {
+	return f.group(&Group{Kind: engine.EndpointGroup, Names: names}, peers)
+}
+
+func (f *groupFactory) group(g *Group, peers []Peer) *Group {
+	g.Networks = f.networks
+	g.Peers = slices.Clone(peers)
+	slices.SortFunc(g.Peers, Peer.compare)
+	g.Peers = slices.CompactFunc(g.Peers, func(a, b Peer) bool { return a.compare(b) == 0 })
+	e := f.prefixes[g.Kind].clone().count(len(g.Peers))
+	for _, p := range g.Peers {
+		e.text(p.Scope.Namespace).text(p.Scope.Selector).text(p.Pods.String())
+	}
+	e.count(len(g.Blocks))
+	for _, b := range g.Blocks {
+		e.text(b.text)
+	}
+	e.count(len(g.Names))
+	for _, n := range g.Names {
+		e.text(ProtocolName(n.Proto)).text(n.Name)
+	}
+	g.Digest = e.digest()
+	g.Comment = comment(g.words(maxComment + 1))
+	return g
+}
+
+// Name returns the part of the names of the group's sets that the families share.
+func (g *Group) Name() string { return string(g.Kind) + "-" + g.Digest.ID() }
+
+// SetName returns the name of the set of one family.
+func (g *Group) SetName(f sets.Family) string { return engine.GroupSet(g.Kind, g.Digest.ID(), f) }
+
+// Words describes the group for a person.
+func (g *Group) Words() string { return g.words(-1) }
+
+// words stops once the text is as long as wanted. A negative length means all of it.
+func (g *Group) words(length int) string {
+	var b strings.Builder
+	if g.Kind == engine.EndpointGroup {
+		b.WriteString("ports ")
+		for i, n := range g.Names {
+			if i > 0 {
+				b.WriteString(", ")
+			}
+			b.WriteString(n.Name + "/" + ProtocolName(n.Proto))
+		}
+		b.WriteString(" of ")
+	}
+	first := true
+	write := func(text string) bool {
+		if !first {
+			b.WriteString("; ")
+		}
+		first = false
+		b.WriteString(text)
+		return length < 0 || b.Len() < length
+	}
+	for _, p := range g.Peers {
+		if !write(p.String()) {
+			return b.String()
+		}
+	}
+	for _, block := range g.Blocks {
+		if !write(block.text) {
+			break
+		}
+	}
+	return b.String()
+}
+
+// BlockAddrs returns the addresses of the blocks: each block without its own excepts, then the union.
+func (g *Group) BlockAddrs() sets.Addrs {
+	var ranges []sets.AddrRange
+	for _, b := range g.Blocks {
+		addrs := b.addrs()
+		for _, f := range sets.Families {
+			ranges = slices.AppendSeq(ranges, addrs.Ranges(f))
+		}
+	}
+	return sets.NewAddrs(ranges...)
+}

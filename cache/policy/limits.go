@@ -1,0 +1,130 @@
+package policy
+
+import "fmt"
+
+// Limits bound the cost of one policy and one pod. Whatever exceeds a limit allows nothing; the policy still isolates its
+// pods, and a Problem names the limit. The defaults are about ten times above the largest values that users report.
+type Limits struct {
+	// Of one policy.
+	PolicyNetworks    int
+	PolicyRules       int
+	PolicyPeers       int
+	PolicyBlocks      int
+	PolicyPorts       int
+	PolicyExpressions int
+	PolicyLabels      int
+
+	// Of the policies of one namespace, together.
+	NamespaceItems int
+
+	// Of one pod.
+	PodInterfaces int
+	PodAddresses  int
+	PodPorts      int
+	PodPolicies   int
+	PodSets       int
+	PodRules      int
+}
+
+// DefaultLimits returns the limits of an agent without the flag --limit.
+func DefaultLimits() Limits {
+	var l Limits
+	for _, d := range limitDocs {
+		*d.of(&l) = d.Default
+	}
+	return l
+}
+
+// LimitDoc describes a limit for users.
+type LimitDoc struct {
+	Name    string // as in --limit NAME=N
+	Default int
+	Counts  string
+	of      func(*Limits) *int
+}
+
+// limitDocs lists every limit.
+var limitDocs = []LimitDoc{
+	{"policy-networks", 100, "networks in the annotation policy-for", func(l *Limits) *int { return &l.PolicyNetworks }},
+	{"policy-rules", 1000, "rules of a policy, ingress and egress together", func(l *Limits) *int { return &l.PolicyRules }},
+	{"policy-peers", 5000, "peers of a policy, over all rules", func(l *Limits) *int { return &l.PolicyPeers }},
+	{"policy-blocks", 20000, "CIDRs of a policy, excepts included", func(l *Limits) *int { return &l.PolicyBlocks }},
+	{"policy-ports", 5000, "ports of a policy, over all rules", func(l *Limits) *int { return &l.PolicyPorts }},
+	{"policy-expressions", 200, "matchExpressions of a policy, over all selectors", func(l *Limits) *int { return &l.PolicyExpressions }},
+	{"policy-labels", 10000, "labels and values in the selectors of a policy", func(l *Limits) *int { return &l.PolicyLabels }},
+	{"namespace-items", 100000, "rules, peers, CIDRs, ports and labels of all policies of a namespace", func(l *Limits) *int { return &l.NamespaceItems }},
+	{"pod-interfaces", 64, "interfaces of a pod", func(l *Limits) *int { return &l.PodInterfaces }},
+	{"pod-addresses", 256, "addresses of a pod as a peer", func(l *Limits) *int { return &l.PodAddresses }},
+	{"pod-ports", 256, "named ports of a pod", func(l *Limits) *int { return &l.PodPorts }},
+	{"pod-policies", 500, "policies that select a pod", func(l *Limits) *int { return &l.PodPolicies }},
+	{"pod-sets", 2000, "sets in the table of a pod", func(l *Limits) *int { return &l.PodSets }},
+	{"pod-rules", 10000, "rules in the table of a pod", func(l *Limits) *int { return &l.PodRules }},
+}
+
+// LimitDocs returns the description of every limit.
+func LimitDocs() []LimitDoc { return limitDocs }
+
+// Set changes the limit with the name. It fails for a name that no limit has, and for a value below 1.
+func (l *Limits) Set(name string, value int) error {
+	for _, d := range limitDocs {
+		if d.Name != name {
+			continue
+		}
+		if value < 1 {
+			return fmt.Errorf("limit %s: %d is not at least 1", name, value)
+		}
+		*d.of(l) = value
+		return nil
+	}
+	return fmt.Errorf("%q is not the name of a limit", name)
+}
+
+// exceeds is the text of a Problem about a limit. The name of the flag tells users how to raise it.
+func exceeds(name string, limit int, consequence string) string {
+	return fmt.Sprintf("exceeds the limit %s=%d, so %s (--limit)", name, limit, consequence)
+}
+
+// usage counts how much of the limits a policy has used.
+type usage struct {
+	limits                                           *Limits
+	rules, peers, blocks, ports, expressions, labels int
+	told                                             map[string]bool
+}
+
+func newUsage(l *Limits) *usage { return &usage{limits: l, told: map[string]bool{}} }
+
+// items is the size of the policy: all that takes memory.
+func (u *usage) items() int { return u.rules + u.peers + u.blocks + u.ports + u.expressions + u.labels }
+
+// takeRule, takePeer and the others count one item, and report whether the limit admits it. The first item over a limit
+// becomes a Problem.
+func (u *usage) takeRule(field string, ps *Problems) bool {
+	return u.take(&u.rules, 1, "policy-rules", u.limits.PolicyRules, field, "this rule and all later ones allow nothing", ps)
+}
+
+func (u *usage) takePeer(field string, ps *Problems) bool {
+	return u.take(&u.peers, 1, "policy-peers", u.limits.PolicyPeers, field, "this peer and all later ones allow nobody", ps)
+}
+
+func (u *usage) takeBlocks(n int, field string, ps *Problems) bool {
+	return u.take(&u.blocks, n, "policy-blocks", u.limits.PolicyBlocks, field, "this block and all later ones allow nobody", ps)
+}
+
+func (u *usage) takePort(field string, ps *Problems) bool {
+	return u.take(&u.ports, 1, "policy-ports", u.limits.PolicyPorts, field, "this port and all later ones allow nothing", ps)
+}
+
+// take leaves the count above the limit once an item did not fit, so that no later item fits either.
+func (u *usage) take(count *int, n int, name string, limit int, field, consequence string, ps *Problems) bool {
+	if *count <= limit {
+		*count += n
+	}
+	if *count <= limit {
+		return true
+	}
+	if !u.told[name] {
+		u.told[name] = true
+		ps.Add(field, "%s", exceeds(name, limit, consequence))
+	}
+	return false
+}

@@ -1,0 +1,182 @@
+package policy
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// Section is the rules of one direction of a policy. A policy that does not isolate a direction has no Section for it.
+type Section struct {
+	Direction engine.Direction
+	Policy    string // namespace/name
+	ChainName string
+	Rules     []Rule
+	ByName    bool   // the rules depend on the named ports of the pod that they protect
+	Digest    Digest // of all that its chains are made of
+
+	SetCount  int // sets that a chain refers to, at most
+	RuleCount int // rules in a chain, at most
+}
+
+// Rule allows its peers its ports.
+type Rule struct {
+	Index    int // in the list of the policy
+	Comment  string
+	Everyone bool
+	Peers    *Group // unless Everyone; nil: the rule allows nobody
+	AnyPort  bool
+	Ports    sets.Ports // unless AnyPort: the ports by number
+	Names    []PortName // unless AnyPort: the ports by name
+	Named    *Group     // egress with Names: the peers' ports of these names; nil: no peer can have one
+}
+
+// AllowsNobody reports whether no packet can match the rule: all of its peers are invalid or exceed a limit.
+func (r *Rule) AllowsNobody() bool { return !r.Everyone && r.Peers == nil && r.Named == nil }
+
+// compileSection reads the rules of one direction.
+func compileSection(key Key, d engine.Direction, raw json.RawMessage, groups *groupFactory, u *usage, ps *Problems) *Section {
+	field := "spec." + d.String()
+	s := newSection(key, d)
+	list, ok := decodeList(raw)
+	if !ok {
+		ps.Add(field, "is not a list, so it allows nothing")
+	}
+	e := newEncoder("section")
+	for i, raw := range list {
+		at := item(field, i)
+		if !u.takeRule(at, ps) {
+			break
+		}
+		r := compileRule(key.Namespace, d, at, raw, groups, u, ps)
+		r.Index = i
+		r.Comment = comment(fmt.Sprintf("%s %s", s.Policy, item(d.String(), i)))
+		s.ByName = s.ByName || d == engine.Ingress && len(r.Names) > 0
+		s.Rules = append(s.Rules, r)
+		r.encode(e)
+	}
+	s.Digest = e.digest()
+	s.count()
+	return s
+}
+
+// count fills in SetCount and RuleCount.
+func (s *Section) count() {
+	groups := map[Digest]bool{}
+	for i := range s.Rules {
+		r := &s.Rules[i]
+		for _, g := range []*Group{r.Peers, r.Named} {
+			if g == nil {
+				continue
+			}
+			s.RuleCount += len(sets.Families)
+			if !groups[g.Digest] {
+				groups[g.Digest] = true
+				s.SetCount += len(sets.Families)
+			}
+		}
+		if r.Everyone {
+			s.RuleCount++
+		}
+		if !r.AnyPort {
+			s.SetCount++
+		}
+	}
+}
+
+func newSection(key Key, d engine.Direction) *Section {
+	id := newEncoder("policy").text(key.Namespace).text(key.Name).digest().ID()
+	return &Section{Direction: d, Policy: key.String(), ChainName: engine.PolicyChain(d, id)}
+}
+
+// JumpComment is the comment of a rule that jumps to the chain of the section.
+func (s *Section) JumpComment() string { return comment(s.Policy) }
+
+// empty returns the section without rules.
+func (s *Section) empty() *Section {
+	return &Section{Direction: s.Direction, Policy: s.Policy, ChainName: s.ChainName, Digest: newEncoder("section").digest()}
+}
+
+// Equal reports whether two sections mean the same. Either may be nil.
+func (s *Section) Equal(t *Section) bool {
+	if s == nil || t == nil {
+		return s == t
+	}
+	return s.Digest == t.Digest && s.ChainName == t.ChainName
+}
+
+// compileRule reads one rule. Absent and empty lists of peers or ports allow everyone and every port; a list of which no
+// item is valid allows nobody.
+func compileRule(namespace string, d engine.Direction, field string, raw json.RawMessage, groups *groupFactory, u *usage, ps *Problems) Rule {
+	var in rawRule
+	if err := decode(raw, &in); err != nil || isNull(raw) {
+		ps.Add(field, "cannot be decoded, so the rule allows nobody: %s", quoteJSON(raw))
+		return Rule{}
+	}
+	peerField := field + "." + peerFieldName(d)
+	peerList, validPeers := decodeList(in.peers(d))
+	portList, validPorts := decodeList(in.Ports)
+	if !validPeers {
+		ps.Add(peerField, "is not a list, so the rule allows nobody")
+		return Rule{}
+	}
+	if !validPorts {
+		ps.Add(field+".ports", "is not a list, so the rule allows nobody")
+		return Rule{}
+	}
+	r := Rule{Everyone: len(peerList) == 0, AnyPort: len(portList) == 0}
+	peers, blocks := compilePeers(namespace, peerField, peerList, u, ps)
+	r.Ports, r.Names = compilePorts(field+".ports", portList, u, ps)
+	if r.Everyone {
+		// Everyone who could have a named port: each pod on the policy's networks.
+		peers = []Peer{everyPod()}
+	} else if len(peers) > 0 || len(blocks) > 0 {
+		r.Peers = groups.addresses(peers, blocks)
+	}
+	if d == engine.Egress && len(r.Names) > 0 && len(peers) > 0 {
+		r.Named = groups.endpoints(peers, r.Names)
+	}
+	return r
+}
+
+// peerFieldName is the name of the list of peers in a rule.
+func peerFieldName(d engine.Direction) string {
+	if d == engine.Ingress {
+		return "from"
+	}
+	return "to"
+}
+
+// encode hashes all that the rule contributes to a chain.
+func (r *Rule) encode(e encoder) {
+	e.text(r.Comment).count(r.Index)
+	for _, g := range []*Group{r.Peers, r.Named} {
+		if g == nil {
+			e.text("")
+		} else {
+			e.text(string(g.Digest[:]))
+		}
+	}
+	e.text(fmt.Sprint(r.Everyone, r.AnyPort))
+	encodePorts(e, r.Ports).count(len(r.Names))
+	for _, n := range r.Names {
+		e.text(ProtocolName(n.Proto)).text(n.Name)
+	}
+}
+
+// PortsFor returns the ports of the rule by number. For ingress they include the named ports of the pod that the rule
+// protects, which must be sorted.
+func (r *Rule) PortsFor(d engine.Direction, pod []NamedPort) sets.Ports {
+	if d == engine.Egress || len(r.Names) == 0 {
+		return r.Ports
+	}
+	var resolved []sets.PortRange
+	for _, name := range r.Names {
+		for _, p := range numbersOf(name, pod) {
+			resolved = append(resolved, sets.PortRange{Proto: p.Proto, From: p.Number, To: p.Number})
+		}
+	}
+	return r.Ports.Union(sets.NewPorts(resolved...))
+}

@@ -1,0 +1,35 @@
+package policy
+
+import (
+	"encoding/json"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+)
+
+// compileSelector reads a label selector; null and an absent selector match everything. It is false for a selector that
+// is invalid or exceeds a limit, and the Problem tells the consequence.
+func compileSelector(raw json.RawMessage, field, consequence string, u *usage, ps *Problems) (*labelindex.Selector, bool) {
+	var s metav1.LabelSelector
+	if !isNull(raw) {
+		if err := decode(raw, &s); err != nil {
+			ps.Add(field, "cannot be decoded, so %s: %s", consequence, clip(err.Error()))
+			return nil, false
+		}
+	}
+	labels := len(s.MatchLabels)
+	for _, e := range s.MatchExpressions {
+		labels += len(e.Values)
+	}
+	if !u.take(&u.expressions, len(s.MatchExpressions), "policy-expressions", u.limits.PolicyExpressions, field, consequence, ps) ||
+		!u.take(&u.labels, labels, "policy-labels", u.limits.PolicyLabels, field, consequence, ps) {
+		return nil, false
+	}
+	compiled, err := labelindex.Compile(&s)
+	if err != nil {
+		ps.Add(field, "is invalid, so %s: %s", consequence, clip(err.Error()))
+		return nil, false
+	}
+	return compiled, true
+}

@@ -1,0 +1,84 @@
+package cache
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+)
+
+// networkRequest is one network that a pod requests.
+type networkRequest struct {
+	Name      string `json:"name"`
+	Namespace string `json:"namespace"`
+	Interface string `json:"interface"`
+	// InterfaceRequest is an older name of Interface; Multus still reads it.
+	InterfaceRequest string `json:"interfaceRequest"`
+}
+
+// parseRequests reads the networks that a pod requests, as the interfaces that Multus makes of them, without addresses.
+// An interface without a name is called net and its place in the list, from 1 on. A request that is invalid has its
+// place, contributes nothing and is a problem. It is false when the whole cannot be read.
+func parseRequests(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
+	if strings.TrimSpace(o.Requested) == "" {
+		return nil, true
+	}
+	field := annotationField(NetworksAnnotation)
+	requests, err := splitRequests(o.Requested)
+	if err != nil {
+		ps.Add(field, "cannot be read: %s", policy.Quote(err.Error()))
+		return nil, false
+	}
+	for i, r := range requests {
+		if r == nil {
+			ps.Add(field, "entry %d is null", i)
+			continue
+		}
+		if r.Namespace == "" {
+			r.Namespace = o.Namespace
+		}
+		network, valid := policy.ParseNetwork(r.Namespace+"/"+r.Name, "")
+		if !valid {
+			ps.Add(field, "%s is not the name of a network", policy.Quote(r.Namespace+"/"+r.Name))
+			continue
+		}
+		iface := r.interfaceAt(i + 1)
+		if !isInterfaceName(iface) {
+			ps.Add(field, "%s is not the name of an interface", policy.Quote(iface))
+			continue
+		}
+		entries = append(entries, entry{iface: iface, network: network})
+	}
+	return entries, true
+}
+
+// splitRequests tells the two forms apart as Multus does: a JSON list, or names as "namespace/name@interface" with commas
+// between them.
+func splitRequests(raw string) ([]*networkRequest, error) {
+	var requests []*networkRequest
+	if strings.ContainsAny(raw, `[{"`) {
+		return requests, json.Unmarshal([]byte(raw), &requests)
+	}
+	for item := range strings.SplitSeq(raw, ",") {
+		r := &networkRequest{Name: strings.TrimSpace(item)}
+		if namespace, name, found := strings.Cut(r.Name, "/"); found {
+			r.Namespace, r.Name = strings.TrimSpace(namespace), strings.TrimSpace(name)
+		}
+		if name, iface, found := strings.Cut(r.Name, "@"); found {
+			r.Name, r.Interface = strings.TrimSpace(name), strings.TrimSpace(iface)
+		}
+		requests = append(requests, r)
+	}
+	return requests, nil
+}
+
+func (r *networkRequest) interfaceAt(place int) string {
+	switch {
+	case r.Interface != "":
+		return r.Interface
+	case r.InterfaceRequest != "":
+		return r.InterfaceRequest
+	}
+	return fmt.Sprintf("net%d", place)
+}

@@ -1,0 +1,153 @@
+package cache
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// PodView is a local pod at one moment, for explanations. All of it is read-only.
+type PodView struct {
+	ID          PodID
+	Known       bool // the interfaces are known
+	Overflow    bool // the pod has more interfaces than the limit
+	Labels      labelindex.Set
+	Ports       []policy.NamedPort // sorted
+	Attachments []AttachmentView   // sorted by interface
+	Policies    []*policy.Policy   // of the pod's namespace, sorted
+	Isolated    [len(engine.Directions)][]IsolationView
+	Problems    []PolicyProblem // of policies that exceed a limit of the pod
+	Ruleset     engine.Ruleset
+}
+
+// AttachmentView is one interface of a pod on one network.
+type AttachmentView struct {
+	Interface  string
+	Network    Key
+	PluginType string // empty: unknown
+	Addrs      []netip.Addr
+}
+
+// IsolationView is an isolated interface.
+type IsolationView struct {
+	Interface string
+	Policies  []*policy.Policy // that isolate it, sorted
+	Effective []*policy.Policy // of these, the policies whose rules apply: the others exceed a limit
+}
+
+// View plans a local pod and returns it. It is false for a pod that is not local.
+func (c *Cache) View(key Key) (PodView, bool) {
+	id, ok := c.LocalPod(key)
+	if !ok {
+		return PodView{}, false
+	}
+	target, _ := c.Plan(id)
+	c.lock()
+	defer c.unlock()
+	t := c.targets[id]
+	if t == nil {
+		return PodView{}, false
+	}
+	s := t.pod.state
+	v := PodView{
+		ID: id, Known: s.known, Overflow: s.overflow, Labels: s.labels, Ports: s.ports, Problems: t.plan.problems, Ruleset: target.Ruleset,
+	}
+	for _, a := range s.attachments {
+		v.Attachments = append(v.Attachments, viewOf(a))
+	}
+	for _, p := range t.pod.namespace.ordered {
+		v.Policies = append(v.Policies, p.Policy)
+	}
+	for _, d := range engine.Directions {
+		for _, i := range c.isolations(t, d) {
+			view := IsolationView{Interface: i.iface}
+			for _, p := range i.policies {
+				view.Policies = append(view.Policies, p.Policy)
+				if !slices.ContainsFunc(t.plan.problems, func(problem PolicyProblem) bool { return problem.Policy.Key == p.Key }) {
+					view.Effective = append(view.Effective, p.Policy)
+				}
+			}
+			v.Isolated[d] = append(v.Isolated[d], view)
+		}
+	}
+	return v, true
+}
+
+func viewOf(a attachment) AttachmentView {
+	return AttachmentView{Interface: a.iface, Network: a.network.key, PluginType: a.network.pluginType, Addrs: a.addrs}
+}
+
+// Interfaces returns the names of the pod's interfaces, sorted.
+func (v *PodView) Interfaces() []string {
+	var names []string
+	for _, a := range v.Attachments {
+		names = append(names, a.Interface)
+	}
+	return slices.Compact(names)
+}
+
+// PeerView is a pod as a peer.
+type PeerView struct {
+	Key         Key
+	Labels      labelindex.Set
+	Attachments []AttachmentView
+
+	namespace namespace // a copy of what selectors look at
+}
+
+// Peers calls f with each pod that the API server knows. The lock is held meanwhile: f must not call the cache.
+func (c *Cache) Peers(f func(PeerView)) {
+	c.lock()
+	defer c.unlock()
+	for _, p := range c.pods {
+		v := PeerView{Key: p.key, Labels: p.state.labels, namespace: namespace{name: p.namespace.name, known: p.namespace.known, labels: p.namespace.labels}}
+		for _, a := range p.state.attachments {
+			v.Attachments = append(v.Attachments, viewOf(a))
+		}
+		f(v)
+	}
+}
+
+// IsSelectedBy reports whether a peer of a rule selects the pod, on whatever network.
+func (v *PeerView) IsSelectedBy(p policy.Peer) bool {
+	s := scope{key: p.Scope, namespaces: p.Namespaces}
+	return s.selects(&v.namespace) && p.Pods.Matches(&v.Labels)
+}
+
+// Has reports whether the pod has an address, and on which attachments.
+func (v *PeerView) Has(addr netip.Addr) []AttachmentView {
+	var found []AttachmentView
+	for _, a := range v.Attachments {
+		if slices.Contains(a.Addrs, addr) {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+// Members returns the addresses or, for an endpoint group, the endpoints in a peer group now.
+func (c *Cache) Members(spec *policy.Group) (sets.Addrs, sets.Endpoints) {
+	c.lock()
+	g, isNew := c.acquireGroup(spec)
+	c.unlock()
+	if g == nil {
+		return sets.Addrs{}, sets.Endpoints{} // its name is that of another group: it allows nobody
+	}
+	if isNew {
+		c.fill(g)
+	}
+	<-g.ready
+	addrs, endpoints := g.snapshot()
+	c.lock()
+	c.releaseGroup(g, "")
+	c.unlock()
+	c.retire("")
+	return addrs, endpoints
+}
+
+// Settings returns the options of the cache.
+func (c *Cache) Settings() *Options { return &c.options }

@@ -1,0 +1,231 @@
+package informers
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	jsonserializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	kjson "sigs.k8s.io/json"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// customResource is a client of one kind of custom resources. A generated client decodes a whole list into Go types: one
+// object with a number that does not fit fails the list, and the watch, for all. This client cuts the objects out of the
+// answer and decodes each by itself.
+type customResource struct {
+	client   *rest.RESTClient
+	resource string
+	decoder  decoder
+}
+
+func newCustomResource(config *rest.Config, gv schema.GroupVersion, resource string, fill func(*rawObject, *record)) (*customResource, error) {
+	c := rest.CopyConfig(config)
+	c.GroupVersion, c.APIPath = &gv, "/apis"
+	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
+	d := decoder{fill}
+	c.NegotiatedSerializer = negotiated{d}
+	client, err := rest.RESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("client of %s: %w", resource, err)
+	}
+	return &customResource{client, resource, d}, nil
+}
+
+func (s Settings) newPolicies(config *rest.Config) (*customResource, error) {
+	return newCustomResource(config, mnpv1.SchemeGroupVersion, "multi-networkpolicies", s.policyRecordOf)
+}
+
+func (s Settings) newNADs(config *rest.Config) (*customResource, error) {
+	return newCustomResource(config, netv1.SchemeGroupVersion, "network-attachment-definitions", s.nadRecordOf)
+}
+
+func (c *customResource) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	list, err := c.read(ctx, metav1.NamespaceAll, o)
+	if err != nil {
+		return nil, err
+	}
+	return list, nil
+}
+
+// read lists the objects of one namespace, or of all.
+func (c *customResource) read(ctx context.Context, namespace string, o metav1.ListOptions) (*recordList, error) {
+	answer := c.client.Get().Namespace(namespace).Resource(c.resource).VersionedParams(&o, metav1.ParameterCodec).Do(ctx)
+	if err := answer.Error(); err != nil {
+		return nil, err
+	}
+	data, err := answer.Raw()
+	if err != nil {
+		return nil, err
+	}
+	return c.decoder.decodeList(data)
+}
+
+func (c *customResource) watch(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+	o.Watch = true
+	return c.client.Get().Resource(c.resource).VersionedParams(&o, metav1.ParameterCodec).Watch(ctx)
+}
+
+// get reads one object by a list: the agent may list policies, and needs no other verb. It returns nil for an object that
+// is gone.
+func (c *customResource) get(ctx context.Context, key cache.Key) (*record, error) {
+	list, err := c.read(ctx, key.Namespace, metav1.ListOptions{FieldSelector: "metadata.name=" + key.Name})
+	if err != nil || len(list.Items) == 0 {
+		return nil, err
+	}
+	return list.Items[0], nil
+}
+
+func (c *customResource) listWatch() toolscache.ListerWatcher {
+	return &toolscache.ListWatch{ListWithContextFunc: c.list, WatchFuncWithContext: c.watch}
+}
+
+// decoder decodes the answers of the API server about one kind.
+type decoder struct{ fill func(*rawObject, *record) }
+
+var (
+	errNoList    = errors.New("the answer is no list of the API")
+	errNoVersion = errors.New("the object has no resource version")
+)
+
+// Decode implements runtime.Decoder for the events of a watch. It fails for an event without a resource version, since the
+// watch could not go on from there. It never fails for the content of an object.
+func (d decoder) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
+	if event, ok := into.(*metav1.WatchEvent); ok {
+		return event, nil, json.Unmarshal(data, event)
+	}
+	var status metav1.Status
+	err := json.Unmarshal(data, &status)
+	gvk := status.GroupVersionKind()
+	if status.Kind == "Status" {
+		return &status, &gvk, err
+	}
+	r := d.decodeObject(data)
+	if r.version == "" {
+		return nil, &gvk, errNoVersion
+	}
+	return r, &gvk, nil
+}
+
+// decodeList decodes the answer to a list. It fails for an answer that is no list, never for the content of an item: each
+// item is cut out by itself, so that not even its nesting counts.
+func (d decoder) decodeList(data []byte) (*recordList, error) {
+	list := &recordList{}
+	var kind string
+	in := json.NewDecoder(bytes.NewReader(data))
+	err := eachIn(in, '{', func() error {
+		name, err := in.Token()
+		if err != nil {
+			return err
+		}
+		switch name {
+		case "kind":
+			return in.Decode(&kind)
+		case "metadata":
+			return in.Decode(&list.ListMeta)
+		case "items":
+			var item json.RawMessage
+			return eachIn(in, '[', func() error {
+				if err := in.Decode(&item); err != nil {
+					return err
+				}
+				list.Items = append(list.Items, d.decodeObject(item))
+				return nil
+			})
+		}
+		return in.Decode(&json.RawMessage{})
+	})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", errNoList, err)
+	case !strings.HasSuffix(kind, "List"), list.ResourceVersion == "":
+		return nil, errNoList
+	}
+	return list, nil
+}
+
+// eachIn calls a function in front of each member of the object or the array that comes next. A null has no members.
+func eachIn(in *json.Decoder, open json.Delim, member func() error) error {
+	token, err := in.Token()
+	if err != nil || token == nil {
+		return err
+	}
+	if token != open {
+		return fmt.Errorf("%v instead of %v", token, open)
+	}
+	for in.More() {
+		if err := member(); err != nil {
+			return err
+		}
+	}
+	_, err = in.Token()
+	return err
+}
+
+// decodeObject returns the record of an object. An object without a name is a problem, or a bookmark: a bookmark never
+// reaches the feed.
+func (d decoder) decodeObject(data []byte) *record {
+	var o rawObject
+	err := kjson.UnmarshalCaseSensitivePreserveInts(data, &o)
+	r := &record{
+		Key: cache.Key{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}, uid: types.UID(o.Metadata.UID),
+		version: o.Metadata.ResourceVersion, end: o.Metadata.Annotations[metav1.InitialEventsAnnotationKey] == "true",
+	}
+	switch {
+	case err != nil:
+		r.problem = err.Error()
+	case r.Name == "":
+		r.problem = "it has no name"
+	default:
+		r.changed = o.lastChange()
+		d.fill(&o, r)
+	}
+	return r
+}
+
+// serializer is a decoder that the REST client accepts. It cannot encode: the client only reads.
+type serializer struct{ decoder }
+
+// Encode implements runtime.Encoder.
+func (serializer) Encode(runtime.Object, io.Writer) error { return errReadOnly }
+
+// Identifier implements runtime.Encoder.
+func (serializer) Identifier() runtime.Identifier { return "read-only" }
+
+var errReadOnly = errors.New("this client only reads")
+
+// negotiated offers the decoder to the REST client, as JSON alone.
+type negotiated struct{ decoder decoder }
+
+// SupportedMediaTypes implements runtime.NegotiatedSerializer.
+func (n negotiated) SupportedMediaTypes() []runtime.SerializerInfo {
+	s := serializer{n.decoder}
+	return []runtime.SerializerInfo{{
+		MediaType: runtime.ContentTypeJSON, MediaTypeType: "application", MediaTypeSubType: "json", EncodesAsText: true, Serializer: s,
+		StreamSerializer: &runtime.StreamSerializerInfo{EncodesAsText: true, Serializer: s, Framer: jsonserializer.Framer},
+	}}
+}
+
+// EncoderForVersion implements runtime.NegotiatedSerializer.
+func (n negotiated) EncoderForVersion(e runtime.Encoder, _ runtime.GroupVersioner) runtime.Encoder {
+	return e
+}
+
+// DecoderToVersion implements runtime.NegotiatedSerializer.
+func (n negotiated) DecoderToVersion(d runtime.Decoder, _ runtime.GroupVersioner) runtime.Decoder {
+	return d
+}

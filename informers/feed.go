@@ -1,0 +1,102 @@
+package informers
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// feed takes the records of one kind from a reflector and gives them to the sink. It keeps none: the reflector needs a
+// store only to replace its content after a list, and the sink knows its own content.
+type feed struct {
+	ctx    context.Context // carries the logger
+	in     *Informers
+	kind   kind
+	synced atomic.Bool
+}
+
+// notifyEvery is the number of records of a list after which the queue hears of them.
+const notifyEvery = 256
+
+// Add implements toolscache.ReflectorStore.
+func (f *feed) Add(obj any) error { return f.Update(obj) }
+
+// Update implements toolscache.ReflectorStore.
+func (f *feed) Update(obj any) error {
+	r, ok := obj.(*record)
+	if !ok {
+		return fmt.Errorf("a reflector of kind %s gave a %T", f.kind.name, obj)
+	}
+	f.upsert(r)
+	f.in.config.Notify()
+	f.in.wakeRefetch()
+	return nil
+}
+
+// Delete implements toolscache.ReflectorStore.
+func (f *feed) Delete(obj any) error {
+	r, ok := obj.(*record)
+	if !ok {
+		return fmt.Errorf("a reflector of kind %s gave a %T", f.kind.name, obj)
+	}
+	f.remove(r.Key)
+	f.in.config.Notify()
+	f.in.wakeRefetch()
+	return nil
+}
+
+// Replace implements toolscache.ReflectorStore: the list is all that there is.
+func (f *feed) Replace(list []any, _ string) error {
+	listed := make(map[cache.Key]struct{}, len(list))
+	for i, obj := range list {
+		r, ok := obj.(*record)
+		if !ok {
+			return fmt.Errorf("a reflector of kind %s listed a %T", f.kind.name, obj)
+		}
+		listed[r.Key] = struct{}{}
+		f.upsert(r)
+		if i%notifyEvery == notifyEvery-1 {
+			f.in.config.Notify()
+		}
+	}
+	for _, key := range f.kind.keys(f.in.config.Sink) {
+		if _, ok := listed[key]; !ok {
+			f.remove(key)
+		}
+	}
+	f.in.config.Reporter.Retain(f.kind.name, func(key cache.Key) bool { _, ok := listed[key]; return ok })
+	f.synced.Store(true)
+	f.in.config.Notify()
+	f.in.wakeRefetch()
+	return nil
+}
+
+// Resync implements toolscache.ReflectorStore.
+func (*feed) Resync() error { return nil }
+
+func (f *feed) upsert(r *record) {
+	about := Subject{APIVersion: f.kind.apiVersion, Kind: f.kind.name, NamespacedName: r.Key, UID: r.uid}
+	if r.problem != "" {
+		f.in.config.Reporter.Report(f.ctx, about, undecodable(r.problem))
+		return // what is in force stays
+	}
+	receipt := Receipt{Kind: f.kind.name, Key: r.Key, UID: r.uid, Version: r.version, Changed: r.changed}
+	if r.pod != nil {
+		receipt.IsLocal, receipt.Trace = f.in.config.Settings.isLocal(r.pod.Node), r.pod.trace
+	}
+	f.in.config.Observer.Received(receipt)
+	problems := f.kind.upsert(f.in.config.Sink, r)
+	f.in.config.Observer.Taken(receipt)
+	if r.pod != nil && !receipt.IsLocal {
+		return // the agent of the other node reports its problems
+	}
+	f.in.config.Reporter.Report(f.ctx, about, problems)
+}
+
+func (f *feed) remove(key cache.Key) {
+	f.kind.remove(f.in.config.Sink, key)
+	f.in.config.Observer.Gone(f.kind.name, key)
+	f.in.config.Reporter.Forget(Subject{Kind: f.kind.name, NamespacedName: key})
+}

@@ -1,0 +1,50 @@
+// Package await lets the tests of informers wait for conditions and for log lines.
+package await
+
+import (
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/go-logr/logr/funcr"
+)
+
+// That waits until a condition holds, a minute at most.
+func That(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// Log keeps the lines that are logged at verbosity 0. The zero value is an empty log.
+type Log struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+// Logger returns a logger that writes to the log.
+func (l *Log) Logger() logr.Logger {
+	return funcr.New(func(_, args string) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.lines = append(l.lines, args)
+	}, funcr.Options{})
+}
+
+// With returns the lines that contain all parts.
+func (l *Log) With(parts ...string) (found []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, line := range l.lines {
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
+			found = append(found, line)
+		}
+	}
+	return found
+}

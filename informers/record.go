@@ -1,0 +1,83 @@
+package informers
+
+import (
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+)
+
+// record is an object as the reflector and the feed see it: its identity, and the part that policies depend on. The rest
+// of the object is gone by then, so a list of all pods of a cluster takes little memory.
+type record struct {
+	cache.Key
+	uid     types.UID
+	version string // resource version
+	end     bool   // a bookmark that ends the initial events of a watch
+	changed time.Time
+	problem string // the object cannot be decoded; empty: it can
+
+	// One of these, by kind.
+	pod       *podRecord
+	namespace *cache.Namespace
+	nad       *cache.NAD
+	policy    *policy.Policy
+}
+
+// podRecord is a pod and what its annotations ask of the agent.
+type podRecord struct {
+	cache.Pod
+	trace *string // value of TraceAnnotation; nil: absent, or the pod is not local
+}
+
+// GetObjectMeta implements metav1.ObjectMetaAccessor for the reflector.
+func (r *record) GetObjectMeta() metav1.Object {
+	m := &metav1.ObjectMeta{Namespace: r.Namespace, Name: r.Name, UID: r.uid, ResourceVersion: r.version}
+	if r.end {
+		m.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
+	}
+	return m
+}
+
+// GetObjectKind implements runtime.Object. A record has no kind of the API.
+func (r *record) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+
+// DeepCopyObject implements runtime.Object. A record never changes.
+func (r *record) DeepCopyObject() runtime.Object { return r }
+
+// recordList is a list of records.
+type recordList struct {
+	metav1.ListMeta
+	Items []*record
+}
+
+// GetObjectKind implements runtime.Object.
+func (l *recordList) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
+
+// DeepCopyObject implements runtime.Object. A list never changes once it is complete.
+func (l *recordList) DeepCopyObject() runtime.Object { return l }
+
+// newRecord returns a record with the identity of an object.
+func newRecord(o metav1.Object) *record {
+	return &record{
+		Key: cache.Key{Namespace: o.GetNamespace(), Name: o.GetName()}, uid: o.GetUID(), version: o.GetResourceVersion(),
+		end:     o.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true",
+		changed: lastChange(o.GetCreationTimestamp(), o.GetManagedFields()),
+	}
+}
+
+// lastChange returns the time of the last change to an object, as far as the API server tells.
+func lastChange(created metav1.Time, managers []metav1.ManagedFieldsEntry) time.Time {
+	last := created.Time
+	for i := range managers {
+		if t := managers[i].Time; t != nil && t.After(last) {
+			last = t.Time
+		}
+	}
+	return last
+}

@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
+)
+
+// shortfallInterval is the period between checks for valid policies that have no effect.
+const shortfallInterval = 10 * time.Second
+
+// DefaultNetworkPlugins returns the plugin types that give a pod an interface of its own in its network namespace.
+func DefaultNetworkPlugins() []string {
+	return []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge"}
+}
+
+// Config is what an agent is made of. Server and Cache.Node are needed.
+type Config struct {
+	Version string
+	Server  *rest.Config  // the API server
+	Cache   cache.Options // Cache.Node is the name of this node
+
+	RuntimeEndpoint string // socket of the container runtime; empty: the well-known sockets
+	HostPrefix      string // where the host's root directory is mounted
+	NRISocket       string // a path, sandbox.NRIAuto or sandbox.NRINone
+
+	MetricsAddress, HealthAddress string // empty: no listener
+	Profiles                      bool   // serve profiles beside the metrics
+	RemoveTaint                   bool   // remove the taint of nodes without a ready agent
+}
+
+// Run is an agent: it works until the context ends. An error means that it could not start; see AddressError.
+func Run(ctx context.Context, config Config) error {
+	watched, err := observe(config)
+	if err != nil {
+		return err
+	}
+	defer closeAll(watched.endpoints)
+	config.Cache.LockHeld = watched.metrics.lockHeld
+	state := cache.New(config.Cache)
+	settings := informers.Settings{Node: config.Cache.Node, Limits: state.Limits()}
+	source, err := informers.FromClients(config.Server, settings)
+	if err != nil {
+		return err
+	}
+	kube, err := kubernetes.NewForConfig(config.Server)
+	if err != nil {
+		return fmt.Errorf("client of the core API: %w", err)
+	}
+	features, err := probe(config.Cache)
+	if err != nil {
+		return err
+	}
+	log := logr.FromContextOrDiscard(ctx)
+	log.Info("Starting", "version", config.Version, "node", config.Cache.Node, "server", config.Server.Host,
+		"networkPlugins", strings.Join(config.Cache.NetworkPlugins, ","), "kernelProtectsTables", features.Owner)
+
+	reconciler := watched.reconciler(state, reconciler.OpenEngine(features))
+	events := informers.NewEvents(kube.CoreV1(), config.Cache.Node)
+	reporter := informers.NewReporter(events)
+	sandboxes := sandbox.New(sandbox.Config{
+		Endpoint: config.RuntimeEndpoint, HostPrefix: config.HostPrefix, Sink: state, Notify: reconciler.Notify,
+		Found: watched.progress.found, Outage: watched.metrics.Outage,
+	})
+	traces := newTraces(ctx, state)
+	in := informers.New(ctx, informers.Config{
+		Source: source, Sink: state, Settings: settings, Notify: reconciler.Notify, Reporter: reporter,
+		Observer: &inputs{watched.metrics, watched.progress, sandboxes, traces},
+	})
+	nri := sandbox.NewNRI(ctx, sandbox.NRIConfig{
+		Socket: config.NRISocket, HostPrefix: config.HostPrefix, Node: config.Cache.Node, Sandboxes: sandboxes, Settings: settings,
+		Announce: state.AnnouncePod, Enforce: reconciler.EnforceNow, Events: events, Observer: watched.metrics,
+	})
+	watched.metrics.watch(sources{state, watched.progress, reconciler, reporter, events, traces})
+	p := &Pipeline{Informers: in, Reconciler: reconciler, Sandboxes: sandboxes, Hooks: nri.Run}
+	p.Background = append(watched.background(), events.Run, reporter.Run, traces.Run, func(ctx context.Context) {
+		informers.ReportShortfalls(ctx, events, state.Shortfalls, shortfallInterval)
+	})
+	watched.health.follow(p.missing, reconciler.Stalled)
+	if config.RemoveTaint {
+		p.Background = append(p.Background, func(ctx context.Context) {
+			removeTaint(ctx, kube.CoreV1().Nodes(), config.Cache.Node, watched.health)
+		})
+	}
+	p.Run(ctx)
+	log.Info("Stopped; enforced policies stay in force")
+	return nil
+}
+
+// probe asks the kernel for its features, and tries the rules that all pods share: a rule that the kernel refuses there
+// would keep every other rule out of every pod.
+func probe(o cache.Options) (engine.Features, error) {
+	features, err := engine.Probe()
+	if err != nil {
+		return features, fmt.Errorf("this kernel, or the rights of this process, are not sufficient: %w", err)
+	}
+	if err := engine.Try(cache.Trial(o)); err != nil {
+		return features, fmt.Errorf("this kernel refuses the rules for all pods: %w", err)
+	}
+	return features, nil
+}
+
+// inputs observes the objects on their way into the cache.
+type inputs struct {
+	*metrics
+	progress  *progress
+	sandboxes *sandbox.Sandboxes
+	traces    *traces
+}
+
+// Received implements informers.Observer.
+func (i *inputs) Received(r informers.Receipt) { i.progress.changed(r.Kind, r.Changed) }
+
+// Taken implements informers.Observer.
+func (i *inputs) Taken(r informers.Receipt) {
+	if r.IsLocal {
+		i.sandboxes.Poke(r.UID)
+		i.traces.observe(cache.PodID{Key: r.Key, UID: r.UID}, r.Trace)
+	}
+}
+
+// Gone implements informers.Observer.
+func (i *inputs) Gone(kind string, key cache.Key) {
+	switch kind {
+	case informers.KindPod:
+		i.traces.drop(key)
+	case informers.KindPolicy:
+		i.policies.forget(key)
+	}
+}

@@ -1,0 +1,176 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
+)
+
+// leakWorld is a node with three pods in real namespaces. server takes only from app=allowed; allowed may send only to
+// app=server; forbidden is selected by nothing. All else in it may change.
+type leakWorld struct {
+	t      *testing.T
+	r      *rand.Rand
+	hosts  map[string]*lab.Host
+	addrs  map[string]netip.Addr
+	pods   map[string]*corev1.Pod // all of them, also peers that are no namespace
+	policy map[string]*mnpv1.MultiNetworkPolicy
+	nad    *netv1.NetworkAttachmentDefinition
+
+	own     bool // tables have an owner
+	state   *cache.Cache
+	agent   *reconciler.Reconciler
+	metrics *metrics
+	log     node.Log
+	stop    func()
+	tables  tables
+}
+
+// onBothPaths runs a test with tables that are the agent's own, where the kernel has such, and with tables that anybody
+// can change.
+func onBothPaths(t *testing.T, test func(t *testing.T, own bool)) {
+	features, err := engine.Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("owner", func(t *testing.T) {
+		if !features.Owner {
+			t.Skip("SKIPPED: this kernel has no tables that have an owner and outlive it (6.9)")
+		}
+		test(t, true)
+	})
+	t.Run("no owner", func(t *testing.T) { test(t, false) })
+}
+
+func newLeakWorld(t *testing.T, r *rand.Rand, own bool) *leakWorld {
+	w := &leakWorld{
+		t: t, r: r, own: own, metrics: newMetrics(""), hosts: map[string]*lab.Host{}, addrs: map[string]netip.Addr{},
+		pods: map[string]*corev1.Pod{}, policy: map[string]*mnpv1.MultiNetworkPolicy{},
+		nad: &netv1.NetworkAttachmentDefinition{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "net"},
+			Spec:       netv1.NetworkAttachmentDefinitionSpec{Config: `{"type": "bridge"}`},
+		},
+	}
+	network := lab.ForTest(t)
+	for i, name := range []string{"server", "allowed", "forbidden"} {
+		addr := netip.AddrFrom4([4]byte{10, 8, 0, byte(i + 1)})
+		host, err := network.Host(name, netip.PrefixFrom(addr, 16))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.hosts[name], w.addrs[name] = host, addr
+		w.pods[name] = leakPod(name, "node", addr, map[string]string{"app": name})
+	}
+	w.policy["server"] = leakPolicy("server", "server")
+	w.policy["server"].Spec.Ingress = []mnpv1.MultiNetworkPolicyIngressRule{{From: peersOf("allowed"), Ports: portsOf(lab.FloodPort)}}
+	w.policy["allowed"] = leakPolicy("allowed", "allowed")
+	w.policy["allowed"].Spec.PolicyTypes = []mnpv1.MultiPolicyType{mnpv1.PolicyTypeEgress}
+	w.policy["allowed"].Spec.Egress = []mnpv1.MultiNetworkPolicyEgressRule{{To: peersOf("server"), Ports: portsOf(lab.FloodPort)}}
+	return w
+}
+
+func leakPod(name, node string, addr netip.Addr, labels map[string]string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: name, UID: types.UID("uid-" + name), Labels: labels,
+			Annotations: map[string]string{"k8s.v1.cni.cncf.io/network-status": fmt.Sprintf(
+				`[{"name": "default/net", "interface": "net1", "ips": [%q]}]`, addr)},
+		},
+		Spec: corev1.PodSpec{NodeName: node},
+	}
+}
+
+func leakPolicy(name, app string) *mnpv1.MultiNetworkPolicy {
+	return &mnpv1.MultiNetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "default", Name: name, Annotations: map[string]string{"k8s.v1.cni.cncf.io/policy-for": "net"},
+		},
+		Spec: mnpv1.MultiNetworkPolicySpec{PodSelector: metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}},
+	}
+}
+
+func peersOf(apps ...string) []mnpv1.MultiNetworkPolicyPeer {
+	var peers []mnpv1.MultiNetworkPolicyPeer
+	for _, app := range apps {
+		peers = append(peers, mnpv1.MultiNetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": app}}})
+	}
+	return peers
+}
+
+func portsOf(numbers ...int) []mnpv1.MultiNetworkPolicyPort {
+	var ports []mnpv1.MultiNetworkPolicyPort
+	for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
+		for _, n := range numbers {
+			port := intstr.FromInt(n)
+			ports = append(ports, mnpv1.MultiNetworkPolicyPort{Protocol: &protocol, Port: &port})
+		}
+	}
+	return ports
+}
+
+// start is a new agent, which knows everything before it writes, as the pipeline sees to.
+func (w *leakWorld) start() {
+	w.state = cache.New(cache.Options{Node: "node", NetworkPlugins: DefaultNetworkPlugins()})
+	w.agent = reconciler.New(w.state, w.tables.around(w.metrics.meter(reconciler.OpenEngine(engine.Features{Owner: w.own}))), nil)
+	w.putNAD()
+	for _, p := range w.pods {
+		w.putPod(p)
+	}
+	for _, p := range w.policy {
+		w.putPolicy(p)
+	}
+	for name, h := range w.hosts {
+		w.state.SetSandbox(w.pods[name].UID, cache.Sandbox{ID: name, NetNS: h.NetNS()})
+	}
+	w.agent.Notify()
+	ctx, cancel := context.WithCancel(logr.NewContext(context.Background(), w.log.Logger()))
+	var running sync.WaitGroup
+	running.Go(func() { w.agent.Run(ctx) })
+	w.stop = func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+func (w *leakWorld) putPod(p *corev1.Pod) {
+	w.state.UpsertPod(cache.NewPod(p, "node", w.state.Limits()))
+}
+
+func (w *leakWorld) putPolicy(p *mnpv1.MultiNetworkPolicy) {
+	w.state.UpsertPolicy(policy.Compile(policy.ObjectOf(p), w.state.Limits()))
+}
+
+func (w *leakWorld) putNAD() {
+	w.state.UpsertNAD(cache.NewNAD(cache.Key{Namespace: w.nad.Namespace, Name: w.nad.Name}, w.nad.Spec.Config))
+}
+
+func (w *leakWorld) settle() {
+	w.t.Helper()
+	w.agent.Notify()
+	deadline := time.Now().Add(20 * time.Second)
+	for !w.agent.Settled() {
+		if time.Now().After(deadline) {
+			w.t.Fatal("not settled in 20 s")
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+}

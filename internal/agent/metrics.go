@@ -1,0 +1,157 @@
+package agent
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
+)
+
+// metricsPrefix is what the names of all metrics of the agent's own begin with.
+const metricsPrefix = "multi_networkpolicy_"
+
+// inputSources are the inputs that can be lost.
+var inputSources = []string{
+	informers.KindPolicy, informers.KindNamespace, informers.KindNAD, informers.KindPod, sandbox.SourceName, sandbox.NRISourceName,
+}
+
+// metricDoc is a metric as docs/metrics.md tells of it.
+type metricDoc struct {
+	name, kind, help string
+	labels           []string
+}
+
+// metrics are what the agent measures: of the tables (metrics_table.go), of the way of each pod (progress.go), and of
+// what is there at the time of a scrape (metrics_state.go).
+type metrics struct {
+	registry *prometheus.Registry
+	docs     []metricDoc
+
+	syncs, programming, podStart, applies  prometheus.Histogram
+	hooks, locks                           prometheus.Histogram
+	batches, messages, bytes               prometheus.Counter
+	repairs, restarts, readBacks, failures prometheus.Counter
+	refused, outages, hookResults          *prometheus.CounterVec
+	down, lastSync, nriState               *prometheus.GaugeVec
+	policies                               *policyMetrics
+	countPolicies                          bool
+}
+
+// newMetrics makes a registry of its own, so that many agents can be in one process.
+func newMetrics(version string) *metrics {
+	m := &metrics{registry: prometheus.NewRegistry()}
+	fast := prometheus.ExponentialBuckets(0.0001, 2, 18) // 100 µs to 13 s
+	slow := prometheus.ExponentialBuckets(0.05, 2, 14)   // 50 ms to 7 min
+	m.syncs = m.histogram("sync_duration_seconds",
+		"From the event that changed a pod's rules to the kernel's acknowledgment of them, tries that failed included.", fast)
+	m.programming = m.histogram("network_programming_duration_seconds",
+		"From the change of an object, by the API server's clock in whole seconds, to its enforcement in a pod.", slow)
+	m.podStart = m.histogram("pod_start_duration_seconds",
+		"From the creation of a pod's sandbox to the first enforcement of policies in it, for sandboxes made while the agent runs. "+
+			"With NRI, from when their network is ready.", slow)
+	m.hooks = m.histogram("pod_hook_duration_seconds",
+		"How long the container runtime (NRI) had to wait before it started a pod.", fast)
+	m.hookResults = m.counter("pod_hooks_total", "Pods that the container runtime (NRI) asked about before it started them.", "result")
+	for _, result := range sandbox.HookResults {
+		m.hookResults.WithLabelValues(string(result))
+	}
+	m.applies = m.histogram("apply_duration_seconds", "How long a pod's rules took, from plan to acknowledgment.", fast)
+	m.locks = m.histogram("cache_lock_duration_seconds",
+		"How long the lock of the cache was held, each time: as long, every event waits.", prometheus.ExponentialBuckets(1e-6, 4, 12)) // 1 µs to 4 s
+	m.batches = m.counter("batches_total", "Netlink batches that the kernel acknowledged.").WithLabelValues()
+	m.messages = m.counter("batch_messages_total", "Messages in these batches.").WithLabelValues()
+	m.bytes = m.counter("batch_bytes_total", "Bytes in these batches.").WithLabelValues()
+	m.refused = m.counter("refused_batches_total", "Attempts to bring a pod's table up to date that failed, by errno.", "errno")
+	m.failures = m.counter("sync_failures_total", "Pods' syncs that failed and are tried again.").WithLabelValues()
+	m.repairs = m.counter("repairs_total", "Times that somebody else was found to have changed a table, which is then put right.").WithLabelValues()
+	m.restarts = m.counter("batch_restarts_total",
+		"Batches made anew as somebody else changed something in the namespace meanwhile (ERESTART).").WithLabelValues()
+	m.readBacks = m.counter("read_backs_total", "Tables read from the kernel.").WithLabelValues()
+	m.lastSync = m.gauge("last_sync_timestamp_seconds", "When the kernel last acknowledged the rules of a pod.")
+	m.outages = m.counter("watch_outages_total", "Times that an input was lost: a kind of the API server's objects, the runtime's sandboxes, or its NRI.", "source")
+	m.down = m.gauge("watch_down", "1 while an input is lost; what is enforced stays.", "source")
+	m.nriState = m.gauge("nri_state",
+		"1 for the state of the connection to the container runtime's NRI. Pods start before their rules are in force unless it is connected.", "state")
+	for _, state := range sandbox.NRIStates {
+		m.nriState.WithLabelValues(string(state)).Set(0)
+	}
+	m.policies = newPolicyMetrics(m)
+	m.gauge("build_info", "1, with the agent's version.", "version", "go_version").WithLabelValues(version, runtime.Version()).Set(1)
+	for _, source := range inputSources {
+		m.outages.WithLabelValues(source)
+		m.down.WithLabelValues(source).Set(0)
+	}
+	m.registry.MustRegister(collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func (m *metrics) document(name, kind, help string, labels []string) {
+	m.docs = append(m.docs, metricDoc{metricsPrefix + name, kind, help, labels})
+}
+
+func (m *metrics) counter(name, help string, labels ...string) *prometheus.CounterVec {
+	m.document(name, "counter", help, labels)
+	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+func (m *metrics) gauge(name, help string, labels ...string) *prometheus.GaugeVec {
+	m.document(name, "gauge", help, labels)
+	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: metricsPrefix + name, Help: help}, labels)
+	m.registry.MustRegister(v)
+	return v
+}
+
+func (m *metrics) histogram(name, help string, buckets []float64) prometheus.Histogram {
+	m.document(name, "histogram", help, nil)
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: metricsPrefix + name, Help: help, Buckets: buckets})
+	m.registry.MustRegister(h)
+	return h
+}
+
+// Outage notes the loss and the return of an input. It implements informers.Observer and sandbox.NRIObserver.
+func (m *metrics) Outage(source string, down bool) {
+	if !down {
+		m.down.WithLabelValues(source).Set(0)
+		return
+	}
+	m.down.WithLabelValues(source).Set(1)
+	m.outages.WithLabelValues(source).Inc()
+}
+
+// Hooked notes a pod that the runtime asked about. It implements sandbox.NRIObserver.
+func (m *metrics) Hooked(result sandbox.HookResult, took time.Duration) {
+	m.hookResults.WithLabelValues(string(result)).Inc()
+	m.hooks.Observe(took.Seconds())
+}
+
+// NRIState implements sandbox.NRIObserver.
+func (m *metrics) NRIState(now sandbox.NRIState) {
+	for _, state := range sandbox.NRIStates {
+		value := 0.0
+		if state == now {
+			value = 1
+		}
+		m.nriState.WithLabelValues(string(state)).Set(value)
+	}
+}
+
+// lockHeld notes how long the cache was locked.
+func (m *metrics) lockHeld(d time.Duration) { m.locks.Observe(d.Seconds()) }
+
+// synced takes note that the kernel acknowledged the rules that follow from a change.
+func (m *metrics) synced(c change, now time.Time) {
+	m.lastSync.WithLabelValues().Set(float64(now.UnixMilli()) / 1000)
+	if !c.seen.IsZero() {
+		m.syncs.Observe(now.Sub(c.seen).Seconds())
+	}
+	if !c.made.IsZero() {
+		m.programming.Observe(max(0, now.Sub(c.made).Seconds()))
+	}
+}

@@ -1,0 +1,133 @@
+package agent
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
+)
+
+// sources are read at the time of a scrape. None of the reads takes a lock that enforcement needs for long.
+type sources struct {
+	state      *cache.Cache
+	progress   *progress
+	reconciler *reconciler.Reconciler
+	reports    *informers.Reporter // nil, as all below: nothing is reported
+	events     *informers.Events
+	traces     *traces
+}
+
+// snapshot is what the sources say.
+type snapshot struct {
+	cache.Stats
+	backlog
+	work                    reconciler.Stats
+	reports, events, traces uint64 // suppressed
+}
+
+func (s *sources) read() snapshot {
+	now := snapshot{Stats: s.state.Stats(), backlog: s.progress.backlog(), work: s.reconciler.Stats()}
+	if s.reports != nil {
+		now.reports, now.events, now.traces = s.reports.Suppressed(), s.events.Dropped(), s.traces.refused.Load()
+	}
+	return now
+}
+
+// reading is one sample of a snapshot.
+type reading struct {
+	desc   *prometheus.Desc
+	kind   prometheus.ValueType
+	labels []string
+	value  func(snapshot) float64
+}
+
+// stateCollector reads the sources at each scrape, once for all metrics.
+type stateCollector struct {
+	metrics  *metrics
+	sources  sources
+	readings []reading
+}
+
+var typeNames = map[prometheus.ValueType]string{prometheus.GaugeValue: "gauge", prometheus.CounterValue: "counter"}
+
+// watch adds the metrics that are read at the time of a scrape.
+func (m *metrics) watch(s sources) {
+	c := &stateCollector{metrics: m, sources: s}
+	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
+	c.one(gauge, "queue_depth", "Pods whose objects have changed and whose rules have not followed yet.",
+		func(s snapshot) float64 { return float64(s.depth) })
+	c.one(gauge, "queue_age_seconds", "How long the oldest change of these waits.", func(s snapshot) float64 { return s.age.Seconds() })
+	c.one(gauge, "pods_throttled", "Pods that wait since they used more than their share of the workers.",
+		func(s snapshot) float64 { return float64(s.work.Throttled) })
+	c.one(counter, "throttled_pods_total", "Times that a pod had to wait for its share of the workers.",
+		func(s snapshot) float64 { return float64(s.work.ThrottledTotal) })
+	c.one(gauge, "pods_selected", "Local pods that a policy selects.", func(s snapshot) float64 { return float64(s.SelectedPods) })
+	c.by(gauge, "pods_not_enforced", "Local pods in which policies are not, or may not be, as they should be.", "reason", []labeled{
+		{"no_sandbox", func(s snapshot) int64 { return s.WithoutSandbox }},
+		{"unreadable_status", func(s snapshot) int64 { return s.UnreadableStatus }},
+		{"namespace_gone", func(s snapshot) int64 { return int64(s.failing[reasonGone]) }},
+		{"kernel_error", func(s snapshot) int64 { return int64(s.failing[reasonKernel]) }},
+		{"unsupported_plugin", func(s snapshot) int64 { return s.Unsupported }},
+	})
+	c.by(gauge, "limits_exceeded", "Objects that exceed a limit, see --limit: the part over the limit allows nothing.", "object", []labeled{
+		{"policy", func(s snapshot) int64 { return s.LimitedPolicies }},
+		{"pod", func(s snapshot) int64 { return s.LimitedPods }},
+	})
+	c.by(gauge, "policies", "Policies: all of them, those that select a local pod, those with a field that cannot be understood or exceeds a limit.", "state", []labeled{
+		{"all", func(s snapshot) int64 { return s.Policies }},
+		{"active", func(s snapshot) int64 { return s.ActivePolicies }},
+		{"invalid", func(s snapshot) int64 { return s.InvalidPolicies }},
+	})
+	c.one(gauge, "peer_groups", "Peer groups that rules of local pods use.", func(s snapshot) float64 { return float64(s.Groups) })
+	c.one(gauge, "peer_group_elements", "Ranges of addresses, and endpoints, in these groups.", func(s snapshot) float64 { return float64(s.Members) })
+	c.by(gauge, "cache_objects", "What the cache holds.", "kind", []labeled{
+		{"pod", func(s snapshot) int64 { return s.Pods }},
+		{"local_pod", func(s snapshot) int64 { return s.LocalPods }},
+		{"namespace", func(s snapshot) int64 { return s.Namespaces }},
+		{"network", func(s snapshot) int64 { return s.Networks }},
+		{"sandbox", func(s snapshot) int64 { return s.Sandboxes }},
+		{"port_list", func(s snapshot) int64 { return s.PortLists }},
+	})
+	c.by(counter, "suppressed_total", "What was not told since its object, or the namespace of the object, had told enough.", "kind", []labeled{
+		{"log_line", func(s snapshot) int64 { return int64(s.work.SuppressedLines) }},
+		{"report", func(s snapshot) int64 { return int64(s.reports) }},
+		{"event", func(s snapshot) int64 { return int64(s.events) }},
+		{"trace", func(s snapshot) int64 { return int64(s.traces) }},
+	})
+	m.registry.MustRegister(c)
+}
+
+// labeled is the sample with one value of a label.
+type labeled struct {
+	label string
+	value func(snapshot) int64
+}
+
+func (c *stateCollector) one(kind prometheus.ValueType, name, help string, value func(snapshot) float64) {
+	c.metrics.document(name, typeNames[kind], help, nil)
+	c.readings = append(c.readings, reading{prometheus.NewDesc(metricsPrefix+name, help, nil, nil), kind, nil, value})
+}
+
+func (c *stateCollector) by(kind prometheus.ValueType, name, help, label string, samples []labeled) {
+	c.metrics.document(name, typeNames[kind], help, []string{label})
+	desc := prometheus.NewDesc(metricsPrefix+name, help, []string{label}, nil)
+	for _, s := range samples {
+		c.readings = append(c.readings, reading{desc, kind, []string{s.label}, func(now snapshot) float64 { return float64(s.value(now)) }})
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c *stateCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, r := range c.readings {
+		out <- r.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
+	s := c.sources.read()
+	for _, r := range c.readings {
+		out <- prometheus.MustNewConstMetric(r.desc, r.kind, r.value(s), r.labels...)
+	}
+}

@@ -1,0 +1,102 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
+)
+
+// meteredTable counts what a table costs.
+type meteredTable struct {
+	reconciler.Table
+	metrics *metrics
+	counted engine.Stats // what has been counted of the table's own
+
+	policies counted // what has been counted of its rules
+}
+
+// meter makes the tables that it opens count.
+func (m *metrics) meter(open reconciler.OpenTable) reconciler.OpenTable {
+	return func(pod, netns string) (reconciler.Table, error) {
+		inner, err := open(pod, netns)
+		if err != nil {
+			return nil, err
+		}
+		return &meteredTable{Table: inner, metrics: m}, nil
+	}
+}
+
+// Apply implements reconciler.Table.
+func (t *meteredTable) Apply(ctx context.Context, want engine.Ruleset) error {
+	start := time.Now()
+	err := t.Table.Apply(ctx, want)
+	t.metrics.applies.Observe(time.Since(start).Seconds())
+	t.count(err)
+	return err
+}
+
+// Check implements reconciler.Table.
+func (t *meteredTable) Check(ctx context.Context) (engine.Finding, error) {
+	found, err := t.Table.Check(ctx)
+	t.count(err)
+	return found, err
+}
+
+// Changed implements reconciler.Table. The reconciler asks every table from time to time, so the counters of rules are read
+// here.
+func (t *meteredTable) Changed(ctx context.Context) (bool, error) {
+	changed, err := t.Table.Changed(ctx)
+	if t.metrics.countPolicies && err == nil {
+		err = t.readCounts()
+	}
+	return changed, err
+}
+
+// readCounts reads what the rules have counted, unless it did so a moment ago.
+func (t *meteredTable) readCounts() error {
+	reader, ok := t.Table.(interface {
+		Counts() ([]engine.RuleCount, error)
+	})
+	if !ok || time.Since(t.policies.at) < countsInterval {
+		return nil
+	}
+	counts, err := reader.Counts()
+	if err == nil {
+		t.policies = t.metrics.policies.add(t.policies, counts)
+	}
+	return err
+}
+
+// count takes over what the table has counted since the last time.
+func (t *meteredTable) count(err error) {
+	m := t.metrics
+	if err != nil {
+		m.refused.WithLabelValues(errnoOf(err)).Inc()
+	}
+	counting, ok := t.Table.(interface{ Stats() engine.Stats })
+	if !ok {
+		return
+	}
+	now := counting.Stats()
+	m.batches.Add(float64(now.Batches - t.counted.Batches))
+	m.messages.Add(float64(now.Messages - t.counted.Messages))
+	m.bytes.Add(float64(now.Bytes - t.counted.Bytes))
+	m.repairs.Add(float64(now.Repairs - t.counted.Repairs))
+	m.restarts.Add(float64(now.Restarts - t.counted.Restarts))
+	m.readBacks.Add(float64(now.ReadBacks - t.counted.ReadBacks))
+	t.counted = now
+}
+
+// errnoOf is the name of the errno of an error, or "none".
+func errnoOf(err error) string {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return unix.ErrnoName(errno)
+	}
+	return "none"
+}

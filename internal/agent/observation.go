@@ -1,0 +1,40 @@
+package agent
+
+import (
+	"context"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
+)
+
+// observation is the outside view of an agent: metrics and health, and the listeners that serve them.
+type observation struct {
+	metrics   *metrics
+	progress  *progress
+	health    *health
+	endpoints []*endpoint
+}
+
+// observe opens the listeners, so that a bad address is known before anything else happens.
+func observe(config Config) (*observation, error) {
+	m := newMetrics(config.Version)
+	m.countPolicies = config.Cache.PolicyCounters
+	p := newProgress(m)
+	h := &health{progress: p}
+	endpoints, err := listen(config, m, h)
+	return &observation{m, p, h, endpoints}, err
+}
+
+// reconciler returns a reconciler that is observed.
+func (o *observation) reconciler(state *cache.Cache, open reconciler.OpenTable) *reconciler.Reconciler {
+	return reconciler.New(state, o.metrics.meter(open), o.progress)
+}
+
+// background runs beside the pipeline.
+func (o *observation) background() []func(context.Context) {
+	all := []func(context.Context){o.health.end}
+	for _, e := range o.endpoints {
+		all = append(all, e.run)
+	}
+	return all
+}

@@ -1,0 +1,99 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
+)
+
+// Pipeline is the stages from the inputs to the kernel. The agent and the demo differ in where the inputs come from.
+type Pipeline struct {
+	Informers  *informers.Informers
+	Reconciler *reconciler.Reconciler
+	Sandboxes  SandboxSource
+	Background []func(ctx context.Context)
+	Hooks      func(ctx context.Context) // enforces pods that start; runs once all inputs are in sync; may be nil
+}
+
+// SandboxSource tells the cache where pods run.
+type SandboxSource interface {
+	Run(ctx context.Context)
+	HasSynced() bool
+}
+
+// errStopped is an end before all inputs were in sync.
+var errStopped = errors.New("stopped before all inputs were in sync")
+
+// Run works until the context ends. Nothing is written to a kernel before every input is in sync: the rules of an earlier
+// run may be right, and the rules that follow from half of the objects are wrong.
+func (p *Pipeline) Run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var running sync.WaitGroup
+	defer running.Wait()
+	for _, f := range p.Background {
+		running.Go(func() { f(ctx) })
+	}
+	running.Go(func() { p.Sandboxes.Run(ctx) })
+	p.Informers.Start(ctx)
+	defer p.waitForInformers()
+	defer cancel()
+	if err := p.waitForSync(ctx); err != nil {
+		return
+	}
+	if p.Hooks != nil {
+		running.Go(func() { p.Hooks(ctx) })
+	}
+	p.Reconciler.Run(ctx)
+}
+
+// waitForInformers waits up to a second: a reflector in back-off notices cancellation only at its next try.
+func (p *Pipeline) waitForInformers() {
+	done := make(chan struct{})
+	go func() { p.Informers.Wait(); close(done) }()
+	select {
+	case <-done:
+	case <-time.After(time.Second):
+	}
+}
+
+// waitForSync logs from time to time which inputs it waits for.
+func (p *Pipeline) waitForSync(ctx context.Context) error {
+	log := logr.FromContextOrDiscard(ctx)
+	start := time.Now()
+	poll, remind := time.NewTicker(5*time.Millisecond), time.NewTicker(10*time.Second)
+	defer poll.Stop()
+	defer remind.Stop()
+	for {
+		missing := p.missing()
+		if len(missing) == 0 {
+			log.Info("All inputs in sync, enforcing", "took", time.Since(start).Round(time.Millisecond))
+			return nil
+		}
+		select {
+		case <-poll.C:
+		case <-remind.C:
+			log.Info("Waiting for inputs; enforced policies stay in force", "missing", strings.Join(missing, ", "))
+		case <-ctx.Done():
+			return errStopped
+		}
+	}
+}
+
+func (p *Pipeline) missing() []string {
+	var missing []string
+	if !p.Informers.HasSynced() {
+		missing = append(missing, "the API server's objects")
+	}
+	if !p.Sandboxes.HasSynced() {
+		missing = append(missing, "the container runtime's sandboxes")
+	}
+	return missing
+}

@@ -1,0 +1,71 @@
+package command
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+)
+
+// list is the value of a flag with several values, separated by commas. Blanks around a value do not belong to it. A flag
+// that is given several times adds up.
+type list struct {
+	items *[]string
+	given bool
+}
+
+// addList adds a flag whose default is the content of items.
+func addList(flags *pflag.FlagSet, items *[]string, name, short, usage string) {
+	flags.VarP(&list{items: items}, name, short, usage)
+}
+
+// Set implements pflag.Value.
+func (l *list) Set(text string) error {
+	if !l.given {
+		*l.items, l.given = nil, true
+	}
+	if strings.TrimSpace(text) == "" {
+		return nil
+	}
+	for item := range strings.SplitSeq(text, ",") {
+		item = strings.TrimSpace(item)
+		if item == "" {
+			return fmt.Errorf("%q has an empty value between its commas", text)
+		}
+		*l.items = append(*l.items, item)
+	}
+	return nil
+}
+
+// Type implements pflag.Value.
+func (*list) Type() string { return "strings" }
+
+// String implements pflag.Value.
+func (l *list) String() string {
+	if l.items == nil || len(*l.items) == 0 {
+		return ""
+	}
+	return "[" + strings.Join(*l.items, ",") + "]"
+}
+
+// limitValue is the value of the flag --limit.
+type limitValue struct{ limits *policy.Limits }
+
+// Set implements pflag.Value.
+func (l limitValue) Set(text string) error {
+	name, number, found := strings.Cut(text, "=")
+	value, err := strconv.Atoi(strings.TrimSpace(number))
+	if !found || err != nil {
+		return fmt.Errorf("%q is not NAME=N", text)
+	}
+	return l.limits.Set(strings.TrimSpace(name), value)
+}
+
+// Type implements pflag.Value.
+func (limitValue) Type() string { return "NAME=N" }
+
+// String implements pflag.Value.
+func (limitValue) String() string { return "" }

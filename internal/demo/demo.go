@@ -1,0 +1,232 @@
+// Package demo shows the agent at work without a cluster: network namespaces stand for pods, example manifests for the
+// API server, and real packets show who reaches whom.
+//
+//	files/cluster, files/policies ─► agent.Pipeline ─► table in each namespace ─► probes ─► compared with files/expected.txt
+package demo
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync"
+	"time"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+)
+
+// files are the manifests of the cluster, the policies that come later, and the expected verdicts.
+//
+//go:embed files
+var files embed.FS
+
+const (
+	node        = "demo" // all pods of the manifests run there
+	renderedPod = "web"  // the pod whose table is printed
+	patience    = 30 * time.Second
+)
+
+// demo is a cluster of one node, in which pods are the hosts of a lab.
+type demo struct {
+	out       io.Writer
+	unprinted error
+	expected  *expectation
+	open      informers.Manifests // the cluster without policies
+	selecting informers.Manifests // and with them
+	files     *informers.Files
+	state     *cache.Cache
+	agent     *reconciler.Reconciler
+	pods      []*pod
+}
+
+// Run plays the demo and prints it. It needs the right to make network namespaces, see lab.Reexec. An error is one of the
+// demo itself, or a probe with another verdict than expected.
+func Run(ctx context.Context, out io.Writer) error {
+	d := &demo{out: out}
+	if err := d.load(); err != nil {
+		return fmt.Errorf("the demo's files: %w", err)
+	}
+	return d.run(ctx)
+}
+
+func (d *demo) run(ctx context.Context) (err error) {
+	network, err := lab.New()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, network.Close()) }()
+	if err := d.start(ctx, network); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	p, err := d.pipeline(ctx)
+	if err != nil {
+		return err
+	}
+	running.Go(func() { p.Run(ctx) })
+	err = d.play(ctx)
+	if ctx.Err() != nil {
+		return errors.New("interrupted; nothing is left behind")
+	}
+	return err
+}
+
+func (d *demo) load() (err error) {
+	cluster, err := fs.Sub(files, "files/cluster")
+	if err != nil {
+		return err
+	}
+	policies, err := fs.Sub(files, "files/policies")
+	if err != nil {
+		return err
+	}
+	text, err := fs.ReadFile(files, "files/expected.txt")
+	if err != nil {
+		return err
+	}
+	if d.expected, err = parseExpectation(string(text)); err != nil {
+		return err
+	}
+	if d.open, err = informers.ReadFS(cluster); err != nil {
+		return err
+	}
+	if d.selecting, err = informers.ReadFS(cluster, policies); err != nil {
+		return err
+	}
+	d.files = informers.NewFiles()
+	return d.files.Load(d.open)
+}
+
+// pipeline is the agent's own, apart from the sources of objects and sandboxes.
+func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
+	features, err := engine.Probe()
+	if err != nil {
+		return nil, err
+	}
+	d.state = cache.New(cache.Options{Node: node, NetworkPlugins: agent.DefaultNetworkPlugins()})
+	d.agent = reconciler.New(d.state, reconciler.OpenEngine(features), nil)
+	settings := informers.Settings{Node: node, Limits: d.state.Limits()}
+	in := informers.New(ctx, informers.Config{
+		Source: d.files.Source(settings), Sink: d.state, Settings: settings, Notify: d.agent.Notify,
+	})
+	return &agent.Pipeline{Informers: in, Reconciler: d.agent, Sandboxes: &sandboxes{demo: d}}, nil
+}
+
+// play is the demo's plot.
+func (d *demo) play(ctx context.Context) error {
+	if _, err := d.settle(ctx, 0); err != nil {
+		return err
+	}
+	wrong, err := d.show(ctx, "Before: no policies, so everybody reaches everybody", d.expected.without())
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	if err := d.files.Load(d.selecting); err != nil {
+		return err
+	}
+	count := d.files.PolicyCount()
+	enforced, err := d.settle(ctx, count)
+	if err != nil {
+		return err
+	}
+	d.printf("\n%d policies loaded. %d of %d pods are selected; all of them enforced %s later.\n",
+		count, d.selected(), len(d.pods), enforced.Sub(start).Round(10*time.Microsecond))
+	wrongAfter, err := d.show(ctx, "After: what the policies allow", d.expected)
+	if err != nil {
+		return err
+	}
+	if err := d.render(); err != nil {
+		return err
+	}
+	if n := wrong + wrongAfter; n > 0 {
+		return fmt.Errorf("%d probes did not come out as expected", n)
+	}
+	d.printf("\nEvery probe came out as expected.\n")
+	return d.unprinted
+}
+
+// settle waits until the kernel has acknowledged the tables that so many policies ask for, and returns when that was.
+func (d *demo) settle(ctx context.Context, policies int) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for !d.isSettled(policies) {
+		select {
+		case <-time.After(50 * time.Microsecond):
+		case <-ctx.Done():
+			return time.Time{}, fmt.Errorf("the policies were not enforced within %s: %w", patience, ctx.Err())
+		}
+	}
+	return time.Now(), nil
+}
+
+func (d *demo) isSettled(policies int) bool {
+	s := d.state.Stats()
+	if s.LocalPods != int64(len(d.pods)) || s.Policies != int64(policies) {
+		return false
+	}
+	d.agent.Notify() // so that every change in the cache is queued
+	return d.agent.Settled()
+}
+
+// ruleset returns the table of a pod.
+func (d *demo) ruleset(p *pod) engine.Ruleset {
+	target, _ := d.state.Target(p.id)
+	return target.Ruleset
+}
+
+// selected returns the number of pods with a table.
+func (d *demo) selected() int {
+	n := 0
+	for _, p := range d.pods {
+		if !d.ruleset(p).IsEmpty() {
+			n++
+		}
+	}
+	return n
+}
+
+// show probes all pairs and prints a table for each service. It returns how many probes surprised.
+func (d *demo) show(ctx context.Context, title string, expected *expectation) (int, error) {
+	start := time.Now()
+	seen := d.probeAll(ctx, expected)
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	d.printf("\n%s (%d probes, IPv4 and IPv6, in %s)\n", title, len(seen), time.Since(start).Round(10*time.Millisecond))
+	d.printf("%s", seen.tables(expected))
+	wrong := seen.surprises(expected)
+	for _, s := range wrong {
+		d.printf("  not as expected: %s\n", s)
+	}
+	return len(wrong), nil
+}
+
+// render prints the table of one pod.
+func (d *demo) render() error {
+	for _, p := range d.pods {
+		if p.name() != renderedPod {
+			continue
+		}
+		d.printf("\nThe table in the network namespace of %s, in nft syntax:\n\n", p.id.Key)
+		return engine.Render(d.out, d.ruleset(p))
+	}
+	return fmt.Errorf("no pod %s in the demo's files", renderedPod)
+}
+
+// printf keeps the first error for the end: all the demo does is print.
+func (d *demo) printf(format string, args ...any) {
+	if _, err := fmt.Fprintf(d.out, format, args...); d.unprinted == nil {
+		d.unprinted = err
+	}
+}

@@ -1,0 +1,220 @@
+package demo
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+)
+
+// probeTimeout is how long the demo waits for an answer before it takes the packets for dropped.
+const probeTimeout = time.Second
+
+// service is a port that every pod of the demo serves.
+type service struct {
+	proto lab.Protocol
+	port  uint16
+}
+
+func (s service) String() string { return fmt.Sprintf("%s/%d", s.proto, s.port) }
+
+func parseService(text string) (service, error) {
+	proto, port, _ := strings.Cut(text, "/")
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil || proto != string(lab.TCP) && proto != string(lab.UDP) {
+		return service{}, fmt.Errorf("%q is no service like tcp/80", text)
+	}
+	return service{lab.Protocol(proto), uint16(n)}, nil
+}
+
+// flow is one sender, one receiver and one service.
+type flow struct {
+	from, to string
+	service  service
+}
+
+func (f flow) String() string { return fmt.Sprintf("%s from %s to %s", f.service, f.from, f.to) }
+
+// expectation is who should reach whom.
+type expectation struct {
+	services []service
+	names    []string
+	allowed  map[flow]bool
+}
+
+// parseExpectation reads tables: a line with a service and the receivers, and then a line for each sender.
+func parseExpectation(text string) (*expectation, error) {
+	e := &expectation{allowed: map[flow]bool{}}
+	var s service
+	var receivers []string
+	for i, line := range strings.Split(text, "\n") {
+		line, _, _ = strings.Cut(line, "#")
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) == 0:
+			continue
+		case strings.Contains(fields[0], "/"):
+			var err error
+			if s, err = parseService(fields[0]); err != nil {
+				return nil, fmt.Errorf("line %d: %w", i+1, err)
+			}
+			receivers = fields[1:]
+			e.services = append(e.services, s)
+			e.names = receivers
+			continue
+		case len(fields) != len(receivers)+1:
+			return nil, fmt.Errorf("line %d: %d cells for %d receivers", i+1, len(fields)-1, len(receivers))
+		}
+		for j, cell := range fields[1:] {
+			f := flow{fields[0], receivers[j], s}
+			switch {
+			case f.from == f.to && cell == ".":
+			case f.from != f.to && (cell == "+" || cell == "x"):
+				e.allowed[f] = cell == "+"
+			default:
+				return nil, fmt.Errorf("line %d: %q from %s to %s", i+1, cell, f.from, f.to)
+			}
+		}
+	}
+	return e, nil
+}
+
+// without is what is expected when there are no policies.
+func (e *expectation) without() *expectation {
+	open := &expectation{services: e.services, names: e.names, allowed: map[flow]bool{}}
+	for f := range e.allowed {
+		open.allowed[f] = true
+	}
+	return open
+}
+
+// covers says what is missing for these pods.
+func (e *expectation) covers(pods []*pod) error {
+	for _, from := range pods {
+		for _, to := range pods {
+			for _, s := range e.services {
+				f := flow{from.name(), to.name(), s}
+				if _, ok := e.allowed[f]; !ok && from != to {
+					return fmt.Errorf("nothing is expected of %s", f)
+				}
+			}
+		}
+	}
+	if want := len(pods) * (len(pods) - 1) * len(e.services); len(e.allowed) != want {
+		return fmt.Errorf("%d flows are expected, the pods have %d", len(e.allowed), want)
+	}
+	return nil
+}
+
+// probe is one flow to one address, and what became of it.
+type probe struct {
+	flow
+	to     netip.Addr
+	result lab.Result
+}
+
+type probes []*probe
+
+// probeAll sends every flow of the expectation to every address, all at the same time.
+func (d *demo) probeAll(ctx context.Context, e *expectation) probes {
+	var all probes
+	var running sync.WaitGroup
+	for _, from := range d.pods {
+		for _, to := range d.pods {
+			for _, s := range e.services {
+				for _, addr := range to.addrs {
+					if from == to {
+						continue
+					}
+					p := &probe{flow: flow{from.name(), to.name(), s}, to: addr}
+					all = append(all, p)
+					running.Go(func() {
+						p.result = lab.Probe(ctx, from.host, netip.AddrPortFrom(addr, s.port), s.proto, probeTimeout)
+					})
+				}
+			}
+		}
+	}
+	running.Wait()
+	return all
+}
+
+// surprises are the probes that came out otherwise, in words.
+func (ps probes) surprises(e *expectation) []string {
+	var wrong []string
+	for _, p := range ps {
+		want := lab.Dropped
+		if e.allowed[p.flow] {
+			want = lab.Allowed
+		}
+		if p.result.Verdict == want {
+			continue
+		}
+		text := fmt.Sprintf("%s at %s: %s, not %s", p.flow, p.to, p.result.Verdict, want)
+		if p.result.Err != nil {
+			text += fmt.Sprintf(" (%v)", p.result.Err)
+		}
+		wrong = append(wrong, text)
+	}
+	slices.Sort(wrong)
+	return wrong
+}
+
+// tables prints, for each service, senders down and receivers across.
+func (ps probes) tables(e *expectation) string {
+	cells := map[flow][]*probe{}
+	for _, p := range ps {
+		cells[p.flow] = append(cells[p.flow], p)
+	}
+	width := 0
+	for _, n := range e.names {
+		width = max(width, len(n))
+	}
+	var b strings.Builder
+	for _, s := range e.services {
+		fmt.Fprintf(&b, "\n  %-*s", width, s)
+		for _, to := range e.names {
+			fmt.Fprintf(&b, "  %s", to)
+		}
+		b.WriteByte('\n')
+		for _, from := range e.names {
+			line := fmt.Sprintf("  %-*s", width, from)
+			for _, to := range e.names {
+				line += "  " + padded(cell(cells[flow{from, to, s}]), len(to))
+			}
+			b.WriteString(strings.TrimRight(line, " ") + "\n")
+		}
+	}
+	return b.String()
+}
+
+// cell is one mark when all addresses fare the same, else one for each, IPv4 first.
+func cell(ps []*probe) string {
+	if len(ps) == 0 {
+		return "·"
+	}
+	slices.SortFunc(ps, func(a, b *probe) int { return cmp.Compare(a.to.BitLen(), b.to.BitLen()) })
+	marks := map[lab.Verdict]string{lab.Allowed: "✔", lab.Dropped: "✘", lab.Failed: "?"}
+	all, same := "", true
+	for _, p := range ps {
+		all += marks[p.result.Verdict]
+		same = same && p.result.Verdict == ps[0].result.Verdict
+	}
+	if same {
+		return marks[ps[0].result.Verdict]
+	}
+	return all
+}
+
+// padded centres a mark in a column; fmt would count bytes.
+func padded(mark string, width int) string {
+	free := max(width-len([]rune(mark)), 0)
+	return strings.Repeat(" ", free/2) + mark + strings.Repeat(" ", free-free/2)
+}

@@ -1,0 +1,12 @@
+// Package reconciler carries the tables that the cache wants into the kernel.
+//
+//	cache.TakeDirty ─► queue (fair by namespace) ─► worker: cache.Plan ─► engine.Apply ─► kernel acknowledges
+//	                     ▲                ▲                                    │
+//	                     │                └── retry, with a growing pause ◄────┘ error
+//	                     └── audit: somebody else changed the namespace
+//	EnforceNow(pod) ─────────────────────────► the same work, past the queue: a pod that starts does not wait
+//
+// One pod is worked on by one worker at a time. The work depends on the pod's target and on what was achieved for the pod
+// before, never on events in between. A table is only ever removed from a pod that is known to be selected by no policy: a
+// pod that is gone, and the end of the agent, leave tables as they are.
+package reconciler

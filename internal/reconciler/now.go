@@ -1,0 +1,62 @@
+package reconciler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/go-logr/logr"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// Why a pod cannot be enforced now.
+var (
+	errEnded     = errors.New("the agent stops")
+	errNoSandbox = errors.New("it is unknown where the pod runs")
+)
+
+// EnforceNow brings a pod up to date before it returns, past the queue: however long that is, this pod does not wait. It
+// reports whether the pod has rules; a pod without rules is left to the queue. The pod is queued as well, so that a
+// failure is retried. When the context ends it returns, and the work goes on.
+func (r *Reconciler) EnforceNow(ctx context.Context, pod cache.PodID) (enforced bool, err error) {
+	if selected, known := r.targets.IsSelected(pod); known && !selected {
+		return false, nil
+	}
+	type outcome struct {
+		enforced bool
+		err      error
+	}
+	done := make(chan outcome, 1)
+	go func() {
+		enforced, err := r.enforceNow(ctx, pod)
+		done <- outcome{enforced, err}
+	}()
+	select {
+	case o := <-done:
+		return o.enforced, o.err
+	case <-ctx.Done():
+		return false, fmt.Errorf("not done in time: %w", ctx.Err())
+	}
+}
+
+func (r *Reconciler) enforceNow(ctx context.Context, pod cache.PodID) (enforced bool, err error) {
+	defer r.locks.lock(pod)()
+	r.mu.Lock()
+	ended := r.ended
+	r.mu.Unlock()
+	target, ok := r.targets.Plan(pod)
+	switch {
+	case ended:
+		return false, errEnded
+	case !ok:
+		// Neither the status nor the requested networks of the pod can be read, or no policy applies to it.
+		logr.FromContextOrDiscard(ctx).V(1).Info("Pod starts before its policies are known", "pod", pod.String())
+		return false, nil
+	case target.Ruleset.IsEmpty():
+		return false, nil
+	case target.Sandbox.ID == "":
+		return false, errNoSandbox
+	}
+	return true, r.work(ctx, pod)
+}

@@ -1,0 +1,235 @@
+// Package cluster speaks the protocols of a cluster's API server and container runtime from memory, for tests: real
+// clients connect to them over real sockets, and the tests choose what goes wrong.
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"sync"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+)
+
+// API is an API server with the four kinds that the agent watches, and Events to create.
+type API struct {
+	address string
+	handler http.Handler
+	streams bool
+
+	mu     sync.Mutex
+	server *http.Server // nil: down
+	events []corev1.Event
+}
+
+// NewAPI serves the objects of files. It offers lists as streams, as API servers do since 1.32, or refuses them, as
+// older ones do.
+func NewAPI(files *informers.Files, streams bool) (*API, error) {
+	a := &API{address: "127.0.0.1:0", streams: streams}
+	source := files.Objects()
+	mux := http.NewServeMux()
+	mux.Handle("GET /api/v1/pods", a.resource(corev1.SchemeGroupVersion.WithKind("Pod"), source.Pods))
+	mux.Handle("GET /api/v1/namespaces", a.resource(corev1.SchemeGroupVersion.WithKind("Namespace"), source.Namespaces))
+	mux.Handle("GET /apis/k8s.cni.cncf.io/v1/network-attachment-definitions",
+		a.resource(netv1.SchemeGroupVersion.WithKind("NetworkAttachmentDefinition"), source.NADs))
+	mux.Handle("GET /apis/k8s.cni.cncf.io/v1beta1/multi-networkpolicies",
+		a.resource(mnpv1.SchemeGroupVersion.WithKind("MultiNetworkPolicy"), source.Policies))
+	mux.HandleFunc("POST /api/v1/namespaces/{namespace}/events", a.createEvent)
+	a.handler = mux
+	return a, a.Start()
+}
+
+// Config is how a client reaches the server.
+func (a *API) Config() *rest.Config { return &rest.Config{Host: a.URL()} }
+
+// URL is where the server listens. It stays the same when it is stopped and started.
+func (a *API) URL() string { return "http://" + a.address }
+
+// Start listens, again after Stop.
+func (a *API) Start() error {
+	l, err := net.Listen("tcp", a.address)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.address = l.Addr().String()
+	a.server = &http.Server{Handler: a.handler}
+	go a.server.Serve(l) //nolint:errcheck // it ends with Stop
+	return nil
+}
+
+// Stop hangs up on everybody; new connections are refused.
+func (a *API) Stop() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.server != nil {
+		a.server.Close() //nolint:errcheck // it is gone either way
+		a.server = nil
+	}
+}
+
+// Events are those created so far.
+func (a *API) Events() []corev1.Event {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return append([]corev1.Event(nil), a.events...)
+}
+
+// resource answers lists and watches of one kind.
+func (a *API) resource(gvk schema.GroupVersionKind, lw toolscache.ListerWatcher) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		initial := q.Get("sendInitialEvents") == "true"
+		switch {
+		case q.Get("watch") == "":
+			a.list(w, gvk, lw)
+		case initial && !a.streams:
+			refuse(w, apierrors.NewInvalid(gvk.GroupKind(), "", nil))
+		default:
+			a.watch(r.Context(), w, gvk, lw, q.Get("resourceVersion"), initial)
+		}
+	}
+}
+
+func (a *API) list(w http.ResponseWriter, gvk schema.GroupVersionKind, lw toolscache.ListerWatcher) {
+	items, version, err := listed(lw, gvk)
+	if err != nil {
+		refuse(w, apierrors.NewInternalError(err))
+		return
+	}
+	respond(w, http.StatusOK, map[string]any{
+		"kind": gvk.Kind + "List", "apiVersion": gvk.GroupVersion().String(),
+		"metadata": map[string]string{"resourceVersion": version},
+		"items":    items,
+	})
+}
+
+// listed returns the objects with their kind, and the version of the list.
+func listed(lw toolscache.ListerWatcher, gvk schema.GroupVersionKind) ([]runtime.Object, string, error) {
+	list, err := toolscache.ToListerWithContext(lw).ListWithContext(context.Background(), metav1.ListOptions{})
+	if err != nil {
+		return nil, "", err
+	}
+	items, err := meta.ExtractList(list)
+	if err != nil {
+		return nil, "", err
+	}
+	for _, o := range items {
+		o.GetObjectKind().SetGroupVersionKind(gvk)
+	}
+	m, err := meta.ListAccessor(list)
+	return items, m.GetResourceVersion(), err
+}
+
+func (a *API) watch(
+	ctx context.Context, w http.ResponseWriter, gvk schema.GroupVersionKind, lw toolscache.ListerWatcher, version string,
+	initial bool,
+) {
+	var items []runtime.Object
+	if initial {
+		var err error
+		if items, version, err = listed(lw, gvk); err != nil {
+			refuse(w, apierrors.NewInternalError(err))
+			return
+		}
+	}
+	changes, err := toolscache.ToWatcherWithContext(lw).WatchWithContext(ctx, metav1.ListOptions{ResourceVersion: version})
+	if err != nil {
+		refuse(w, err)
+		return
+	}
+	defer changes.Stop()
+	w.Header().Set("Content-Type", "application/json")
+	send := func(t watch.EventType, o any) {
+		data, err := json.Marshal(map[string]any{"type": t, "object": o})
+		if err != nil {
+			panic(err)
+		}
+		fmt.Fprintf(w, "%s\n", data) //nolint:errcheck // the client is gone, and the context says so
+		w.(http.Flusher).Flush()
+	}
+	for _, o := range items {
+		send(watch.Added, o)
+	}
+	if initial {
+		send(watch.Bookmark, map[string]any{
+			"kind": gvk.Kind, "apiVersion": gvk.GroupVersion().String(),
+			"metadata": map[string]any{
+				"resourceVersion": version, "annotations": map[string]string{metav1.InitialEventsAnnotationKey: "true"},
+			},
+		})
+	}
+	w.(http.Flusher).Flush()
+	for {
+		select {
+		case e, ok := <-changes.ResultChan():
+			if !ok {
+				return
+			}
+			if e.Type != watch.Error {
+				e.Object.GetObjectKind().SetGroupVersionKind(gvk)
+			}
+			send(e.Type, e.Object)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (a *API) createEvent(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		refuse(w, apierrors.NewBadRequest(err.Error()))
+		return
+	}
+	var e corev1.Event // in JSON or protobuf
+	if _, _, err := scheme.Codecs.UniversalDeserializer().Decode(body, nil, &e); err != nil {
+		refuse(w, apierrors.NewBadRequest(err.Error()))
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, other := range a.events {
+		if other.Namespace == e.Namespace && other.Name == e.Name {
+			refuse(w, apierrors.NewAlreadyExists(schema.GroupResource{Resource: "events"}, e.Name))
+			return
+		}
+	}
+	a.events = append(a.events, e)
+	e.APIVersion, e.Kind = "v1", "Event"
+	respond(w, http.StatusCreated, e)
+}
+
+func refuse(w http.ResponseWriter, err error) {
+	status := apierrors.NewInternalError(err).Status()
+	if s, ok := err.(apierrors.APIStatus); ok { //nolint:errorlint // it is made here or by a store, never wrapped
+		status = s.Status()
+	}
+	status.APIVersion, status.Kind = "v1", "Status"
+	respond(w, int(status.Code), status)
+}
+
+func respond(w http.ResponseWriter, code int, body any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	if err := json.NewEncoder(w).Encode(body); err != nil {
+		panic(http.ErrAbortHandler)
+	}
+}

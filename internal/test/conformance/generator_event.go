@@ -1,0 +1,263 @@
+package conformance
+
+import (
+	"fmt"
+	"slices"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// event makes something happen that may.
+func (g *generator) event() {
+	events := []struct {
+		weight int
+		f      func()
+	}{
+		{10, g.newPod}, {8, g.relabelPod}, {9, g.endPod}, {6, g.replacePod}, {8, g.changeLinks}, {3, g.renamePorts},
+		{3, g.breakStatus}, {2, g.startPod},
+		{8, func() { g.put(g.namespace(one(g, someNamespaces...))) }},
+		{3, func() { g.remove(Ref{kindNamespace, Key{Name: one(g, someNamespaces...)}}) }},
+		{14, func() { g.put(g.policy()) }}, {6, g.editPolicy}, {6, g.dropPolicy},
+		{6, g.changeNAD}, {5, g.dropNAD}, {3, g.restart},
+	}
+	total := 0
+	for _, e := range events {
+		total += e.weight
+	}
+	n := g.IntN(total)
+	for _, e := range events {
+		if n -= e.weight; n < 0 {
+			e.f()
+			return
+		}
+	}
+}
+
+// somePod returns a copy of a pod, to change; nil when there is none.
+func (g *generator) somePod() *corev1.Pod {
+	keys := g.podKeys()
+	if len(keys) == 0 {
+		return nil
+	}
+	return g.state.pod(one(g, keys...)).DeepCopy()
+}
+
+func (g *generator) relabelPod() {
+	if pod := g.somePod(); pod != nil {
+		pod.Labels = g.labels()
+		g.put(pod)
+	}
+}
+
+func (g *generator) renamePorts() {
+	if pod := g.somePod(); pod != nil {
+		g.namePorts(pod)
+		g.put(pod)
+	}
+}
+
+func (g *generator) startPod() {
+	if pod := g.somePod(); pod != nil {
+		pod.Status.Phase = corev1.PodRunning
+		g.put(pod)
+	}
+}
+
+// endPod terminates a pod or deletes it. Sometimes its network goes before the API server says that it is gone, and
+// sometimes another pod has its addresses at once, or even before.
+func (g *generator) endPod() {
+	pod := g.somePod()
+	if pod == nil {
+		return
+	}
+	key := Key{Namespace: pod.Namespace, Name: pod.Name}
+	links := g.links[key]
+	delete(g.links, key)
+	delete(g.broken, pod.UID)
+	ended, late := g.chance(50), g.chance(30)
+	if late || g.chance(30) {
+		setLinks(pod, nil)
+		g.put(pod)
+	}
+	twin := late && g.chance(60) && g.makeTwin(pod, links)
+	if !twin {
+		g.giveBack(links)
+	}
+	if late && !twin {
+		g.newPod()
+	}
+	if ended {
+		pod.Status.Phase = one(g, corev1.PodSucceeded, corev1.PodFailed)
+		g.put(pod)
+	}
+	if !ended || g.chance(40) {
+		g.remove(Ref{kindPod, key})
+	}
+	if g.chance(40) {
+		g.newPod()
+	}
+}
+
+// makeTwin makes a pod like another one, with its addresses, as a machine is that moves. It is false when there is no
+// name for it.
+func (g *generator) makeTwin(pod *corev1.Pod, links []netLink) bool {
+	twin := pod.DeepCopy()
+	twin.Name += "-twin"
+	key := Key{Namespace: twin.Namespace, Name: twin.Name}
+	if g.state.pod(key) != nil {
+		return false
+	}
+	g.uids++
+	twin.UID = types.UID(fmt.Sprintf("uid-%d", g.uids))
+	g.links[key] = links
+	g.describe(twin)
+	g.put(twin)
+	return true
+}
+
+// replacePod makes another pod of the same name.
+func (g *generator) replacePod() {
+	pod := g.somePod()
+	if pod == nil {
+		return
+	}
+	key := Key{Namespace: pod.Namespace, Name: pod.Name}
+	g.giveBack(g.links[key])
+	delete(g.links, key)
+	delete(g.broken, pod.UID)
+	if g.chance(50) {
+		g.remove(Ref{kindPod, key})
+	}
+	g.makePod(key)
+}
+
+// changeLinks gives a running pod one more interface, takes one away, or changes an interface's addresses.
+func (g *generator) changeLinks() {
+	pod := g.somePod()
+	if pod == nil || pod.Spec.HostNetwork {
+		return
+	}
+	key := Key{Namespace: pod.Namespace, Name: pod.Name}
+	links := slices.Clone(g.links[key])
+	taken := func(iface string) bool {
+		return slices.ContainsFunc(links, func(l netLink) bool { return l.Iface == iface })
+	}
+	switch n := g.IntN(4); {
+	case n < 2 && len(links) < 4:
+		for _, iface := range []string{"net1", "net2", "net3", "net4"} {
+			if !taken(iface) {
+				links = append(links, g.link(iface, one(g, someNetworks...)))
+				break
+			}
+		}
+	case len(links) > 0:
+		i := g.IntN(len(links))
+		if n < 3 {
+			g.giveBack(links[i : i+1])
+			links = slices.Delete(links, i, i+1)
+			break
+		}
+		next := g.link(links[i].Iface, one(g, links[i].network, links[i].network, one(g, someNetworks...)))
+		if g.chance(30) && !taken("net5") { // another one in its place at once
+			next.Iface = "net5"
+		}
+		g.giveBack(links[i : i+1])
+		links[i] = next
+	}
+	g.links[key] = links
+	g.describe(pod)
+	g.put(pod)
+}
+
+// breakStatus makes a pod's network status unreadable: what was known of it stays. The other changes of the pod then
+// mean nothing but labels and ports, so that its network stays as it is.
+func (g *generator) breakStatus() {
+	pod := g.somePod()
+	if pod == nil || pod.Annotations[statusAnnotation] == "" {
+		return
+	}
+	g.settle()
+	pod.Annotations[statusAnnotation] = one(g, "{", "nonsense", `{"name": "x"}`, `[{"name": 1}]`)
+	g.put(pod)
+	g.broken[pod.UID] = true
+	g.settle()
+}
+
+func (g *generator) somePolicy() *mnpv1.MultiNetworkPolicy {
+	if all := objectsOf[*mnpv1.MultiNetworkPolicy](g.state); len(all) > 0 {
+		return one(g, all...).DeepCopy()
+	}
+	return nil
+}
+
+// editPolicy changes one part of a policy.
+func (g *generator) editPolicy() {
+	p := g.somePolicy()
+	if p == nil {
+		return
+	}
+	other := g.policy()
+	switch g.IntN(5) {
+	case 0:
+		p.Annotations = map[string]string{policyForAnnotation: g.policyFor(p.Namespace)}
+	case 1:
+		p.Spec.PodSelector = other.Spec.PodSelector
+	case 2:
+		p.Spec.PolicyTypes = other.Spec.PolicyTypes
+	case 3:
+		if n := len(p.Spec.Ingress); n > 0 {
+			p.Spec.Ingress[g.IntN(n)] = mnpv1.MultiNetworkPolicyIngressRule{From: g.peers(), Ports: g.ports()}
+		} else {
+			p.Spec.Ingress = other.Spec.Ingress
+		}
+	case 4:
+		if n := len(p.Spec.Egress); n > 0 {
+			p.Spec.Egress[g.IntN(n)] = mnpv1.MultiNetworkPolicyEgressRule{To: g.peers(), Ports: g.ports()}
+		} else {
+			p.Spec.Egress = other.Spec.Egress
+		}
+	}
+	g.put(p)
+}
+
+func (g *generator) dropPolicy() {
+	if p := g.somePolicy(); p != nil {
+		g.remove(refOf(p))
+	}
+}
+
+func (g *generator) changeNAD() { g.put(g.nad(one(g, someNetworks...))) }
+
+func (g *generator) dropNAD() {
+	nads := objectsOf[*netv1.NetworkAttachmentDefinition](g.state)
+	if len(nads) == 0 {
+		return
+	}
+	// That one is forgotten which is not isolated makes the difference.
+	open := slices.DeleteFunc(slices.Clone(nads), func(nad *netv1.NetworkAttachmentDefinition) bool {
+		return pluginTypeOf(nad) != "calico"
+	})
+	if len(open) > 0 && g.chance(60) {
+		nads = open
+	}
+	g.remove(refOf(one(g, nads...)))
+}
+
+// restart ends the agent; sometimes packets are sent, or things happen, before another one starts. It would not know the
+// pods whose network status cannot be read, so it needs that there are none.
+func (g *generator) restart() {
+	if len(g.broken) > 0 {
+		return
+	}
+	g.events = append(g.events, Event{Stop: true})
+	if g.chance(30) {
+		g.quiet()
+	}
+	for range g.IntN(4) {
+		one(g, g.newPod, g.relabelPod, g.dropPolicy, g.editPolicy, g.endPod)()
+	}
+	g.events = append(g.events, Event{Start: true})
+}

@@ -1,0 +1,150 @@
+package conformance
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// newPod makes a pod of a name that is not taken.
+func (g *generator) newPod() {
+	key := Key{Namespace: one(g, someNamespaces...), Name: fmt.Sprintf("p%d", g.IntN(2*podCount))}
+	if g.state.pod(key) != nil || len(g.links) >= podCount {
+		return
+	}
+	g.makePod(key)
+}
+
+func (g *generator) makePod(key Key) {
+	g.uids++
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: key.Namespace, Name: key.Name, UID: types.UID(fmt.Sprintf("uid-%d", g.uids)), Labels: g.labels(),
+			Annotations: map[string]string{},
+		},
+		Spec:   corev1.PodSpec{NodeName: one(g, defaultNode, defaultNode, defaultNode, defaultNode, defaultNode, defaultNode, remoteNode)},
+		Status: corev1.PodStatus{Phase: one(g, corev1.PodRunning, corev1.PodRunning, corev1.PodRunning, corev1.PodPending)},
+	}
+	g.namePorts(pod)
+	pod.Spec.HostNetwork = g.chance(6)
+	var links []netLink
+	if g.chance(15) {
+		links = append(links, g.link("eth0", clusterNetwork))
+	}
+	for i := range g.IntN(4) {
+		links = append(links, g.link(fmt.Sprintf("net%d", i+1), one(g, someNetworks...)))
+	}
+	if n := len(links); n > 1 && g.chance(20) { // the same network twice
+		links[n-1] = g.link(links[n-1].Iface, links[0].network)
+	}
+	g.links[key] = links
+	g.describe(pod)
+	g.put(pod)
+	if g.chance(20) { // Multus writes the status some time after the pod is there
+		g.stepBack(pod)
+	}
+}
+
+// stepBack makes the last event, which put a pod, two: the pod has no network status at first.
+func (g *generator) stepBack(pod *corev1.Pod) {
+	bare := pod.DeepCopy()
+	delete(bare.Annotations, statusAnnotation)
+	delete(bare.Annotations, legacyStatusAnnotation)
+	last := len(g.events) - 1
+	g.events = append(g.events[:last:last], Event{Put: bare}, Event{Put: pod})
+}
+
+func (g *generator) link(iface string, n Key) netLink {
+	wire := g.wireOf[n]
+	l := netLink{Link{Iface: iface, Wire: wire}, n}
+	families := one(g, "46", "46", "46", "46", "4", "6", "", "446", "466")
+	for _, f := range families {
+		if a := g.take(wire, f == '4'); a.IsValid() {
+			l.Addrs = append(l.Addrs, a)
+		}
+	}
+	return l
+}
+
+// namePorts gives a pod named ports: the same names as others, and other numbers.
+func (g *generator) namePorts(pod *corev1.Pod) {
+	container := func() corev1.Container {
+		var c corev1.Container
+		for range g.IntN(3) {
+			c.Ports = append(c.Ports, corev1.ContainerPort{
+				Name: one(g, "http", "http", "dns", ""), ContainerPort: int32(one(g, somePorts...)),
+				Protocol: one(g, "", corev1.ProtocolTCP, corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP),
+			})
+		}
+		return c
+	}
+	pod.Spec.Containers = []corev1.Container{container(), container()}
+	if g.chance(30) {
+		side := container()
+		if g.chance(60) {
+			always := corev1.ContainerRestartPolicyAlways
+			side.RestartPolicy = &always
+		}
+		pod.Spec.InitContainers = []corev1.Container{side}
+	}
+}
+
+// request writes the networks that a pod requests: sometimes one more than it has.
+func (g *generator) request(pod *corev1.Pod) {
+	delete(pod.Annotations, networksAnnotation)
+	if !g.chance(40) {
+		return
+	}
+	var texts []string
+	for _, l := range g.links[Key{Namespace: pod.Namespace, Name: pod.Name}] {
+		texts = append(texts, l.network.String()+"@"+l.Iface)
+	}
+	if g.chance(20) {
+		texts = append(texts, one(g, someNetworks...).String()+one(g, "", "@net1", "@net4"))
+	}
+	if len(texts) > 0 {
+		pod.Annotations[networksAnnotation] = strings.Join(texts, ",")
+	}
+}
+
+// describe writes what a pod is attached to into its annotations.
+func (g *generator) describe(pod *corev1.Pod) {
+	key := Key{Namespace: pod.Namespace, Name: pod.Name}
+	var links []Link
+	var status []statusEntry
+	for _, l := range g.links[key] {
+		link := l.Link
+		link.Addrs = slices.Clone(l.Addrs)
+		links = append(links, link)
+		entry := statusEntry{Name: l.network.String(), Interface: l.Iface, Default: l.Iface == "eth0"}
+		if l.network.Namespace == pod.Namespace && g.chance(50) {
+			entry.Name = l.network.Name
+		}
+		for _, a := range l.Addrs {
+			if !g.chance(4) { // else the status does not know
+				entry.IPs = append(entry.IPs, a.String())
+			}
+		}
+		if g.chance(3) {
+			entry.IPs = append(entry.IPs, one(g, "10.0.0.300", "", "10.0.1.1", "::ffff:10.0.0.2", "fd00::3%net1"))
+		}
+		status = append(status, entry)
+	}
+	if g.chance(3) {
+		status = append(status, one(g, statusEntry{Name: "a/one"}, statusEntry{Interface: "net1"},
+			statusEntry{Name: "a/b/c", Interface: "net1"}, statusEntry{Name: "a/one", Interface: "a-name-too-long-for-it"},
+			statusEntry{Name: "b/three", Interface: "net1", IPs: []string{"10.0.0.1", "fd00:1::1"}}))
+	}
+	setLinks(pod, links)
+	setStatus(pod, status)
+	g.request(pod)
+	if g.chance(5) {
+		pod.Annotations[legacyStatusAnnotation] = pod.Annotations[statusAnnotation]
+		delete(pod.Annotations, statusAnnotation)
+	}
+	delete(g.broken, pod.UID)
+}

@@ -1,0 +1,250 @@
+package conformance
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+)
+
+// tableName is the name that users of the agent look for.
+const tableName = "multi_networkpolicy"
+
+// Link is an interface as the kernel has it, whatever a pod's network status says.
+type Link struct {
+	Iface string       `json:"iface"`
+	Wire  string       `json:"wire"`
+	Addrs []netip.Addr `json:"addrs,omitempty"`
+}
+
+// hostSettings make what a packet does follow from its addresses: an address is spoken for on its own interface only, also
+// where another one is on the same wire, and the kernel leaves it to the rules to drop what claims to come from the host
+// itself.
+var hostSettings = map[string]string{
+	"rp_filter":           "0",
+	"arp_ignore":          "1",
+	"arp_announce":        "2",
+	"accept_local":        "1",
+	"promote_secondaries": "1", // the first address of an interface goes alone
+}
+
+// host is a network namespace, that of a pod or of the world outside.
+type host struct {
+	*lab.Host
+	key     Key // empty: outside
+	handle  *netlink.Handle
+	links   []Link
+	indexes map[int]string // of interfaces
+
+	senders   map[sender]int // descriptors
+	receivers []receiver
+	listeners []int
+	marks     map[string]uint32 // last marker seen, by interface
+}
+
+// sender is a raw socket that sends on one interface.
+type sender struct {
+	iface string
+	v6    bool
+}
+
+func newHost(l *lab.Lab, name string, key Key, ports []uint16) (*host, error) {
+	made, err := l.Bare(name)
+	if err != nil {
+		return nil, err
+	}
+	h := &host{Host: made, key: key, indexes: map[int]string{}, senders: map[sender]int{}, marks: map[string]uint32{}}
+	err = h.Do(func() error {
+		for _, conf := range []string{"all", "default"} {
+			for name, value := range hostSettings {
+				if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+conf+"/"+name, []byte(value), 0); err != nil {
+					return err
+				}
+			}
+		}
+		var err error
+		h.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return h, h.listen(ports)
+}
+
+// close closes the sockets; the namespace goes with its lab.
+func (h *host) close() error {
+	errs := []error{h.forgetNeighbors()}
+	for _, fd := range h.senders {
+		errs = append(errs, unix.Close(fd))
+	}
+	for _, r := range h.receivers {
+		errs = append(errs, unix.Close(r.fd))
+	}
+	for _, fd := range h.listeners {
+		errs = append(errs, unix.Close(fd))
+	}
+	h.handle.Close()
+	return errors.Join(errs...)
+}
+
+// setLinks makes the kernel's interfaces these.
+func (h *host) setLinks(want []Link) error {
+	for _, l := range slices.Clone(h.links) {
+		i := slices.IndexFunc(want, func(w Link) bool { return w.Iface == l.Iface && w.Wire == l.Wire })
+		if i < 0 {
+			if err := h.detach(l.Iface); err != nil {
+				return err
+			}
+			continue
+		}
+		for _, a := range l.Addrs {
+			if !slices.Contains(want[i].Addrs, a) {
+				if err := h.removeAddr(l.Iface, a); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	for _, w := range want {
+		i := slices.IndexFunc(h.links, func(l Link) bool { return l.Iface == w.Iface })
+		if i < 0 {
+			if err := h.attach(w.Iface, w.Wire); err != nil {
+				return err
+			}
+			i = len(h.links) - 1
+		}
+		for _, a := range w.Addrs {
+			if !slices.Contains(h.links[i].Addrs, a) {
+				if err := h.AddAddr(w.Iface, prefixOf(a)); err != nil {
+					return err
+				}
+			}
+		}
+		h.links[i].Addrs = slices.Clone(w.Addrs)
+	}
+	return nil
+}
+
+// prefixOf is an address with the length of its subnet: every wire has its own /16 and /64.
+func prefixOf(a netip.Addr) netip.Prefix {
+	if a.Is4() {
+		return netip.PrefixFrom(a, 16)
+	}
+	return netip.PrefixFrom(a, 64)
+}
+
+func (h *host) attach(iface, wire string) error {
+	if err := h.Attach("br-"+wire, iface); err != nil {
+		return err
+	}
+	link, err := h.handle.LinkByName(iface)
+	if err != nil {
+		return fmt.Errorf("find %s of %s: %w", iface, h.Name, err)
+	}
+	h.indexes[link.Attrs().Index] = iface
+	h.links = append(h.links, Link{Iface: iface, Wire: wire})
+	return nil
+}
+
+// addRoute makes all IPv6 addresses reachable on an interface, so that packets can be sent that have a source which is
+// not the host's. IPv4 asks for no route where a socket is bound to an interface.
+func (h *host) addRoute(iface string) error {
+	link, err := h.handle.LinkByName(iface)
+	if err == nil {
+		err = h.handle.RouteAdd(&netlink.Route{
+			LinkIndex: link.Attrs().Index,
+			Dst:       &net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)},
+			Priority:  link.Attrs().Index, // two routes to the same must differ
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("add a route on %s of %s: %w", iface, h.Name, err)
+	}
+	return nil
+}
+
+func (h *host) detach(iface string) error {
+	for _, v6 := range []bool{false, true} {
+		if fd, ok := h.senders[sender{iface, v6}]; ok {
+			delete(h.senders, sender{iface, v6})
+			if err := unix.Close(fd); err != nil {
+				return err
+			}
+		}
+	}
+	h.links = slices.DeleteFunc(h.links, func(l Link) bool { return l.Iface == iface })
+	return h.Detach(iface)
+}
+
+func (h *host) removeAddr(iface string, a netip.Addr) error {
+	link, err := h.handle.LinkByName(iface)
+	if err == nil {
+		p := prefixOf(a)
+		mask := net.CIDRMask(p.Bits(), a.BitLen())
+		err = h.handle.AddrDel(link, &netlink.Addr{IPNet: &net.IPNet{IP: a.AsSlice(), Mask: mask}})
+	}
+	if err != nil {
+		return fmt.Errorf("remove %s from %s of %s: %w", a, iface, h.Name, err)
+	}
+	return nil
+}
+
+// leave takes all addresses away, as if the host were gone, and closes it. That an interface is removed takes the kernel
+// a while.
+func (h *host) leave() error {
+	for i := range h.links {
+		for _, a := range h.links[i].Addrs {
+			if err := h.removeAddr(h.links[i].Iface, a); err != nil {
+				return err
+			}
+		}
+	}
+	return h.close()
+}
+
+// forgetNeighbors makes every neighbor be asked for again: an address may have moved to another host. It also makes room:
+// the kernel has one limit for the neighbors of all namespaces.
+func (h *host) forgetNeighbors() error {
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		neighbors, err := h.handle.NeighList(0, family)
+		if err != nil {
+			return fmt.Errorf("list the neighbors of %s: %w", h.Name, err)
+		}
+		for i := range neighbors {
+			if neighbors[i].State&unix.NUD_PERMANENT != 0 {
+				continue
+			}
+			if err := h.handle.NeighDel(&neighbors[i]); err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("delete a neighbor of %s: %w", h.Name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// hasTable says whether the host has a table of the agent's name.
+func (h *host) hasTable() (bool, error) {
+	err := h.Do(func() error {
+		get := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, 0)
+		get.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET, Version: unix.NFNETLINK_V0})
+		get.AddData(nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(tableName)))
+		_, err := get.Execute(unix.NETLINK_NETFILTER, 0)
+		return err
+	})
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("ask for the table: %w", err)
+	}
+	return true, nil
+}

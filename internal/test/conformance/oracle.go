@@ -1,0 +1,338 @@
+package conformance
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Oracle says what policies mean, by looking at all objects for each question.
+//
+// It has one memory, as the specification asks: the interfaces of a pod of its node while the network status of the pod
+// cannot be read.
+type Oracle struct {
+	Node    string
+	Plugins []string // types whose networks policies isolate
+	Flags   Flags
+
+	state       State
+	attachments map[types.UID][]attachment // of the pods whose interfaces are known
+	memo        map[question]answer
+}
+
+// attachment is one entry of a network status.
+type attachment struct {
+	iface   string
+	network Key
+	addrs   []netip.Addr
+}
+
+// direction is seen from the pod that is protected.
+type direction string
+
+const (
+	ingress direction = "ingress"
+	egress  direction = "egress"
+)
+
+// Ruling is what one side of a packet says to it.
+type Ruling struct {
+	Allowed bool
+	Why     string
+}
+
+// Observe takes the state after an event. Every state must be shown, in order, for the memory.
+func (o *Oracle) Observe(s State) {
+	o.state = s
+	o.memo = map[question]answer{}
+	before := o.attachments
+	o.attachments = map[types.UID][]attachment{}
+	for _, p := range objectsOf[*corev1.Pod](s) {
+		if isOutside(p) {
+			continue
+		}
+		status, readable := attachmentsOf(p)
+		var requested []attachment
+		if p.Spec.NodeName == o.Node {
+			requested = requestedBy(p)
+		}
+		remembered, known := before[p.UID]
+		switch {
+		case readable:
+			o.attachments[p.UID] = slices.Concat(status, requested)
+		case p.Spec.NodeName == o.Node && (known || len(requested) > 0):
+			for _, a := range remembered {
+				requested = append(requested, attachment{iface: a.iface, network: a.network})
+			}
+			o.attachments[p.UID] = requested
+		}
+	}
+}
+
+// Forget loses the memory, as an agent that starts anew.
+func (o *Oracle) Forget() {
+	o.attachments = nil
+	o.Observe(o.state)
+}
+
+// Judge says what the sender's and the receiver's policies say to a packet.
+func (o *Oracle) Judge(p Packet) (atSender, atReceiver Ruling) {
+	return o.rule(egress, p.From, p.To.Addr, p), o.rule(ingress, p.To, p.From.Addr, p)
+}
+
+// Isolated says whether any policy isolates any interface of a pod, so that it must have a table.
+func (o *Oracle) Isolated(pod Key) bool {
+	p := o.state.pod(pod)
+	if p == nil {
+		return false
+	}
+	for _, a := range o.attachments[p.UID] {
+		for _, d := range []direction{ingress, egress} {
+			if len(o.isolating(d, p, a.iface)) > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Enforced says whether the agent has to do with a pod: it is there, runs on the agent's node, and it is known what it
+// is attached to.
+func (o *Oracle) Enforced(pod Key) bool {
+	p := o.state.pod(pod)
+	if p == nil || p.Spec.NodeName != o.Node || isOutside(p) {
+		return false
+	}
+	_, known := o.attachments[p.UID]
+	return known
+}
+
+// question is all that an answer depends on.
+type question struct {
+	direction direction
+	pod       Key
+	iface     string
+	peer      netip.Addr
+}
+
+// answer says which rules apply to a peer.
+type answer struct {
+	isolated bool
+	rules    []ruleFor
+}
+
+// ruleFor is a rule that allows a peer.
+type ruleFor struct {
+	name  string
+	all   bool // ports
+	ports []portRange
+}
+
+type portRange struct {
+	proto    Protocol
+	from, to int
+}
+
+func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet) Ruling {
+	if !self.IsPod() || !o.Enforced(self.Pod) {
+		return Ruling{true, string(d) + " of " + self.String() + " is not enforced here"}
+	}
+	q := question{d, self.Pod, self.Iface, peer}
+	a, ok := o.memo[q]
+	if !ok {
+		a = o.answer(q)
+		o.memo[q] = a
+	}
+	if !a.isolated {
+		return Ruling{true, fmt.Sprintf("no policy isolates %s of %s on %s", d, self.Pod, self.Iface)}
+	}
+	if ruling, decided := o.flagged(d, packet); decided {
+		return ruling
+	}
+	for _, r := range a.rules {
+		if r.all {
+			return Ruling{true, r.name + " allows all ports"}
+		}
+		for _, p := range r.ports {
+			if p.proto == packet.Proto && p.from <= int(packet.Port) && int(packet.Port) <= p.to {
+				return Ruling{true, fmt.Sprintf("%s allows %s/%d-%d", r.name, p.proto, p.from, p.to)}
+			}
+		}
+	}
+	return Ruling{false, fmt.Sprintf("no rule of the policies that isolate %s of %s on %s allows it", d, self.Pod, self.Iface)}
+}
+
+func (o *Oracle) answer(q question) answer {
+	p := o.state.pod(q.pod)
+	isolating := o.isolating(q.direction, p, q.iface)
+	a := answer{isolated: len(isolating) > 0}
+	for _, policy := range isolating {
+		for i, r := range rulesOf(policy, q.direction) {
+			found := o.ruleFor(q, policy, p, r)
+			found.name = fmt.Sprintf("%s/%s %s[%d]", policy.Namespace, policy.Name, q.direction, i)
+			a.rules = append(a.rules, found)
+		}
+	}
+	return a
+}
+
+// isolating returns the policies that isolate an interface of a pod in a direction.
+func (o *Oracle) isolating(d direction, p *corev1.Pod, iface string) []*mnpv1.MultiNetworkPolicy {
+	var networks []Key
+	for _, a := range o.attachments[p.UID] {
+		// A network whose type is not known is isolated.
+		if t := o.pluginType(a.network); a.iface == iface && (t == "" || slices.Contains(o.Plugins, t)) {
+			networks = append(networks, a.network)
+		}
+	}
+	var out []*mnpv1.MultiNetworkPolicy
+	for _, policy := range objectsOf[*mnpv1.MultiNetworkPolicy](o.state) {
+		if policy.Namespace != p.Namespace || !isFor(policy, d) {
+			continue
+		}
+		// Which pods a selector that is not valid means is not known, so it means all of them.
+		matches, valid := selects(policy.Spec.PodSelector, p.Labels)
+		if valid && !matches {
+			continue
+		}
+		if slices.ContainsFunc(networksOf(policy), func(n Key) bool { return slices.Contains(networks, n) }) {
+			out = append(out, policy)
+		}
+	}
+	return out
+}
+
+// pluginType returns the type of a network, empty if it is not known.
+func (o *Oracle) pluginType(network Key) string {
+	nad, ok := o.state[Ref{kindNAD, network}].(*netv1.NetworkAttachmentDefinition)
+	if !ok {
+		return ""
+	}
+	return pluginTypeOf(nad)
+}
+
+// isFor says whether a policy isolates a direction. A type that is none may stand for either.
+func isFor(policy *mnpv1.MultiNetworkPolicy, d direction) bool {
+	if len(policy.Spec.PolicyTypes) == 0 {
+		return d == ingress || len(policy.Spec.Egress) > 0
+	}
+	for _, t := range policy.Spec.PolicyTypes {
+		switch t {
+		case mnpv1.PolicyTypeIngress:
+			if d == ingress {
+				return true
+			}
+		case mnpv1.PolicyTypeEgress:
+			if d == egress {
+				return true
+			}
+		default:
+			return true
+		}
+	}
+	return false
+}
+
+// requestedBy reads what a pod asks for, as cases write it: names of networks with commas between them, and an
+// interface's name behind an @ where it is not net and its place in the list.
+func requestedBy(p *corev1.Pod) []attachment {
+	var out []attachment
+	if p.Annotations[networksAnnotation] == "" {
+		return nil
+	}
+	for i, s := range strings.Split(p.Annotations[networksAnnotation], ",") {
+		name, iface, _ := strings.Cut(s, "@")
+		if network, ok := networkNamed(name, p.Namespace); ok {
+			out = append(out, attachment{iface: cmp.Or(iface, fmt.Sprint("net", i+1)), network: network})
+		}
+	}
+	return out
+}
+
+func statusOf(p *corev1.Pod) string {
+	raw, ok := p.Annotations["k8s.v1.cni.cncf.io/network-status"]
+	if !ok {
+		raw = p.Annotations["k8s.v1.cni.cncf.io/networks-status"]
+	}
+	return strings.TrimSpace(raw)
+}
+
+// attachmentsOf reads a pod's network status. It is false when that cannot be read.
+func attachmentsOf(p *corev1.Pod) ([]attachment, bool) {
+	raw := statusOf(p)
+	if raw == "" {
+		return nil, true
+	}
+	var statuses []struct {
+		Name, Interface string
+		IPs             []string
+	}
+	if err := json.Unmarshal([]byte(raw), &statuses); err != nil {
+		return nil, false
+	}
+	var out []attachment
+	for _, s := range statuses {
+		network, ok := networkNamed(s.Name, p.Namespace)
+		if !ok || s.Interface == "" || len(s.Interface) > 15 {
+			continue
+		}
+		a := attachment{iface: s.Interface, network: network}
+		for _, ip := range s.IPs {
+			if addr, err := netip.ParseAddr(ip); err == nil {
+				a.addrs = append(a.addrs, addr.Unmap().WithZone(""))
+			}
+		}
+		out = append(out, a)
+	}
+	return out, true
+}
+
+// networkNamed reads "namespace/name" or, in the given namespace, "name". Blanks around a part do not belong to it.
+func networkNamed(s, namespace string) (Key, bool) {
+	parts := strings.Split(s, "/")
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
+	if len(parts) == 1 {
+		parts = []string{namespace, parts[0]}
+	}
+	if len(parts) != 2 || parts[0] == "" || parts[1] == "" || strings.ContainsAny(parts[0]+parts[1], "@, \t\n") {
+		return Key{}, false
+	}
+	return Key{Namespace: parts[0], Name: parts[1]}, true
+}
+
+// networksOf returns the networks that a policy is for.
+func networksOf(policy *mnpv1.MultiNetworkPolicy) []Key {
+	var out []Key
+	for _, s := range strings.Split(policy.Annotations["k8s.v1.cni.cncf.io/policy-for"], ",") {
+		if n, ok := networkNamed(strings.TrimSpace(s), policy.Namespace); ok {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// pluginTypeOf returns the type of a network, that of the first plugin where there are several, empty when it cannot be
+// read.
+func pluginTypeOf(nad *netv1.NetworkAttachmentDefinition) string {
+	var config struct {
+		Type    string
+		Plugins []struct{ Type string }
+	}
+	if err := json.Unmarshal([]byte(nad.Spec.Config), &config); err != nil {
+		return ""
+	}
+	if config.Type == "" && len(config.Plugins) > 0 {
+		return config.Plugins[0].Type
+	}
+	return config.Type
+}

@@ -1,0 +1,213 @@
+package lab
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// FloodPort is the port of sinks, for TCP and UDP.
+const FloodPort = 5000
+
+// Sink counts the datagrams and connections that get through to a host, by source address.
+type Sink struct {
+	udp   *net.UDPConn
+	tcp   net.Listener
+	mu    sync.Mutex
+	seen  map[netip.Addr]map[uint64]int // datagrams by sender and number
+	opens map[netip.Addr]int            // TCP connections
+}
+
+// NewSink listens in the host on FloodPort until the test ends.
+func NewSink(t TB, server *Host) *Sink {
+	t.Helper()
+	s := &Sink{seen: map[netip.Addr]map[uint64]int{}, opens: map[netip.Addr]int{}}
+	err := server.Do(func() (err error) {
+		if s.udp, err = net.ListenUDP("udp4", &net.UDPAddr{Port: FloodPort}); err != nil {
+			return err
+		}
+		s.tcp, err = net.ListenTCP("tcp4", &net.TCPAddr{Port: FloodPort})
+		return errors.Join(err, s.udp.SetReadBuffer(8<<20))
+	})
+	if err != nil {
+		t.Fatalf("sink in %s: %v", server.Name, err)
+	}
+	t.Cleanup(func() {
+		if err := errors.Join(s.udp.Close(), s.tcp.Close()); err != nil {
+			t.Errorf("close the sink in %s: %v", server.Name, err)
+		}
+	})
+	go s.datagrams()
+	go s.connections()
+	return s
+}
+
+func (s *Sink) datagrams() {
+	b := make([]byte, 64)
+	for {
+		n, from, err := s.udp.ReadFromUDPAddrPort(b)
+		if err != nil {
+			return
+		}
+		if n != 8 {
+			continue
+		}
+		s.mu.Lock()
+		numbers := s.seen[from.Addr().Unmap()]
+		if numbers == nil {
+			numbers = map[uint64]int{}
+			s.seen[from.Addr().Unmap()] = numbers
+		}
+		numbers[binary.BigEndian.Uint64(b)]++
+		s.mu.Unlock()
+	}
+}
+
+// connections echoes, until the other side closes.
+func (s *Sink) connections() {
+	for {
+		c, err := s.tcp.Accept()
+		if err != nil {
+			return
+		}
+		from := c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		s.mu.Lock()
+		s.opens[from]++
+		s.mu.Unlock()
+		go func() {
+			defer hangUp(c)
+			b := make([]byte, 64)
+			for {
+				n, err := c.Read(b)
+				if err != nil {
+					return
+				}
+				if _, err := c.Write(b[:n]); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
+// Received returns the number of different datagrams, and of connections, that came from the address.
+func (s *Sink) Received(from netip.Addr) (datagrams, connections int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.seen[from]), s.opens[from]
+}
+
+// Flood sends numbered datagrams from a host to a sink without a pause, and opens connections. The sink does not answer
+// datagrams, so connection tracking never takes the flow for established: the rules judge each datagram anew.
+type Flood struct {
+	Sent    atomic.Uint64
+	Refused atomic.Int64 // datagrams that the sender's side dropped
+	Opened  atomic.Int64 // connections
+	Failed  atomic.Int64 // connections that did not open, or brought nothing back
+	stop    chan struct{}
+	done    sync.WaitGroup
+}
+
+const floodPause = 400 * time.Microsecond
+
+// How long a connection of a Flood may take to open and to echo. An allowed connection has its time on a busy machine, but
+// less than the second after which TCP sends a lost SYN again: that would hide the loss.
+const (
+	AllowedPatience   = 900 * time.Millisecond
+	ForbiddenPatience = 250 * time.Millisecond
+)
+
+// StartFlood floods until End.
+func StartFlood(t TB, from *Host, to netip.AddrPort, patience time.Duration) *Flood {
+	t.Helper()
+	f := &Flood{stop: make(chan struct{})}
+	var socket *os.File
+	err := from.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		socket = os.NewFile(uintptr(fd), "flood")
+		return unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	})
+	if err != nil {
+		t.Fatalf("flood from %s: %v", from.Name, err)
+	}
+	f.done.Go(func() { f.datagrams(socket) })
+	f.done.Go(func() { f.connections(from, to, patience) })
+	return f
+}
+
+func (f *Flood) running() bool {
+	select {
+	case <-f.stop:
+		return false
+	default:
+		return true
+	}
+}
+
+func (f *Flood) datagrams(socket *os.File) {
+	defer socket.Close()
+	b := make([]byte, 8)
+	for f.running() {
+		binary.BigEndian.PutUint64(b, f.Sent.Load())
+		if _, err := socket.Write(b); err != nil {
+			f.Refused.Add(1) // EPERM: the sender's own output chain dropped it
+		}
+		f.Sent.Add(1)
+		time.Sleep(floodPause)
+	}
+}
+
+// connections opens one after another; each says something and wants it back.
+func (f *Flood) connections(from *Host, to netip.AddrPort, patience time.Duration) {
+	for f.running() {
+		if r := Probe(context.Background(), from, to, TCP, patience); r.Verdict == Allowed {
+			f.Opened.Add(1)
+		} else {
+			f.Failed.Add(1)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// End stops the flood.
+func (f *Flood) End() {
+	close(f.stop)
+	f.done.Wait()
+}
+
+// HasAllFrom fails the test when anything of a flood from the address was lost.
+func (s *Sink) HasAllFrom(t TB, from netip.Addr, f *Flood) {
+	t.Helper()
+	datagrams, connections := s.Received(from)
+	t.Logf("allowed: %d of %d datagrams, %d connections", datagrams, f.Sent.Load(), connections)
+	if uint64(datagrams) != f.Sent.Load() || f.Failed.Load() > 0 {
+		t.Errorf("lost what is allowed from %s: %d datagrams (%d refused at the sender), %d connections failed",
+			from, f.Sent.Load()-uint64(datagrams), f.Refused.Load(), f.Failed.Load())
+	}
+	if f.Sent.Load() == 0 || f.Opened.Load() == 0 {
+		t.Errorf("not a flood from %s: %d datagrams, %d connections", from, f.Sent.Load(), f.Opened.Load())
+	}
+}
+
+// HasNothingFrom fails the test when anything of a flood from the address arrived.
+func (s *Sink) HasNothingFrom(t TB, from netip.Addr, f *Flood) {
+	t.Helper()
+	if datagrams, connections := s.Received(from); datagrams+connections > 0 || f.Opened.Load() > 0 {
+		t.Errorf("LEAK from %s: %d of %d datagrams, %d connections, %d of them opened",
+			from, datagrams, f.Sent.Load(), connections, f.Opened.Load())
+	}
+	if f.Sent.Load() == 0 || f.Failed.Load() == 0 {
+		t.Errorf("not a flood from %s: %d datagrams, %d connections", from, f.Sent.Load(), f.Failed.Load())
+	}
+}

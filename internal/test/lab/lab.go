@@ -1,0 +1,160 @@
+// Package lab builds small real networks out of the kernel's own parts: network namespaces that stand for pods,
+// joined by bridges, with real sockets and real packets. The demo and every test that needs a kernel use it.
+//
+// A lab owns all that it makes: each namespace is anonymous and held open by a descriptor only, so that nothing is
+// left behind even when the process is killed. It never touches an interface of the namespace it was started in.
+// Making namespaces needs CAP_SYS_ADMIN; Main and Reexec get it without root, through a user namespace.
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+)
+
+// DefaultBridge is the bridge that a host's net1 hangs on.
+const DefaultBridge = "br0"
+
+// firstPortIndex is above every interface index in a host.
+const firstPortIndex = 1000
+
+// Lab is one network: a namespace with its bridges, and the hosts attached to them. It is safe for concurrent use.
+type Lab struct {
+	mu      sync.Mutex
+	fabric  *namespace // holds the bridges and the far end of every veth pair
+	bridges map[string]netlink.Link
+	hosts   []*Host
+	ports   int // veth pairs made so far, for their names on the fabric's side
+}
+
+// New makes a lab with no hosts.
+func New() (*Lab, error) {
+	fabric, err := newNamespace()
+	if err != nil {
+		return nil, fmt.Errorf("make the network namespace of the bridges: %w", err)
+	}
+	// Where br_netfilter is loaded, bridged packets would pass the fabric's own netfilter hooks, which is not what a
+	// lab measures.
+	err = fabric.do(func() error {
+		return errors.Join(
+			clearSysctl("net/bridge/bridge-nf-call-iptables"),
+			clearSysctl("net/bridge/bridge-nf-call-ip6tables"),
+			clearSysctl("net/bridge/bridge-nf-call-arptables"),
+		)
+	})
+	if err != nil {
+		return nil, errors.Join(err, fabric.close())
+	}
+	return &Lab{fabric: fabric, bridges: map[string]netlink.Link{}}, nil
+}
+
+// TB is the part of testing.TB that labs need. The demo uses labs too, and the product must not link package testing.
+type TB interface {
+	Helper()
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Cleanup(func())
+}
+
+// ForTest is New for a test: it fails the test when the lab cannot be made and closes the lab with the test.
+func ForTest(t TB) *Lab {
+	t.Helper()
+	l, err := New()
+	if err != nil {
+		t.Fatalf("lab: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := l.Close(); err != nil {
+			t.Fatalf("close the lab: %v", err)
+		}
+	})
+	return l
+}
+
+// Host makes a network namespace with an interface net1 on the default bridge that has these addresses.
+func (l *Lab) Host(name string, prefixes ...netip.Prefix) (*Host, error) {
+	h, err := l.Bare(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := h.Attach(DefaultBridge, "net1", prefixes...); err != nil {
+		return nil, err
+	}
+	return h, nil
+}
+
+// Bare makes a network namespace with no interface but lo; Attach gives it others.
+func (l *Lab) Bare(name string) (*Host, error) {
+	ns, err := newNamespace()
+	if err != nil {
+		return nil, fmt.Errorf("make the network namespace of %s: %w", name, err)
+	}
+	h := &Host{Name: name, lab: l, ns: ns}
+	l.mu.Lock()
+	l.hosts = append(l.hosts, h)
+	l.mu.Unlock()
+	return h, nil
+}
+
+// Close stops every server and lets go of every namespace; the kernel then removes the interfaces in them.
+func (l *Lab) Close() error {
+	l.mu.Lock()
+	hosts := l.hosts
+	l.hosts = nil
+	l.mu.Unlock()
+	var errs []error
+	for _, h := range hosts {
+		errs = append(errs, h.close())
+	}
+	return errors.Join(append(errs, l.fabric.close())...)
+}
+
+// bridge returns the bridge of that name, made on its first use. The caller holds l.mu.
+func (l *Lab) bridge(name string) (netlink.Link, error) {
+	if link, ok := l.bridges[name]; ok {
+		return link, nil
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = name
+	link := &netlink.Bridge{LinkAttrs: attrs}
+	if err := l.fabric.handle.LinkAdd(link); err != nil {
+		return nil, fmt.Errorf("add bridge %s: %w", name, err)
+	}
+	if err := l.fabric.handle.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("set bridge %s up: %w", name, err)
+	}
+	l.bridges[name] = link
+	return link, nil
+}
+
+// plug makes a veth pair with one end on the bridge and the other one, called ifname, in ns. The port is the bridge's
+// end.
+func (l *Lab) plug(bridge, ifname string, ns *namespace) (port string, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	master, err := l.bridge(bridge)
+	if err != nil {
+		return "", err
+	}
+	l.ports++
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = fmt.Sprintf("port%d", l.ports)
+	attrs.MasterIndex = master.Attrs().Index
+	// The kernel tells a bridge at once that a port has carrier only when the port's index differs from its peer's;
+	// else that may take a second.
+	attrs.Index = firstPortIndex + l.ports
+	veth := netlink.NewVeth(attrs)
+	veth.PeerName = ifname
+	veth.PeerNamespace = netlink.NsFd(int(ns.handleFD()))
+	if err := l.fabric.handle.LinkAdd(veth); err != nil {
+		return "", fmt.Errorf("add veth pair %s, %s: %w", attrs.Name, ifname, err)
+	}
+	if err := l.fabric.handle.LinkSetUp(veth); err != nil {
+		return "", fmt.Errorf("set %s up: %w", attrs.Name, err)
+	}
+	return attrs.Name, nil
+}

@@ -1,0 +1,144 @@
+package model
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
+	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+)
+
+// Key is the namespace and name of an object.
+type Key = types.NamespacedName
+
+// Node is the node of local pods.
+const Node = "node-1"
+
+// Annotations that pods and policies carry.
+const (
+	statusAnnotation    = "k8s.v1.cni.cncf.io/network-status"
+	networksAnnotation  = "k8s.v1.cni.cncf.io/networks"
+	policyForAnnotation = "k8s.v1.cni.cncf.io/policy-for"
+)
+
+// KeyOf parses "namespace/name", or "name" in the namespace default.
+func KeyOf(s string) Key {
+	ns, name, ok := strings.Cut(s, "/")
+	if !ok {
+		return Key{Namespace: "default", Name: s}
+	}
+	return Key{Namespace: ns, Name: name}
+}
+
+func meta(key, labels string) metav1.ObjectMeta {
+	k := KeyOf(key)
+	m := metav1.ObjectMeta{Namespace: k.Namespace, Name: k.Name, UID: types.UID("uid-" + key)}
+	for _, l := range strings.Fields(labels) {
+		if m.Labels == nil {
+			m.Labels = map[string]string{}
+		}
+		k, v, _ := strings.Cut(l, "=")
+		m.Labels[k] = v
+	}
+	return m
+}
+
+// NewPod makes a local pod. Each attachment is "interface network address...".
+func NewPod(key, labels string, attachments ...string) *corev1.Pod {
+	p := &corev1.Pod{ObjectMeta: meta(key, labels)}
+	p.Spec.NodeName = Node
+	p.Status.Phase = corev1.PodRunning
+	SetStatus(p, attachments...)
+	return p
+}
+
+// NewPeer makes a pod of another node.
+func NewPeer(key, labels string, attachments ...string) *corev1.Pod {
+	p := NewPod(key, labels, attachments...)
+	p.Spec.NodeName = "node-2"
+	return p
+}
+
+// SetStatus gives a pod a network status.
+func SetStatus(p *corev1.Pod, attachments ...string) {
+	if len(attachments) == 0 {
+		return
+	}
+	var list []map[string]any
+	for _, a := range attachments {
+		f := strings.Fields(a)
+		list = append(list, map[string]any{"interface": f[0], "name": f[1], "ips": f[2:], "mac": "02:00:00:00:00:01"})
+	}
+	raw, err := json.Marshal(list)
+	if err != nil {
+		panic(err)
+	}
+	p.Annotations = map[string]string{statusAnnotation: string(raw)}
+}
+
+// SetNetworks makes a pod one that asks for networks and has no network status yet.
+func SetNetworks(p *corev1.Pod, networks string) *corev1.Pod {
+	p.Annotations = map[string]string{networksAnnotation: networks}
+	return p
+}
+
+// WithPorts gives a pod a container with ports, each "name=number/protocol".
+func WithPorts(p *corev1.Pod, ports ...string) *corev1.Pod {
+	var c corev1.Container
+	for _, s := range ports {
+		var port corev1.ContainerPort
+		name, rest, _ := strings.Cut(s, "=")
+		if _, err := fmt.Sscanf(strings.ReplaceAll(rest, "/", " "), "%d %s", &port.ContainerPort, &port.Protocol); err != nil {
+			panic(err)
+		}
+		port.Name = name
+		c.Ports = append(c.Ports, port)
+	}
+	p.Spec.Containers = append(p.Spec.Containers, c)
+	return p
+}
+
+// NewNamespace makes a namespace with labels "key=value …".
+func NewNamespace(name, labels string) *corev1.Namespace {
+	return &corev1.Namespace{ObjectMeta: meta("/"+name, labels)}
+}
+
+// NewNAD makes a NetworkAttachmentDefinition.
+func NewNAD(key, pluginType string) *netv1.NetworkAttachmentDefinition {
+	nad := &netv1.NetworkAttachmentDefinition{ObjectMeta: meta(key, "")}
+	nad.Spec.Config = `{"cniVersion": "0.3.1", "type": "` + pluginType + `"}`
+	return nad
+}
+
+// NewPolicy makes a policy for the networks from the YAML of its spec.
+func NewPolicy(key, networks, spec string) *mnpv1.MultiNetworkPolicy {
+	p := &mnpv1.MultiNetworkPolicy{ObjectMeta: meta(key, "")}
+	p.Annotations = map[string]string{policyForAnnotation: networks}
+	if err := yaml.UnmarshalStrict([]byte(strings.ReplaceAll(spec, "\t", "  ")), &p.Spec); err != nil {
+		panic(fmt.Sprintf("%v in %s", err, spec))
+	}
+	return p
+}
+
+// With changes a pod and returns it.
+func With(p *corev1.Pod, change func(*corev1.Pod)) *corev1.Pod {
+	change(p)
+	return p
+}
+
+// WebPod is the pod default/web that cases protect.
+func WebPod() *corev1.Pod {
+	p := WithPorts(NewPod("web", "app=web", "eth0 cluster-net 10.244.0.5", "net1 net-a 10.0.0.1 fd00::1", "net2 net-b 10.9.0.1"),
+		"http=80/TCP", "dns=53/UDP")
+	always := corev1.ContainerRestartPolicyAlways
+	p.Spec.InitContainers = []corev1.Container{
+		{RestartPolicy: &always, Ports: []corev1.ContainerPort{{Name: "side", ContainerPort: 15000}}},
+		{Ports: []corev1.ContainerPort{{Name: "init", ContainerPort: 15001}}},
+	}
+	return p
+}

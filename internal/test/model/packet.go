@@ -1,0 +1,173 @@
+package model
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+)
+
+// Packet is the first packet of a connection, unless it is established.
+type Packet struct {
+	Direction   engine.Direction
+	Iface       string
+	Peer        netip.Addr
+	Proto       uint8
+	Port        uint16
+	Established bool
+	Icmpv6Type  int // -1: no ICMPv6
+}
+
+// NewPacket reads "ingress net1 10.0.0.1 tcp 80", "egress net1 fd00::1 icmp" or "ingress net1 fd00::1 icmpv6 135".
+func NewPacket(s string) Packet {
+	f := strings.Fields(s)
+	p := Packet{Iface: f[1], Peer: netip.MustParseAddr(f[2]), Icmpv6Type: -1}
+	if f[0] == engine.Egress.String() {
+		p.Direction = engine.Egress
+	}
+	number := 0
+	if len(f) > 4 {
+		if _, err := fmt.Sscan(f[4], &number); err != nil {
+			panic(err)
+		}
+	}
+	switch f[3] {
+	case "tcp", "udp", "sctp":
+		p.Proto = map[string]uint8{"tcp": 6, "udp": 17, "sctp": 132}[f[3]]
+		p.Port = uint16(number)
+	case "icmp":
+		p.Proto = 1
+	case "icmpv6":
+		p.Proto, p.Icmpv6Type = 58, number
+	default:
+		panic(s)
+	}
+	p.Established = len(f) > 5
+	return p
+}
+
+// Table walks a Packet through a ruleset as the kernel would, by the text of the statements.
+type Table struct {
+	t      testing.TB
+	Chains map[string]*engine.Chain
+	Sets   map[string]*engine.Set
+}
+
+// NewTable returns the table of a ruleset.
+func NewTable(t testing.TB, rs engine.Ruleset) *Table {
+	tb := &Table{t, map[string]*engine.Chain{}, map[string]*engine.Set{}}
+	for _, c := range rs.Chains {
+		tb.Chains[c.Name] = c
+	}
+	for _, s := range rs.Sets {
+		tb.Sets[s.Name] = s
+	}
+	return tb
+}
+
+// Passes says whether the table lets a Packet through.
+func (tb *Table) Passes(p Packet) bool {
+	base := tb.Chains[string(p.Direction.Hook())]
+	if base == nil {
+		return true
+	}
+	verdict := tb.Walk(base, p)
+	return verdict != "drop"
+}
+
+// Walk returns "accept", "drop", or nothing at the end of the chain.
+func (tb *Table) Walk(c *engine.Chain, p Packet) string {
+	for _, r := range c.Rules {
+		if verdict := tb.Rule(r, p); verdict != "" {
+			return verdict
+		}
+	}
+	return ""
+}
+
+// Rule returns the verdict of one rule, or nothing if it does not match.
+func (tb *Table) Rule(r engine.Rule, p Packet) string {
+	for _, s := range r.Statements {
+		word, rest, _ := strings.Cut(s.Text, " ")
+		switch word {
+		case "accept", "drop":
+			return word
+		case "counter":
+		case "jump", "goto":
+			c := tb.Chains[rest]
+			if c == nil {
+				tb.t.Fatalf("no chain %s", rest)
+			}
+			verdict := tb.Walk(c, p)
+			if word == "goto" && verdict == "" {
+				return "accept" // the policy of the base chain
+			}
+			return verdict
+		default:
+			if !tb.matches(s, p) {
+				return ""
+			}
+		}
+	}
+	return ""
+}
+
+func (tb *Table) matches(s expr.Statement, p Packet) bool {
+	match, set, isLookup := strings.Cut(s.Text, " @")
+	if isLookup {
+		return tb.lookup(match, set, p)
+	}
+	switch s.Text {
+	case `iifname "` + p.Iface + `"`:
+		return p.Direction == engine.Ingress
+	case `oifname "` + p.Iface + `"`:
+		return p.Direction == engine.Egress
+	case "ct state established,related":
+		return p.Established
+	case "meta l4proto icmp":
+		return p.Proto == 1
+	case "meta l4proto ipv6-icmp":
+		return p.Proto == 58
+	case "icmpv6 type 130-136":
+		return p.Icmpv6Type >= 130 && p.Icmpv6Type <= 136
+	case "icmpv6 type mld2-listener-report":
+		return p.Icmpv6Type == 143
+	}
+	if !strings.HasPrefix(s.Text, "iifname") && !strings.HasPrefix(s.Text, "oifname") {
+		tb.t.Fatalf("what is %q?", s.Text)
+	}
+	return false
+}
+
+func (tb *Table) lookup(match, name string, p Packet) bool {
+	set := tb.Sets[name]
+	if set == nil {
+		tb.t.Fatalf("no set %s", name)
+	}
+	family, address := "ip", "saddr"
+	if p.Peer.Is6() {
+		family = "ip6"
+	}
+	if p.Direction == engine.Egress {
+		address = "daddr"
+	}
+	switch e := set.Elements.(type) {
+	case engine.Addrs:
+		return match == family+" "+address && e.Addrs.Contains(p.Peer)
+	case engine.Ports:
+		return match == "th dport . meta l4proto" && e.Ports.Contains(p.Proto, p.Port)
+	case engine.Endpoints:
+		if match != family+" daddr . meta l4proto . th dport" {
+			return false
+		}
+		for end := range e.Endpoints.All(e.Family) {
+			if end.Addr == p.Peer && end.Proto == p.Proto && end.Port == p.Port {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,170 @@
+// Package node is a node of a cluster without its agent, for tests: pods in network namespaces of a real kernel, an API
+// server and a container runtime over real sockets. Package cluster serves the protocols, package lab makes the network.
+//
+//	Files ─► API ◄── agent under test ──► Runtime
+//	                     │
+//	                     ▼
+//	Hosts: server 10.9.0.1, friend 10.9.0.2, stranger 10.9.0.3
+package node
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+)
+
+// Name is the name of the node.
+const Name = "here"
+
+// Cluster has the pod server on the node, and the pod friend elsewhere. The stranger is no pod.
+const Cluster = `
+{apiVersion: k8s.cni.cncf.io/v1, kind: NetworkAttachmentDefinition, metadata: {namespace: ns, name: net},
+  spec: {config: '{"type": "macvlan"}'}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: ns, name: server, uid: server, labels: {app: server}, annotations: {
+  k8s.v1.cni.cncf.io/network-status: '[{"name": "ns/net", "interface": "net1", "ips": ["10.9.0.1"]}]'}},
+  spec: {nodeName: here}, status: {phase: Running}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: ns, name: friend, uid: friend, labels: {app: friend}, annotations: {
+  k8s.v1.cni.cncf.io/network-status: '[{"name": "ns/net", "interface": "net1", "ips": ["10.9.0.2"]}]'}},
+  spec: {nodeName: elsewhere}, status: {phase: Running}}
+`
+
+// Policy lets the friend reach the server, and nobody else. One of its fields is invalid.
+const Policy = `
+---
+{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: ns, name: p, uid: p,
+  annotations: {k8s.v1.cni.cncf.io/policy-for: net}}, spec: {podSelector: {matchLabels: {app: server}}, ingress: [
+    {from: [{podSelector: {matchLabels: {app: friend}}}, {ipBlock: {cidr: 10.9.0.0/33}}]}]}}
+`
+
+// Node is a node. Its runtime listens only after Runtime.Start.
+type Node struct {
+	t       *testing.T
+	Files   *informers.Files // what the API server serves
+	API     *cluster.API
+	Runtime *cluster.Runtime
+	Network *lab.Lab
+	Hosts   map[string]*lab.Host
+
+	Kubeconfig, RuntimeSocket string
+}
+
+// New makes a node that ends with the test.
+func New(t *testing.T) *Node {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "node") // the path of a socket may not be as long as that of t.TempDir
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	n := &Node{
+		t: t, Files: informers.NewFiles(), Network: lab.ForTest(t), Hosts: map[string]*lab.Host{},
+		Kubeconfig: filepath.Join(dir, "kubeconfig"), RuntimeSocket: filepath.Join(dir, "cri.sock"),
+	}
+	if n.API, err = cluster.NewAPI(n.Files, true); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.API.Stop)
+	n.Runtime = cluster.NewRuntime(n.RuntimeSocket)
+	t.Cleanup(n.Runtime.Stop)
+	config := fmt.Sprintf(`{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: %q}}],
+  contexts: [{name: c, context: {cluster: c, user: u}}], users: [{name: u, user: {}}]}`, n.API.URL())
+	if err := os.WriteFile(n.Kubeconfig, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i, name := range []string{"server", "friend", "stranger"} {
+		h, err := n.Network.Host(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}), 16))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Hosts[name] = h
+	}
+	if err := n.Hosts["server"].Serve(t.Context(), lab.TCP, 80); err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// Load makes the documents all that the API server has.
+func (n *Node) Load(documents string) {
+	n.t.Helper()
+	m, err := informers.ReadFS(fstest.MapFS{"world.yaml": {Data: []byte(documents)}})
+	if err == nil {
+		err = n.Files.Load(m)
+	}
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// StartRuntime starts the runtime with sandboxes of pods, which hosts of the same names stand for.
+func (n *Node) StartRuntime(pods ...string) {
+	n.t.Helper()
+	n.SetSandboxes(pods...)
+	if err := n.Runtime.Start(); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// SetSandboxes makes the runtime have sandboxes of these pods alone.
+func (n *Node) SetSandboxes(pods ...string) {
+	var sandboxes []cluster.Sandbox
+	for _, name := range pods {
+		sandboxes = append(sandboxes, cluster.Sandbox{
+			ID: "sandbox-" + name, UID: name, Namespace: "ns", Name: name, CreatedAt: 1, Info: cluster.InfoOf(PathOf(n.Hosts[name])),
+		})
+	}
+	n.Runtime.Set(sandboxes...)
+}
+
+// PathOf is the path by which another process opens the host's network namespace while this process lives.
+func PathOf(h *lab.Host) string {
+	return strings.Replace(h.NetNS(), "/proc/self/", fmt.Sprintf("/proc/%d/", os.Getpid()), 1)
+}
+
+// Reaches reports whether the server answers a host. An answer that is expected may take its time on a busy machine.
+func (n *Node) Reaches(from string, patience time.Duration) bool {
+	n.t.Helper()
+	to := netip.MustParseAddrPort("10.9.0.1:80")
+	result := lab.Probe(n.t.Context(), n.Hosts[from], to, lab.TCP, patience)
+	if result.Verdict == lab.Failed {
+		n.t.Fatalf("probe from %s: %v", from, result.Err)
+	}
+	return result.Verdict == lab.Allowed
+}
+
+// Becomes waits until the friend and the stranger reach the server, or not.
+func (n *Node) Becomes(what string, friend, stranger bool) {
+	n.t.Helper()
+	const poll = 300 * time.Millisecond
+	for deadline := time.Now().Add(30 * time.Second); n.Reaches("friend", poll) != friend || n.Reaches("stranger", poll) != stranger; {
+		if time.Now().After(deadline) {
+			n.t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// Stays fails the test unless the friend and the stranger reach the server, or not, for a while.
+func (n *Node) Stays(what string, friend, stranger bool) {
+	n.t.Helper()
+	patience := map[bool]time.Duration{true: 10 * time.Second, false: 300 * time.Millisecond}
+	for range 3 {
+		if n.Reaches("friend", patience[friend]) != friend || n.Reaches("stranger", patience[stranger]) != stranger {
+			n.t.Fatalf("not so: %s", what)
+		}
+	}
+}

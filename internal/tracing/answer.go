@@ -1,0 +1,154 @@
+package tracing
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// Answer is one traced packet in terms of policies.
+type Answer struct {
+	Time      time.Time       `json:"time"`
+	Pod       string          `json:"pod"`
+	Direction string          `json:"direction"`
+	Interface string          `json:"interface"`
+	Packet    Packet          `json:"packet"`
+	Verdict   explain.Verdict `json:"verdict"`
+	DecidedBy string          `json:"decidedBy,omitempty"` // policy and rule, or chain
+	Reason    string          `json:"reason"`
+	Steps     []Step          `json:"steps"`
+}
+
+// Packet is the header of a traced packet.
+type Packet struct {
+	Protocol        string `json:"protocol"`
+	Source          string `json:"source"`
+	Destination     string `json:"destination"`
+	SourcePort      uint16 `json:"sourcePort,omitempty"`
+	DestinationPort uint16 `json:"destinationPort,omitempty"`
+	ICMPType        *uint8 `json:"icmpType,omitempty"`
+}
+
+// Step is one rule, or the policy of a chain, on the way of a packet.
+type Step struct {
+	Table   string   `json:"table,omitempty"` // if it is not the agent's
+	Chain   string   `json:"chain"`
+	Handle  uint64   `json:"handle,omitempty"` // none: the chain's policy
+	Comment string   `json:"comment,omitempty"`
+	Rule    string   `json:"rule,omitempty"`
+	Sets    []string `json:"sets,omitempty"`
+	Verdict string   `json:"verdict"`
+	Target  string   `json:"target,omitempty"`
+	NoMatch bool     `json:"noMatch,omitempty"` // no rule of the target matched
+}
+
+func newAnswer(pod string, p engine.TracedPacket) Answer {
+	a := Answer{
+		Time: p.Time, Pod: pod, Direction: engine.Ingress.String(), Interface: p.In, Packet: newPacket(p.Packet),
+		Verdict: explain.Allowed, Steps: []Step{},
+	}
+	if p.In == "" {
+		a.Direction, a.Interface = engine.Egress.String(), p.Out
+	}
+	for i, s := range p.Steps {
+		step := Step{
+			Chain: s.Chain, Handle: s.Handle, Comment: s.Comment, Rule: s.Rule, Sets: s.Sets, Verdict: s.Verdict,
+			Target: s.Target, NoMatch: s.Verdict == "jump" && (i+1 == len(p.Steps) || p.Steps[i+1].Chain != s.Target),
+		}
+		if !s.IsOfAgent() {
+			step.Table = s.Family + " " + s.Table
+		}
+		a.Steps = append(a.Steps, step)
+	}
+	a.decide(p.Steps)
+	return a
+}
+
+func newPacket(p engine.Packet) Packet {
+	if !p.Source.IsValid() {
+		return Packet{Protocol: "unknown", Source: "unknown", Destination: "unknown"}
+	}
+	t := Packet{
+		Protocol: protocolText(p.Protocol), Source: p.Source.String(), Destination: p.Destination.String(),
+		SourcePort: p.SourcePort, DestinationPort: p.DestinationPort,
+	}
+	if p.HasType {
+		t.ICMPType = &p.Type
+	}
+	return t
+}
+
+func protocolText(n uint8) string {
+	for name, number := range protocols {
+		if number == n {
+			return name
+		}
+	}
+	return fmt.Sprintf("protocol %d", n)
+}
+
+// decide takes the drop for what decided, wherever it is, else the agent's last accept.
+func (a *Answer) decide(steps []engine.TraceStep) {
+	a.Reason = "the agent's table does not look at it: no policy isolates the interface in this direction"
+	for _, s := range steps {
+		switch {
+		case s.Verdict == "drop":
+			a.Verdict = explain.Denied
+			a.DecidedBy, a.Reason = whyDropped(s)
+			return
+		case s.IsOfAgent() && s.Verdict == "accept":
+			a.DecidedBy, a.Reason = whyAccepted(s)
+		case s.Verdict == "queue", s.Verdict == "stolen":
+			a.DecidedBy, a.Reason = chainText(s), "it was given to another program, which may drop it"
+		}
+	}
+}
+
+func chainText(s engine.TraceStep) string {
+	if s.IsOfAgent() {
+		return "chain " + s.Chain
+	}
+	return fmt.Sprintf("table %s %s, chain %s", s.Family, s.Table, s.Chain)
+}
+
+func whyDropped(s engine.TraceStep) (decidedBy, reason string) {
+	switch {
+	case !s.IsOfAgent():
+		return chainText(s), "it is not of the agent's"
+	case kindOf(s) == engine.KindCustom:
+		return customRule(s), "custom rules come before the policies"
+	}
+	return chainText(s), "no policy and no common rule allows it"
+}
+
+func whyAccepted(s engine.TraceStep) (decidedBy, reason string) {
+	switch name, _ := engine.ParseChain(s.Chain); name.Kind {
+	case engine.KindPolicy:
+		if name.Replies {
+			return s.Comment, "the policy's rule allows what it answers"
+		}
+		return s.Comment, "the policy's rule allows it"
+	case engine.KindCommon:
+		return chainText(s), "it passes on every isolated interface"
+	case engine.KindCustom:
+		return customRule(s), "custom rules come before the policies"
+	case engine.KindInterface:
+		return "connection tracking", "it belongs to a connection that was allowed"
+	}
+	return chainText(s), "no policy isolates the interface in this direction"
+}
+
+// kindOf returns the kind of the chain of a step in the agent's table.
+func kindOf(s engine.TraceStep) engine.ChainKind {
+	name, _ := engine.ParseChain(s.Chain)
+	return name.Kind
+}
+
+func customRule(s engine.TraceStep) string {
+	if s.Comment == "" {
+		return chainText(s)
+	}
+	return fmt.Sprintf("%s, rule %q", chainText(s), s.Comment)
+}

@@ -1,0 +1,87 @@
+package tracing
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+)
+
+// Print writes a packet: as an object in one line, or as text in several lines.
+func (a Answer) Print(out io.Writer, asJSON bool) error {
+	if asJSON {
+		e := json.NewEncoder(out)
+		e.SetEscapeHTML(false)
+		return e.Encode(a)
+	}
+	_, err := io.WriteString(out, a.text())
+	return err
+}
+
+const timeFormat = "15:04:05.000000"
+
+func (a Answer) text() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s: %s, %s on %s\n", a.Time.Format(timeFormat), strings.ToUpper(string(a.Verdict)),
+		a.Packet.String(), a.Direction, a.Interface)
+	if a.DecidedBy != "" {
+		fmt.Fprintf(&b, "  decided by %s: %s\n", a.DecidedBy, a.Reason)
+	} else {
+		fmt.Fprintf(&b, "  %s\n", a.Reason)
+	}
+	for _, s := range a.Steps {
+		fmt.Fprintf(&b, "    %s\n", s.text())
+	}
+	return b.String()
+}
+
+// String is "tcp 10.0.0.1:1 -> 10.0.0.2:80" or the like.
+func (p Packet) String() string {
+	switch {
+	case p.ICMPType != nil:
+		return fmt.Sprintf("%s type %d %s -> %s", p.Protocol, *p.ICMPType, p.Source, p.Destination)
+	case p.DestinationPort != 0:
+		return fmt.Sprintf("%s %s -> %s", p.Protocol, endpointText(p.Source, p.SourcePort), endpointText(p.Destination, p.DestinationPort))
+	}
+	return fmt.Sprintf("%s %s -> %s", p.Protocol, p.Source, p.Destination)
+}
+
+func endpointText(addr string, port uint16) string {
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return addr
+	}
+	return netip.AddrPortFrom(a, port).String()
+}
+
+func (s Step) text() string {
+	var b strings.Builder
+	if s.Table != "" {
+		fmt.Fprintf(&b, "table %s, ", s.Table)
+	}
+	b.WriteString(s.Chain)
+	if s.Handle == 0 {
+		fmt.Fprintf(&b, ": policy %s", s.Verdict)
+		return b.String()
+	}
+	fmt.Fprintf(&b, " rule %d", s.Handle)
+	if s.Comment != "" {
+		fmt.Fprintf(&b, " %q", s.Comment)
+	}
+	switch {
+	case s.Rule != "":
+		fmt.Fprintf(&b, ": %s", s.Rule)
+	case s.Target != "":
+		fmt.Fprintf(&b, ": %s %s", s.Verdict, s.Target)
+	default:
+		fmt.Fprintf(&b, ": %s", s.Verdict)
+	}
+	for _, set := range s.Sets {
+		fmt.Fprintf(&b, " @%s", set)
+	}
+	if s.NoMatch {
+		b.WriteString(", where no rule matched")
+	}
+	return b.String()
+}

@@ -1,0 +1,207 @@
+// Package tracing traces the packets of a pod and explains them in terms of policies. The command trace and the traces
+// that annotations ask for share it.
+//
+//	Options ─► engine.Tracer ─► Answer (verdict, deciding policy, steps) ─► text, JSON or a log line
+package tracing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// Bounds of a trace.
+const (
+	maxDuration = time.Hour
+	maxLimit    = 10_000
+)
+
+// Options say which packets, how many and how long.
+type Options struct {
+	Interface string
+	From, To  string // an IP or CIDR each; empty: any
+	Protocol  string
+	Port      uint16
+	Duration  time.Duration
+	Limit     uint32 // packets a second
+}
+
+// AddFlags adds a flag for each option.
+func (o *Options) AddFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.Interface, "interface", "", "only packets of this interface of the pod")
+	flags.StringVar(&o.From, "from", "", "only packets with this source, an `IP or CIDR`")
+	flags.StringVar(&o.To, "to", "", "only packets with this destination, an `IP or CIDR`")
+	flags.StringVar(&o.Protocol, "protocol", "", "only packets of this protocol: tcp, udp, sctp, icmp, icmpv6 or a number")
+	flags.Uint16Var(&o.Port, "port", 0, "only packets to this port")
+	flags.DurationVar(&o.Duration, "duration", time.Minute, "length of the trace, up to 1h")
+	flags.Uint32Var(&o.Limit, "limit", 20, "most packets a second")
+}
+
+// Parse reads options from the flags in a text, such as "--port 80 --duration 2m".
+func Parse(text string) (*Options, error) {
+	var o Options
+	flags := pflag.NewFlagSet("trace", pflag.ContinueOnError)
+	flags.Usage = func() {}
+	o.AddFlags(flags)
+	if err := flags.Parse(strings.Fields(text)); err != nil {
+		return nil, err
+	}
+	if flags.NArg() > 0 {
+		return nil, fmt.Errorf("%q is no flag", flags.Arg(0))
+	}
+	return &o, nil
+}
+
+// Trace shows packets of a pod, whose network namespace the path is a handle of. It ends without an error when the time is
+// over or the context ends. Notes for the user go to notes.
+func (o *Options) Trace(ctx context.Context, pod, path string, filter engine.TraceFilter, show func(Answer) error, notes io.Writer) (err error) {
+	tracer, err := engine.OpenTracer(path)
+	if err != nil {
+		return cause(err)
+	}
+	defer func() { err = errors.Join(err, tracer.Close()) }()
+	ctx, cancel := context.WithTimeout(ctx, o.Duration)
+	defer cancel()
+	endsWithProcess, err := tracer.Start(filter, time.Now().Add(o.Duration))
+	if err != nil {
+		return cause(err)
+	}
+	note := fmt.Sprintf("tracing %s for %s, at most %d packets a second\n", pod, o.Duration, o.Limit)
+	if !tracer.Isolated() {
+		note += fmt.Sprintf("note: there is no table inet %s: no policy isolates an interface of the pod\n", engine.TableName)
+	}
+	if !endsWithProcess {
+		note += "note: this kernel (before 5.12) leaves the table behind if this process is killed; it marks nothing after that time\n"
+	}
+	if _, err := io.WriteString(notes, note); err != nil {
+		return err
+	}
+	shown := 0
+	lost, err := follow(ctx, tracer, func(p engine.TracedPacket) error {
+		shown++
+		return show(newAnswer(pod, p))
+	})
+	if err != nil {
+		return err
+	}
+	note = fmt.Sprintf("%d packets\n", shown)
+	if lost > 0 {
+		note = fmt.Sprintf("%d packets; events were lost %d times: a lower --limit or narrower flags help\n", shown, lost)
+	}
+	_, err = io.WriteString(notes, note)
+	return err
+}
+
+// follow shows packets until the context ends, and returns how often events were lost.
+func follow(ctx context.Context, tracer *engine.Tracer, show func(engine.TracedPacket) error) (lost int, err error) {
+	for {
+		p, err := tracer.Next(ctx)
+		if ctx.Err() != nil {
+			break
+		}
+		if err == nil {
+			err = show(p)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	for {
+		p, more := tracer.Rest()
+		if !more {
+			return tracer.Lost(), nil
+		}
+		if err := show(p); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// Filter checks the options and returns the filter of the packets.
+func (o *Options) Filter() (engine.TraceFilter, error) {
+	f := engine.TraceFilter{Interface: o.Interface, Port: o.Port, Rate: o.Limit}
+	if o.Duration <= 0 || o.Duration > maxDuration {
+		return f, fmt.Errorf("--duration %s: must be up to %s", o.Duration, maxDuration)
+	}
+	if o.Limit == 0 || o.Limit > maxLimit {
+		return f, fmt.Errorf("--limit %d: must be 1 to %d", o.Limit, maxLimit)
+	}
+	if len(o.Interface) >= unix.IFNAMSIZ {
+		return f, fmt.Errorf("--interface %q: is longer than a name can be", o.Interface)
+	}
+	var err error
+	if f.From, err = parsePrefix("from", o.From); err != nil {
+		return f, err
+	}
+	if f.To, err = parsePrefix("to", o.To); err != nil {
+		return f, err
+	}
+	if f.From.IsValid() && f.To.IsValid() && f.From.Addr().Is4() != f.To.Addr().Is4() {
+		return f, fmt.Errorf("no packet is both from %s and to %s", f.From, f.To)
+	}
+	if o.Protocol == "" {
+		return f, nil
+	}
+	if f.Protocol, err = ParseProtocol(o.Protocol); err != nil {
+		return f, err
+	}
+	switch f.Protocol {
+	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP:
+	default:
+		if o.Port != 0 {
+			return f, fmt.Errorf("--port: %s has no ports", o.Protocol)
+		}
+	}
+	return f, nil
+}
+
+// parsePrefix reads an address or a prefix. An empty text gives an invalid prefix.
+func parsePrefix(flag, text string) (netip.Prefix, error) {
+	if text == "" {
+		return netip.Prefix{}, nil
+	}
+	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
+		addr = addr.Unmap()
+		return netip.PrefixFrom(addr, addr.BitLen()), nil
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil || prefix.Addr().Is4In6() {
+		return prefix, fmt.Errorf("--%s %q: must be an IP or a CIDR", flag, text)
+	}
+	return prefix.Masked(), nil
+}
+
+// protocols are the protocols that flags know by name.
+var protocols = map[string]uint8{
+	"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP, "icmp": unix.IPPROTO_ICMP, "icmpv6": unix.IPPROTO_ICMPV6,
+}
+
+// ParseProtocol reads the value of a flag --protocol: a name or an IP protocol number.
+func ParseProtocol(s string) (uint8, error) {
+	if n, ok := protocols[strings.ToLower(s)]; ok {
+		return n, nil
+	}
+	n, err := strconv.ParseUint(s, 10, 8)
+	if err != nil {
+		return 0, fmt.Errorf("--protocol %q: must be tcp, udp, sctp, icmp, icmpv6 or a number up to 255", s)
+	}
+	return uint8(n), nil
+}
+
+// cause explains a refusal.
+func cause(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("%w: it takes root, or CAP_SYS_ADMIN and CAP_NET_ADMIN", err)
+	}
+	return err
+}
