@@ -108,6 +108,12 @@ type Cache struct {
 	retired     map[string][]*group // groups without users that pods still list, by the namespace of the last user
 	refetch     map[Key]struct{}    // policies to read again: their rules were dropped, and now there is room
 
+	wanted       int // items of all policies, of each namespace at most as many as its limit
+	withPolicies int // namespaces with policies
+
+	members    int // shares in all groups
+	withGroups int // namespaces whose policies use groups
+
 	lastID  uint64 // of groups and scopes
 	tick    uint64 // marks the groups and targets that one walk has seen
 	counts  counts
@@ -179,17 +185,31 @@ func (c *Cache) unlock() {
 // slice lets others have the lock now and then during a walk over many items.
 type slice struct {
 	cache *Cache
+	keep  bool // the lock, to the end of the walk
 	steps int
+	since time.Time
 }
 
-// sliceSteps is the number of steps for which a walk keeps the lock: some tens of microseconds.
-const sliceSteps = 256
+// A walk looks at the clock after some steps, and lets go of the lock after a while. No step takes longer than some
+// hundred microseconds.
+const (
+	sliceSteps = 8
+	sliceTime  = 300 * time.Microsecond
+)
 
 // step counts one step. The state may be another one after it.
 func (s *slice) step() {
-	if s.steps++; s.steps%sliceSteps == 0 {
+	s.steps++
+	if s.keep || s.steps%sliceSteps != 1 {
+		return
+	}
+	switch now := time.Now(); {
+	case s.since.IsZero():
+		s.since = now
+	case now.Sub(s.since) > sliceTime:
 		s.cache.unlock()
 		s.cache.lock()
+		s.since = time.Now()
 	}
 }
 

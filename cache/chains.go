@@ -35,7 +35,7 @@ type portList struct {
 
 // acquireChain returns the chain of a section for a pod with these named ports, once its groups have their members. It
 // takes the lock only briefly.
-func (c *Cache) acquireChain(s *policy.Section, pod []policy.NamedPort) *policyChain {
+func (c *Cache) acquireChain(s *policy.Section, pod []policy.NamedPort, namespace string) *policyChain {
 	key := chainKey{s, s.Variant(pod)}
 	c.lock()
 	pc, known := c.chains[key]
@@ -46,7 +46,7 @@ func (c *Cache) acquireChain(s *policy.Section, pod []policy.NamedPort) *policyC
 	pc.users++
 	c.unlock()
 	if !known {
-		c.buildChain(pc, pod)
+		c.buildChain(pc, pod, namespace)
 		close(pc.ready)
 	}
 	<-pc.ready
@@ -57,12 +57,12 @@ func (c *Cache) acquireChain(s *policy.Section, pod []policy.NamedPort) *policyC
 }
 
 // buildChain makes the chain and acquires its sets. It fills the groups that are new.
-func (c *Cache) buildChain(pc *policyChain, pod []policy.NamedPort) {
+func (c *Cache) buildChain(pc *policyChain, pod []policy.NamedPort, namespace string) {
 	s := pc.key.section
 	pc.built = s.Build(pod, policy.BuildOptions{Replies: c.options.RevokeEstablished, Counters: c.options.PolicyCounters})
 	for _, spec := range pc.built.Groups {
 		c.lock()
-		g, isNew := c.acquireGroup(spec)
+		g, isNew := c.acquireGroup(spec, namespace)
 		c.unlock()
 		if g == nil {
 			pc.collides = true

@@ -141,25 +141,3 @@ func (c *Common) userRules(d engine.Direction, prefix string) []engine.Rule {
 	}
 	return rules
 }
-
-// Trial is a table with all that the tables of pods share, to find out whether the kernel takes it.
-func Trial(o Options) engine.Ruleset {
-	var chains []*engine.Chain
-	var list []*engine.Set
-	parts := commonParts(o)
-	for _, d := range engine.Directions {
-		chains = append(chains, parts[d].chains...)
-		base := &engine.Chain{Name: string(d.Hook()), Hook: d.Hook(), Rules: []engine.Rule{
-			{Statements: []expr.Statement{expr.Jump(engine.CommonChain(d))}},
-		}}
-		if o.RevokeEstablished {
-			chains = append(chains, parts[d].replies...)
-			base.Rules = append(base.Rules, engine.Rule{
-				Statements: append(expr.ReplyOfEstablished(), expr.Jump(engine.RepliesPrefix+engine.CommonChain(d.Opposite()))),
-			})
-		}
-		chains = append(chains, base)
-		list = append(list, parts[d].sets...)
-	}
-	return engine.NewRuleset(list, chains)
-}

@@ -20,10 +20,14 @@ type group struct {
 	id       uint64 // ascending in the order of creation
 	networks *networkSet
 	entries  []*peerEntry
-	users    int             // chains
-	targets  map[*target]int // that use it, each with the number of its chains that do
-	ready    chan struct{}   // closed once all members are noted
-	retired  bool            // no chain uses it any more
+	users    int                // chains
+	owners   map[*namespace]int // of the policies of these chains, each with their number
+	targets  map[*target]int    // that use it, each with the number of its chains that do
+	ready    chan struct{}      // closed once all members are noted
+	retired  bool               // no chain uses it any more
+	cut      map[*namespace]cut // owners that may not use it
+	empty    bool               // no owner may use it, so it has no members any more
+	size     int                // shares of all pods
 	mark     uint64
 
 	changes struct {
@@ -42,14 +46,21 @@ type change struct{ before, now *podState }
 
 func compareGroups(a, b *group) int { return cmp.Compare(a.id, b.id) }
 
-// acquireGroup returns the group of a specification for one more chain. It reports whether the group is new: the caller
-// must fill it. It returns nil if another group has the same name by a collision of hashes.
-func (c *Cache) acquireGroup(spec *policy.Group) (g *group, isNew bool) {
+// acquireGroup returns the group of a specification for one more chain of a policy of the namespace. It reports whether the
+// group is new: the caller must fill it. It returns nil if another group has the same name by a collision of hashes.
+func (c *Cache) acquireGroup(spec *policy.Group, owner string) (g *group, isNew bool) {
 	g = c.groups[spec.Name()]
+	if g != nil && g.empty { // another owner may use it
+		c.expel(g, owner)
+		g = nil
+	}
 	switch {
 	case g == nil:
 		c.lastID++
-		g = &group{spec: spec, id: c.lastID, networks: c.acquireNetworks(spec), targets: map[*target]int{}, ready: make(chan struct{})}
+		g = &group{
+			spec: spec, id: c.lastID, networks: c.acquireNetworks(spec), owners: map[*namespace]int{}, targets: map[*target]int{},
+			ready: make(chan struct{}),
+		}
 		g.changes.pods = map[*pod]change{}
 		c.groups[spec.Name()] = g
 		c.counts.groups.Add(1)
@@ -58,6 +69,7 @@ func (c *Cache) acquireGroup(spec *policy.Group) (g *group, isNew bool) {
 		return nil, false
 	}
 	g.users++
+	c.own(g, c.namespace(owner))
 	return g, isNew
 }
 
@@ -73,12 +85,12 @@ func (c *Cache) fill(g *group) {
 	for _, p := range g.spec.Peers {
 		e := c.enter(g, p)
 		g.entries = append(g.entries, e)
-		if !byNetwork {
+		if !byNetwork && !g.empty {
 			c.eachPod(e, &walk, func(p *pod) { c.join(g, p) })
 		}
 		walk.step()
 	}
-	if byNetwork {
+	if byNetwork && !g.empty {
 		c.fillByNetwork(g, &walk)
 	}
 	c.unlock()
@@ -118,7 +130,7 @@ func (c *Cache) fillByNetwork(g *group, walk *slice) {
 
 // join adds a pod to a group, unless it is in it already or not on the group's networks.
 func (c *Cache) join(g *group, p *pod) {
-	if p.gone || !g.networks.admits(p.state.attachments) {
+	if p.gone || g.empty || !g.networks.admits(p.state.attachments) {
 		return
 	}
 	i, in := slices.BinarySearchFunc(p.groups, g, compareGroups)
@@ -131,7 +143,7 @@ func (c *Cache) join(g *group, p *pod) {
 
 // note notes that a pod contributes differently to a group now, and marks the local pods that use the group.
 func (c *Cache) note(g *group, p *pod, before, now *podState) {
-	if g.retired || before == now || c.sameShare(g, before, now) {
+	if g.retired || g.empty || before == now || !c.changeShare(g, before, now) {
 		return
 	}
 	g.changes.Lock()
@@ -148,11 +160,16 @@ func (c *Cache) note(g *group, p *pod, before, now *podState) {
 	}
 }
 
-// sameShare reports whether a pod contributes the same to a group in two states.
-func (c *Cache) sameShare(g *group, before, now *podState) bool {
+// changeShare counts the shares of a pod in another state. It is false when they stay the same, and when no owner may use the
+// group any more.
+func (c *Cache) changeShare(g *group, before, now *podState) bool {
 	c.scratch.before = g.networks.appendShares(c.scratch.before[:0], g.spec, before)
 	c.scratch.after = g.networks.appendShares(c.scratch.after[:0], g.spec, now)
-	return slices.Equal(c.scratch.before, c.scratch.after)
+	if slices.Equal(c.scratch.before, c.scratch.after) {
+		return false
+	}
+	c.resize(g, len(c.scratch.after)-len(c.scratch.before))
+	return !g.empty
 }
 
 // regroup brings the groups that a pod is in up to date: before is the state that they know.
@@ -183,10 +200,16 @@ func (c *Cache) regroup(p *pod, before *podState) {
 
 // releaseGroup takes a chain's use of a group back. A group without users is retired; retire cleans up after it.
 func (c *Cache) releaseGroup(g *group, namespace string) {
-	if g.users--; g.users > 0 {
-		return
+	c.disown(g, c.namespaces[namespace])
+	if g.users--; g.users == 0 && !g.retired {
+		c.expel(g, namespace)
 	}
+}
+
+// expel takes a group out of use. Workers of the namespace clean up after it.
+func (c *Cache) expel(g *group, namespace string) {
 	g.retired = true
+	c.members -= g.size
 	delete(c.groups, g.spec.Name())
 	c.counts.groups.Add(-1)
 	c.retired[namespace] = append(c.retired[namespace], g)

@@ -26,9 +26,11 @@ type Pod struct {
 	UID     types.UID
 	Node    string             // empty: not scheduled
 	Outside string             // OnHostNetwork or Terminated: no policy applies; else empty
-	Labels  labelindex.Set     // of the object
+	Labels  labelindex.Set     // of the object; empty if CutLabels
 	Ports   []policy.NamedPort // sorted
 	Mirrors types.UID          // UID of the static pod that the pod mirrors; empty for other pods
+
+	CutLabels bool // the labels exceed a limit: the pod is nobody's peer, and policies select it whatever they say of labels
 
 	Status      string // the network status as written; empty: absent
 	StatusField string // the annotation that holds it
@@ -54,6 +56,9 @@ func NewPod(obj *corev1.Pod, node string, limits *policy.Limits) Pod {
 		Labels: labelindex.NewSet(obj.Labels),
 		Ports:  policy.NamedPorts(obj, limits.PodPorts),
 	}
+	if labelBytes(obj.Labels) > limits.PodLabelBytes {
+		p.Labels, p.CutLabels = nil, true
+	}
 	switch {
 	case obj.Spec.HostNetwork:
 		p.Outside = OnHostNetwork
@@ -73,6 +78,13 @@ func NewPod(obj *corev1.Pod, node string, limits *policy.Limits) Pod {
 		p.StatusTrusted = p.Requested != "" && statusFollowsRequest(obj.ManagedFields, p.StatusField)
 	}
 	return p
+}
+
+func labelBytes(labels map[string]string) (n int) {
+	for key, value := range labels {
+		n += len(key) + len(value)
+	}
+	return n
 }
 
 // hasStatus reports whether the pod could be a peer.

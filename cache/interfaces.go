@@ -58,7 +58,16 @@ func readInterfaces(o Pod, local bool, before *podState, limits *policy.Limits) 
 	}
 	r.entries = mergeEntries(r.entries)
 	r.bound(limits)
+	r.noteLabels(o, limits)
 	return r
+}
+
+// noteLabels notes labels that exceed their limit.
+func (r *reading) noteLabels(o Pod, limits *policy.Limits) {
+	if o.CutLabels {
+		r.problems.Add("metadata.labels", "exceed the limit pod-label-bytes=%d, so the pod is nobody's peer, and every policy of its "+
+			"namespace that is for a network of the pod selects it (--limit)", limits.PodLabelBytes)
+	}
 }
 
 // bound applies the limits. The interface of the cluster's network goes first, as a pod without it is cut off.

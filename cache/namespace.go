@@ -30,6 +30,13 @@ type namespace struct {
 	items    int                          // size of all policies, with the rules that were dropped
 	stubs    int                          // policies whose rules were dropped
 
+	clusterPeers int // peers with a namespaceSelector, with those that were dropped
+
+	policyVersion int // raised when a policy changes
+
+	groups  int // that policies of the namespace use
+	members int // of these groups
+
 	version int // raised when labels or attachments of a pod change
 	byLabel podIndex
 }
@@ -48,7 +55,7 @@ func (c *Cache) namespace(name string) *namespace {
 }
 
 func (c *Cache) dropNamespace(ns *namespace) {
-	if ns.known || ns.own != nil || len(ns.ordered) > 0 || len(ns.pods) > 0 {
+	if ns.known || ns.own != nil || len(ns.ordered) > 0 || len(ns.pods) > 0 || ns.groups > 0 {
 		return
 	}
 	delete(c.namespaces, ns.name)
@@ -121,6 +128,14 @@ func (c *Cache) rescope(ns *namespace) (changed bool) {
 	return changed
 }
 
+// candidates returns a list that contains every policy that selects a pod in this state.
+func (ns *namespace) candidates(s *podState) []*installed {
+	if s.cutLabels {
+		return ns.ordered
+	}
+	return ns.policies.AppendCandidates(nil, s.labels)
+}
+
 // podIndex finds the pods of a namespace by label. It is made for the second group that asks within one version of the
 // namespace, and serves until a pod changes: groups come in numbers, with a pod that many policies select, and events of
 // pods pay nothing for it.
@@ -133,9 +148,9 @@ type podIndex struct {
 // fewPods is the number of pods below which a walk over all of them is cheaper than an index.
 var fewPods = 64
 
-// candidates returns a list that contains every pod of the namespace that the selector matches; nil and false mean all
+// podCandidates returns a list that contains every pod of the namespace that the selector matches; nil and false mean all
 // pods.
-func (ns *namespace) candidates(s *labelindex.Selector) ([]*pod, bool) {
+func (ns *namespace) podCandidates(s *labelindex.Selector) ([]*pod, bool) {
 	if len(s.Pairs()) == 0 || len(ns.pods) < fewPods {
 		return nil, false
 	}

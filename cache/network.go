@@ -106,19 +106,18 @@ func (c *Cache) DeleteNAD(key Key) {
 
 // setPluginType takes the type of the definition, and marks the local pods for which it makes a difference.
 func (c *Cache) setPluginType(n *network, pluginType string) {
-	isolated, before := c.isolates(n), n.pluginType
+	if n.pluginType == pluginType {
+		return
+	}
+	isolated := c.isolates(n)
 	n.pluginType = pluginType
-	if before == pluginType {
+	if isolated && c.isolates(n) {
 		return
 	}
 	for _, t := range c.targets {
-		if !t.pod.isOn(n) {
-			continue
-		}
-		if c.isolates(n) != isolated && t.isSelectedOn(n.key) {
+		if t.selected.count > 0 && t.pod.isOn(n) {
 			c.markStale(t)
 		}
-		c.recount(t)
 	}
 }
 

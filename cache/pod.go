@@ -31,6 +31,7 @@ type podState struct {
 	known       bool // the attachments are known
 	attached    bool // the pod has a status that can be read
 	overflow    bool // the pod has more interfaces than the limit; attachments holds the first of them
+	cutLabels   bool // the labels exceed the limit, so they are unknown
 	labels      labelindex.Set
 	attachments []attachment // sorted by interface, then network
 	ports       []policy.NamedPort
@@ -156,12 +157,12 @@ func (c *Cache) removePod(p *pod) {
 func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 	p.mirrors = obj.Mirrors
 	next := *p.state
-	next.labels = keepEqual(p.state.labels, obj.Labels)
+	next.labels, next.cutLabels = keepEqual(p.state.labels, obj.Labels), obj.CutLabels
 	next.ports = keepEqual(p.state.ports, obj.Ports)
 	if hash := p.hash(c.seed, &obj, local); hash != p.status || p.state == noState {
 		p.status = hash
 		r := readInterfaces(obj, local, p.state, c.limits)
-		if p.announced || obj.Node == "" {
+		if p.announced || obj.Node == "" || obj.CutLabels {
 			r.dropAddresses() // nobody's peer
 		}
 		next.known, next.attached, next.overflow, p.problems = r.known, r.attached, r.overflow, r.problems.List()
@@ -174,7 +175,7 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 
 // hash covers all that the attachments of the pod are read from.
 func (p *pod) hash(seed maphash.Seed, o *Pod, local bool) uint64 {
-	return maphash.Comparable(seed, [...]any{o.Status, o.StatusField, o.StatusTrusted, o.Requested, local, o.Node == "", p.announced})
+	return maphash.Comparable(seed, [...]any{o.Status, o.StatusField, o.StatusTrusted, o.Requested, local, o.Node == "", o.CutLabels, p.announced})
 }
 
 // keepEqual returns the old list when the new one is equal, so that its memory is shared.
@@ -200,11 +201,11 @@ func (c *Cache) attachments(old []attachment, entries []entry) []attachment {
 // setState replaces the state of a pod, and brings the groups that the pod is in and its own table up to date.
 func (c *Cache) setState(p *pod, next *podState) {
 	before := p.state
-	sameLabels := slices.Equal(before.labels, next.labels)
+	sameLabels := slices.Equal(before.labels, next.labels) && before.cutLabels == next.cutLabels
 	sameAttachments := slices.EqualFunc(before.attachments, next.attachments, attachment.equal)
 	samePorts := slices.Equal(before.ports, next.ports)
 	if sameLabels && sameAttachments && samePorts && before.known == next.known &&
-		before.attached == next.attached && before.overflow == next.overflow && before != noState {
+		before.attached == next.attached && before.overflow == next.overflow && before.cutLabels == next.cutLabels && before != noState {
 		return
 	}
 	p.state = next

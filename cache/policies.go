@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"cmp"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
@@ -13,9 +15,15 @@ type installed struct {
 	*policy.Policy
 	// sections are those of the policy, or equal ones of an earlier version: the chains made of them stay as they are.
 	sections [len(engine.Directions)]*policy.Section
+	identity uint64 // random, unique
 	anchor   labelindex.Anchor
+	wide     int  // peers with a namespaceSelector, also when the rules were dropped
 	isStub   bool // the rules were dropped
 	selects  int  // number of local pods
+}
+
+func newInstalled(p *policy.Policy, isStub bool) *installed {
+	return &installed{Policy: p, sections: p.Sections, identity: rand.Uint64(), wide: p.ClusterPeers, isStub: isStub}
 }
 
 func comparePolicies(a, b *installed) int { return policy.CompareKeys(a.Key, b.Key) }
@@ -24,8 +32,7 @@ func comparePolicies(a, b *installed) int { return policy.CompareKeys(a.Key, b.K
 func (c *Cache) UpsertPolicy(p *policy.Policy) {
 	c.lock()
 	defer c.unlock()
-	c.replacePolicy(c.policies[p.Key], &installed{Policy: p, sections: p.Sections})
-	c.enforceRoom(p.Key.Namespace)
+	c.setPolicy(c.policies[p.Key], newInstalled(p, false))
 }
 
 // RestorePolicy gives a policy its rules back that were dropped while its namespace exceeded a limit. Another version than
@@ -36,8 +43,7 @@ func (c *Cache) RestorePolicy(p *policy.Policy) {
 	if old := c.policies[p.Key]; old == nil || !old.isStub || old.UID != p.UID || old.Version != p.Version {
 		return
 	}
-	c.replacePolicy(c.policies[p.Key], &installed{Policy: p, sections: p.Sections})
-	c.enforceRoom(p.Key.Namespace)
+	c.setPolicy(c.policies[p.Key], newInstalled(p, false))
 }
 
 // DeletePolicy removes a policy.
@@ -46,8 +52,7 @@ func (c *Cache) DeletePolicy(key Key) {
 	defer c.unlock()
 	delete(c.refetch, key)
 	if old := c.policies[key]; old != nil {
-		c.replacePolicy(old, nil)
-		c.enforceRoom(key.Namespace)
+		c.setPolicy(old, nil)
 	}
 }
 
@@ -60,6 +65,27 @@ func (c *Cache) Policies() []Key {
 		keys = append(keys, key)
 	}
 	return keys
+}
+
+// setPolicy puts one version in the place of another, either of them nil for none, and keeps the policies within limits.
+func (c *Cache) setPolicy(old, next *installed) {
+	key := cmp.Or(old, next).Key
+	before, existed := 0, false
+	if ns := c.namespaces[key.Namespace]; ns != nil {
+		before, existed = ns.items, len(ns.ordered) > 0
+	}
+	c.replacePolicy(old, next)
+	ns := c.namespaces[key.Namespace]
+	if ns == nil {
+		ns = &namespace{} // it is gone with its last policy
+	}
+	switch exists := len(ns.ordered) > 0; {
+	case exists && !existed:
+		c.withPolicies++
+	case existed && !exists:
+		c.withPolicies--
+	}
+	c.enforceRoom(ns, before)
 }
 
 // replacePolicy puts one version in the place of another, either of them nil for none, and marks the local pods for which
@@ -78,9 +104,17 @@ func (c *Cache) replacePolicy(old, next *installed) {
 	if old != nil {
 		c.uninstall(ns, old, next != nil)
 	}
+	ns.policyVersion++
 	for t := range ns.targets {
-		was := old != nil && t.deselect(old)
-		is := next != nil && t.selectIf(next)
+		was, is := old != nil && old.covers(t.pod.state), next != nil && next.covers(t.pod.state)
+		if was {
+			t.selected.remove(old)
+			c.countActive(old, old.selects+1)
+		}
+		if is {
+			t.selected.add(next)
+			c.countActive(next, next.selects-1)
+		}
 		if (was || is) && (!was || !is || !same) {
 			c.markStale(t)
 		}
@@ -88,18 +122,12 @@ func (c *Cache) replacePolicy(old, next *installed) {
 			c.recount(t)
 		}
 	}
-	if old != nil && old.selects > 0 {
-		c.counts.active.Add(-1)
-	}
-	if next != nil && next.selects > 0 {
-		c.counts.active.Add(1)
-	}
 	c.dropNamespace(ns)
 }
 
 // keepSections lets the next version take over equal sections, and reports whether the two versions mean the same.
 func (p *installed) keepSections(next *installed) bool {
-	same := p.Pods.String() == next.Pods.String() && slices.Equal(p.Networks, next.Networks)
+	same := p.Pods.String() == next.Pods.String() && slices.Equal(p.Networks, next.Networks) && p.AllNetworks == next.AllNetworks
 	for d, s := range p.sections {
 		if s.Equal(next.sections[d]) {
 			next.sections[d] = s
@@ -122,6 +150,7 @@ func (c *Cache) install(p *installed) *namespace {
 		c.counts.policies.Add(1)
 	}
 	ns.items += p.Items
+	ns.clusterPeers += p.wide
 	if p.isStub {
 		ns.stubs++
 	}
@@ -132,6 +161,7 @@ func (c *Cache) install(p *installed) *namespace {
 func (c *Cache) uninstall(ns *namespace, p *installed, replaced bool) {
 	ns.policies.Remove(p.anchor, p)
 	ns.items -= p.Items
+	ns.clusterPeers -= p.wide
 	if p.isStub {
 		ns.stubs--
 	}
@@ -155,34 +185,67 @@ func (c *Cache) count(p *installed, n int64) {
 	}
 }
 
-// enforceRoom drops the rules of policies that the namespace has no room for, in the order of their names, and asks for
-// the rules of those for which there is room again. So which policies have rules follows from the policies alone.
-func (c *Cache) enforceRoom(namespace string) {
-	ns := c.namespaces[namespace]
-	if ns == nil || ns.items <= c.limits.NamespaceItems && ns.stubs == 0 {
+// enforceRoom drops the rules of policies that there is no room for, in the order of their names, and asks for the rules of
+// those for which there is room again. So which policies have rules follows from the policies alone. Where all namespaces
+// together want too much, each has the same share, so a namespace that wants little keeps what it has.
+func (c *Cache) enforceRoom(ns *namespace, before int) {
+	wanted := func(items int) int { return min(items, c.limits.NamespaceItems) }
+	was := c.wanted > c.limits.NodeItems
+	c.wanted += wanted(ns.items) - wanted(before)
+	if c.wanted <= c.limits.NodeItems && !was {
+		c.limitPolicies(ns)
 		return
 	}
-	used := 0
+	for _, other := range c.namespaces {
+		c.limitPolicies(other)
+	}
+}
+
+// limitPolicies keeps the policies of a namespace within its room.
+func (c *Cache) limitPolicies(ns *namespace) {
+	limit, name := c.limits.NamespaceItems, "namespace-items"
+	if c.wanted > c.limits.NodeItems {
+		if share := c.limits.NodeItems / max(1, c.withPolicies); share < limit {
+			limit, name = share, "node-items"
+		}
+	}
+	if ns.items <= limit && ns.clusterPeers <= c.limits.NamespaceClusterPeers && ns.stubs == 0 {
+		return
+	}
+	items, clusterPeers := 0, 0
 	for _, p := range slices.Clone(ns.ordered) {
-		fits := used+p.Items <= c.limits.NamespaceItems
-		if fits {
-			used += p.Items
+		fits, problem := true, policy.Problem{}
+		switch {
+		case items+p.Items > limit:
+			fits, problem = false, policy.RoomProblem(name, limit)
+		case clusterPeers+p.wide > c.limits.NamespaceClusterPeers:
+			fits, problem = false, policy.RoomProblem("namespace-cluster-peers", c.limits.NamespaceClusterPeers)
+		default:
+			items, clusterPeers = items+p.Items, clusterPeers+p.wide
 		}
 		switch {
 		case fits && p.isStub:
 			c.refetch[p.Key] = struct{}{}
 		case !fits && !p.isStub:
-			stub := p.Stub(policy.NamespaceProblem(c.limits))
-			c.replacePolicy(p, &installed{Policy: stub, sections: stub.Sections, isStub: true})
+			stub := newInstalled(p.Stub(problem), true)
+			stub.wide = p.wide
+			c.replacePolicy(p, stub)
 		}
 	}
 }
 
-// covers reports whether the policy selects the pod and is for a network of it. A pod with more interfaces than the limit
-// may be on any network.
-func (p *installed) covers(pod *pod) bool {
-	s := pod.state
-	isFor := s.overflow && len(p.Networks) > 0 ||
+// byName is 1 for a policy that depends on the named ports of its pods, else 0.
+func (p *installed) byName() int {
+	if s := p.Sections[engine.Ingress]; s != nil && s.ByName {
+		return 1
+	}
+	return 0
+}
+
+// covers reports whether the policy selects a pod in this state and is for a network of it. A pod with more interfaces than
+// the limit may be on any network.
+func (p *installed) covers(s *podState) bool {
+	isFor := s.overflow && (p.AllNetworks || len(p.Networks) > 0) ||
 		slices.ContainsFunc(s.attachments, func(a attachment) bool { return p.IsFor(a.network.key) })
-	return isFor && p.Pods.Matches(&s.labels)
+	return isFor && (s.cutLabels || p.Pods.Matches(&s.labels))
 }

@@ -70,14 +70,14 @@ func (c *Cache) scope(p policy.Peer) *scope {
 	return s
 }
 
-// selection says whether a scope contains a namespace, as of a version of its labels.
-type selection struct {
+// scopeMatch says whether a scope contains a namespace, as of a version of its labels.
+type scopeMatch struct {
 	in      bool
 	version int
 }
 
 // selectNamespaces asks the selector of a scope about all namespaces, without the lock.
-func (c *Cache) selectNamespaces(s *scope) map[*namespace]selection {
+func (c *Cache) selectNamespaces(s *scope) map[*namespace]scopeMatch {
 	type labels struct {
 		ns      *namespace
 		known   bool
@@ -89,9 +89,9 @@ func (c *Cache) selectNamespaces(s *scope) map[*namespace]selection {
 		all = append(all, labels{ns, ns.known, ns.labels, ns.relabeled})
 	}
 	c.unlock()
-	matched := make(map[*namespace]selection, len(all))
+	matched := make(map[*namespace]scopeMatch, len(all))
 	for _, l := range all {
-		matched[l.ns] = selection{s.namespaces.MatchesAll() || l.known && s.namespaces.Matches(&l.labels), l.version}
+		matched[l.ns] = scopeMatch{s.namespaces.MatchesAll() || l.known && s.namespaces.Matches(&l.labels), l.version}
 	}
 	c.lock()
 	return matched
@@ -226,7 +226,7 @@ func (c *Cache) eachPodIn(ns *namespace, e *peerEntry, walk *slice, f func(*pod)
 		}
 		walk.step()
 	}
-	if list, ok := ns.candidates(e.pods); ok {
+	if list, ok := ns.podCandidates(e.pods); ok {
 		for _, p := range list {
 			visit(p)
 		}

@@ -50,8 +50,7 @@ type portUse struct {
 	name      policy.PortName
 }
 
-// Shortfalls returns the parts of policies that select a local pod and have no effect now. It takes the lock for one pod
-// after another.
+// Shortfalls returns the parts of policies that select a local pod and have no effect, by the last plan of each pod.
 func (c *Cache) Shortfalls() []Shortfall {
 	c.lock()
 	targets := make([]*target, 0, len(c.targets))
@@ -62,10 +61,10 @@ func (c *Cache) Shortfalls() []Shortfall {
 	found, resolved := shortfalls{}, map[portUse]bool{}
 	for _, t := range targets {
 		c.lock()
-		c.addShortfalls(t, found)
-		names := c.namedPorts(t)
+		p, ports := t.plan, t.pod.state.ports
 		c.unlock()
-		for _, n := range names {
+		p.addShortfalls(t.pod.key, found)
+		for _, n := range p.namedPorts(ports) {
 			resolved[n.portUse] = resolved[n.portUse] || n.resolves()
 		}
 	}
@@ -89,30 +88,16 @@ func (s shortfalls) list() []Shortfall {
 	return out
 }
 
-func (c *Cache) addShortfalls(t *target, found shortfalls) {
-	c.eachUnsupported(t, func(p *installed, n *network) {
-		found.add(p.Policy, UnsupportedNetworkPlugin, policy.Problem{
+func (p *plan) addShortfalls(pod Key, found shortfalls) {
+	for _, u := range p.unsupported {
+		found.add(u.policy, UnsupportedNetworkPlugin, policy.Problem{
 			Field: policy.ForField,
 			Message: fmt.Sprintf("network %s has the plugin type %s, which is none of --network-plugins, so its interfaces are not isolated",
-				n.key, policy.Quote(n.pluginType)),
+				u.network, policy.Quote(u.pluginType)),
 		})
-	})
-	for _, p := range t.plan.problems {
-		found.add(p.Policy, PodLimitExceeded, policy.Problem{Field: "pod " + t.pod.key.String(), Message: p.Message})
 	}
-}
-
-// eachUnsupported calls f with the policies that select a pod on a network that is not isolated.
-func (c *Cache) eachUnsupported(t *target, f func(*installed, *network)) {
-	for _, a := range t.pod.state.attachments {
-		if c.isolates(a.network) {
-			continue
-		}
-		for _, p := range t.selected {
-			if p.IsFor(a.network.key) {
-				f(p, a.network)
-			}
-		}
+	for _, problem := range p.problems {
+		found.add(problem.Policy, PodLimitExceeded, policy.Problem{Field: "pod " + pod.String(), Message: problem.Message})
 	}
 }
 
@@ -139,21 +124,17 @@ func (g *group) hasName(name policy.PortName) bool {
 	return g.content.names[name] > 0
 }
 
-// namedPorts returns the uses of names in the policies of a pod that are in force.
-func (c *Cache) namedPorts(t *target) []namedPort {
+// namedPorts returns the uses of names in the policies of a pod with these named ports.
+func (p *plan) namedPorts(ports []policy.NamedPort) []namedPort {
 	policies := map[*policy.Section]*policy.Policy{}
-	for _, p := range t.selected {
-		for _, s := range p.sections {
-			policies[s] = p.Policy
+	for _, chosen := range p.chosen {
+		for _, s := range chosen.sections {
+			policies[s] = chosen.Policy
 		}
 	}
 	var out []namedPort
-	for _, pc := range t.plan.policyChains {
+	for _, pc := range p.policyChains {
 		s := pc.key.section
-		p := policies[s]
-		if p == nil {
-			continue // replaced since the plan was made
-		}
 		groups := map[policy.Digest]*group{}
 		for _, g := range pc.groups {
 			groups[g.spec.Digest] = g
@@ -161,7 +142,7 @@ func (c *Cache) namedPorts(t *target) []namedPort {
 		for i := range s.Rules {
 			r := &s.Rules[i]
 			for _, name := range r.Names {
-				n := namedPort{portUse: portUse{p, s.Direction, r.Index, name}, pod: t.pod.state.ports}
+				n := namedPort{portUse: portUse{policies[s], s.Direction, r.Index, name}, pod: ports}
 				if r.Named != nil {
 					n.group = groups[r.Named.Digest]
 				}

@@ -48,9 +48,12 @@ type flags struct{ selected, withoutSandbox, unsupported, unreadable, limited bo
 
 // recount brings the counts up to date with a local pod.
 func (c *Cache) recount(t *target) {
-	f := flags{selected: len(t.selected) > 0, unreadable: !t.pod.state.known, limited: t.pod.state.overflow || len(t.plan.problems) > 0}
-	f.withoutSandbox = f.selected && t.pod.state.attached && c.sandboxOf(t.pod) == (Sandbox{})
-	c.eachUnsupported(t, func(*installed, *network) { f.unsupported = true })
+	s := t.pod.state
+	f := flags{
+		selected: t.selected.count > 0, unsupported: len(t.plan.unsupported) > 0, unreadable: !s.known,
+		limited: s.overflow || s.cutLabels || t.plan.limited > 0,
+	}
+	f.withoutSandbox = f.selected && s.attached && c.sandboxOf(t.pod) == (Sandbox{})
 	c.setFlags(t, f)
 }
 

@@ -21,9 +21,9 @@ type Target struct {
 // target is a local pod. Its fields belong to the lock of the cache, except for planning.
 type target struct {
 	pod      *pod
-	selected []*installed // policies that select the pod, sorted
-	plan     *plan        // never nil
-	stale    bool         // the next plan may be another one
+	selected selection // policies that select the pod
+	plan     *plan     // never nil
+	stale    bool      // the next plan may be another one
 	mark     uint64
 	flags    flags
 
@@ -32,30 +32,26 @@ type target struct {
 
 func (t *target) id() PodID { return t.pod.id() }
 
-// isSelectedOn reports whether a policy that is for the network selects the pod.
-func (t *target) isSelectedOn(network Key) bool {
-	return slices.ContainsFunc(t.selected, func(p *installed) bool { return p.IsFor(network) })
+// selection is a set of policies: their number, and a sum of their identities. Two sets with the same sum are the same.
+// The policies themselves are found when a plan needs them, so a namespace with many policies costs its pods no memory.
+type selection struct {
+	count  int
+	sum    uint64
+	byName int // policies that depend on the named ports of the pod
 }
 
-// deselect removes a policy from those that select the pod, and reports whether it was one of them.
-func (t *target) deselect(p *installed) bool {
-	i, found := slices.BinarySearchFunc(t.selected, p, comparePolicies)
-	if !found || t.selected[i] != p {
-		return false
-	}
-	t.selected = slices.Delete(slices.Clone(t.selected), i, i+1)
-	return true
-}
-
-// selectIf adds a policy if it selects the pod, and reports whether it does.
-func (t *target) selectIf(p *installed) bool {
-	if !p.covers(t.pod) {
-		return false
-	}
-	i, _ := slices.BinarySearchFunc(t.selected, p, comparePolicies)
-	t.selected = slices.Insert(slices.Clone(t.selected), i, p)
+func (s *selection) add(p *installed) {
+	s.count++
+	s.sum += p.identity
+	s.byName += p.byName()
 	p.selects++
-	return true
+}
+
+func (s *selection) remove(p *installed) {
+	s.count--
+	s.sum -= p.identity
+	s.byName -= p.byName()
+	p.selects--
 }
 
 // plan is what a pod's table is made of, apart from the members of groups. It never changes.
@@ -64,7 +60,18 @@ type plan struct {
 	own          map[string]ownChain // the pod's own chains, by name
 	chains       []*engine.Chain     // all, sorted by name
 	sets         []setRef            // sorted by name
-	problems     []PolicyProblem
+	chosen       []*installed        // policies whose rules apply, sorted
+	problems     []PolicyProblem     // of other policies; only the first of them
+	limited      int                 // number of these policies
+	wantsRoom    bool                // a policy was left out as its groups have too many members
+	unsupported  []unsupported       // uses of networks that are not isolated; only the first of them
+}
+
+// unsupported is a network of the pod that a policy is for, and that policies do not isolate.
+type unsupported struct {
+	policy     *policy.Policy
+	network    Key
+	pluginType string
 }
 
 var noPlan = &plan{}
@@ -136,7 +143,7 @@ func (c *Cache) IsSelected(id PodID) (selected, known bool) {
 	if t == nil || !t.pod.state.known {
 		return false, false
 	}
-	return len(t.selected) > 0, true
+	return t.selected.count > 0, true
 }
 
 // LocalPod returns the pod of this name that the API server or, if it knows none, the container runtime knows.
@@ -162,9 +169,9 @@ func (c *Cache) replan(id PodID, t *target) bool {
 		return false
 	}
 	t.stale = false
-	view, before := c.view(t), t.plan
+	v, before := c.view(t), t.plan
 	c.unlock()
-	next := c.newPlan(view, before)
+	next := c.newPlan(v, before)
 	c.lock()
 	defer c.unlock()
 	if c.targets[id] != t { // the pod went away meanwhile
@@ -223,14 +230,13 @@ func (c *Cache) setLocal(p *pod, local bool) {
 		c.byUID[p.uid] = t
 		p.namespace.targets[t] = struct{}{}
 		c.counts.localPods.Add(1)
+		c.retarget(t, noState)
 		return
 	}
 	t := p.target
 	t.plan.subscribe(t, -1)
 	c.releasePlan(t, t.plan)
-	for _, policy := range t.selected {
-		c.unselect(policy)
-	}
+	c.reselect(t, p.state, noState)
 	c.setFlags(t, flags{})
 	delete(c.targets, p.id())
 	delete(c.byUID, p.uid)
@@ -239,45 +245,43 @@ func (c *Cache) setLocal(p *pod, local bool) {
 	p.target = nil
 }
 
-func (c *Cache) unselect(p *installed) {
-	if p.selects--; p.selects == 0 {
-		c.counts.active.Add(-1)
-	}
-}
-
 // retarget brings a target up to date with its pod, whose state was before.
 func (c *Cache) retarget(t *target, before *podState) {
-	p := t.pod
-	old := t.selected
-	t.selected = c.policiesOf(p)
-	for _, policy := range t.selected {
-		if policy.selects++; policy.selects == 1 {
-			c.counts.active.Add(1)
-		}
-	}
-	for _, policy := range old {
-		c.unselect(policy)
-	}
-	byName := slices.ContainsFunc(t.selected, func(p *installed) bool {
-		s := p.sections[engine.Ingress]
-		return s != nil && s.ByName
-	})
+	now, selected := t.pod.state, t.selected
+	c.reselect(t, before, now)
 	switch {
-	case p.state.known != before.known, p.state.overflow != before.overflow,
-		!slices.Equal(old, t.selected),
-		len(t.selected) > 0 && !slices.EqualFunc(before.attachments, p.state.attachments, attachment.samePlace),
-		byName && !slices.Equal(before.ports, p.state.ports):
+	case now.known != before.known, now.overflow != before.overflow, selected != t.selected,
+		t.selected.count > 0 && !slices.EqualFunc(before.attachments, now.attachments, attachment.samePlace),
+		t.selected.byName > 0 && !slices.Equal(before.ports, now.ports):
 		c.markStale(t)
 	}
 	c.recount(t)
 }
 
-// policiesOf returns the policies that select a pod, sorted.
-func (c *Cache) policiesOf(p *pod) []*installed {
-	selected := p.namespace.policies.AppendCandidates(nil, p.state.labels)
-	selected = slices.DeleteFunc(selected, func(policy *installed) bool { return !policy.covers(p) })
-	slices.SortFunc(selected, comparePolicies)
-	return selected
+// reselect takes the policies of one state of the pod out of the selection, and adds those of another state.
+func (c *Cache) reselect(t *target, before, now *podState) {
+	for _, p := range t.pod.namespace.candidates(before) {
+		if p.covers(before) {
+			t.selected.remove(p)
+			c.countActive(p, p.selects+1)
+		}
+	}
+	for _, p := range t.pod.namespace.candidates(now) {
+		if p.covers(now) {
+			t.selected.add(p)
+			c.countActive(p, p.selects-1)
+		}
+	}
+}
+
+// countActive brings the count of policies that select a local pod up to date with a policy that selected so many before.
+func (c *Cache) countActive(p *installed, before int) {
+	switch {
+	case before == 0 && p.selects > 0:
+		c.counts.active.Add(1)
+	case before > 0 && p.selects == 0:
+		c.counts.active.Add(-1)
+	}
 }
 
 func (c *Cache) markStale(t *target) {
@@ -287,48 +291,101 @@ func (c *Cache) markStale(t *target) {
 
 // view is what a plan is made from, taken under the lock.
 type view struct {
-	selected []*installed
+	selected    []*installed // policies that select the pod, sorted
+	attachments []place      // sorted by interface
+	overflow    bool
+	ports       []policy.NamedPort
+
 	isolated [len(engine.Directions)][]isolation
 	open     []string // interfaces that are not isolated in either direction, lo included
-	overflow bool
-	ports    []policy.NamedPort
 }
 
+// place is one interface of a pod on one network, at the time of a view.
+type place struct {
+	iface      string
+	network    Key
+	pluginType string
+	isolated   bool // by policies for the network
+}
+
+// view takes the view of a pod. It lets go of the lock now and then, and starts again if something changed meanwhile.
 func (c *Cache) view(t *target) view {
-	v := view{selected: t.selected, overflow: t.pod.state.overflow, ports: t.pod.state.ports}
+	ns := t.pod.namespace
+	for try := 0; ; try++ {
+		walk := slice{cache: c, keep: try == lastTry}
+		version, state := ns.policyVersion, t.pod.state
+		v := view{overflow: state.overflow, ports: state.ports}
+		for i := 0; i < len(ns.ordered); i++ {
+			if p := ns.ordered[i]; p.covers(state) {
+				v.selected = append(v.selected, p)
+			}
+			walk.step()
+		}
+		for _, a := range state.attachments {
+			v.attachments = append(v.attachments, place{a.iface, a.network.key, a.network.pluginType, c.isolates(a.network)})
+		}
+		if version == ns.policyVersion && state == t.pod.state {
+			return v
+		}
+	}
+}
+
+// lastTry is the number of the try that keeps the lock, so that it is the last one.
+const lastTry = 5
+
+// isolate finds the interfaces that are isolated and those that are not. It takes no lock.
+func (v *view) isolate() {
 	isolated := map[string]bool{}
 	for _, d := range engine.Directions {
-		v.isolated[d] = c.isolations(t, d)
+		v.isolated[d] = v.isolations(d)
 		for _, i := range v.isolated[d] {
 			isolated[i.iface] = true
 		}
 	}
 	v.open = []string{"lo"}
-	for _, a := range t.pod.state.attachments {
+	for _, a := range v.attachments {
 		if !isolated[a.iface] && !slices.Contains(v.open, a.iface) {
 			v.open = append(v.open, a.iface)
 		}
 	}
-	return v
 }
 
-// isolations returns the interfaces of a pod that are isolated in a direction, sorted.
-func (c *Cache) isolations(t *target, d engine.Direction) []isolation {
+// isolations returns the interfaces that are isolated in a direction, sorted.
+func (v *view) isolations(d engine.Direction) []isolation {
 	var out []isolation
-	for _, a := range t.pod.state.attachments {
-		if !c.isolates(a.network) {
+	for _, a := range v.attachments {
+		if !a.isolated {
 			continue
 		}
-		for _, p := range t.selected {
-			if p.sections[d] == nil || !p.IsFor(a.network.key) {
-				continue
+		var policies []*installed
+		for _, p := range v.selected {
+			if p.sections[d] != nil && p.IsFor(a.network) {
+				policies = append(policies, p)
 			}
-			if n := len(out); n == 0 || out[n-1].iface != a.iface {
-				out = append(out, isolation{iface: a.iface})
-			}
-			i := &out[len(out)-1]
-			if at, found := slices.BinarySearchFunc(i.policies, p, comparePolicies); !found {
-				i.policies = slices.Insert(i.policies, at, p)
+		}
+		switch n := len(out); {
+		case len(policies) == 0:
+		case n > 0 && out[n-1].iface == a.iface: // one interface on several networks
+			all := append(out[n-1].policies, policies...)
+			slices.SortFunc(all, comparePolicies)
+			out[n-1].policies = slices.Compact(all)
+		default:
+			out = append(out, isolation{iface: a.iface, policies: policies})
+		}
+	}
+	return out
+}
+
+// unsupported returns the networks of the pod that policies are for and do not isolate.
+func (v *view) unsupported() []unsupported {
+	var out []unsupported
+	for _, a := range v.attachments {
+		if a.isolated {
+			continue
+		}
+		for _, p := range v.selected {
+			if p.IsFor(a.network) && len(out) < policy.MaxProblems {
+				out = append(out, unsupported{p.Policy, a.network, a.pluginType})
 			}
 		}
 	}
@@ -341,7 +398,8 @@ func isIsolated(list []isolation, iface string) bool {
 
 // newPlan makes a plan, with the chains that stay the same from the plan before.
 func (c *Cache) newPlan(v view, before *plan) *plan {
-	b := planBuilder{cache: c, view: v, before: before, plan: &plan{own: map[string]ownChain{}}}
+	v.isolate()
+	b := planBuilder{cache: c, view: v, before: before, plan: &plan{own: map[string]ownChain{}, unsupported: v.unsupported()}}
 	b.choosePolicies()
 	for _, d := range engine.Directions {
 		if len(v.isolated[d]) > 0 || v.overflow && b.isolatesAny(d) {
@@ -378,39 +436,43 @@ type planBuilder struct {
 // choosePolicies acquires the chains of the policies that isolate an interface of the pod, in the order of their names,
 // as long as the pod's limits allow, and notes for each interface the policies whose rules apply.
 func (b *planBuilder) choosePolicies() {
-	limits, chosen, names := b.cache.limits, map[*installed]bool{}, map[string]bool{}
-	count := 0
-	for _, p := range b.view.selected {
-		interfaces := [len(engine.Directions)]int{}
-		for _, d := range engine.Directions {
-			for i := range b.view.isolated[d] {
-				if _, found := slices.BinarySearchFunc(b.view.isolated[d][i].policies, p, comparePolicies); found {
-					interfaces[d]++
+	interfaces := map[*installed]*[len(engine.Directions)]int{} // that the policy isolates
+	for _, d := range engine.Directions {
+		for _, i := range b.view.isolated[d] {
+			for _, p := range i.policies {
+				if interfaces[p] == nil {
+					interfaces[p] = &[len(engine.Directions)]int{}
 				}
+				interfaces[p][d]++
 			}
 		}
-		if interfaces == [len(engine.Directions)]int{} {
-			continue
-		}
-		if count == limits.PodPolicies {
-			b.leaveOut(p, "pod-policies", limits.PodPolicies)
-			continue
-		}
-		if b.choose(p, interfaces, names) {
-			chosen[p] = true
-			count++
+	}
+	limit, names := b.cache.limits.PodPolicies, map[string]bool{}
+	for _, p := range b.view.selected {
+		switch n := interfaces[p]; {
+		case n == nil:
+		case len(b.plan.chosen) == limit:
+			b.leaveOut(p, "pod-policies", limit)
+		case b.choose(p, *n, names):
+			b.plan.chosen = append(b.plan.chosen, p)
 		}
 	}
 	for _, d := range engine.Directions {
 		for i := range b.view.isolated[d] {
 			iface := &b.view.isolated[d][i]
 			for _, p := range iface.policies {
-				if chosen[p] {
+				if b.plan.applies(p) {
 					iface.effective = append(iface.effective, p)
 				}
 			}
 		}
 	}
+}
+
+// applies reports whether the rules of a policy apply.
+func (p *plan) applies(policy *installed) bool {
+	_, found := slices.BinarySearchFunc(p.chosen, policy, comparePolicies)
+	return found
 }
 
 // choose acquires the chains of one policy, unless they exceed a limit.
@@ -432,32 +494,49 @@ func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]in
 	case b.rules+rules > limits.PodRules:
 		return b.leaveOut(p, "pod-rules", limits.PodRules)
 	}
-	b.sets, b.rules = b.sets+sets, b.rules+rules
+	var acquired []*policyChain
+	problem := ""
 	for _, d := range engine.Directions {
 		if interfaces[d] == 0 {
 			continue
 		}
-		name := p.sections[d].ChainName
-		pc := b.cache.acquireChain(p.sections[d], b.view.ports)
-		if pc.collides || names[name] {
-			b.plan.problems = append(b.plan.problems, PolicyProblem{p.Policy,
-				"a hash of the policy is also the hash of another policy, so the policy allows nothing in this pod; rename it"})
-			b.cache.lock()
-			b.cache.releaseChain(pc, p.Key.Namespace)
-			b.cache.unlock()
-			return false
+		pc := b.cache.acquireChain(p.sections[d], b.view.ports, p.Key.Namespace)
+		acquired = append(acquired, pc)
+		if limit, isCut := b.cache.cutGroup(pc, p.Key.Namespace); isCut {
+			b.plan.wantsRoom = true
+			problem = fmt.Sprintf("its peer groups exceed the limit %s=%d with the other policies, so the policy isolates the pod and allows nothing there (--limit)",
+				limit.limit, limit.value)
+		} else if pc.collides || names[p.sections[d].ChainName] {
+			problem = "a hash of the policy is also the hash of another policy, so the policy allows nothing in this pod; rename it"
 		}
-		b.plan.policyChains = append(b.plan.policyChains, pc)
-		names[name] = true
 	}
+	if problem != "" {
+		b.problem(p, problem)
+		b.cache.lock()
+		for _, pc := range acquired {
+			b.cache.releaseChain(pc, p.Key.Namespace)
+		}
+		b.cache.unlock()
+		return false
+	}
+	for _, pc := range acquired {
+		names[pc.key.section.ChainName] = true
+	}
+	b.plan.policyChains = append(b.plan.policyChains, acquired...)
+	b.sets, b.rules = b.sets+sets, b.rules+rules
 	return true
 }
 
 // leaveOut notes that a policy exceeds a limit of the pod. It returns false.
 func (b *planBuilder) leaveOut(p *installed, limit string, value int) bool {
-	b.plan.problems = append(b.plan.problems, PolicyProblem{p.Policy,
-		fmt.Sprintf("the table of the pod would exceed the limit %s=%d, so the policy isolates the pod and allows nothing there (--limit)", limit, value)})
+	b.problem(p, fmt.Sprintf("the table of the pod would exceed the limit %s=%d, so the policy isolates the pod and allows nothing there (--limit)", limit, value))
 	return false
+}
+
+func (b *planBuilder) problem(p *installed, message string) {
+	if b.plan.limited++; b.plan.limited <= policy.MaxProblems {
+		b.plan.problems = append(b.plan.problems, PolicyProblem{p.Policy, message})
+	}
 }
 
 // direction adds the chains of one direction, apart from those of the policies.

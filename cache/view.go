@@ -62,12 +62,14 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	for _, p := range t.pod.namespace.ordered {
 		v.Policies = append(v.Policies, p.Policy)
 	}
+	now := c.view(t)
+	now.isolate()
 	for _, d := range engine.Directions {
-		for _, i := range c.isolations(t, d) {
+		for _, i := range now.isolated[d] {
 			view := IsolationView{Interface: i.iface}
 			for _, p := range i.policies {
 				view.Policies = append(view.Policies, p.Policy)
-				if !slices.ContainsFunc(t.plan.problems, func(problem PolicyProblem) bool { return problem.Policy.Key == p.Key }) {
+				if t.plan.applies(p) {
 					view.Effective = append(view.Effective, p.Policy)
 				}
 			}
@@ -132,7 +134,7 @@ func (v *PeerView) Has(addr netip.Addr) []AttachmentView {
 // Members returns the addresses or, for an endpoint group, the endpoints in a peer group now.
 func (c *Cache) Members(spec *policy.Group) (sets.Addrs, sets.Endpoints) {
 	c.lock()
-	g, isNew := c.acquireGroup(spec)
+	g, isNew := c.acquireGroup(spec, "")
 	c.unlock()
 	if g == nil {
 		return sets.Addrs{}, sets.Endpoints{} // its name is that of another group: it allows nobody

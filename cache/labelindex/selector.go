@@ -80,6 +80,16 @@ func (s *Selector) String() string { return s.text }
 // MatchesAll reports whether the selector matches every object.
 func (s *Selector) MatchesAll() bool { return s.text == "" }
 
+// Size returns the number of the selector's requirements and of their values.
+func (s *Selector) Size() int {
+	requirements, _ := s.match.Requirements()
+	n := len(requirements)
+	for _, r := range requirements {
+		n += r.Values().Len()
+	}
+	return n
+}
+
 // Matches reports whether the selector matches an object with these labels.
 func (s *Selector) Matches(l *Set) bool { return s.MatchesAll() || s.match.Matches(l) }
 

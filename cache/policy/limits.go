@@ -15,12 +15,20 @@ type Limits struct {
 	PolicyLabels      int
 
 	// Of the policies of one namespace, together.
-	NamespaceItems int
+	NamespaceItems        int
+	NamespaceClusterPeers int
+	NamespaceMembers      int
+
+	// Of the node. When all namespaces together exceed such a limit, each gets an equal share.
+	NodeItems   int
+	NodeMembers int
+	NodeMemory  int
 
 	// Of one pod.
 	PodInterfaces int
 	PodAddresses  int
 	PodPorts      int
+	PodLabelBytes int
 	PodPolicies   int
 	PodSets       int
 	PodRules      int
@@ -52,13 +60,19 @@ var limitDocs = []LimitDoc{
 	{"policy-ports", 5000, "ports of a policy, over all rules", func(l *Limits) *int { return &l.PolicyPorts }},
 	{"policy-expressions", 200, "matchExpressions of a policy, over all selectors", func(l *Limits) *int { return &l.PolicyExpressions }},
 	{"policy-labels", 10000, "labels and values in the selectors of a policy", func(l *Limits) *int { return &l.PolicyLabels }},
-	{"namespace-items", 100000, "rules, peers, CIDRs, ports and labels of all policies of a namespace", func(l *Limits) *int { return &l.NamespaceItems }},
+	{"namespace-items", 50_000, "rules, peers, CIDRs, ports, labels and networks of all policies of a namespace; a policy counts as ten more", func(l *Limits) *int { return &l.NamespaceItems }},
+	{"namespace-cluster-peers", 1000, "peers with a namespaceSelector in all policies of a namespace", func(l *Limits) *int { return &l.NamespaceClusterPeers }},
+	{"namespace-members", 1_000_000, "pods in the peer groups that policies of a namespace use on a node, each as often as groups have it", func(l *Limits) *int { return &l.NamespaceMembers }},
+	{"node-items", 500_000, "as namespace-items, of all namespaces", func(l *Limits) *int { return &l.NodeItems }},
+	{"node-members", 2_000_000, "as namespace-members, of all namespaces", func(l *Limits) *int { return &l.NodeMembers }},
+	{"node-memory", 300, "MiB of kernel memory of all tables of a node", func(l *Limits) *int { return &l.NodeMemory }},
 	{"pod-interfaces", 64, "interfaces of a pod", func(l *Limits) *int { return &l.PodInterfaces }},
-	{"pod-addresses", 256, "addresses of a pod as a peer", func(l *Limits) *int { return &l.PodAddresses }},
-	{"pod-ports", 256, "named ports of a pod", func(l *Limits) *int { return &l.PodPorts }},
+	{"pod-addresses", 64, "addresses of a pod as a peer", func(l *Limits) *int { return &l.PodAddresses }},
+	{"pod-ports", 100, "named ports of a pod", func(l *Limits) *int { return &l.PodPorts }},
+	{"pod-label-bytes", 4096, "bytes of all labels of a pod", func(l *Limits) *int { return &l.PodLabelBytes }},
 	{"pod-policies", 500, "policies that select a pod", func(l *Limits) *int { return &l.PodPolicies }},
 	{"pod-sets", 2000, "sets in the table of a pod", func(l *Limits) *int { return &l.PodSets }},
-	{"pod-rules", 10000, "rules in the table of a pod", func(l *Limits) *int { return &l.PodRules }},
+	{"pod-rules", 5000, "rules in the table of a pod", func(l *Limits) *int { return &l.PodRules }},
 }
 
 // LimitDocs returns the description of every limit.
@@ -88,6 +102,7 @@ func exceeds(name string, limit int, consequence string) string {
 type usage struct {
 	limits                                           *Limits
 	rules, peers, blocks, ports, expressions, labels int
+	clusterPeers                                     int
 	told                                             map[string]bool
 }
 

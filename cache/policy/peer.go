@@ -139,6 +139,7 @@ func compilePods(namespace, field string, p rawPeer, u *usage, ps *Problems) (Pe
 			return Peer{}, false
 		}
 		out.Namespaces, out.Scope = namespaces, Scope{Selector: namespaces.String()}
+		u.clusterPeers++
 	}
 	return out, ok
 }

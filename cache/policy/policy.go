@@ -52,6 +52,9 @@ type Policy struct {
 	Networks []Key // sorted, unique
 	Sections [len(engine.Directions)]*Section
 
+	AllNetworks  bool // the policy is for every network, as its own networks exceed a limit
+	ClusterPeers int  // peers with a namespaceSelector: pods of the whole cluster may be among them
+
 	NoTypes   bool // policyTypes is absent: the rules say which directions the policy isolates
 	Items     int  // size, as --limit namespace-items counts it
 	OverLimit bool // a part allows nothing since it exceeds a limit
@@ -64,6 +67,14 @@ func Compile(o Object, limits *Limits) *Policy {
 	p := &Policy{Key: o.Key, UID: o.UID, Version: o.Version}
 	u := newUsage(limits)
 	p.Networks = parseNetworks(o.Namespace, o.Networks, &ps)
+	if len(p.Networks) > limits.PolicyNetworks {
+		ps.Add(ForField, "%s", exceeds("policy-networks", limits.PolicyNetworks,
+			"the policy isolates its pods on every network, and pods are peers only on the first of its networks"))
+		p.Networks, p.AllNetworks = slices.Clone(p.Networks[:limits.PolicyNetworks]), true
+	}
+	for i, n := range p.Networks { // so that the annotation as a whole does not stay in memory
+		p.Networks[i] = Key{Namespace: strings.Clone(n.Namespace), Name: strings.Clone(n.Name)}
+	}
 	spec := decodeSpec(o.Spec, &ps)
 	var ok bool
 	if p.Pods, ok = compileSelector(spec.PodSelector, "spec.podSelector", "the policy isolates every pod of its namespace", u, &ps); !ok {
@@ -72,23 +83,38 @@ func Compile(o Object, limits *Limits) *Policy {
 	}
 	isolates, noTypes := isolatedDirections(spec, &ps)
 	p.NoTypes = noTypes
-	groups := newGroupFactory(peerNetworks(p.Networks, limits, &ps))
+	groups := newGroupFactory(p.Networks)
 	for _, d := range engine.Directions {
 		s := compileSection(p.Key, d, spec.rules(d), groups, u, &ps)
 		if isolates[d] {
 			p.Sections[d] = s
 		}
 	}
-	p.Items = u.items()
-	p.OverLimit = len(u.told) > 0 || len(p.Networks) > limits.PolicyNetworks
+	p.Items, p.ClusterPeers = policyItems+len(p.Networks)+u.items(), u.clusterPeers
+	p.OverLimit = len(u.told) > 0 || p.AllNetworks
 	p.Problems = ps.List()
 	return p
 }
 
+// policyItems is the size of a policy without anything in it. stubItems is the most that the selector and the networks of a
+// stub may have.
+const (
+	policyItems = 10
+	stubItems   = 20
+)
+
 // Stub returns the policy without its rules: it isolates the same pods and allows nothing. A namespace whose policies
-// exceed their limit together keeps the stubs of some.
+// exceed their limit together keeps the stubs of some. A stub takes little memory: where the selector or the networks are
+// long, it isolates every pod of the namespace, or on every network.
 func (p *Policy) Stub(reason Problem) *Policy {
 	stub := *p
+	if len(p.Networks) > stubItems {
+		stub.Networks, stub.AllNetworks = nil, true
+	}
+	if p.Pods.Size() > stubItems {
+		stub.Pods = labelindex.Everything()
+	}
+	stub.ClusterPeers = 0
 	for d, s := range p.Sections {
 		if s != nil {
 			stub.Sections[d] = s.empty()
@@ -99,10 +125,10 @@ func (p *Policy) Stub(reason Problem) *Policy {
 	return &stub
 }
 
-// NamespaceProblem is the Problem of a policy that its namespace has no room for.
-func NamespaceProblem(limits *Limits) Problem {
-	return Problem{Field: "spec", Message: "all policies of the namespace together: " +
-		exceeds("namespace-items", limits.NamespaceItems, "this policy isolates its pods and allows nothing")}
+// RoomProblem is the Problem of a policy that its namespace, or the node, has no room for.
+func RoomProblem(limit string, value int) Problem {
+	return Problem{Field: "spec", Message: "together with the other policies it " +
+		exceeds(limit, value, "this policy isolates its pods and allows nothing")}
 }
 
 // isolatedDirections reads policyTypes. A type that is neither Ingress nor Egress may stand for either direction, so it
@@ -154,18 +180,11 @@ func parseNetworks(namespace string, value *string, ps *Problems) []Key {
 	return slices.Compact(keys)
 }
 
-// peerNetworks returns the networks on which pods are peers of the policy. The policy isolates pods on the networks
-// beyond the limit all the same.
-func peerNetworks(networks []Key, limits *Limits, ps *Problems) []Key {
-	if len(networks) <= limits.PolicyNetworks {
-		return networks
-	}
-	ps.Add(ForField, "%s", exceeds("policy-networks", limits.PolicyNetworks, "no pod is a peer by its address on a network beyond it"))
-	return networks[:limits.PolicyNetworks]
-}
-
 // IsFor reports whether the policy is for a network.
 func (p *Policy) IsFor(network Key) bool {
+	if p.AllNetworks {
+		return true
+	}
 	_, found := slices.BinarySearchFunc(p.Networks, network, CompareKeys)
 	return found
 }

@@ -1,0 +1,117 @@
+package cache
+
+// The members of peer groups take memory in the agent and in the kernel. A policy of a few lines can have all pods of a
+// cluster as members of a hundred groups, so the members of the groups that the policies of a namespace use are limited.
+
+// cut is the limit that a namespace exceeds with a group.
+type cut struct {
+	limit string
+	value int
+}
+
+// own counts one more chain of a namespace that uses the group.
+func (c *Cache) own(g *group, ns *namespace) {
+	if g.owners[ns]++; g.owners[ns] > 1 {
+		return
+	}
+	if ns.groups++; ns.groups == 1 {
+		c.withGroups++
+	}
+	ns.members += g.size
+	c.cutOver(g, ns)
+}
+
+// disown takes back what own did.
+func (c *Cache) disown(g *group, ns *namespace) {
+	if g.owners[ns]--; g.owners[ns] > 0 {
+		return
+	}
+	delete(g.owners, ns)
+	if ns.groups--; ns.groups == 0 {
+		c.withGroups--
+	}
+	if _, isCut := g.cut[ns]; isCut {
+		delete(g.cut, ns)
+	} else {
+		ns.members -= g.size
+	}
+	c.dropNamespace(ns)
+}
+
+// resize changes the number of shares of a group.
+func (c *Cache) resize(g *group, n int) {
+	g.size += n
+	c.members += n
+	for ns := range g.owners {
+		if _, isCut := g.cut[ns]; !isCut {
+			ns.members += n
+		}
+	}
+	if n > 0 {
+		for ns := range g.owners {
+			c.cutOver(g, ns)
+		}
+	}
+}
+
+// membersOf returns the limit of the members of a namespace: an equal share while all namespaces together have too many.
+func (c *Cache) membersOf() cut {
+	if c.members > c.limits.NodeMembers {
+		if share := c.limits.NodeMembers / max(1, c.withGroups); share < c.limits.NamespaceMembers {
+			return cut{"node-members", share}
+		}
+	}
+	return cut{"namespace-members", c.limits.NamespaceMembers}
+}
+
+// cutOver takes the use of a group from a namespace that exceeds its limit with the group: the policies of the namespace
+// that use the group allow nothing once their pods have new plans. Another namespace that uses the same group keeps it.
+func (c *Cache) cutOver(g *group, ns *namespace) {
+	limit := c.membersOf()
+	if _, isCut := g.cut[ns]; isCut || ns.members <= limit.value {
+		return
+	}
+	if g.cut == nil {
+		g.cut = map[*namespace]cut{}
+	}
+	g.cut[ns] = limit
+	ns.members -= g.size
+	for t := range g.targets {
+		if t.pod.namespace == ns {
+			c.markStale(t)
+		}
+	}
+	if len(g.cut) == len(g.owners) {
+		g.empty = true
+		c.members -= g.size
+		g.size = 0
+		g.changes.Lock()
+		g.changes.pods = map[*pod]change{}
+		g.changes.Unlock()
+	}
+}
+
+// cutGroup returns the limit for which a namespace may not use a group of the chain.
+func (c *Cache) cutGroup(pc *policyChain, namespace string) (limit cut, isCut bool) {
+	c.lock()
+	defer c.unlock()
+	for _, g := range pc.groups {
+		if limit, isCut = g.cut[c.namespaces[namespace]]; isCut {
+			return limit, true
+		}
+	}
+	return cut{}, false
+}
+
+// Reconsider makes the pods dirty whose policies were left out for want of room that may be there now.
+func (c *Cache) Reconsider() {
+	c.lock()
+	defer c.unlock()
+	walk := slice{cache: c}
+	for _, t := range c.targets {
+		if t.plan.wantsRoom && t.pod.namespace.members < c.membersOf().value/2 {
+			c.markStale(t)
+		}
+		walk.step()
+	}
+}

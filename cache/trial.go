@@ -1,0 +1,36 @@
+package cache
+
+import (
+	"encoding/json"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// trialSpec needs a set of every kind: addresses of pods and blocks, ports, and the endpoints of named ports.
+const trialSpec = `{
+	"policyTypes": ["Ingress", "Egress"],
+	"ingress": [{
+		"from": [{"podSelector": {}}, {"ipBlock": {"cidr": "198.51.100.0/24", "except": ["198.51.100.7/32"]}}, {"ipBlock": {"cidr": "2001:db8::/32"}}],
+		"ports": [{"port": 80}, {"port": 5000, "endPort": 5999, "protocol": "UDP"}, {"port": 9, "protocol": "SCTP"}]
+	}],
+	"egress": [{"to": [{"podSelector": {}}], "ports": [{"port": "http"}]}, {"ports": [{"port": 53, "protocol": "UDP"}]}]
+}`
+
+// Trial is the table of a sample pod, to find out whether the kernel takes all that the tables of pods are made of.
+func Trial(o Options) engine.Ruleset {
+	o.Node, o.Limits, o.LockHeld = "trial", policy.DefaultLimits(), nil
+	c := New(o)
+	key := Key{Namespace: "trial", Name: "trial"}
+	pod := Pod{
+		Key: key, UID: "trial", Node: o.Node, Labels: labelindex.NewSet(nil), StatusField: StatusAnnotation,
+		Ports:  []policy.NamedPort{{PortName: policy.PortName{Proto: policy.TCP, Name: "http"}, Number: 8080}},
+		Status: `[{"name": "trial", "interface": "net1", "ips": ["192.0.2.1", "2001:db8::1"]}]`,
+	}
+	c.UpsertPod(pod)
+	networks := key.Name // nobody defines it, so it is isolated
+	c.UpsertPolicy(policy.Compile(policy.Object{Key: key, Networks: &networks, Spec: json.RawMessage(trialSpec)}, c.Limits()))
+	target, _ := c.Plan(PodID{Key: key, UID: pod.UID})
+	return target.Ruleset
+}
