@@ -173,6 +173,27 @@ func TestClusterPeerLimit(t *testing.T) {
 	r.empty()
 }
 
+// A table that isolates a pod and allows nothing, for a limit that is not the cache's.
+func TestClosed(t *testing.T) {
+	r := newRoom(t, func(*policy.Limits) {}, 3)
+	r.policy("good/p", everyPeer)
+	if !r.allows("good/web") {
+		t.Fatal("not allowed")
+	}
+	id, _ := r.LocalPod(model.KeyOf("good/web"))
+	text := render(t, r.Closed(id, "node-memory"))
+	if !strings.Contains(text, `iifname "net1" goto ingress-net1`) || strings.Contains(text, "10.1.0.") || strings.Contains(text, "policy-") {
+		t.Errorf("closed:\n%s", text)
+	}
+	if !strings.Contains(r.told(), "the limit node-memory=300") || r.Stats().LimitedPods != 1 {
+		t.Errorf("told %q", r.told())
+	}
+	if !r.allows("good/web") || r.told() != "" || r.Stats().LimitedPods != 0 {
+		t.Errorf("planned again, and told %q", r.told())
+	}
+	r.empty()
+}
+
 // A pod with too many labels is nobody's peer, and every policy selects it.
 func TestLabelLimit(t *testing.T) {
 	r := newRoom(t, func(l *policy.Limits) { l.PodLabelBytes = 40 }, 0)

@@ -62,6 +62,9 @@ func (c *Cache) Shortfalls() []Shortfall {
 	for _, t := range targets {
 		c.lock()
 		p, ports := t.plan, t.pod.state.ports
+		if t.closed != nil {
+			p = t.closed
+		}
 		c.unlock()
 		p.addShortfalls(t.pod.key, found)
 		for _, n := range p.namedPorts(ports) {

@@ -51,7 +51,7 @@ func (c *Cache) recount(t *target) {
 	s := t.pod.state
 	f := flags{
 		selected: t.selected.count > 0, unsupported: len(t.plan.unsupported) > 0, unreadable: !s.known,
-		limited: s.overflow || s.cutLabels || t.plan.limited > 0,
+		limited: s.overflow || s.cutLabels || t.plan.limited > 0 || t.closed != nil,
 	}
 	f.withoutSandbox = f.selected && s.attached && c.sandboxOf(t.pod) == (Sandbox{})
 	c.setFlags(t, f)

@@ -23,6 +23,7 @@ type target struct {
 	pod      *pod
 	selected selection // policies that select the pod
 	plan     *plan     // never nil
+	closed   *plan     // in force in its place; nil: none
 	stale    bool      // the next plan may be another one
 	mark     uint64
 	flags    flags
@@ -110,6 +111,10 @@ type isolation struct {
 func (c *Cache) Plan(id PodID) (Target, bool) {
 	c.lock()
 	t := c.targets[id]
+	if t != nil && t.closed != nil {
+		t.closed = nil
+		c.recount(t)
+	}
 	c.unlock()
 	if t != nil {
 		t.planning.Lock()
@@ -133,6 +138,25 @@ func (c *Cache) Target(id PodID) (Target, bool) {
 	c.unlock()
 	out.Ruleset = p.ruleset()
 	return out, true
+}
+
+// Closed returns a table that isolates a pod as its policies say and allows nothing, for a pod whose table exceeds a limit that
+// is not the cache's. The Shortfalls name the limit until the next call of Plan.
+func (c *Cache) Closed(id PodID, limit string) engine.Ruleset {
+	c.lock()
+	t := c.targets[id]
+	if t == nil {
+		c.unlock()
+		return engine.Ruleset{}
+	}
+	v := c.view(t)
+	c.unlock()
+	closed := c.newPlan(v, noPlan, limit)
+	c.lock()
+	defer c.unlock()
+	t.closed = closed
+	c.recount(t)
+	return closed.ruleset()
 }
 
 // IsSelected reports whether a local pod is known and whether any policy may isolate it.
@@ -171,7 +195,7 @@ func (c *Cache) replan(id PodID, t *target) bool {
 	t.stale = false
 	v, before := c.view(t), t.plan
 	c.unlock()
-	next := c.newPlan(v, before)
+	next := c.newPlan(v, before, "")
 	c.lock()
 	defer c.unlock()
 	if c.targets[id] != t { // the pod went away meanwhile
@@ -396,11 +420,11 @@ func isIsolated(list []isolation, iface string) bool {
 	return slices.ContainsFunc(list, func(i isolation) bool { return i.iface == iface })
 }
 
-// newPlan makes a plan, with the chains that stay the same from the plan before.
-func (c *Cache) newPlan(v view, before *plan) *plan {
+// newPlan makes a plan, with the chains that stay the same from the plan before. With a limit, all policies exceed it.
+func (c *Cache) newPlan(v view, before *plan, limit string) *plan {
 	v.isolate()
 	b := planBuilder{cache: c, view: v, before: before, plan: &plan{own: map[string]ownChain{}, unsupported: v.unsupported()}}
-	b.choosePolicies()
+	b.choosePolicies(limit)
 	for _, d := range engine.Directions {
 		if len(v.isolated[d]) > 0 || v.overflow && b.isolatesAny(d) {
 			b.direction(d)
@@ -435,7 +459,7 @@ type planBuilder struct {
 
 // choosePolicies acquires the chains of the policies that isolate an interface of the pod, in the order of their names,
 // as long as the pod's limits allow, and notes for each interface the policies whose rules apply.
-func (b *planBuilder) choosePolicies() {
+func (b *planBuilder) choosePolicies(exceeded string) {
 	interfaces := map[*installed]*[len(engine.Directions)]int{} // that the policy isolates
 	for _, d := range engine.Directions {
 		for _, i := range b.view.isolated[d] {
@@ -451,6 +475,8 @@ func (b *planBuilder) choosePolicies() {
 	for _, p := range b.view.selected {
 		switch n := interfaces[p]; {
 		case n == nil:
+		case exceeded != "":
+			b.leaveOut(p, exceeded, b.cache.limits.Get(exceeded))
 		case len(b.plan.chosen) == limit:
 			b.leaveOut(p, "pod-policies", limit)
 		case b.choose(p, *n, names):

@@ -106,6 +106,9 @@ func size(e Elements) int {
 	case Numbers:
 		return e.Numbers.Len()
 	case Ports:
+		if n, plain := e.single(); plain {
+			return n
+		}
 		return e.Ports.Len()
 	case Endpoints:
 		return e.Endpoints.Len(e.Family)

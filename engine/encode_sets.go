@@ -55,12 +55,11 @@ func layoutOf(e Elements) setLayout {
 		}
 		return setLayout{flags: unix.NFT_SET_INTERVAL, keyType: typeIP6Addr, keyLen: 16}
 	case Ports:
-		return setLayout{
-			flags:   unix.NFT_SET_INTERVAL | setConcat,
-			keyType: typeInetService<<typeBits | typeInetProto,
-			keyLen:  8,
-			fields:  []uint32{2, 1},
+		l := setLayout{keyType: typeInetService<<typeBits | typeInetProto, keyLen: 8}
+		if !e.isPlain() {
+			l.flags, l.fields = unix.NFT_SET_INTERVAL|setConcat, []uint32{2, 1}
 		}
+		return l
 	case Endpoints:
 		l := setLayout{keyType: typeIPAddr<<(2*typeBits) | typeInetProto<<typeBits | typeInetService, keyLen: 12}
 		if e.Family == sets.V6 {
@@ -208,6 +207,17 @@ func (l *elementList) portRange(r sets.PortRange) {
 	l.b.endNest(e)
 }
 
+// singlePorts writes each port of a range.
+func (l *elementList) singlePorts(r sets.PortRange) {
+	for port := int(r.From); port <= int(r.To); port++ {
+		l.next()
+		var key [8]byte
+		key[4] = r.Proto
+		binary.BigEndian.PutUint16(key[:], uint16(port))
+		l.element(key[:], 0)
+	}
+}
+
 func (l *elementList) endpoint(e sets.Endpoint) {
 	l.next()
 	var space [24]byte
@@ -227,7 +237,11 @@ func (b *batch) fillSet(s *Set) {
 		}
 	case Ports:
 		for r := range e.Ports.Ranges() {
-			l.portRange(r)
+			if e.isPlain() {
+				l.singlePorts(r)
+			} else {
+				l.portRange(r)
+			}
 		}
 	case Endpoints:
 		for ep := range e.Endpoints.All(e.Family) {

@@ -17,7 +17,7 @@ import (
 var kinds = allKinds()
 
 func allKinds() []Elements {
-	list := []Elements{Ports{}}
+	list := []Elements{Ports{}, Ports{sets.NewPorts(sets.PortRange{To: sets.MaxPort})}} // of single ports, and with ranges
 	for _, f := range sets.Families {
 		list = append(list, Addrs{Family: f}, Endpoints{Family: f})
 	}
@@ -229,22 +229,7 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 		}
 		return kind
 	case Ports:
-		var ranges []sets.PortRange
-		for _, e := range list {
-			if len(e.key) != 8 || len(e.keyEnd) != 8 || e.key[4] != e.keyEnd[4] {
-				return nil
-			}
-			ranges = append(ranges, sets.PortRange{
-				Proto: e.key[4],
-				From:  binary.BigEndian.Uint16(e.key),
-				To:    binary.BigEndian.Uint16(e.keyEnd),
-			})
-		}
-		kind.Ports = sets.NewPorts(ranges...)
-		if kind.Ports.Len() != len(ranges) {
-			return nil
-		}
-		return kind
+		return portsOf(kind.isPlain(), list)
 	case Endpoints:
 		var endpoints []sets.Endpoint
 		for _, e := range list {
@@ -269,6 +254,29 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 		return kind
 	}
 	return nil
+}
+
+// portsOf returns the content of a set of ports, or nil if no Ruleset can have it.
+func portsOf(isPlain bool, list []element) Elements {
+	var ranges []sets.PortRange
+	for _, e := range list {
+		if isPlain {
+			e.keyEnd = e.key
+		}
+		if len(e.key) != 8 || len(e.keyEnd) != 8 || e.key[4] != e.keyEnd[4] {
+			return nil
+		}
+		ranges = append(ranges, sets.PortRange{
+			Proto: e.key[4],
+			From:  binary.BigEndian.Uint16(e.key),
+			To:    binary.BigEndian.Uint16(e.keyEnd),
+		})
+	}
+	p := Ports{sets.NewPorts(ranges...)}
+	if p.isPlain() != isPlain || size(p) != len(ranges) {
+		return nil
+	}
+	return p
 }
 
 // holds says whether the set is these ranges, which are ascending.

@@ -70,9 +70,33 @@ type Addrs struct {
 	Addrs  sets.Addrs // its addresses of the other family are not in this set
 }
 
-// Ports is a concatenated set with ranges: `type inet_service . inet_proto; flags interval`. It is immutable: another
+// Ports is a concatenated set: `type inet_service . inet_proto`, with `flags interval` if it has ranges of more than a few ports:
+// a set with ranges takes 50 kB in the kernel, a hash set less than 1 kB. It is immutable: another
 // list of ports is another name.
 type Ports struct{ Ports sets.Ports }
+
+// Up to these numbers, each port is an element of its own in a hash set.
+const (
+	fewPorts      = 64
+	fewPortsInRow = 4
+)
+
+// isPlain reports whether the set is a hash set of single ports.
+func (p Ports) isPlain() bool {
+	_, ok := p.single()
+	return ok
+}
+
+// single returns the number of ports. It is false for more than a few.
+func (p Ports) single() (n int, ok bool) {
+	for r := range p.Ports.Ranges() {
+		row := int(r.To) - int(r.From) + 1
+		if n += row; row > fewPortsInRow || n > fewPorts {
+			return n, false
+		}
+	}
+	return n, true
+}
 
 // Endpoints is a hash set without ranges: `type ipv4_addr . inet_proto . inet_service`, or ipv6_addr.
 type Endpoints struct {

@@ -7,6 +7,9 @@ import (
 	"strconv"
 )
 
+// MaxPort is the greatest port.
+const MaxPort = 65535
+
 // PortRange is a range of ports of one IP protocol, both ends included.
 type PortRange struct {
 	Proto    uint8 // IP protocol number

@@ -78,6 +78,16 @@ var limitDocs = []LimitDoc{
 // LimitDocs returns the description of every limit.
 func LimitDocs() []LimitDoc { return limitDocs }
 
+// Get returns the limit with the name.
+func (l *Limits) Get(name string) int {
+	for _, d := range limitDocs {
+		if d.Name == name {
+			return *d.of(l)
+		}
+	}
+	return 0
+}
+
 // Set changes the limit with the name. It fails for a name that no limit has, and for a value below 1.
 func (l *Limits) Set(name string, value int) error {
 	for _, d := range limitDocs {

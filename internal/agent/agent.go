@@ -17,8 +17,11 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
-// shortfallInterval is the period between checks for valid policies that have no effect.
-const shortfallInterval = 10 * time.Second
+// Periods between checks for valid policies that have no effect, and for room for policies that exceed a limit.
+const (
+	shortfallInterval = 10 * time.Second
+	roomInterval      = 10 * time.Second
+)
 
 // DefaultNetworkPlugins returns the plugin types that give a pod an interface of its own in its network namespace.
 func DefaultNetworkPlugins() []string {
@@ -86,7 +89,7 @@ func Run(ctx context.Context, config Config) error {
 	p := &Pipeline{Informers: in, Reconciler: reconciler, Sandboxes: sandboxes, Hooks: nri.Run}
 	p.Background = append(watched.background(), events.Run, reporter.Run, traces.Run, func(ctx context.Context) {
 		informers.ReportShortfalls(ctx, events, state.Shortfalls, shortfallInterval)
-	})
+	}, func(ctx context.Context) { reconsider(ctx, state, reconciler) })
 	watched.health.follow(p.missing, reconciler.Stalled)
 	if config.RemoveTaint {
 		p.Background = append(p.Background, func(ctx context.Context) {
@@ -96,6 +99,21 @@ func Run(ctx context.Context, config Config) error {
 	p.Run(ctx)
 	log.Info("Stopped; enforced policies stay in force")
 	return nil
+}
+
+// reconsider looks from time to time for room for policies that exceed a limit.
+func reconsider(ctx context.Context, state *cache.Cache, r *reconciler.Reconciler) {
+	ticker := time.NewTicker(roomInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			state.Reconsider()
+			r.Notify()
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // probe asks the kernel for its features, and tries the rules that all pods share: a rule that the kernel refuses there

@@ -62,6 +62,8 @@ func (m *metrics) watch(s sources) {
 		func(s snapshot) float64 { return float64(s.work.Throttled) })
 	c.one(counter, "throttled_pods_total", "Times that a pod had to wait for its share of the workers.",
 		func(s snapshot) float64 { return float64(s.work.ThrottledTotal) })
+	c.one(gauge, "table_memory_bytes", "Kernel memory of the tables of all pods, an estimate; --limit node-memory bounds it.",
+		func(s snapshot) float64 { return float64(s.work.Memory) })
 	c.one(gauge, "pods_selected", "Local pods that a policy selects.", func(s snapshot) float64 { return float64(s.SelectedPods) })
 	c.by(gauge, "pods_not_enforced", "Local pods in which policies are not, or may not be, as they should be.", "reason", []labeled{
 		{"no_sandbox", func(s snapshot) int64 { return s.WithoutSandbox }},

@@ -39,6 +39,7 @@ const (
 type Targets interface {
 	TakeDirty() []cache.PodID
 	Plan(cache.PodID) (cache.Target, bool)
+	Closed(pod cache.PodID, limit string) engine.Ruleset // a table that isolates the pod and allows nothing, for want of memory
 	IsSelected(cache.PodID) (selected, known bool)
 }
 
@@ -95,6 +96,7 @@ type Reconciler struct {
 	queue    *queue
 	workers  int
 	lines    *budget.Budget
+	memory   *memory
 	locks    podLocks // the holder of a pod's lock works on the pod
 
 	mu          sync.Mutex
@@ -114,8 +116,9 @@ type enforced struct {
 	found   engine.Finding // by the last check
 }
 
-// New returns a Reconciler that does nothing until Run. The observer may be nil.
-func New(t Targets, open OpenTable, observer Observer) *Reconciler {
+// New returns a Reconciler that does nothing until Run. The tables of all pods get so many bytes of kernel memory. The observer
+// may be nil.
+func New(t Targets, open OpenTable, memory int, observer Observer) *Reconciler {
 	if observer == nil {
 		observer = Unobserved{}
 	}
@@ -127,6 +130,7 @@ func New(t Targets, open OpenTable, observer Observer) *Reconciler {
 		queue:       newQueue(max(2, cores)),
 		workers:     max(minimumWorkers, workersPerCore*cores),
 		lines:       budget.New(podLines, namespaceLines, lineInterval),
+		memory:      newMemory(memory),
 		pods:        map[cache.PodID]*enforced{},
 		outstanding: map[cache.PodID]int{},
 		retries:     map[cache.PodID]int{},
@@ -160,12 +164,16 @@ type Stats struct {
 	Throttled       int    // pods that wait since they used more than their share of the workers
 	ThrottledTotal  uint64 // times that a pod had to wait for its share
 	SuppressedLines uint64 // log lines over budget
+	Memory          int    // kernel memory of all tables, an estimate, bytes
+	Refused         int    // pods whose table was too large for the budget
 }
 
 // Stats returns the counts now.
 func (r *Reconciler) Stats() Stats {
 	waiting, total := r.queue.stats()
-	return Stats{Throttled: waiting, ThrottledTotal: total, SuppressedLines: r.lines.Refused()}
+	s := Stats{Throttled: waiting, ThrottledTotal: total, SuppressedLines: r.lines.Refused()}
+	s.Memory, s.Refused = r.memory.stats()
+	return s
 }
 
 // Stalled returns how long a pod has waited for a worker, apart from pods whose own namespace occupies its workers.
@@ -331,6 +339,7 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 		e.close(log)
 		*e = enforced{sandbox: target.Sandbox}
 	}
+	r.admit(&target)
 	if !e.applied || !sameRuleset(e.ruleset, target.Ruleset) {
 		return r.apply(ctx, log, e, target)
 	}
@@ -348,6 +357,24 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 	e.found = found
 	return nil
 }
+
+// admit books the memory of the target's table. A table that does not fit the budget becomes one that isolates the pod and
+// allows nothing.
+func (r *Reconciler) admit(target *cache.Target) {
+	ok, again := r.memory.admit(target.Pod, target.Ruleset.Memory())
+	if !ok {
+		target.Ruleset = r.targets.Closed(target.Pod, memoryLimit)
+		again = r.memory.book(target.Pod, target.Ruleset.Memory())
+	}
+	for _, pod := range again {
+		if pod != target.Pod {
+			r.queue.add(pod)
+		}
+	}
+}
+
+// memoryLimit is the limit of --limit that sets the budget of the memory.
+const memoryLimit = "node-memory"
 
 func logFinding(log logr.Logger, found engine.Finding) {
 	switch found {
@@ -426,6 +453,9 @@ func (r *Reconciler) forget(pod cache.PodID) {
 	delete(r.pods, pod)
 	r.mu.Unlock()
 	r.queue.forget(pod)
+	for _, other := range r.memory.forget(pod) {
+		r.queue.add(other)
+	}
 }
 
 // close lets go of the network namespace. The table in it stays.

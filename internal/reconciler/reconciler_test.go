@@ -38,7 +38,7 @@ func newStage(t *testing.T) *stage {
 		t: t, targets: map[cache.PodID]cache.Target{}, fail: map[string]error{}, open: map[string]int{},
 		tables: map[string]int{}, busy: map[string]chan any{}, running: map[string]int{},
 	}
-	s.agent = New(s, s.openTable, nil)
+	s.agent = New(s, s.openTable, 1<<30, nil)
 	return s
 }
 
@@ -139,6 +139,9 @@ func (s *stage) Plan(pod cache.PodID) (cache.Target, bool) {
 	t, ok := s.targets[pod]
 	return t, ok
 }
+
+// Closed is a table of one chain.
+func (s *stage) Closed(cache.PodID, string) engine.Ruleset { return chains(1) }
 
 type stageTable struct {
 	stage      *stage

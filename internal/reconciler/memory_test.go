@@ -1,0 +1,92 @@
+package reconciler
+
+import (
+	"fmt"
+	"testing"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+func podIn(namespace string, n int) cache.PodID {
+	name := fmt.Sprint("pod-", n)
+	return cache.PodID{Key: cache.Key{Namespace: namespace, Name: name}, UID: types.UID(namespace + name)}
+}
+
+// A namespace within its share always gets what it asks for, whatever others have taken before.
+func TestMemoryShares(t *testing.T) {
+	m := newMemory(1000)
+	for i := range 9 {
+		if ok, again := m.admit(podIn("evil", i), 100); !ok || len(again) > 0 {
+			t.Fatalf("pod %d: %v, %v, while there is room", i, ok, again)
+		}
+	}
+	if ok, _ := m.admit(podIn("evil", 9), 200); ok {
+		t.Error("over the budget, and admitted")
+	}
+	m.book(podIn("evil", 9), 1)
+	ok, again := m.admit(podIn("good", 0), 300)
+	if !ok || len(again) != 10 {
+		t.Errorf("a small namespace: %v, again %v", ok, again)
+	}
+	refused := 0
+	for _, pod := range again { // the reconciler looks at them again
+		if ok, _ := m.admit(pod, map[bool]int{true: 200, false: 100}[pod == podIn("evil", 9)]); !ok {
+			refused++
+			m.book(pod, 1)
+		}
+	}
+	if bytes, n := m.stats(); bytes > 1000 || n != refused || refused == 0 || refused > 4 {
+		t.Errorf("%d bytes, %d refused, %d are noted", bytes, refused, n)
+	}
+	if ok, _ := m.admit(podIn("good", 1), 150); !ok {
+		t.Error("a namespace within its share")
+	}
+}
+
+// What was refused is tried again when memory is free.
+func TestMemoryRetry(t *testing.T) {
+	m := newMemory(100)
+	a, b := podIn("a", 0), podIn("a", 1)
+	if ok, _ := m.admit(a, 90); !ok {
+		t.Fatal("refused")
+	}
+	if ok, _ := m.admit(b, 90); ok {
+		t.Fatal("admitted")
+	}
+	if again := m.book(b, 1); len(again) > 0 {
+		t.Errorf("again %v, but nothing is free", again)
+	}
+	if again := m.forget(a); len(again) != 1 || again[0] != b {
+		t.Errorf("again %v", again)
+	}
+	if ok, _ := m.admit(b, 90); !ok {
+		t.Error("there is room")
+	}
+	if again := m.forget(b); len(again) > 0 {
+		t.Errorf("again %v", again)
+	}
+	if bytes, refused := m.stats(); bytes != 0 || refused != 0 || len(m.pods)+len(m.namespaces) > 0 {
+		t.Errorf("%d bytes and %d refused are left, %v, %v", bytes, refused, m.pods, m.namespaces)
+	}
+}
+
+// A pod whose table does not fit is isolated, and gets its table when another pod is gone.
+func TestMemoryBudget(t *testing.T) {
+	s := newStage(t)
+	s.agent = New(s, s.openTable, chains(5).Memory(), nil)
+	s.set("first", "s1", chains(4))
+	s.run()
+	s.settled()
+	s.set("second", "s2", chains(4))
+	s.settled()
+	if s.tables["/s1"] != 4 || s.tables["/s2"] != 1 {
+		t.Errorf("tables %v", s.tables)
+	}
+	if stats := s.agent.Stats(); stats.Refused != 1 || stats.Memory != chains(5).Memory() {
+		t.Errorf("%+v", stats)
+	}
+	s.remove("first")
+	s.until("the second pod has its table", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.tables["/s2"] == 4 })
+}
