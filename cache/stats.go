@@ -18,6 +18,7 @@ type Stats struct {
 	WithoutSandbox   int64 // of these, pods that have been attached to networks and whose sandbox is unknown
 	Unsupported      int64 // local pods that a policy selects on a network whose plugin type is none of --network-plugins
 	UnreadableStatus int64 // local pods whose interfaces are unknown
+	UnknownSandboxes int64 // sandboxes of pods that are no local pods
 	LimitedPods      int64 // local pods that exceed a limit, or whose policies do so together
 }
 
@@ -27,6 +28,7 @@ type counts struct {
 	policies, active, invalid, limited                          atomic.Int64
 	groups, members                                             atomic.Int64
 	selected, withoutSandbox, unsupported, unreadable           atomic.Int64
+	withSandbox                                                 atomic.Int64
 	limitedPods                                                 atomic.Int64
 }
 
@@ -39,12 +41,12 @@ func (c *Cache) Stats() Stats {
 		Policies: n.policies.Load(), ActivePolicies: n.active.Load(), InvalidPolicies: n.invalid.Load(), LimitedPolicies: n.limited.Load(),
 		Groups: n.groups.Load(), Members: n.members.Load(),
 		SelectedPods: n.selected.Load(), WithoutSandbox: n.withoutSandbox.Load(), Unsupported: n.unsupported.Load(),
-		UnreadableStatus: n.unreadable.Load(), LimitedPods: n.limitedPods.Load(),
+		UnreadableStatus: n.unreadable.Load(), UnknownSandboxes: n.sandboxes.Load() - n.withSandbox.Load(), LimitedPods: n.limitedPods.Load(),
 	}
 }
 
 // flags say in which Stats a local pod counts.
-type flags struct{ selected, withoutSandbox, unsupported, unreadable, limited bool }
+type flags struct{ selected, withoutSandbox, unsupported, unreadable, limited, withSandbox bool }
 
 // recount brings the counts up to date with a local pod.
 func (c *Cache) recount(t *target) {
@@ -53,7 +55,8 @@ func (c *Cache) recount(t *target) {
 		selected: t.selected.count > 0, unsupported: len(t.plan.unsupported) > 0, unreadable: !s.known,
 		limited: s.overflow || s.cutLabels || t.plan.limited > 0 || t.closed != nil,
 	}
-	f.withoutSandbox = f.selected && s.attached && c.sandboxOf(t.pod) == (Sandbox{})
+	f.withSandbox = c.sandboxOf(t.pod) != (Sandbox{})
+	f.withoutSandbox = f.selected && s.attached && !f.withSandbox
 	c.setFlags(t, f)
 }
 
@@ -67,6 +70,7 @@ func (c *Cache) setFlags(t *target, f flags) {
 		{&c.counts.unsupported, t.flags.unsupported, f.unsupported},
 		{&c.counts.unreadable, t.flags.unreadable, f.unreadable},
 		{&c.counts.limitedPods, t.flags.limited, f.limited},
+		{&c.counts.withSandbox, t.flags.withSandbox, f.withSandbox},
 	} {
 		switch {
 		case n.now && !n.was:

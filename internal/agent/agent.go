@@ -89,7 +89,11 @@ func Run(ctx context.Context, config Config) error {
 	p := &Pipeline{Informers: in, Reconciler: reconciler, Sandboxes: sandboxes, Hooks: nri.Run}
 	p.Background = append(watched.background(), events.Run, reporter.Run, traces.Run, func(ctx context.Context) {
 		informers.ReportShortfalls(ctx, events, state.Shortfalls, shortfallInterval)
-	}, func(ctx context.Context) { reconsider(ctx, state, reconciler) })
+	}, func(ctx context.Context) {
+		reconsider(ctx, state, reconciler)
+	}, func(ctx context.Context) {
+		watchNodeName(ctx, state, config.Cache.Node, nodeNameInterval)
+	})
 	watched.health.follow(p.missing, reconciler.Stalled)
 	if config.RemoveTaint {
 		p.Background = append(p.Background, func(ctx context.Context) {

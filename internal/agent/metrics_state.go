@@ -72,6 +72,8 @@ func (m *metrics) watch(s sources) {
 		{"kernel_error", func(s snapshot) int64 { return int64(s.failing[reasonKernel]) }},
 		{"unsupported_plugin", func(s snapshot) int64 { return s.Unsupported }},
 	})
+	c.one(gauge, "unknown_sandboxes", "Sandboxes of the container runtime whose pod is no pod of this node, by the API server.",
+		func(s snapshot) float64 { return float64(s.UnknownSandboxes) })
 	c.by(gauge, "limits_exceeded", "Objects that exceed a limit, see --limit: the part over the limit allows nothing.", "object", []labeled{
 		{"policy", func(s snapshot) int64 { return s.LimitedPolicies }},
 		{"pod", func(s snapshot) int64 { return s.LimitedPods }},

@@ -40,6 +40,12 @@ func (p *process) logged() string {
 // startProcess starts an agent on the node, with more arguments.
 func startProcess(t *testing.T, n *node.Node, args ...string) *process {
 	t.Helper()
+	return startProcessTo(t, n, nil, args...)
+}
+
+// startProcessTo starts an agent that logs to a file.
+func startProcessTo(t *testing.T, n *node.Node, log *os.File, args ...string) *process {
+	t.Helper()
 	p := &process{t: t, exited: make(chan struct{})}
 	p.cmd = exec.Command("/proc/self/exe", append([]string{
 		"--hostname-override=Here", "--kubeconfig=" + n.Kubeconfig, "--container-runtime-endpoint=" + n.RuntimeSocket,
@@ -47,6 +53,9 @@ func startProcess(t *testing.T, n *node.Node, args ...string) *process {
 	}, args...)...)
 	p.cmd.Env = append(os.Environ(), agentVar+"=1")
 	p.cmd.Stdout, p.cmd.Stderr = p, p
+	if log != nil {
+		p.cmd.Stdout, p.cmd.Stderr = log, log
+	}
 	// Also when the test itself is killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {

@@ -36,6 +36,34 @@ type API struct {
 	mu     sync.Mutex
 	server *http.Server // nil: down
 	events []corev1.Event
+	fault  Fault
+}
+
+// Fault answers a request in the place of the server. It is false for a request that the server answers.
+type Fault func(w http.ResponseWriter, r *http.Request) bool
+
+// SetFault makes requests fail, until it is given nil. Open watches go on.
+func (a *API) SetFault(f Fault) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.fault = f
+}
+
+// faulty asks the fault about each request.
+func (a *API) faulty(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a.mu.Lock()
+		fault := a.fault
+		a.mu.Unlock()
+		if fault == nil || !fault(w, r) {
+			next.ServeHTTP(w, r)
+		}
+	})
+}
+
+// Refuse is a Fault that answers every request with an error of the API.
+func Refuse(err error) Fault {
+	return func(w http.ResponseWriter, _ *http.Request) bool { refuse(w, err); return true }
 }
 
 // NewAPI serves the objects of files. It offers lists as streams, as API servers do since 1.32, or refuses them, as
@@ -51,7 +79,7 @@ func NewAPI(files *informers.Files, streams bool) (*API, error) {
 	mux.Handle("GET /apis/k8s.cni.cncf.io/v1beta1/multi-networkpolicies",
 		a.resource(mnpv1.SchemeGroupVersion.WithKind("MultiNetworkPolicy"), source.Policies))
 	mux.HandleFunc("POST /api/v1/namespaces/{namespace}/events", a.createEvent)
-	a.handler = mux
+	a.handler = a.faulty(mux)
 	return a, a.Start()
 }
 

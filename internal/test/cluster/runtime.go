@@ -40,8 +40,16 @@ type Runtime struct {
 	server    *grpc.Server
 	sandboxes []Sandbox
 	listErr   error
+	hanging   string // the sandbox whose status never comes
 	lists     int
 	statuses  int
+}
+
+// HangStatus makes the status of a sandbox never come, until it is given another ID.
+func (r *Runtime) HangStatus(id string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hanging = id
 }
 
 // NewRuntime makes a runtime that listens once it is started.
@@ -120,9 +128,14 @@ func (r *Runtime) ListPodSandbox(
 
 // PodSandboxStatus is CRI.
 func (r *Runtime) PodSandboxStatus(
-	_ context.Context, req *runtimeapi.PodSandboxStatusRequest,
+	ctx context.Context, req *runtimeapi.PodSandboxStatusRequest,
 ) (*runtimeapi.PodSandboxStatusResponse, error) {
 	r.mu.Lock()
+	if r.hanging == req.GetPodSandboxId() {
+		r.mu.Unlock()
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	defer r.mu.Unlock()
 	r.statuses++
 	for _, s := range r.sandboxes {

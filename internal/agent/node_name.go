@@ -1,0 +1,33 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/go-logr/logr"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+)
+
+// nodeNameInterval is the period between checks of the name of the node.
+const nodeNameInterval = 30 * time.Second
+
+// watchNodeName logs once when the runtime has pods and the API server places none of them on this node: the agent then
+// goes by another name than the kubelet, and enforces nothing. Tables that are in force stay.
+func watchNodeName(ctx context.Context, state *cache.Cache, node string, every time.Duration) {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for wrong := 0; wrong < 2; {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		s := state.Stats()
+		if wrong++; s.UnknownSandboxes == 0 || s.LocalPods > 0 {
+			wrong = 0
+		}
+	}
+	logr.FromContextOrDiscard(ctx).Info("No pod of the container runtime is a pod of this node by the API server, so no policy is enforced; "+
+		"is the name of the node right (--hostname-override)?", "node", node, "sandboxes", state.Stats().UnknownSandboxes)
+}
