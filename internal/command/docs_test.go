@@ -73,3 +73,33 @@ func hasHeading(text, anchor string) bool {
 	}
 	return false
 }
+
+// The list of packages in docs/architecture.md is the list of folders with Go code.
+func TestPackageList(t *testing.T) {
+	listed := map[string]bool{}
+	_, list, _ := strings.Cut(readText(t, "../../docs/architecture.md"), "## Packages")
+	list, _, _ = strings.Cut(list, "\n## ")
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| \\S").FindAllStringSubmatch(list, -1) {
+		listed[m[1]] = true
+	}
+	for _, root := range []string{"sets", "expr", "engine", "cache", "informers", "internal"} {
+		err := filepath.WalkDir("../../"+root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !d.IsDir() {
+				return err
+			}
+			files, err := filepath.Glob(filepath.Join(path, "*.go"))
+			if name := strings.TrimPrefix(path, "../../"); len(files) > 0 && !listed[name] {
+				t.Errorf("package %s is not in the list", name)
+			} else if len(files) > 0 {
+				delete(listed, name)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name := range listed {
+		t.Errorf("there is no package %s", name)
+	}
+}
