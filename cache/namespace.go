@@ -2,6 +2,7 @@ package cache
 
 import (
 	"slices"
+	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
@@ -34,8 +35,11 @@ type namespace struct {
 
 	policyVersion int // raised when a policy changes
 
-	groups  int // that policies of the namespace use
-	members int // of these groups
+	groups  int                // that policies of the namespace use
+	members int                // of these groups
+	cut     map[*installed]cut // policies whose groups have too many members
+	retry   time.Duration      // pause until they are tried again; doubles each time
+	retryAt time.Time
 
 	version int // raised when labels or attachments of a pod change
 	byLabel podIndex

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
@@ -160,6 +161,7 @@ func (c *Cache) install(p *installed) *namespace {
 
 func (c *Cache) uninstall(ns *namespace, p *installed, replaced bool) {
 	ns.policies.Remove(p.anchor, p)
+	delete(ns.cut, p)
 	ns.items -= p.Items
 	ns.clusterPeers -= p.wide
 	if p.isStub {
@@ -169,6 +171,7 @@ func (c *Cache) uninstall(ns *namespace, p *installed, replaced bool) {
 	if replaced {
 		return
 	}
+	ns.retry, ns.retryAt = 0, time.Time{} // the policies left may have room
 	delete(c.policies, p.Key)
 	i, _ := slices.BinarySearchFunc(ns.ordered, p, comparePolicies)
 	ns.ordered = slices.Delete(ns.ordered, i, i+1)

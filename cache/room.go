@@ -1,5 +1,7 @@
 package cache
 
+import "time"
+
 // The members of peer groups take memory in the agent and in the kernel. A policy of a few lines can have all pods of a
 // cluster as members of a hundred groups, so the members of the groups that the policies of a namespace use are limited.
 
@@ -91,27 +93,57 @@ func (c *Cache) cutOver(g *group, ns *namespace) {
 	}
 }
 
-// cutGroup returns the limit for which a namespace may not use a group of the chain.
-func (c *Cache) cutGroup(pc *policyChain, namespace string) (limit cut, isCut bool) {
+// cutGroup returns the limit for which a namespace may not use a group of the chain. The policy is not tried again before
+// Reconsider says so: to find the members anew for each pod would cost a lot.
+func (c *Cache) cutGroup(pc *policyChain, p *installed) (limit cut, isCut bool) {
 	c.lock()
 	defer c.unlock()
+	ns := c.namespaces[p.Key.Namespace]
 	for _, g := range pc.groups {
-		if limit, isCut = g.cut[c.namespaces[namespace]]; isCut {
+		if limit, isCut = g.cut[ns]; isCut {
+			if ns.cut == nil {
+				ns.cut = map[*installed]cut{}
+			}
+			ns.cut[p] = limit
 			return limit, true
 		}
 	}
 	return cut{}, false
 }
 
-// Reconsider makes the pods dirty whose policies were left out for want of room that may be there now.
+// cutPolicy returns the limit that the groups of a policy exceeded when they were last tried.
+func (c *Cache) cutPolicy(p *installed) (limit cut, isCut bool) {
+	c.lock()
+	defer c.unlock()
+	limit, isCut = c.namespaces[p.Key.Namespace].cut[p]
+	return limit, isCut
+}
+
+// Pauses between tries of policies whose groups had too many members.
+const (
+	firstRoomRetry = 10 * time.Second
+	lastRoomRetry  = 10 * time.Minute
+)
+
+// Reconsider makes the pods dirty whose policies were left out for want of room that may be there now. Who calls it often
+// costs nothing: a namespace is tried again after a pause that doubles.
 func (c *Cache) Reconsider() {
 	c.lock()
 	defer c.unlock()
+	now := time.Now()
 	walk := slice{cache: c}
-	for _, t := range c.targets {
-		if t.plan.wantsRoom && t.pod.namespace.members < c.membersOf().value/2 {
-			c.markStale(t)
-		}
+	for _, ns := range c.namespaces {
 		walk.step()
+		if len(ns.cut) == 0 || now.Before(ns.retryAt) || ns.members >= c.membersOf().value/2 {
+			continue
+		}
+		ns.cut = nil
+		ns.retry = min(max(2*ns.retry, firstRoomRetry), lastRoomRetry)
+		ns.retryAt = now.Add(ns.retry)
+		for t := range ns.targets {
+			if t.plan.wantsRoom {
+				c.markStale(t)
+			}
+		}
 	}
 }

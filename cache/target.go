@@ -520,7 +520,11 @@ func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]in
 	case b.rules+rules > limits.PodRules:
 		return b.leaveOut(p, "pod-rules", limits.PodRules)
 	}
+	if limit, isCut := b.cache.cutPolicy(p); isCut {
+		return b.leaveForRoom(p, limit)
+	}
 	var acquired []*policyChain
+	var over *cut
 	problem := ""
 	for _, d := range engine.Directions {
 		if interfaces[d] == 0 {
@@ -528,21 +532,24 @@ func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]in
 		}
 		pc := b.cache.acquireChain(p.sections[d], b.view.ports, p.Key.Namespace)
 		acquired = append(acquired, pc)
-		if limit, isCut := b.cache.cutGroup(pc, p.Key.Namespace); isCut {
-			b.plan.wantsRoom = true
-			problem = fmt.Sprintf("its peer groups exceed the limit %s=%d with the other policies, so the policy isolates the pod and allows nothing there (--limit)",
-				limit.limit, limit.value)
+		if limit, isCut := b.cache.cutGroup(pc, p); isCut {
+			over = &limit
 		} else if pc.collides || names[p.sections[d].ChainName] {
 			problem = "a hash of the policy is also the hash of another policy, so the policy allows nothing in this pod; rename it"
 		}
 	}
-	if problem != "" {
-		b.problem(p, problem)
+	if over != nil || problem != "" {
 		b.cache.lock()
 		for _, pc := range acquired {
 			b.cache.releaseChain(pc, p.Key.Namespace)
 		}
 		b.cache.unlock()
+	}
+	switch {
+	case over != nil:
+		return b.leaveForRoom(p, *over)
+	case problem != "":
+		b.problem(p, problem)
 		return false
 	}
 	for _, pc := range acquired {
@@ -551,6 +558,14 @@ func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]in
 	b.plan.policyChains = append(b.plan.policyChains, acquired...)
 	b.sets, b.rules = b.sets+sets, b.rules+rules
 	return true
+}
+
+// leaveForRoom notes that the groups of a policy have too many members. It returns false.
+func (b *planBuilder) leaveForRoom(p *installed, limit cut) bool {
+	b.plan.wantsRoom = true
+	b.problem(p, fmt.Sprintf("its peer groups exceed the limit %s=%d with the other policies, so the policy isolates the pod and allows nothing there (--limit)",
+		limit.limit, limit.value))
+	return false
 }
 
 // leaveOut notes that a policy exceeds a limit of the pod. It returns false.

@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
-// sources are read at the time of a scrape. None of the reads takes a lock that enforcement needs for long.
+// sources are read at the time of a scrape. No read takes a lock that enforcement needs.
 type sources struct {
 	state      *cache.Cache
 	progress   *progress
@@ -68,8 +68,8 @@ func (m *metrics) watch(s sources) {
 	c.by(gauge, "pods_not_enforced", "Local pods in which policies are not, or may not be, as they should be.", "reason", []labeled{
 		{"no_sandbox", func(s snapshot) int64 { return s.WithoutSandbox }},
 		{"unreadable_status", func(s snapshot) int64 { return s.UnreadableStatus }},
-		{"namespace_gone", func(s snapshot) int64 { return int64(s.failing[reasonGone]) }},
-		{"kernel_error", func(s snapshot) int64 { return int64(s.failing[reasonKernel]) }},
+		{"namespace_gone", func(s snapshot) int64 { return s.failing[reasonGone] }},
+		{"kernel_error", func(s snapshot) int64 { return s.failing[reasonKernel] }},
 		{"unsupported_plugin", func(s snapshot) int64 { return s.Unsupported }},
 	})
 	c.one(gauge, "unknown_sandboxes", "Sandboxes of the container runtime whose pod is no pod of this node, by the API server.",

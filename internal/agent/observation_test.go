@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"github.com/go-logr/logr/funcr"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
@@ -132,7 +134,7 @@ func TestProgress(t *testing.T) {
 	p.Started(bad)
 	p.Applied(cache.Target{Pod: bad})
 	p.Finished(bad, nil)
-	if b := p.backlog(); b.depth != 0 || len(b.failing) != 0 {
+	if b := p.backlog(); b.depth != 0 || b.age != 0 || b.failing[reasonKernel] != 0 {
 		t.Errorf("backlog %+v", b)
 	}
 	if n := testutil.CollectAndCount(m.syncs); n != 1 {
@@ -144,6 +146,22 @@ func TestProgress(t *testing.T) {
 	stalled = 2 * stalledAfter
 	if why := h.whyNotAlive(); !strings.Contains(why, "waited for a worker") {
 		t.Errorf("no worker takes pods: %q", why)
+	}
+}
+
+// A pod that fails for hours costs no memory for what happens to other pods meanwhile.
+func TestBacklogStaysSmall(t *testing.T) {
+	p := newProgress(newMetrics(""))
+	bad := cache.PodID{UID: "bad"}
+	p.Queued([]cache.PodID{bad})
+	for i := range 100_000 {
+		pod := cache.PodID{UID: types.UID(fmt.Sprint(i))}
+		p.Queued([]cache.PodID{pod})
+		p.Started(pod)
+		p.Finished(pod, nil)
+	}
+	if b := p.backlog(); b.depth != 1 || b.age <= 0 || len(p.order) > 2000 {
+		t.Errorf("%+v, %d changes are kept", b, len(p.order))
 	}
 }
 

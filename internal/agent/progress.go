@@ -2,7 +2,9 @@ package agent
 
 import (
 	"maps"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -42,6 +44,10 @@ type progress struct {
 	metrics *metrics
 	born    time.Time
 
+	depth   atomic.Int64             // pods in waiting and working
+	oldest  atomic.Int64             // the oldest change of these, in nanoseconds since 1970; 0: none
+	reasons map[string]*atomic.Int64 // pods that fail, by reason
+
 	mu        sync.Mutex
 	waiting   map[cache.PodID]change    // not taken up yet, or failed
 	working   map[cache.PodID]change    // that a worker follows now
@@ -51,6 +57,13 @@ type progress struct {
 	sandboxes map[types.UID]time.Time   // creation of those in which nothing has been enforced yet
 	newest    map[string]time.Time      // change of an object, by kind
 	made      time.Time                 // oldest change since pods were last queued
+	order     []waitingPod              // changes by age, with changes that are done
+}
+
+// waitingPod is a pod that has waited since a time.
+type waitingPod struct {
+	pod  cache.PodID
+	seen time.Time
 }
 
 func newProgress(m *metrics) *progress {
@@ -58,6 +71,7 @@ func newProgress(m *metrics) *progress {
 		metrics: m, born: time.Now(), waiting: map[cache.PodID]change{}, working: map[cache.PodID]change{},
 		since: map[cache.PodID]time.Time{}, failing: map[cache.PodID]string{}, tried: map[cache.PodID]bool{},
 		sandboxes: map[types.UID]time.Time{}, newest: map[string]time.Time{},
+		reasons: map[string]*atomic.Int64{reasonGone: {}, reasonKernel: {}},
 	}
 }
 
@@ -65,10 +79,11 @@ func newProgress(m *metrics) *progress {
 func (p *progress) Queued(pods []cache.PodID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.publish()
 	c := change{time.Now(), p.made}
 	p.made = time.Time{}
 	for _, key := range pods {
-		p.waiting[key] = p.waiting[key].earlier(c)
+		p.wait(key, c)
 		if p.tried != nil && !p.tried[key] {
 			p.tried[key] = false
 		}
@@ -106,6 +121,7 @@ func (p *progress) Applied(t cache.Target) {
 func (p *progress) Finished(pod cache.PodID, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	defer p.publish()
 	c, changed := p.working[pod]
 	if p.tried != nil {
 		p.tried[pod] = true
@@ -113,19 +129,65 @@ func (p *progress) Finished(pod cache.PodID, err error) {
 	delete(p.working, pod)
 	if err == nil {
 		delete(p.since, pod)
-		delete(p.failing, pod)
+		p.setFailing(pod, "")
 		return
 	}
 	if !changed { // a table that is not what it was
 		c = change{seen: p.since[pod]}
 	}
 	delete(p.since, pod)
-	p.waiting[pod] = p.waiting[pod].earlier(c)
+	p.wait(pod, c)
 	p.metrics.failures.Inc()
-	p.failing[pod] = reasonKernel
 	if reconciler.IsGone(err) {
-		p.failing[pod] = reasonGone
+		p.setFailing(pod, reasonGone)
+	} else {
+		p.setFailing(pod, reasonKernel)
 	}
+}
+
+// wait notes a change that a pod waits with.
+func (p *progress) wait(pod cache.PodID, c change) {
+	before, waits := p.waiting[pod]
+	now := before.earlier(c)
+	p.waiting[pod] = now
+	if !waits || now.seen != before.seen {
+		p.order = append(p.order, waitingPod{pod, now.seen})
+	}
+}
+
+// setFailing notes why a pod fails; empty: it does not.
+func (p *progress) setFailing(pod cache.PodID, reason string) {
+	if before, fails := p.failing[pod]; fails {
+		p.reasons[before].Add(-1)
+		delete(p.failing, pod)
+	}
+	if reason != "" {
+		p.reasons[reason].Add(1)
+		p.failing[pod] = reason
+	}
+}
+
+// waits reports whether a change has not been followed yet.
+func (p *progress) waits(w waitingPod) bool {
+	return p.waiting[w.pod].seen == w.seen || p.working[w.pod].seen == w.seen
+}
+
+// publish brings the counts of the backlog up to date, so that a scrape takes no lock.
+func (p *progress) publish() {
+	p.depth.Store(int64(len(p.waiting) + len(p.working)))
+	if len(p.order) > 2*int(p.depth.Load())+1000 { // behind one that waits for long, others are done
+		p.order = slices.DeleteFunc(p.order, func(w waitingPod) bool { return !p.waits(w) })
+	}
+	for len(p.order) > 0 {
+		first := p.order[0]
+		if p.waits(first) {
+			p.oldest.Store(first.seen.UnixNano())
+			return
+		}
+		p.order = p.order[1:]
+	}
+	p.order = nil
+	p.oldest.Store(0)
 }
 
 // found takes note of a new sandbox. What was there before the agent says nothing of how pods start.
@@ -150,26 +212,21 @@ func (p *progress) changed(kind string, t time.Time) {
 	p.made = older(p.made, t)
 }
 
-// backlog is what is to be done.
+// backlog counts the changes that are not in force yet.
 type backlog struct {
-	depth   int
+	depth   int64
 	age     time.Duration // of the oldest change
-	failing map[string]int
+	failing map[string]int64
 }
 
+// backlog takes no lock.
 func (p *progress) backlog() backlog {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	b := backlog{failing: map[string]int{}}
-	now := time.Now()
-	for _, changes := range []map[cache.PodID]change{p.waiting, p.working} {
-		for _, c := range changes {
-			b.depth++
-			b.age = max(b.age, now.Sub(c.seen))
-		}
+	b := backlog{depth: p.depth.Load(), failing: map[string]int64{}}
+	if oldest := p.oldest.Load(); oldest != 0 {
+		b.age = time.Since(time.Unix(0, oldest))
 	}
-	for _, reason := range p.failing {
-		b.failing[reason]++
+	for reason, n := range p.reasons {
+		b.failing[reason] = n.Load()
 	}
 	return b
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
@@ -20,6 +21,8 @@ type memory struct {
 	pods       map[cache.PodID]int
 	namespaces map[string]int
 	refused    map[cache.PodID]struct{} // pods whose whole table was not admitted
+
+	bytes, refusals atomic.Int64 // total, and pods in refused
 }
 
 func newMemory(budget int) *memory {
@@ -39,9 +42,11 @@ func (m *memory) admit(pod cache.PodID, bytes int) (ok bool, again []cache.PodID
 	}
 	if used > share {
 		m.refused[pod] = struct{}{}
+		m.refusals.Store(int64(len(m.refused)))
 		return false, nil
 	}
 	delete(m.refused, pod)
+	m.refusals.Store(int64(len(m.refused)))
 	m.set(pod, bytes)
 	if total > m.budget {
 		return true, m.beyond(share)
@@ -63,6 +68,7 @@ func (m *memory) forget(pod cache.PodID) (again []cache.PodID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.refused, pod)
+	m.refusals.Store(int64(len(m.refused)))
 	shrinks := m.pods[pod] > 0
 	m.set(pod, 0)
 	return m.retry(shrinks)
@@ -71,6 +77,7 @@ func (m *memory) forget(pod cache.PodID) (again []cache.PodID) {
 func (m *memory) set(pod cache.PodID, bytes int) {
 	n := bytes - m.pods[pod]
 	m.total += n
+	m.bytes.Store(int64(m.total))
 	if m.namespaces[pod.Namespace] += n; m.namespaces[pod.Namespace] == 0 {
 		delete(m.namespaces, pod.Namespace)
 	}
@@ -119,11 +126,4 @@ func (m *memory) retry(isFree bool) (pods []cache.PodID) {
 		pods = append(pods, pod)
 	}
 	return pods
-}
-
-// stats returns the memory of all tables, and the number of pods that were refused.
-func (m *memory) stats() (bytes, refused int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.total, len(m.refused)
 }

@@ -37,7 +37,7 @@ func TestMemoryShares(t *testing.T) {
 			m.book(pod, 1)
 		}
 	}
-	if bytes, n := m.stats(); bytes > 1000 || n != refused || refused == 0 || refused > 4 {
+	if bytes, n := m.bytes.Load(), m.refusals.Load(); bytes > 1000 || n != int64(refused) || refused == 0 || refused > 4 {
 		t.Errorf("%d bytes, %d refused, %d are noted", bytes, refused, n)
 	}
 	if ok, _ := m.admit(podIn("good", 1), 150); !ok {
@@ -67,7 +67,7 @@ func TestMemoryRetry(t *testing.T) {
 	if again := m.forget(b); len(again) > 0 {
 		t.Errorf("again %v", again)
 	}
-	if bytes, refused := m.stats(); bytes != 0 || refused != 0 || len(m.pods)+len(m.namespaces) > 0 {
+	if bytes, refused := m.bytes.Load(), m.refusals.Load(); bytes != 0 || refused != 0 || len(m.pods)+len(m.namespaces) > 0 {
 		t.Errorf("%d bytes and %d refused are left, %v, %v", bytes, refused, m.pods, m.namespaces)
 	}
 }
@@ -84,7 +84,7 @@ func TestMemoryBudget(t *testing.T) {
 	if s.tables["/s1"] != 4 || s.tables["/s2"] != 1 {
 		t.Errorf("tables %v", s.tables)
 	}
-	if stats := s.agent.Stats(); stats.Refused != 1 || stats.Memory != chains(5).Memory() {
+	if stats := s.agent.Stats(); stats.Refused != 1 || stats.Memory != int64(chains(5).Memory()) {
 		t.Errorf("%+v", stats)
 	}
 	s.remove("first")

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
@@ -28,11 +29,18 @@ type queue struct {
 	namespaces map[string]*share
 	waiting    map[cache.PodID]struct{} // in a share, or to be put there after it is worked on
 	working    map[cache.PodID]struct{}
-	delayed    map[cache.PodID]*time.Timer
+	delayed    map[cache.PodID]delay
 	accounts   map[cache.PodID]account // pods that have used some of their credit
 	floor      time.Duration           // the least use of a namespace that waits: a namespace that comes starts here
 
-	throttled uint64 // times that a pod had to wait for its share
+	throttled      atomic.Int64  // pods that wait for their share
+	throttledTotal atomic.Uint64 // times that a pod had to wait for its share
+}
+
+// delay is a pod that comes into the queue later.
+type delay struct {
+	timer    *time.Timer
+	forShare bool // it has used more than its share
 }
 
 // share is the pods of a namespace that wait, in their order, and the time that the namespace has used.
@@ -57,7 +65,7 @@ type account struct {
 func newQueue(perNamespace int) *queue {
 	q := &queue{
 		perNamespace: perNamespace, namespaces: map[string]*share{}, waiting: map[cache.PodID]struct{}{},
-		working: map[cache.PodID]struct{}{}, delayed: map[cache.PodID]*time.Timer{}, accounts: map[cache.PodID]account{},
+		working: map[cache.PodID]struct{}{}, delayed: map[cache.PodID]delay{}, accounts: map[cache.PodID]account{},
 	}
 	q.nonEmpty.L = &q.mu
 	return q
@@ -68,8 +76,7 @@ func (q *queue) add(pod cache.PodID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if wait := q.debt(pod, time.Now()); wait > 0 {
-		q.throttled++
-		q.delay(pod, wait)
+		q.delay(pod, wait, true)
 		return
 	}
 	q.push(pod)
@@ -79,19 +86,38 @@ func (q *queue) add(pod cache.PodID) {
 func (q *queue) addAfter(pod cache.PodID, pause time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.delay(pod, max(pause, q.debt(pod, time.Now())))
+	wait := q.debt(pod, time.Now())
+	q.delay(pod, max(pause, wait), wait > pause)
 }
 
-func (q *queue) delay(pod cache.PodID, pause time.Duration) {
+// delay queues a pod after a pause. A pod that is delayed already comes soon enough.
+func (q *queue) delay(pod cache.PodID, pause time.Duration, forShare bool) {
 	if _, set := q.delayed[pod]; set || q.closed {
-		return // the earlier one comes soon enough
+		return
 	}
-	q.delayed[pod] = time.AfterFunc(pause, func() {
+	if forShare {
+		q.throttled.Add(1)
+		q.throttledTotal.Add(1)
+	}
+	timer := time.AfterFunc(pause, func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		delete(q.delayed, pod)
+		q.undelay(pod)
 		q.push(pod)
 	})
+	q.delayed[pod] = delay{timer, forShare}
+}
+
+func (q *queue) undelay(pod cache.PodID) {
+	d, set := q.delayed[pod]
+	if !set {
+		return
+	}
+	d.timer.Stop()
+	if d.forShare {
+		q.throttled.Add(-1)
+	}
+	delete(q.delayed, pod)
 }
 
 // push puts a pod into the share of its namespace, unless it is there or worked on.
@@ -100,10 +126,7 @@ func (q *queue) push(pod cache.PodID) {
 		return
 	}
 	q.waiting[pod] = struct{}{}
-	if timer, set := q.delayed[pod]; set {
-		timer.Stop()
-		delete(q.delayed, pod)
-	}
+	q.undelay(pod)
 	if _, is := q.working[pod]; is {
 		return // done puts it there
 	}
@@ -170,8 +193,7 @@ func (q *queue) done(pod cache.PodID, took time.Duration) {
 	if _, again := q.waiting[pod]; again {
 		delete(q.waiting, pod)
 		if wait := q.debt(pod, now); wait > 0 {
-			q.throttled++
-			q.delay(pod, wait)
+			q.delay(pod, wait, true)
 		} else {
 			q.waiting[pod] = struct{}{}
 			q.enter(pod)
@@ -230,24 +252,10 @@ func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
-	for pod, timer := range q.delayed {
-		timer.Stop()
-		delete(q.delayed, pod)
+	for pod := range q.delayed {
+		q.undelay(pod)
 	}
 	q.nonEmpty.Broadcast()
-}
-
-// stats returns the number of pods that wait for their share now, and how often a pod had to.
-func (q *queue) stats() (waiting int, throttled uint64) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	now := time.Now()
-	for pod := range q.delayed {
-		if q.debt(pod, now) > 0 {
-			waiting++
-		}
-	}
-	return waiting, q.throttled
 }
 
 // stalled returns how long a pod has waited that a free worker would have taken. Pods of a namespace that occupies all of

@@ -158,7 +158,7 @@ func TestPodShare(t *testing.T) {
 			t.Errorf("%d runs of 2 s in 10 min, want about %d", runs, most)
 		}
 		q.add(hog)
-		if waiting, throttled := q.stats(); waiting != 1 || throttled == 0 {
+		if waiting, throttled := q.throttled.Load(), q.throttledTotal.Load(); waiting != 1 || throttled == 0 {
 			t.Errorf("%d pods wait for their share, %d times", waiting, throttled)
 		}
 		q.add(podOf("a", 1))

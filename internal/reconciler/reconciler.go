@@ -161,19 +161,19 @@ func (r *Reconciler) Settled() bool {
 
 // Stats counts for metrics.
 type Stats struct {
-	Throttled       int    // pods that wait since they used more than their share of the workers
+	Throttled       int64  // pods that wait since they used more than their share of the workers
 	ThrottledTotal  uint64 // times that a pod had to wait for its share
 	SuppressedLines uint64 // log lines over budget
-	Memory          int    // kernel memory of all tables, an estimate, bytes
-	Refused         int    // pods whose table was too large for the budget
+	Memory          int64  // kernel memory of all tables, an estimate, bytes
+	Refused         int64  // pods whose table was too large for the budget
 }
 
-// Stats returns the counts now.
+// Stats returns the counts now. It takes no lock.
 func (r *Reconciler) Stats() Stats {
-	waiting, total := r.queue.stats()
-	s := Stats{Throttled: waiting, ThrottledTotal: total, SuppressedLines: r.lines.Refused()}
-	s.Memory, s.Refused = r.memory.stats()
-	return s
+	return Stats{
+		Throttled: r.queue.throttled.Load(), ThrottledTotal: r.queue.throttledTotal.Load(), SuppressedLines: r.lines.Refused(),
+		Memory: r.memory.bytes.Load(), Refused: r.memory.refusals.Load(),
+	}
 }
 
 // Stalled returns how long a pod has waited for a worker, apart from pods whose own namespace occupies its workers.
