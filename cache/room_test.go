@@ -237,10 +237,10 @@ func (r room) empty() {
 	for _, key := range r.Policies() {
 		r.DeletePolicy(key)
 	}
-	for _, key := range r.Cache.Pods() {
+	for _, key := range r.Pods() {
 		r.DeletePod(key)
 	}
-	for _, key := range r.Cache.Namespaces() {
+	for _, key := range r.Namespaces() {
 		r.DeleteNamespace(key.Name)
 	}
 	r.DeleteNAD(model.KeyOf("net"))

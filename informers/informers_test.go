@@ -1,8 +1,13 @@
 package informers_test
 
 import (
+	"net/http"
+	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 )
@@ -68,4 +73,83 @@ func newAPI(t *testing.T, f *informers.Files, streams bool) *cluster.API {
 	}
 	t.Cleanup(api.Stop)
 	return api
+}
+
+// The informers read a policy again when the sink asks for it: by a list with a field selector, until an answer comes.
+func TestRefetch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newServer(t, policies)
+		s := start(t, api.source(t))
+		watch := api.serve(t, policies, "1", object(policies, "a", 1), object(policies, "b", 1))
+		s.synced(t)
+		s.sink.want("a", "b", "gone")
+		watch.send(event("MODIFIED", object(policies, "b", 2)))
+		next := func(name string) *call {
+			t.Helper()
+			c := api.next(t, policies)
+			if c.isWatch() || !strings.HasSuffix(c.r.URL.Path, "/namespaces/ns/"+policies) || c.query("fieldSelector") != "metadata.name="+name {
+				t.Errorf("asked for %s, want %s alone", c.r.URL, name)
+			}
+			return c
+		}
+		next("a").answer(http.StatusInternalServerError, statusOf(500, "InternalError"))
+		next("a").answer(http.StatusOK, "{}")
+		next("a").answer(http.StatusOK, "")
+		next("a").list("2", object(policies, "a", 1))
+		next("b").list("2", "null")
+		next("gone").list("2")
+		synctest.Wait()
+		if got, want := s.sink.takeRestored(), []string{"ns/a 1"}; !slices.Equal(got, want) {
+			t.Errorf("restored %q, want %q", got, want)
+		}
+		if lines := s.log.With("Reading a policy again failed"); len(lines) != 1 {
+			t.Errorf("logged %q", lines)
+		}
+		s.sink.want("b")
+		watch.send(event("DELETED", object(policies, "a", 3)))
+		next("b").list("3", object(policies, "b", 2))
+		synctest.Wait()
+		if got, want := s.sink.takeRestored(), []string{"ns/b 2"}; !slices.Equal(got, want) {
+			t.Errorf("restored %q, want %q", got, want)
+		}
+	})
+}
+
+// A policy whose rules the cache dropped gets them back. An answer of another version is ignored, since the watch brings it.
+func TestRefetchIntoCache(t *testing.T) {
+	const content = `{"ingress":[{"ports":[{"port":80}]}]}`
+	const spec = `"spec":` + content
+	for name, tc := range map[string]struct {
+		answer  int // version
+		limited int64
+	}{
+		"the same version": {1, 0},
+		"a newer version":  {5, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				room := limits
+				room.NamespaceItems = compiled("a", content).Items // for one policy of two
+				state := cache.New(cache.Options{Limits: room})
+				api := newServer(t, policies)
+				s := startInto(t, api.source(t), state)
+				watch := api.serve(t, policies, "1", object(policies, "a", 1, spec), object(policies, "b", 1, spec))
+				s.synced(t)
+				if n := state.Stats().LimitedPolicies; n != 1 {
+					t.Fatalf("%d policies without rules", n)
+				}
+				watch.send(event("DELETED", object(policies, "a", 2, spec)))
+				api.next(t, policies).list("5", object(policies, "b", tc.answer, spec))
+				synctest.Wait()
+				if n := state.Stats().LimitedPolicies; n != tc.limited {
+					t.Errorf("%d policies without rules, want %d", n, tc.limited)
+				}
+				watch.send(event("MODIFIED", object(policies, "b", 5, spec)))
+				synctest.Wait()
+				if n := state.Stats().LimitedPolicies; n != 0 {
+					t.Errorf("%d policies without rules in the end", n)
+				}
+			})
+		})
+	}
 }

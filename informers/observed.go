@@ -3,6 +3,7 @@ package informers
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"reflect"
 	"sync"
@@ -20,8 +21,9 @@ import (
 )
 
 var (
-	errHungUp = errors.New("the server hung up")
-	errSilent = errors.New("the watch is open, but silent")
+	errHungUp   = errors.New("the server hung up")
+	errSilent   = errors.New("the watch is open, but silent")
+	errNeverNew = errors.New("the server has no recent version")
 )
 
 // The API server sends a bookmark about every minute to a watch without events. A watch without either is broken
@@ -77,6 +79,9 @@ func (o *observed) WatchWithContext(ctx context.Context, opts metav1.ListOptions
 	w, err := o.ListerWatcherWithContext.WatchWithContext(watching, opts)
 	if !limit.Stop() && err != nil && ctx.Err() == nil {
 		err = errors.Join(errSilent, err)
+	}
+	if isExpired(err) && opts.ResourceVersion == "" {
+		err = fmt.Errorf("%w: %s", errNeverNew, err) //nolint:errorlint // a reflector asks again at once after an expired version
 	}
 	switch {
 	case opts.SendInitialEvents != nil && apierrors.IsInvalid(err): // an older API server, which is asked for a list next
@@ -183,7 +188,7 @@ func (g *guardedWatch) run(ctx context.Context) {
 // drain ends the wrapped watch. A watch that converts events waits until somebody takes the last one.
 func (g *guardedWatch) drain() {
 	g.Stop()
-	for range g.Interface.ResultChan() { //nolint:revive // the events come too late
+	for range g.Interface.ResultChan() { // the events come too late
 	}
 }
 

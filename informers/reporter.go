@@ -100,7 +100,6 @@ func (r *Reporter) Report(ctx context.Context, about Subject, problems []policy.
 func (r *Reporter) tell(ctx context.Context, key subjectKey, last *report) bool {
 	about := last.about
 	if slices.Equal(last.told, last.problems) && (about.UID == last.toldUID || len(last.problems) == 0) {
-		last.suppressed = 0
 		if len(last.problems) == 0 {
 			delete(r.last, key)
 		}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,9 +49,11 @@ type server struct {
 // call is a request that waits for the test to answer it.
 type call struct {
 	resource string
-	w        http.ResponseWriter
 	r        *http.Request
 	done     chan error // not nil: hang up in the middle
+
+	mu sync.Mutex
+	w  http.ResponseWriter // nil: the client is gone
 }
 
 // newServer starts a server, stopped with the test, that leaves the answers about these resources to the test.
@@ -110,7 +113,9 @@ func (s *server) source(t *testing.T) informers.Source {
 
 // ServeHTTP implements http.Handler.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	c := &call{path.Base(r.URL.Path), w, r, make(chan error, 1)}
+	c := &call{resource: path.Base(r.URL.Path), w: w, r: r, done: make(chan error, 1)}
+	defer c.forget()
+	w.Header().Set("Content-Type", "application/json")
 	scripted, ok := s.calls[c.resource]
 	switch {
 	case ok:
@@ -119,7 +124,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		case <-r.Context().Done():
 		}
 	case c.isWatch():
-		c.stream("1")
+		for c.stream("1"); r.Context().Err() == nil; c.bookmark("1") {
+			select {
+			case <-time.After(time.Minute):
+			case <-r.Context().Done():
+			}
+		}
 	default:
 		c.list("1")
 	}
@@ -147,7 +157,8 @@ func (s *server) next(t *testing.T, resource string) *call {
 // serve answers until a client watches the objects of a resource from a version on, and returns the watch.
 func (s *server) serve(t *testing.T, resource, version string, items ...string) *call {
 	t.Helper()
-	for listed := false; ; {
+	listed := false
+	for range 50 {
 		c := s.next(t, resource)
 		switch initial := c.query("sendInitialEvents") == "true"; {
 		case initial && s.isOld:
@@ -165,6 +176,8 @@ func (s *server) serve(t *testing.T, resource, version string, items ...string) 
 			c.answer(http.StatusGone, statusOf(410, "Expired"))
 		}
 	}
+	t.Fatalf("no watch of %s follows a list", resource)
+	return nil
 }
 
 func (c *call) query(name string) string { return c.r.URL.Query().Get(name) }
@@ -172,20 +185,20 @@ func (c *call) isWatch() bool            { return c.query("watch") != "" }
 
 // answer is a whole answer.
 func (c *call) answer(code int, body string) {
-	if c.w.Header().Get("Content-Type") == "" {
-		c.w.Header().Set("Content-Type", "application/json")
-	}
-	c.w.WriteHeader(code)
-	io.WriteString(c.w, body) //nolint:errcheck // the client may be gone
+	c.write(func(w http.ResponseWriter) {
+		w.WriteHeader(code)
+		io.WriteString(w, body) //nolint:errcheck // the client may be gone
+	})
 	c.end()
 }
 
 // list answers with a list.
-func (c *call) list(version string, items ...string) { c.answer(http.StatusOK, listOf(c.resource, version, items...)) }
+func (c *call) list(version string, items ...string) {
+	c.answer(http.StatusOK, listOf(c.resource, version, items...))
+}
 
 // stream begins a watch with initial events and their end.
 func (c *call) stream(version string, items ...string) {
-	c.w.Header().Set("Content-Type", "application/json")
 	for _, item := range items {
 		c.send(event("ADDED", item))
 	}
@@ -199,8 +212,29 @@ func (c *call) bookmark(version string, more ...string) {
 
 // send is a part of an answer.
 func (c *call) send(text string) {
-	io.WriteString(c.w, text) //nolint:errcheck // the client may be gone
-	c.w.(http.Flusher).Flush()
+	c.write(func(w http.ResponseWriter) {
+		io.WriteString(w, text) //nolint:errcheck // the client may be gone
+		w.(http.Flusher).Flush()
+	})
+}
+
+func (c *call) write(f func(http.ResponseWriter)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.w != nil {
+		f(c.w)
+	}
+}
+
+// forget lets no write come after the end of the handler.
+func (c *call) forget() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.w = nil
+}
+
+func (c *call) header(name, value string) {
+	c.write(func(w http.ResponseWriter) { w.Header().Set(name, value) })
 }
 
 // end completes an answer, cut breaks it off.

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -15,7 +16,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/internal/await"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 )
 
 var (
@@ -23,21 +24,31 @@ var (
 	settings = informers.Settings{Node: "here", Limits: &limits}
 )
 
-// started are informers on a source, stopped with the test, and all that they tell.
+// started are informers on a source, stopped with the test, with their output.
 type started struct {
 	sink     *sink
 	log      *await.Log
 	events   *warnings
 	observer *observer
+	notified atomic.Int32
 	in       *informers.Informers
 }
 
 func start(t *testing.T, source informers.Source) *started {
 	t.Helper()
-	s := &started{sink: newSink(), log: &await.Log{}, events: &warnings{}, observer: newObserver()}
+	sink := newSink()
+	s := startInto(t, source, sink)
+	s.sink = sink
+	return s
+}
+
+// startInto starts informers that feed any sink.
+func startInto(t *testing.T, source informers.Source, sink informers.Sink) *started {
+	t.Helper()
+	s := &started{log: &await.Log{}, events: &warnings{}, observer: newObserver()}
 	ctx, cancel := context.WithCancel(logr.NewContext(context.Background(), s.log.Logger()))
 	s.in = informers.New(ctx, informers.Config{
-		Source: source, Sink: s.sink, Settings: settings, Notify: s.sink.notify,
+		Source: source, Sink: sink, Settings: settings, Notify: func() { s.notified.Add(1) },
 		Reporter: informers.NewReporter(s.events), Observer: s.observer,
 	})
 	s.in.Start(ctx)
@@ -53,13 +64,12 @@ func (s *started) synced(t *testing.T) {
 // sink is a Sink that remembers what it holds, and reports the problems that a test gives it.
 type sink struct {
 	mu       sync.Mutex
-	held     map[string]map[cache.Key]string // by kind, with the part that tells versions of an object apart
+	held     map[string]map[cache.Key]string // by kind; the value differs between versions of an object
 	pods     map[cache.Key]cache.Pod
 	policies map[cache.Key]*policy.Policy
 	problems map[string][]policy.Problem // of pods, by name
 	wanted   []cache.Key                 // for TakeRefetch
 	restored []string
-	notified int
 }
 
 func newSink() *sink {
@@ -136,10 +146,21 @@ func (s *sink) Namespaces() []cache.Key     { return s.keys("ns") }
 func (s *sink) NADs() []cache.Key           { return s.keys("nad") }
 func (s *sink) Policies() []cache.Key       { return s.keys("policy") }
 
-func (s *sink) notify() {
+// want makes the sink ask for policies again.
+func (s *sink) want(policies ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.notified++
+	for _, name := range policies {
+		s.wanted = append(s.wanted, cache.Key{Namespace: "ns", Name: name})
+	}
+}
+
+func (s *sink) takeRestored() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	restored := s.restored
+	s.restored = nil
+	return restored
 }
 
 func (s *sink) setProblems(pod string, problems ...policy.Problem) {

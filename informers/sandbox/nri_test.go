@@ -1,4 +1,4 @@
-package sandbox_test
+package sandbox
 
 import (
 	"context"
@@ -12,29 +12,37 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr"
+	"github.com/containerd/nri/pkg/adaptation"
 	"github.com/google/go-cmp/cmp"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 )
 
 const nriSocket = "run/nri/nri.sock"
 
-// hooked is a node whose runtime has NRI, and what is told through it.
+// The runtime waits longer for a plugin than real runtimes do, so that a busy machine causes no error.
+func TestMain(m *testing.M) {
+	adaptation.SetPluginRequestTimeout(6 * time.Second)
+	os.Exit(m.Run())
+}
+
+// hooked is a node whose runtime has NRI, with the calls of the plugin.
 type hooked struct {
 	*node
 	nri    *cluster.NRI
-	config informers.NRIConfig
+	config NRIConfig
 
 	mu        sync.Mutex
-	announced []*corev1.Pod
+	announced []cache.Pod
 	enforce   func(try int) (bool, error)
 	tries     int
-	results   []informers.HookResult
+	results   []HookResult
+	states    []NRIState
 	outages   []bool
 	warnings  []string
 }
@@ -47,57 +55,83 @@ func newHooked(t *testing.T) *hooked {
 	}
 	h.nri = cluster.NewNRI(filepath.Join(h.root, nriSocket))
 	t.Cleanup(h.nri.Stop)
-	h.config = informers.NRIConfig{
-		Socket: informers.NRIAuto, HostPrefix: h.root, Node: "here", Sandboxes: h.source, Events: h,
-		Announce: func(p *corev1.Pod) { h.mu.Lock(); defer h.mu.Unlock(); h.announced = append(h.announced, p) },
-		Outage:   func(_ string, down bool) { h.mu.Lock(); defer h.mu.Unlock(); h.outages = append(h.outages, down) },
-		Hooked: func(r informers.HookResult, _ time.Duration) {
-			h.mu.Lock()
-			defer h.mu.Unlock()
-			h.results = append(h.results, r)
-		},
-		Enforce: func(_ context.Context, pod cache.Key, uid types.UID) (bool, error) {
-			h.mu.Lock()
-			h.tries++
-			try := h.tries
-			h.mu.Unlock()
-			if pod.Name != string(uid) || pod.Namespace != "ns" {
-				return false, fmt.Errorf("asked about pod %s, %s", pod, uid)
-			}
-			return h.enforce(try)
-		},
+	limits := policy.DefaultLimits()
+	h.config = NRIConfig{
+		Socket: NRIAuto, HostPrefix: h.root, Node: "here", Sandboxes: h.sandboxes, Events: h, Observer: h,
+		Settings: informers.Settings{Limits: &limits}, Announce: h.announce, Enforce: h.enforceNow,
 	}
 	return h
 }
 
-// Warn is an Event.
+func (h *hooked) announce(p cache.Pod) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.announced = append(h.announced, p)
+}
+
+func (h *hooked) enforceNow(_ context.Context, pod cache.PodID) (bool, error) {
+	h.mu.Lock()
+	h.tries++
+	try, enforce := h.tries, h.enforce
+	h.mu.Unlock()
+	if pod.Name != string(pod.UID) || pod.Namespace != "ns" {
+		return false, fmt.Errorf("asked about pod %s", pod)
+	}
+	return enforce(try)
+}
+
+// Warn implements informers.EventSink.
 func (h *hooked) Warn(about informers.Subject, reason, message string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.warnings = append(h.warnings, fmt.Sprintf("%s %s %s: %s", about.Kind, about, reason, message))
 }
 
+// NRIState implements NRIObserver. A state that repeats counts once.
+func (h *hooked) NRIState(state NRIState) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.states = slices.Compact(append(h.states, state))
+}
+
+// Hooked implements NRIObserver.
+func (h *hooked) Hooked(result HookResult, _ time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.results = append(h.results, result)
+}
+
+// Outage implements NRIObserver.
+func (h *hooked) Outage(_ string, down bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.outages = append(h.outages, down)
+}
+
+func (h *hooked) setEnforce(f func(try int) (bool, error)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.enforce = f
+}
+
 // begin starts the plugin.
 func (h *hooked) begin() (stop func()) {
-	ctx, cancel := context.WithCancel(logr.NewContext(context.Background(), h.log.logger()))
-	plugin := informers.NewNRI(ctx, h.config)
-	done := make(chan struct{})
-	go func() { plugin.Run(ctx); close(done) }()
-	stop = func() { cancel(); <-done }
+	stop = run(h.log, func(ctx context.Context) { NewNRI(ctx, h.config).Run(ctx) })
 	h.t.Cleanup(stop)
 	return stop
 }
 
-func (h *hooked) connected() {
+func (h *hooked) connected() (stop func()) {
 	h.t.Helper()
 	if err := h.nri.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	h.begin()
-	eventually(h.t, "a plugin", func() bool { return h.nri.Plugins() == 1 })
+	stop = h.begin()
+	await.That(h.t, "a plugin", func() bool { return h.nri.Plugins() == 1 })
+	return stop
 }
 
-// pod is one whose network namespace can be opened.
+// pod returns a pod whose network namespace can be opened.
 func (h *hooked) pod(id, uid string) cluster.Pod {
 	h.sandbox(id, uid, 1)
 	return cluster.Pod{
@@ -109,10 +143,14 @@ func (h *hooked) pod(id, uid string) cluster.Pod {
 	}
 }
 
-func (h *hooked) got() (results []informers.HookResult, outages []bool, warnings []string, tries int) {
+// got returns a copy of the calls so far.
+func (h *hooked) got() *hooked {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.results), slices.Clone(h.outages), slices.Clone(h.warnings), h.tries
+	return &hooked{
+		announced: slices.Clone(h.announced), tries: h.tries, results: slices.Clone(h.results), states: slices.Clone(h.states),
+		outages: slices.Clone(h.outages), warnings: slices.Clone(h.warnings),
+	}
 }
 
 func TestNRI(t *testing.T) {
@@ -123,15 +161,15 @@ func TestNRI(t *testing.T) {
 	if err := h.nri.Run(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
-	h.sink.becomes(t, "sandbox a = s1")
-	want := &corev1.Pod{Spec: corev1.PodSpec{NodeName: "here"}, Status: corev1.PodStatus{Phase: corev1.PodPending}}
-	want.Namespace, want.Name, want.UID = "ns", "a", "a"
-	want.Labels = map[string]string{"app": "web"}
-	want.Annotations = map[string]string{"k8s.v1.cni.cncf.io/networks": "net"}
-	if diff := cmp.Diff([]*corev1.Pod{want}, h.announced); diff != "" {
+	h.sink.becomes(t, "a = s1")
+	want := cache.Pod{
+		Key: cache.Key{Namespace: "ns", Name: "a"}, UID: "a", Node: "here",
+		Labels: labelindex.NewSet(map[string]string{"app": "web"}), Requested: "net", StatusField: cache.StatusAnnotation,
+	}
+	if diff := cmp.Diff([]cache.Pod{want}, h.got().announced); diff != "" {
 		t.Errorf("announced (-want +got):\n%s", diff)
 	}
-	h.enforce = func(int) (bool, error) { return false, nil }
+	h.setEnforce(func(int) (bool, error) { return false, nil })
 	if err := h.nri.Run(t.Context(), h.pod("s2", "b")); err != nil {
 		t.Fatal(err)
 	}
@@ -145,114 +183,123 @@ func TestNRI(t *testing.T) {
 	if err := h.nri.Run(t.Context(), file); err != nil {
 		t.Fatal(err)
 	}
-	results, outages, warnings, tries := h.got()
-	if diff := cmp.Diff([]informers.HookResult{
-		informers.HookEnforced, informers.HookUnselected, informers.HookHostNetwork, informers.HookUnselected,
-	}, results); diff != "" {
+	got := h.got()
+	if diff := cmp.Diff([]HookResult{HookEnforced, HookUnselected, HookHostNetwork, HookUnselected}, got.results); diff != "" {
 		t.Errorf("results (-want +got):\n%s", diff)
 	}
-	if len(outages)+len(warnings) > 0 || tries != 2 || len(h.announced) != 2 {
-		t.Errorf("outages %v, warnings %q, asked %d times, announced %d", outages, warnings, tries, len(h.announced))
+	if len(got.outages)+len(got.warnings) > 0 || got.tries != 2 || len(got.announced) != 2 {
+		t.Errorf("outages %v, warnings %q, asked %d times, announced %d", got.outages, got.warnings, got.tries, len(got.announced))
 	}
-	h.sink.becomes(t, "sandbox a = s1", "sandbox b = s2", "sandbox d = s4")
+	h.sink.becomes(t, "a = s1", "b = s2", "d = s4")
 	h.nri.End(t.Context(), pod)
-	h.sink.becomes(t, "sandbox b = s2", "sandbox d = s4")
+	h.sink.becomes(t, "b = s2", "d = s4")
 }
 
 // A pod whose rules cannot be put in force does not start, and that is said. One that fails for a moment does.
 func TestNRIRefuses(t *testing.T) {
+	t.Parallel()
 	h := newHooked(t)
 	h.start()
 	h.connected()
-	h.enforce = func(int) (bool, error) { return true, errors.New("the kernel says no") }
-	start := time.Now()
+	h.setEnforce(func(int) (bool, error) { return true, errors.New("the kernel says no") })
 	err := h.nri.Run(t.Context(), h.pod("s1", "a"))
-	took := time.Since(start)
 	if err == nil || !strings.Contains(err.Error(), "the kernel says no") {
 		t.Errorf("error %v", err)
 	}
-	results, _, warnings, tries := h.got()
-	if took > 1800*time.Millisecond || tries < 3 {
-		t.Errorf("took %s, %d tries", took, tries)
+	got := h.got()
+	if got.tries < 3 {
+		t.Errorf("%d tries", got.tries)
 	}
-	if !slices.Equal(results, []informers.HookResult{informers.HookRefused}) {
-		t.Errorf("results %v", results)
+	if !slices.Equal(got.results, []HookResult{HookRefused}) {
+		t.Errorf("results %v", got.results)
 	}
-	if len(warnings) != 1 || !strings.HasPrefix(warnings[0], "Pod ns/a PolicyNotEnforced: ") || !strings.Contains(warnings[0], "the kernel says no") {
-		t.Errorf("warnings %q", warnings)
+	if w := got.warnings; len(w) != 1 || !strings.HasPrefix(w[0], "Pod ns/a PolicyNotEnforced: ") || !strings.Contains(w[0], "the kernel says no") {
+		t.Errorf("warnings %q", w)
 	}
-	if lines := h.log.with("does not start"); len(lines) != 1 {
+	if lines := h.log.With("Pod refused"); len(lines) != 1 {
 		t.Errorf("log %q", lines)
 	}
 	h.sink.becomes(t)
 
-	h.enforce = func(try int) (bool, error) {
-		if try == tries+1 {
+	h.setEnforce(func(try int) (bool, error) {
+		if try == got.tries+1 {
 			return false, errors.New("for a moment")
 		}
 		return true, nil
-	}
+	})
 	if err := h.nri.Run(t.Context(), h.pod("s2", "a")); err != nil {
 		t.Error(err)
 	}
-	h.sink.becomes(t, "sandbox a = s2")
+	h.sink.becomes(t, "a = s2")
 
-	// Its namespace cannot be opened: that alone refuses nobody, as it may have no rules.
+	// A network namespace that cannot be opened refuses no pod without rules.
 	gone := h.pod("s3", "b")
 	gone.NetNS = "/var/run/netns/gone"
-	h.enforce = func(int) (bool, error) { return false, nil }
+	h.setEnforce(func(int) (bool, error) { return false, nil })
 	if err := h.nri.Run(t.Context(), gone); err != nil {
 		t.Error(err)
 	}
-	h.enforce = func(int) (bool, error) { return false, errors.New("not known where") }
+	h.setEnforce(func(int) (bool, error) { return false, errors.New("not known where") })
 	if err := h.nri.Run(t.Context(), gone); err == nil || !strings.Contains(err.Error(), "netns/gone") {
 		t.Errorf("error %v", err)
 	}
+
+	// The runtime would give up an Enforce that never returns.
+	leave := make(chan struct{})
+	h.setEnforce(func(int) (bool, error) { <-leave; return true, nil })
+	if err := h.nri.Run(t.Context(), h.pod("s4", "c")); err == nil || !strings.Contains(err.Error(), errLate.Error()) {
+		t.Errorf("error %v", err)
+	}
+	close(leave)
 	if h.nri.Plugins() != 1 {
 		t.Error("the plugin was thrown out")
 	}
 }
 
-// The runtime is lost, comes back, is restarted: one outage each, in which pods start, and which ends by itself.
+// A runtime that is absent at first, hangs up or restarts is an outage each time. The plugin recovers by itself.
 func TestNRIReconnects(t *testing.T) {
+	t.Parallel()
 	h := newHooked(t)
 	h.start()
 	h.config.Socket = "unix:///" + nriSocket
 	stop := h.begin()
-	eventually(t, "an outage", func() bool { return len(h.log.with("(NRI) failed")) == 1 })
+	await.That(t, "an outage", func() bool { return len(h.log.With("(NRI) failed")) == 1 })
 	if err := h.nri.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "works", func() bool { return len(h.log.with("(NRI) works again")) == 1 })
+	await.That(t, "works", func() bool { return len(h.log.With("(NRI) works again")) == 1 })
 	h.nri.SetPods(h.pod("s1", "a"))
 	h.nri.Cut()
-	eventually(t, "another outage", func() bool { return len(h.log.with("(NRI) failed")) == 2 })
-	eventually(t, "works", func() bool { return len(h.log.with("(NRI) works again")) == 2 })
-	h.sink.becomes(t, "sandbox a = s1")
-	eventually(t, "a plugin", func() bool { return h.nri.Plugins() >= 1 })
+	await.That(t, "another outage", func() bool { return len(h.log.With("(NRI) failed")) == 2 })
+	await.That(t, "works", func() bool { return len(h.log.With("(NRI) works again")) == 2 })
+	h.sink.becomes(t, "a = s1")
+	await.That(t, "a plugin", func() bool { return h.nri.Plugins() >= 1 })
 	h.nri.Stop()
-	eventually(t, "a third outage", func() bool { return len(h.log.with("(NRI) failed")) == 3 })
+	await.That(t, "a third outage", func() bool { return len(h.log.With("(NRI) failed")) == 3 })
 	if err := h.nri.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a plugin", func() bool { return h.nri.Plugins() == 1 })
+	await.That(t, "a plugin", func() bool { return h.nri.Plugins() == 1 })
 	if err := h.nri.Run(t.Context(), h.pod("s2", "b")); err != nil {
 		t.Fatal(err)
 	}
-	results, outages, _, _ := h.got()
-	if !slices.Equal(results, []informers.HookResult{informers.HookEnforced}) {
-		t.Errorf("results %v", results)
+	got := h.got()
+	if !slices.Equal(got.results, []HookResult{HookEnforced}) {
+		t.Errorf("results %v", got.results)
 	}
-	if want := []bool{true, false, true, false, true, false}; !slices.Equal(outages, want) {
-		t.Errorf("outages %v, want %v", outages, want)
+	if want := []bool{true, false, true, false, true, false}; !slices.Equal(got.outages, want) {
+		t.Errorf("outages %v, want %v", got.outages, want)
+	}
+	if want := []NRIState{NRIRefused, NRIConnected, NRIRefused, NRIConnected, NRIRefused, NRIConnected}; !slices.Equal(got.states, want) {
+		t.Errorf("states %v, want %v", got.states, want)
 	}
 	stop()
-	if _, outages, _, _ := h.got(); len(outages) != 6 {
-		t.Errorf("the end is an outage: %v", outages)
+	if end := h.got(); len(end.outages) != 6 || len(end.states) != 6 {
+		t.Errorf("the end is an outage: %v, %v", end.outages, end.states)
 	}
 }
 
-// Without a socket, and with one that nobody listens on any more, auto is none, which is said once.
+// Without a socket, and with a socket without a listener, NRIAuto means no NRI. The log says so once.
 func TestNRIAbsent(t *testing.T) {
 	for name, prepare := range map[string]func(path string){
 		"no socket": func(string) {},
@@ -274,79 +321,103 @@ func TestNRIAbsent(t *testing.T) {
 			h := newHooked(t)
 			prepare(filepath.Join(h.root, nriSocket))
 			stop := h.begin()
-			eventually(t, "it is said", func() bool { return len(h.log.with("No NRI")) == 1 })
-			if _, outages, _, _ := h.got(); len(outages) > 0 {
-				t.Errorf("outages %v", outages)
+			await.That(t, "it is logged", func() bool { return len(h.log.With("NRI unavailable")) == 1 })
+			if got := h.got(); len(got.outages) > 0 || !slices.Equal(got.states, []NRIState{NRIAbsent}) {
+				t.Errorf("outages %v, states %v", got.outages, got.states)
 			}
 			stop()
 		})
 	}
 	t.Run("switched off", func(t *testing.T) {
 		h := newHooked(t)
-		h.config.Socket = informers.NRINone
-		informers.NewNRI(t.Context(), h.config).Run(t.Context()) // returns
+		h.config.Socket = NRINone
+		NewNRI(t.Context(), h.config).Run(t.Context()) // returns
+		if got := h.got(); !slices.Equal(got.states, []NRIState{NRIOff}) {
+			t.Errorf("states %v", got.states)
+		}
 	})
 }
 
-// What the runtime tells of at first fills gaps and changes nothing else: of two sandboxes of a pod it does not say which
-// is the newer one, and it tells of those that have ended.
+// The sandboxes that the runtime names when the plugin connects fill gaps and change nothing else: they include sandboxes
+// that have ended, and nothing shows which of two sandboxes of a pod is newer.
 func TestNRISynchronize(t *testing.T) {
+	t.Parallel()
 	h := newHooked(t)
 	h.runtime.Set(h.sandbox("s2", "a", 2))
 	h.start()
-	h.sink.becomes(t, "sandbox a = s2")
+	h.sink.becomes(t, "a = s2")
 	ended := h.pod("s4", "c")
 	ended.NetNS = "/var/run/netns/gone"
 	host := h.pod("s5", "d")
 	host.NetNS = ""
 	h.nri.SetPods(h.pod("s1", "a"), h.pod("s3", "b"), ended, host)
 	h.connected()
-	h.sink.becomes(t, "sandbox a = s2", "sandbox b = s3")
-	if len(h.announced) > 0 {
-		t.Errorf("announced: %v", h.announced)
+	h.sink.becomes(t, "a = s2", "b = s3")
+	if got := h.got(); len(got.announced) > 0 {
+		t.Errorf("announced: %v", got.announced)
 	}
 }
 
-// Lists of the runtime and what NRI tells go together: a list that does not have a sandbox yet does not take it away, one
-// that still has it does not bring it back, and one that has had it decides.
+// Lists and NRI events agree in the end: a list without a new sandbox does not remove the sandbox, and a list with an ended
+// sandbox does not bring the sandbox back. Once a list had the sandbox, the lists decide.
 func TestNRIAndLists(t *testing.T) {
+	t.Parallel()
 	h := newHooked(t)
 	h.start()
-	eventually(t, "in sync", h.source.HasSynced)
+	await.That(t, "in sync", h.sandboxes.HasSynced)
 	h.connected()
-	polls := func(n int) {
-		t.Helper()
-		before, _ := h.runtime.Calls()
-		eventually(t, "polls", func() bool {
-			h.source.Poke("")
-			lists, _ := h.runtime.Calls()
-			return lists >= before+n
-		})
-	}
 	pod := h.pod("s1", "a")
 	if err := h.nri.Run(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
-	polls(3)
-	h.sink.becomes(t, "sandbox a = s1")
+	h.polls(3)
+	h.sink.becomes(t, "a = s1")
 	h.runtime.Set(h.sandbox("s1", "a", 1))
-	polls(3)
-	h.sink.becomes(t, "sandbox a = s1")
+	h.polls(3)
+	h.sink.becomes(t, "a = s1")
 	h.nri.End(t.Context(), pod)
-	polls(3)
+	h.polls(3)
 	h.sink.becomes(t)
 
 	if err := h.nri.Run(t.Context(), h.pod("s2", "a")); err != nil {
 		t.Fatal(err)
 	}
-	polls(2)
-	h.sink.becomes(t, "sandbox a = s2")
-	h.nri.End(t.Context(), pod) // the old one is removed late
+	h.polls(2)
+	h.sink.becomes(t, "a = s2")
+	h.nri.End(t.Context(), pod) // the old sandbox is removed late
 	h.runtime.Set(h.sandbox("s2", "a", 2))
-	polls(2)
-	h.sink.becomes(t, "sandbox a = s2")
+	h.polls(2)
+	h.sink.becomes(t, "a = s2")
 	h.runtime.Set(h.sandbox("s3", "a", 3), h.sandbox("s2", "a", 2))
-	h.sink.becomes(t, "sandbox a = s3")
+	h.sink.becomes(t, "a = s3")
 	h.runtime.Set()
 	h.sink.becomes(t)
+}
+
+// The end of the agent waits for a pod that starts, so that the pod gets its answer.
+func TestNRIEndsAfterHooks(t *testing.T) {
+	t.Parallel()
+	h := newHooked(t)
+	h.start()
+	entered, leave := make(chan struct{}), make(chan struct{})
+	h.setEnforce(func(int) (bool, error) { close(entered); <-leave; return true, nil })
+	stop := h.connected()
+	started := make(chan error)
+	go func() { started <- h.nri.Run(t.Context(), h.pod("s1", "a")) }()
+	<-entered
+	ended := make(chan struct{})
+	go func() { stop(); close(ended) }()
+	select {
+	case <-ended:
+		t.Error("the plugin ended before its hook")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(leave)
+	if err := <-started; err != nil {
+		t.Error(err)
+	}
+	<-ended
+	if got := h.got(); !slices.Equal(got.results, []HookResult{HookEnforced}) {
+		t.Errorf("results %v", got.results)
+	}
 }

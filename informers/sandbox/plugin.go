@@ -37,7 +37,10 @@ var HookResults = []HookResult{HookEnforced, HookUnselected, HookHostNetwork, Ho
 // reasonRefused is the word of the Event about a pod that is refused.
 const reasonRefused = "PolicyNotEnforced"
 
-const hookRetry = 50 * time.Millisecond // the first pause between tries for a pod that fails; doubles
+const (
+	hookRetry   = 50 * time.Millisecond  // the first pause between tries for a pod that fails; doubles
+	answerGrace = 300 * time.Millisecond // for the answer of a hook to reach the runtime
+)
 
 // Where the kubelet says how it came to know a pod.
 const (
@@ -147,6 +150,8 @@ func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api
 // however busy the agent is: a runtime may start a pod whose plugin is silent.
 func (p *plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	start := time.Now()
+	p.hooks.Add(1)
+	defer time.AfterFunc(answerGrace, p.hooks.Done)
 	patience := p.stub.RequestTimeout()
 	if patience <= 0 {
 		patience = stub.DefaultRequestTimeout

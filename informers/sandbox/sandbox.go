@@ -42,7 +42,7 @@ const SourceName = "Sandbox"
 const (
 	pollInterval   = time.Second            // when nothing happens, as the kubelet
 	pollEager      = 50 * time.Millisecond  // after a pod without a sandbox; doubles up to pollInterval
-	pollSpacing    = 100 * time.Millisecond // at least
+	pollSpacing    = 100 * time.Millisecond // at least, unless the interval is shorter
 	outageInterval = 10 * time.Second       // at most between tries while the runtime cannot be reached
 	syncPatience   = 2 * time.Second        // for the first answers about sandboxes
 )

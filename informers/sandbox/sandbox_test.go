@@ -1,4 +1,4 @@
-package sandbox_test
+package sandbox
 
 import (
 	"context"
@@ -6,27 +6,72 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
-	"time"
 
 	"github.com/go-logr/logr"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 )
 
-// node is a host's root directory with a runtime, and the source that follows it.
+// sink is a Sink that remembers.
+type sink struct {
+	mu   sync.Mutex
+	held map[types.UID]cache.Sandbox
+}
+
+// SetSandbox implements Sink.
+func (s *sink) SetSandbox(uid types.UID, sandbox cache.Sandbox) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held[uid] = sandbox
+}
+
+// DeleteSandbox implements Sink.
+func (s *sink) DeleteSandbox(uid types.UID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.held, uid)
+}
+
+func (s *sink) sandbox(uid types.UID) cache.Sandbox {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.held[uid]
+}
+
+// state is the sandbox of each pod, sorted.
+func (s *sink) state() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var lines []string
+	for uid, sandbox := range s.held {
+		lines = append(lines, fmt.Sprintf("%s = %s", uid, sandbox.ID))
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+// becomes waits for a state.
+func (s *sink) becomes(t *testing.T, want ...string) {
+	t.Helper()
+	await.That(t, fmt.Sprintf("the sink holds %q", want), func() bool { return slices.Equal(s.state(), want) })
+}
+
+// node is a host's root directory with a runtime, and the Sandboxes that follow the runtime.
 type node struct {
-	t       *testing.T
-	root    string
-	runtime *cluster.Runtime
-	sink    *recorder
-	log     *logLines
-	source  *informers.Sandboxes
-	stop    func()
+	t         *testing.T
+	root      string
+	runtime   *cluster.Runtime
+	sink      *sink
+	log       *await.Log
+	sandboxes *Sandboxes
 }
 
 // newNode follows a runtime that is not started yet.
@@ -42,16 +87,13 @@ func newNode(t *testing.T, socket string) *node {
 		}
 	}
 	n := &node{
-		t: t, root: root, sink: newRecorder(), log: &logLines{},
+		t: t, root: root, sink: &sink{held: map[types.UID]cache.Sandbox{}}, log: &await.Log{},
 		runtime: cluster.NewRuntime(filepath.Join(root, socket)),
 	}
-	n.source = informers.NewSandboxes(informers.SandboxConfig{HostPrefix: root, Sink: n.sink, Notify: n.sink.Notify})
-	ctx, cancel := context.WithCancel(logr.NewContext(context.Background(), n.log.logger()))
-	done := make(chan struct{})
-	go func() { n.source.Run(ctx); close(done) }()
-	n.stop = func() { cancel(); <-done }
+	n.sandboxes = New(Config{HostPrefix: root, Sink: n.sink, Notify: func() {}})
+	stop := run(n.log, n.sandboxes.Run)
 	t.Cleanup(func() {
-		n.stop()
+		stop()
 		n.runtime.Stop()
 		if err := os.RemoveAll(root); err != nil {
 			t.Error(err)
@@ -60,11 +102,30 @@ func newNode(t *testing.T, socket string) *node {
 	return n
 }
 
+// run runs a function in the background. stop ends its context and waits.
+func run(log *await.Log, f func(context.Context)) (stop func()) {
+	ctx, cancel := context.WithCancel(logr.NewContext(context.Background(), log.Logger()))
+	done := make(chan struct{})
+	go func() { f(ctx); close(done) }()
+	return func() { cancel(); <-done }
+}
+
 func (n *node) start() {
 	n.t.Helper()
 	if err := n.runtime.Start(); err != nil {
 		n.t.Fatal(err)
 	}
+}
+
+// polls waits until the runtime has listed its sandboxes so many times more.
+func (n *node) polls(count int) {
+	n.t.Helper()
+	before, _ := n.runtime.Calls()
+	await.That(n.t, "polls", func() bool {
+		n.sandboxes.Poke("")
+		lists, _ := n.runtime.Calls()
+		return lists >= before+count
+	})
 }
 
 // sandbox is a sandbox of the pod with this UID, with a network namespace that can be opened.
@@ -82,20 +143,22 @@ func (n *node) sandbox(id, uid string, created int64) cluster.Sandbox {
 const containerd = "run/containerd/containerd.sock"
 
 func TestSandboxes(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, containerd)
 	n.runtime.Set(n.sandbox("s1", "a", 1), n.sandbox("s2", "b", 1))
 	n.start()
-	eventually(t, "in sync", n.source.HasSynced)
-	n.sink.becomes(t, "sandbox a = s1", "sandbox b = s2")
-	if got, want := n.sink.sandbox["a"], (cache.Sandbox{ID: "s1", Pod: cache.Key{Namespace: "ns", Name: "a"}, NetNS: filepath.Join(n.root, "run/netns/s1")}); got != want {
+	await.That(t, "in sync", n.sandboxes.HasSynced)
+	n.sink.becomes(t, "a = s1", "b = s2")
+	want := cache.Sandbox{ID: "s1", Pod: cache.Key{Namespace: "ns", Name: "a"}, NetNS: filepath.Join(n.root, "run/netns/s1")}
+	if got := n.sink.sandbox("a"); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	old := n.sandbox("s1", "a", 1)
 	old.NotReady = true
 	n.runtime.Set(old, n.sandbox("s3", "a", 2))
-	n.sink.becomes(t, "sandbox a = s3")
+	n.sink.becomes(t, "a = s3")
 	n.runtime.Set(n.sandbox("s5", "a", 3), n.sandbox("s4", "a", 2))
-	n.sink.becomes(t, "sandbox a = s5")
+	n.sink.becomes(t, "a = s5")
 	n.runtime.Set()
 	n.sink.becomes(t)
 }
@@ -104,27 +167,28 @@ func TestSandboxesOfCRIO(t *testing.T) {
 	n := newNode(t, "run/crio/crio.sock")
 	n.runtime.Set(n.sandbox("s1", "a", 1))
 	n.start()
-	n.sink.becomes(t, "sandbox a = s1")
+	n.sink.becomes(t, "a = s1")
 }
 
-// The host's network namespace is never told to anybody, whatever else the runtime says of the sandbox.
+// A sandbox on the host's network never reaches the sink, whatever its verbose info contains.
 func TestHostNetworkSandbox(t *testing.T) {
 	n := newNode(t, containerd)
 	host := n.sandbox("s1", "a", 1)
 	host.HostNetwork = true
 	n.runtime.Set(host, n.sandbox("s2", "b", 1))
 	n.start()
-	eventually(t, "in sync", n.source.HasSynced)
-	n.sink.becomes(t, "sandbox b = s2")
+	await.That(t, "in sync", n.sandboxes.HasSynced)
+	n.sink.becomes(t, "b = s2")
 	_, before := n.runtime.Calls()
-	time.Sleep(1200 * time.Millisecond)
+	n.polls(3)
 	if _, after := n.runtime.Calls(); after != before {
 		t.Errorf("%d statuses asked for of sandboxes that are known", after-before)
 	}
 }
 
-// One sandbox that cannot be resolved is tried again, is logged once, and holds up no other.
+// A sandbox that cannot be resolved is tried again, is logged once, and delays no other sandbox.
 func TestUnresolvedSandbox(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, containerd)
 	broken := n.sandbox("s1", "a", 1)
 	broken.Err = status.Error(codes.Internal, "shim is stuck")
@@ -132,78 +196,56 @@ func TestUnresolvedSandbox(t *testing.T) {
 	unreadable.Info = map[string]string{"info": "{"}
 	n.runtime.Set(broken, unreadable, n.sandbox("s3", "c", 1))
 	n.start()
-	n.sink.becomes(t, "sandbox c = s3")
-	eventually(t, "more tries", func() bool { _, n := n.runtime.Calls(); return n >= 7 })
-	if lines := n.log.with("shim is stuck"); len(lines) != 1 {
+	n.sink.becomes(t, "c = s3")
+	await.That(t, "more tries", func() bool { _, n := n.runtime.Calls(); return n >= 7 })
+	if lines := n.log.With("shim is stuck"); len(lines) != 1 {
 		t.Errorf("logged %d times: %q", len(lines), lines)
 	}
 	n.runtime.Set(n.sandbox("s1", "a", 1), n.sandbox("s2", "b", 1), n.sandbox("s3", "c", 1))
-	n.sink.becomes(t, "sandbox a = s1", "sandbox b = s2", "sandbox c = s3")
+	n.sink.becomes(t, "a = s1", "b = s2", "c = s3")
 }
 
-// A new sandbox whose namespace is not known yet does not take the old one away.
+// A new sandbox with an unknown network namespace does not replace the old sandbox of the pod.
 func TestUnresolvedSuccessor(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, containerd)
 	n.runtime.Set(n.sandbox("s1", "a", 1))
 	n.start()
-	n.sink.becomes(t, "sandbox a = s1")
+	n.sink.becomes(t, "a = s1")
 	broken := n.sandbox("s2", "a", 2)
 	broken.Err = errors.New("not yet")
 	n.runtime.Set(n.sandbox("s1", "a", 1), broken)
-	eventually(t, "the new one is asked for", func() bool { _, n := n.runtime.Calls(); return n >= 2 })
-	n.sink.becomes(t, "sandbox a = s1")
+	await.That(t, "the new one is asked for", func() bool { _, n := n.runtime.Calls(); return n >= 2 })
+	n.sink.becomes(t, "a = s1")
 	n.runtime.Set(n.sandbox("s1", "a", 1), n.sandbox("s2", "a", 2))
-	n.sink.becomes(t, "sandbox a = s2")
+	n.sink.becomes(t, "a = s2")
 }
 
 // A runtime that is away, or answers with errors, changes nothing, is logged once, and is found again.
 func TestRuntimeOutage(t *testing.T) {
+	t.Parallel()
 	n := newNode(t, containerd)
-	eventually(t, "the missing socket is logged", func() bool { return len(n.log.with("no container runtime socket")) == 1 })
-	if n.source.HasSynced() {
+	await.That(t, "the missing socket is logged", func() bool { return len(n.log.With("no container runtime socket")) == 1 })
+	if n.sandboxes.HasSynced() {
 		t.Error("in sync without a runtime")
 	}
 	n.runtime.Set(n.sandbox("s1", "a", 1))
 	n.start()
-	n.sink.becomes(t, "sandbox a = s1")
-	eventually(t, "the socket's return is logged", func() bool { return len(n.log.with("works again")) == 1 })
+	n.sink.becomes(t, "a = s1")
+	await.That(t, "the socket's return is logged", func() bool { return len(n.log.With("works again")) == 1 })
 
 	n.runtime.FailLists(status.Error(codes.Unknown, "database is locked"))
 	n.runtime.Set()
-	eventually(t, "the failure is logged", func() bool { return len(n.log.with("database is locked")) == 1 })
-	n.sink.becomes(t, "sandbox a = s1")
+	await.That(t, "the failure is logged", func() bool { return len(n.log.With("database is locked")) == 1 })
+	n.sink.becomes(t, "a = s1")
 	n.runtime.FailLists(nil)
 	n.sink.becomes(t)
 
 	n.runtime.Stop()
-	eventually(t, "the restart is logged", func() bool { return len(n.log.with("sandboxes failed")) == 3 })
+	await.That(t, "the restart is logged", func() bool { return len(n.log.With("container runtime failed")) == 3 })
 	n.runtime.Set(n.sandbox("s2", "a", 1))
 	n.start()
-	n.sink.becomes(t, "sandbox a = s2")
-}
-
-// A poke makes a sandbox known long before the next regular poll, also when the runtime has it only a moment later.
-func TestPoke(t *testing.T) {
-	n := newNode(t, containerd)
-	n.start()
-	eventually(t, "in sync", n.source.HasSynced)
-	var slowest time.Duration
-	for i := range 5 {
-		id := fmt.Sprintf("s%d", i)
-		time.Sleep(300 * time.Millisecond)
-		n.source.Poke("a")
-		time.Sleep(20 * time.Millisecond)
-		n.runtime.Set(n.sandbox(id, "a", int64(i)))
-		start := time.Now()
-		n.sink.becomes(t, "sandbox a = "+id)
-		slowest = max(slowest, time.Since(start))
-		n.runtime.Set()
-		n.sink.becomes(t)
-	}
-	t.Logf("slowest: %s", slowest)
-	if slowest > 700*time.Millisecond {
-		t.Errorf("a sandbox of a poked pod took %s", slowest)
-	}
+	n.sink.becomes(t, "a = s2")
 }
 
 func TestEndpoint(t *testing.T) {
@@ -222,17 +264,12 @@ func TestEndpoint(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			sink, log := newRecorder(), &logLines{}
-			source := informers.NewSandboxes(informers.SandboxConfig{
-				Endpoint: tc.endpoint, HostPrefix: tc.prefix, Sink: sink, Notify: sink.Notify,
-			})
-			ctx, cancel := context.WithCancel(logr.NewContext(context.Background(), log.logger()))
-			done := make(chan struct{})
-			go func() { source.Run(ctx); close(done) }()
-			defer func() { cancel(); <-done }()
-			eventually(t, "an answer", func() bool { return source.HasSynced() || len(log.with("failed")) > 0 })
-			if source.HasSynced() != tc.want {
-				t.Errorf("in sync: %v; log %q", source.HasSynced(), log.with(""))
+			log := &await.Log{}
+			sandboxes := New(Config{Endpoint: tc.endpoint, HostPrefix: tc.prefix, Sink: &sink{held: map[types.UID]cache.Sandbox{}}, Notify: func() {}})
+			defer run(log, sandboxes.Run)()
+			await.That(t, "an answer", func() bool { return sandboxes.HasSynced() || len(log.With("failed")) > 0 })
+			if sandboxes.HasSynced() != tc.want {
+				t.Errorf("in sync: %v; log %q", sandboxes.HasSynced(), log.With(""))
 			}
 		})
 	}

@@ -169,7 +169,7 @@ func (p *progress) setFailing(pod cache.PodID, reason string) {
 
 // waits reports whether a change has not been followed yet.
 func (p *progress) waits(w waitingPod) bool {
-	return p.waiting[w.pod].seen == w.seen || p.working[w.pod].seen == w.seen
+	return p.waiting[w.pod].seen.Equal(w.seen) || p.working[w.pod].seen.Equal(w.seen)
 }
 
 // publish brings the counts of the backlog up to date, so that a scrape takes no lock.
