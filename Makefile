@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all picture man build test conformance race lint e2e demo bench bench-docs fuzz image clean tools
+.PHONY: all picture man build test conformance race lint e2e tenants demo bench bench-docs fuzz image clean tools
 
 all: build
 
@@ -30,6 +30,10 @@ lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 e2e:
 	go run ./hack/e2e
+
+# The attacks of a hostile tenant, against a real API server and a real agent. TENANTS holds the flags.
+tenants:
+	go run ./hack/tenants $(TENANTS)
 
 demo:
 	go run . demo

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// issueAttacks are the attacks that hurt the agent before issue 10.
+func issueAttacks() []attack {
+	return []attack{
+		{name: "port-int32", does: "a policy with a port beyond 32 bits", start: portBeyondInt32, quick: true},
+		{name: "end-port-int64", does: "a policy with an end of a port range beyond 32 bits", start: hugeEndPort, schema: openCRD},
+		{name: "rules-40000", does: "a policy of 40,000 rules, with a rule inserted in front again and again", start: manyRules, quick: true},
+		{name: "peer-lists-20000", does: "20,000 rules, each with a list of peers of its own, select two pods", start: manyPeerLists, quick: true},
+		{name: "networks-x-peers", does: "a policy for 2,000 networks with 2,000 peers", start: networksTimesPeers},
+		{name: "networks-x-rules", does: "a policy for 40,000 networks with 2,000 rules, updated again and again", start: networksTimesRules},
+		{name: "ports-100000", does: "a policy with 100,000 invalid ports", start: invalidPorts, quick: true},
+		{name: "trace-annotations", does: "pods with traffic whose trace annotations change all the time", start: traceAnnotations},
+		{name: "status-empty", does: "a pod whose creator wrote an empty network status starts", start: emptyStatus},
+		{name: "never-scheduled", does: "a pod that was never scheduled claims the stranger's address and a label that the victim allows", start: neverScheduled, quick: true},
+		{name: "status-hangs", does: "the CRI status of 40 sandboxes hangs", start: hangingStatus},
+		{name: "chains-100000", does: "root in a pod makes 100,000 chains, and changes tables all the time", start: manyChains, quick: true},
+	}
+}
+
+// rulesPath is the path of the policy "p" of the attacker.
+func rulesPath() string { return pathOf(policies, evilNamespace, "p") }
+
+// portBeyondInt32 writes a number that the Go type of a port cannot hold. A client that decodes whole lists fails for every
+// policy of the cluster.
+func portBeyondInt32(ctx context.Context, t *tenant) error {
+	return t.policy(ctx, "p", "net", object{"podSelector": object{}, "ingress": []object{{"ports": []object{{"port": 2147483648}}}}})
+}
+
+// hugeEndPort does the same with the other number of a policy.
+func hugeEndPort(ctx context.Context, t *tenant) error {
+	spec := object{"podSelector": object{}, "ingress": []object{{"ports": []object{{"port": 80, "endPort": 99999999999}}}}}
+	return t.policy(ctx, "p", "net", spec)
+}
+
+// manyRules inserts rules in front: a comparison of the old with the new rules by a table costs their product.
+func manyRules(ctx context.Context, t *tenant) error {
+	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
+		return err
+	}
+	spec := `{"podSelector": {}, "ingress": [` + repeat(40_000, ",", func(int) string { return "{}" }) + `]}`
+	if err := t.policy(ctx, "p", "net", rawSpec(spec)); err != nil {
+		return err
+	}
+	t.loop(func(ctx context.Context, i int) error {
+		rule := fmt.Sprintf(`{"ports": [{"port": %d}]}`, i%65535+1)
+		_, err := t.api.patch(ctx, jsonPatch, rulesPath(), `[{"op": "add", "path": "/spec/ingress/0", "value": `+rule+`}]`)
+		return err
+	})
+	return nil
+}
+
+// block is the i-th of many blocks of one address, none of them next to another.
+func block(i int) string { return fmt.Sprintf("10.%d.%d.%d/32", 100+i>>15, i>>7&255, i<<1&255) }
+
+// peerLists is a policy spec with n rules. Each rule has a list of peers of its own, so each needs a set.
+func peerLists(n int) any {
+	return rawSpec(`{"podSelector": {}, "ingress": [` + repeat(n, ",", func(i int) string {
+		return fmt.Sprintf(`{"from": [{"ipBlock": {"cidr": %q}}]}`, block(i))
+	}) + `]}`)
+}
+
+// manyPeerLists makes the kernel search a list of thousands of sets for each set that the agent adds.
+func manyPeerLists(ctx context.Context, t *tenant) error {
+	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
+		return err
+	}
+	return t.policy(ctx, "p", "net", peerLists(20_000))
+}
+
+// networkNames is an annotation with n networks; the pods of the attacker are on the first.
+func networkNames(n int) string {
+	return "net," + repeat(n-1, ",", func(i int) string { return fmt.Sprintf("n%d", i) })
+}
+
+// networksTimesPeers makes each peer a peer on each network.
+func networksTimesPeers(ctx context.Context, t *tenant) error {
+	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
+		return err
+	}
+	peers := repeat(2_000, ",", func(i int) string { return fmt.Sprintf(`{"podSelector": {"matchLabels": {"a": "%d"}}}`, i) })
+	return t.policy(ctx, "p", networkNames(2_000), rawSpec(`{"podSelector": {}, "ingress": [{"from": [`+peers+`]}]}`))
+}
+
+// networksTimesRules repeats the long list of networks in the identity of each rule.
+func networksTimesRules(ctx context.Context, t *tenant) error {
+	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
+		return err
+	}
+	rules := repeat(2_000, ",", func(i int) string {
+		return fmt.Sprintf(`{"from": [{"podSelector": {"matchLabels": {"a": "%d"}}}]}`, i)
+	})
+	if err := t.policy(ctx, "p", networkNames(35_000), rawSpec(`{"podSelector": {}, "ingress": [`+rules+`]}`)); err != nil {
+		return err
+	}
+	t.loop(func(ctx context.Context, i int) error {
+		return t.api.merge(ctx, policies, evilNamespace, "p", object{"metadata": object{"annotations": object{"round": fmt.Sprint(i)}}})
+	})
+	return nil
+}
+
+// invalidPorts has a problem to report in each port.
+func invalidPorts(ctx context.Context, t *tenant) error {
+	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
+		return err
+	}
+	ports := repeat(100_000, ",", func(int) string { return `{"port":0}` })
+	return t.policy(ctx, "p", "net", rawSpec(`{"podSelector": {}, "ingress": [{"ports": [`+ports+`]}]}`))
+}
+
+// traceAnnotations asks for a new trace with each change, of packets that never end.
+func traceAnnotations(ctx context.Context, t *tenant) error {
+	list, err := t.startPods(ctx, 8, podOptions{})
+	if err != nil {
+		return err
+	}
+	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}}); err != nil {
+		return err
+	}
+	for i, p := range list {
+		for range 4 {
+			if err := t.flood(p, list[(i+1)%len(list)].addr); err != nil {
+				return err
+			}
+		}
+		t.loop(func(ctx context.Context, round int) error {
+			return t.api.merge(ctx, pods, evilNamespace, p.pod.Name, object{"metadata": object{"annotations": object{
+				"multi-networkpolicy/trace": fmt.Sprintf("--duration %ds --limit 50", 60+round%100),
+			}}})
+		})
+	}
+	return nil
+}
+
+// emptyStatus starts a pod whose creator wants it to start without rules.
+func emptyStatus(ctx context.Context, t *tenant) error {
+	return startUnruly(ctx, t, podOptions{annotations: map[string]string{statusAnnotation: "[]"}})
+}
+
+// startUnruly starts a pod, and claims that no packet reaches it, although Multus has reported nothing yet.
+func startUnruly(ctx context.Context, t *tenant, o podOptions) error {
+	if err := t.policy(ctx, "p", "net", object{"podSelector": matchLabel("app", "unruly")}); err != nil {
+		return err
+	}
+	other, err := t.startPod(ctx, "other", podOptions{})
+	if err != nil {
+		return err
+	}
+	o.labels, o.unreported = map[string]string{"app": "unruly"}, true
+	p, err := t.startPod(ctx, "unruly", o)
+	if err != nil {
+		return err
+	}
+	if err := p.isolates(ctx, other); err != nil {
+		t.fault("the pod is open when it starts: %v", err)
+	}
+	t.claim("the pod stays isolated", func(ctx context.Context) error { return p.isolates(ctx, other) })
+	return nil
+}
+
+// neverScheduled needs no node, so that no kubelet and no Multus ever corrects the status.
+func neverScheduled(ctx context.Context, t *tenant) error {
+	return t.create(ctx, pods, evilNamespace, podObject("spoof", "", map[string]string{"role": metricsLabel, "app": "friend"},
+		map[string]string{statusAnnotation: networkStatus(victimNetwork, addresses["stranger"])}))
+}
+
+// hangingStatus has a pod of the victim start without NRI, so that the agent must ask for the status of its sandbox.
+func hangingStatus(ctx context.Context, t *tenant) error {
+	err := t.many(40, func(i int) error {
+		name := fmt.Sprintf("pod-%d", i)
+		uid, err := t.api.create(ctx, pods, evilNamespace, podObject(name, nodeName, nil, map[string]string{requestAnnotation: "net"}))
+		if err != nil {
+			return err
+		}
+		t.runtime.hang(uid)
+		_, err = t.runPod(ctx, name, uid, podOptions{namespace: evilNamespace, quiet: true})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	t.claim("a pod of the victim that starts without NRI", func(ctx context.Context) error {
+		took, err := t.victim.startWithoutNRI(ctx)
+		if err == nil && took > changeAtMost {
+			err = errors.New("it was isolated after " + took.Round(time.Millisecond).String())
+		}
+		t.note("a pod without NRI was isolated after %s", round(took))
+		return err
+	})
+	return nil
+}
+
+// manyChains changes the ruleset generation of the namespace all the time, so the agent must look at its table again and again.
+func manyChains(ctx context.Context, t *tenant) error {
+	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}}); err != nil {
+		return err
+	}
+	p, err := t.startPod(ctx, "root", podOptions{})
+	if err != nil {
+		return err
+	}
+	chains := repeat(100_000, "\n", func(i int) string { return fmt.Sprintf("add chain inet t c%d", i) })
+	if err := p.nft("add table inet t\n" + chains + "\n"); err != nil {
+		return err
+	}
+	t.loop(func(context.Context, int) error { return p.nft("add chain inet t more\ndelete chain inet t more\n") })
+	return nil
+}

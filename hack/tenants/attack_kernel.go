@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+)
+
+// agentTable is the name of the agent's table.
+const agentTable = "multi_networkpolicy"
+
+// kernelAttacks are attacks by root in a pod on the kernel's objects in the pod's network namespace.
+func kernelAttacks() []attack {
+	return []attack{
+		{name: "flush-loops", does: "root flushes the ruleset of ten pods all the time", start: flushLoops, quick: true},
+		{name: "batch-storm", does: "root changes a table of its own as fast as the kernel allows", start: batchStorm},
+		{name: "tables-10000", does: "root makes 10,000 tables, and the policies of the pod change", start: manyTables},
+		{name: "table-taken", does: "root of ten pods owns a table of the agent's name before the first large policy comes", start: takenTable},
+		{name: "table-huge", does: "a table of the agent's name with 20,000 chains and a set of 500,000 elements is there before the first policy", start: hugeTable},
+		{name: "interfaces-flap", does: "root deletes, makes and renames the pod's interface all the time", start: flappingInterfaces},
+		{name: "conntrack-full", does: "root fills the connection tracking of two pods", start: fullConntrack},
+		{name: "netns-vanishes", does: "the network namespaces of pods vanish while the agent works in them", start: vanishingNamespaces},
+		{name: "cpu-busy", does: "pods keep all cores busy", start: busyCores},
+	}
+}
+
+// rootPods starts pods that a policy with some rules selects.
+func (t *tenant) rootPods(ctx context.Context, n int) ([]*runningPod, error) {
+	if err := t.policy(ctx, "p", "net", peerLists(20)); err != nil {
+		return nil, err
+	}
+	return t.startPods(ctx, n, podOptions{})
+}
+
+// connect opens a connection to nf_tables that lasts until the end of the attack.
+func (t *tenant) connect(p *runningPod) (*nftables.Conn, error) {
+	var c *nftables.Conn
+	err := p.Do(func() (err error) {
+		c, err = nftables.New(nftables.AsLasting())
+		return err
+	})
+	if err == nil {
+		t.atEnd(func() { c.CloseLasting() }) //nolint:errcheck // nothing is lost with it
+	}
+	return c, err
+}
+
+// flushLoops deletes the tables of the agent where the kernel does not protect them.
+func flushLoops(ctx context.Context, t *tenant) error {
+	list, err := t.rootPods(ctx, 10)
+	if err != nil {
+		return err
+	}
+	for n := range 2 {
+		t.loop(func(_ context.Context, i int) error { return list[(2*i+n)%len(list)].nft("flush ruleset") })
+	}
+	return nil
+}
+
+// batchStorm changes the ruleset generation of the namespace faster than the agent can read its table.
+func batchStorm(ctx context.Context, t *tenant) error {
+	list, err := t.rootPods(ctx, 2)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		c, err := t.connect(p)
+		if err != nil {
+			return err
+		}
+		table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "storm"})
+		if err := c.Flush(); err != nil {
+			return err
+		}
+		t.loop(func(context.Context, int) error {
+			chain := c.AddChain(&nftables.Chain{Table: table, Name: "c"})
+			c.DelChain(chain)
+			return c.Flush()
+		})
+	}
+	t.loop(changePolicy(t))
+	return nil
+}
+
+// changePolicy changes the policy p again and again, so that the agent has work in the pods.
+func changePolicy(t *tenant) func(ctx context.Context, i int) error {
+	return func(ctx context.Context, i int) error {
+		pause(ctx, 20*time.Millisecond)
+		return t.api.merge(ctx, policies, evilNamespace, "p", object{"spec": peerLists(20 + i%2)})
+	}
+}
+
+// manyTables makes the kernel search a long list of tables for each message of the agent.
+func manyTables(ctx context.Context, t *tenant) error {
+	list, err := t.rootPods(ctx, 2)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		c, err := t.connect(p)
+		if err != nil {
+			return err
+		}
+		for i := range 10_000 {
+			c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: fmt.Sprintf("t%d", i)})
+			if i%500 == 499 {
+				if err := c.Flush(); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	t.loop(changePolicy(t))
+	return nil
+}
+
+// takenTable makes the kernel refuse every batch of the agent.
+func takenTable(ctx context.Context, t *tenant) error {
+	list, err := t.startPods(ctx, 10, podOptions{})
+	if err != nil {
+		return err
+	}
+	for i, p := range list {
+		c, err := t.connect(p)
+		if err != nil {
+			return err
+		}
+		flags := nftables.TableFlagOwner
+		if i%2 == 0 {
+			flags |= nftables.TableFlagPersist
+		}
+		c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: agentTable, Flags: flags})
+		if err := c.Flush(); err != nil {
+			return err
+		}
+	}
+	return t.policy(ctx, "p", "net", peerLists(999))
+}
+
+// hugeTable has the agent read a large table back before it replaces it.
+func hugeTable(ctx context.Context, t *tenant) error {
+	list, err := t.startPods(ctx, 2, podOptions{})
+	if err != nil {
+		return err
+	}
+	chains := repeat(20_000, "\n", func(i int) string { return fmt.Sprintf("add chain inet %s c%d", agentTable, i) })
+	for _, p := range list {
+		if err := p.nft("add table inet " + agentTable + "\nadd set inet " + agentTable + " s { type ipv4_addr; }\n" + chains + "\n"); err != nil {
+			return err
+		}
+		for part := range 10 {
+			elements := repeat(50_000, ",", func(i int) string { return netip.AddrFrom4([4]byte{11, byte(part), byte(i >> 8), byte(i)}).String() })
+			if err := p.nft("add element inet " + agentTable + " s {" + elements + "}\n"); err != nil {
+				return err
+			}
+		}
+	}
+	return t.policy(ctx, "p", "net", peerLists(20))
+}
+
+// flappingInterfaces takes away the interface that the rules are about.
+func flappingInterfaces(ctx context.Context, t *tenant) error {
+	list, err := t.rootPods(ctx, 10)
+	if err != nil {
+		return err
+	}
+	for n := range 2 {
+		t.loop(func(_ context.Context, i int) error {
+			p := list[(2*i+n)%len(list)]
+			return errors.Join(p.Detach("net1"), p.Attach(lab.DefaultBridge, "net1", netip.PrefixFrom(p.addr, 16)))
+		})
+	}
+	return nil
+}
+
+// fullConntrack has a policy that needs connection tracking in the pods.
+func fullConntrack(ctx context.Context, t *tenant) error {
+	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}, "ingress": []object{{}}, "egress": []object{{}}}); err != nil {
+		return err
+	}
+	list, err := t.startPods(ctx, 2, podOptions{})
+	if err != nil {
+		return err
+	}
+	for i, p := range list {
+		to := list[1-i].addr
+		t.loop(func(ctx context.Context, _ int) error { return sendEverywhere(ctx, p, to) })
+	}
+	return nil
+}
+
+// sendEverywhere sends a datagram to each port of a host. The kernel tracks a connection for each.
+func sendEverywhere(ctx context.Context, p *runningPod, to netip.Addr) error {
+	var c *net.UDPConn
+	err := p.Do(func() (err error) {
+		c, err = net.ListenUDP("udp4", nil)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer c.Close() //nolint:errcheck // nothing is lost with it
+	for port := 1; port < 1<<16 && ctx.Err() == nil; port++ {
+		c.WriteToUDPAddrPort([]byte("x"), netip.AddrPortFrom(to, uint16(port))) //nolint:errcheck // a full table drops it
+	}
+	return nil
+}
+
+// vanishingNamespaces has pods start and their network namespaces vanish a moment later, without a word of the runtime.
+func vanishingNamespaces(ctx context.Context, t *tenant) error {
+	if err := t.policy(ctx, "p", "net", peerLists(500)); err != nil {
+		return err
+	}
+	var number atomic.Int64
+	for range 2 {
+		t.loop(func(ctx context.Context, _ int) error { return t.vanish(ctx, fmt.Sprintf("pod-%d", number.Add(1))) })
+	}
+	return nil
+}
+
+func (t *tenant) vanish(ctx context.Context, name string) error {
+	p, err := t.startPod(ctx, name, podOptions{alone: true, quiet: true, unreported: true})
+	if err != nil {
+		return err
+	}
+	pause(ctx, 20*time.Millisecond)
+	t.removeNetNS(p)
+	pause(ctx, 20*time.Millisecond)
+	t.endPods(context.WithoutCancel(ctx), p)
+	return t.api.remove(context.WithoutCancel(ctx), pods, evilNamespace, name)
+}
+
+// busyCores runs two programs for each core. They have the priority of the agent.
+func busyCores(_ context.Context, t *tenant) error {
+	for range 4 {
+		c := exec.Command("sh", "-c", "while :; do :; done")
+		c.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
+		started := make(chan error)
+		t.launcher.requests <- func() { started <- c.Start() }
+		if err := <-started; err != nil {
+			return err
+		}
+		t.atEnd(func() {
+			c.Process.Signal(os.Kill) //nolint:errcheck // it may have ended
+			c.Wait()                  //nolint:errcheck // it was killed
+		})
+	}
+	return nil
+}

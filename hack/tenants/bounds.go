@@ -1,0 +1,91 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/containerd/nri/pkg/api"
+)
+
+// Bounds that every attack must keep. A victim must not notice the attack, so most of them do not depend on it.
+const (
+	// No forbidden packet may pass and no allowed packet may be lost, at any time, restart of the agent included.
+	leaksAtMost = 0
+	lostAtMost  = 0
+
+	// ownAtMost is the agent's part of each change of the victim, from when a watch has delivered the change until packets
+	// show it. People wait for a change of a policy, so seconds are too long.
+	ownAtMost = time.Second
+
+	// changeAtMost is for the whole of each change. The API server has to decode and check the objects of the attack on
+	// the cores that the agent needs; in a cluster it has cores of its own.
+	changeAtMost = 3 * time.Second
+
+	// The typical change during and after an attack may take a few times as long as before it. The floor is for the cores
+	// that the API server, the floods and the attacker share with the agent here.
+	changeFactor = 5
+	changeFloor  = 250 * time.Millisecond
+
+	// hookAtMost is for the start of each pod of the victim, with the time that the runtime spends on the pods in front of
+	// it. It is below the time after which a runtime gives up on a plugin (api.DefaultPluginRequestTimeout), as an answer
+	// that takes longer may open a pod.
+	hookAtMost = api.DefaultPluginRequestTimeout / 2
+
+	// refusedAtMost is the number of the victim's pods that do not start. The kubelet would retry after seconds.
+	refusedAtMost = 0
+
+	// eventAtMost is for the Event about an invalid policy of the victim. The Events of a namespace wait for no other.
+	eventAtMost = 5 * time.Second
+
+	// readyAtMost is for an agent that starts while the objects of the attack exist. Until it is ready, pods start open
+	// where the runtime does not insist on the plugin.
+	readyAtMost   = 10 * time.Second
+	readyPatience = 30 * time.Second
+
+	// logAtMost is the log of one attack, some tens of seconds. A node keeps 10 MiB of a container's log by default.
+	logAtMost = 1 << 20
+
+	// eventsAtMost is the number of Events of one attack: the budget of its two namespaces, and some of the victim.
+	eventsAtMost = 500
+
+	// deathsAtMost is for agents that end by themselves, probesAtMost for probes of their life that fail.
+	deathsAtMost = 0
+	probesAtMost = 0
+
+	// An agent forgets deleted objects. The margin is for connections and timers that end a little later.
+	goroutinesMargin  = 40
+	descriptorsMargin = 20
+
+	undoPatience = 2 * time.Minute
+)
+
+// judge returns the bounds that a row breaks.
+func (r *row) judge(memoryLimit int64) (broken []string) {
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			broken = append(broken, fmt.Sprintf(format, args...))
+		}
+	}
+	check(r.leaks <= leaksAtMost, "%d packets leaked", r.leaks)
+	check(r.lost <= lostAtMost, "%d allowed packets lost", r.lost)
+	typical := max(changeFloor, changeFactor*median(r.phases[before].changes))
+	for p, s := range r.phases {
+		check(slowest(s.changes) <= changeAtMost, "a change took %s %s", round(slowest(s.changes)), phase(p))
+		check(slowest(s.own) <= ownAtMost, "the agent's part of a change took %s %s", round(slowest(s.own)), phase(p))
+		check(median(s.changes) <= typical, "a typical change took %s %s", round(median(s.changes)), phase(p))
+		check(slowest(s.hooks) <= hookAtMost, "a pod waited %s for the hook %s", round(slowest(s.hooks)), phase(p))
+		check(slowest(s.events) <= eventAtMost, "an Event took %s %s", round(slowest(s.events)), phase(p))
+		check(len(s.refused) <= refusedAtMost, "%d pods did not start %s: %.200v", len(s.refused), phase(p), s.refused)
+		check(len(s.failed) == 0, "%s: %.300v", phase(p), s.failed)
+	}
+	check(r.ready <= readyAtMost, "the agent was ready %s after its restart", round(r.ready))
+	check(r.logBytes <= logAtMost, "%d bytes of log", r.logBytes)
+	check(r.events <= eventsAtMost, "%d Events", r.events)
+	check(len(r.health.deaths) <= deathsAtMost, "the agent ended %d times: %.200v", len(r.health.deaths), r.health.deaths)
+	check(r.kills == 0, "the kernel killed the agent for its memory")
+	check(r.health.badProbes <= probesAtMost, "%d probes of the agent's life failed", r.health.badProbes)
+	check(r.peak < memoryLimit, "the agent reached its memory limit")
+	check(r.goroutines <= goroutinesMargin, "%d goroutines remain", r.goroutines)
+	check(r.descriptors <= descriptorsMargin, "%d descriptors remain", r.descriptors)
+	return append(broken, r.faults...)
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"regexp"
+	"syscall"
+)
+
+// options are the flags.
+type options struct {
+	run      string
+	list     bool
+	quick    bool
+	agent    string
+	out      string
+	keepLogs string
+	profile  string
+}
+
+func (o *options) addFlags(f *flag.FlagSet) {
+	f.StringVar(&o.run, "run", "", "run only the attacks whose names match the regular expression")
+	f.BoolVar(&o.list, "list", false, "list the attacks and exit")
+	f.BoolVar(&o.quick, "quick", false, "run one attack of each kind, for development")
+	f.StringVar(&o.agent, "agent", "", "binary of the agent, instead of building it from this repository")
+	f.StringVar(&o.out, "out", "", "file for the table, besides standard output")
+	f.StringVar(&o.keepLogs, "logs", "", "directory to keep the logs of all processes in")
+	f.StringVar(&o.profile, "profile", "", "directory for a CPU and a heap profile of the agent during each attack")
+}
+
+// chosen returns the attacks that the flags choose.
+func (o *options) chosen() ([]attack, error) {
+	pattern, err := regexp.Compile(o.run)
+	if err != nil {
+		return nil, fmt.Errorf("-run: %w", err)
+	}
+	var list []attack
+	for _, a := range attacks() {
+		if pattern.MatchString(a.name) && (!o.quick || a.quick) {
+			list = append(list, a)
+		}
+	}
+	if len(list) == 0 {
+		return nil, errors.New("no attack matches")
+	}
+	return list, nil
+}
+
+func main() { os.Exit(run()) }
+
+func run() int {
+	var o options
+	o.addFlags(flag.CommandLine)
+	flag.Parse()
+	chosen, err := o.chosen()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 2
+	}
+	if o.list {
+		for _, a := range chosen {
+			fmt.Printf("%-28s %s\n", a.name, a.does)
+		}
+		return 0
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	if dir := os.Getenv(rigVariable); dir != "" {
+		return runRig(ctx, dir, o, chosen)
+	}
+	code, err := supervise(ctx, o)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return code
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// phase is a part of an attack.
+type phase int
+
+const (
+	before    phase = iota
+	during          // from the first object until the agent is killed, and while the objects are removed
+	restarted       // the objects still exist
+	after           // they are gone
+	phases
+)
+
+func (p phase) String() string {
+	return [...]string{"before the attack", "during the attack", "after the restart", "after the attack"}[p]
+}
+
+// attack runs one attack, with all measurements.
+func (r *rig) attack(ctx context.Context, a attack) (*row, error) {
+	x := &row{attack: a}
+	if err := r.server.check(); err != nil {
+		return nil, err
+	}
+	if a.schema != "" {
+		if err := r.useSchema(ctx, a.schema); err != nil {
+			return nil, err
+		}
+	}
+	t, err := r.newTenant(ctx)
+	if err != nil {
+		return nil, err
+	}
+	count, err := r.startCounting(ctx)
+	if err != nil {
+		return nil, err
+	}
+	flows := r.victim.startFlows()
+	r.victim.cycle(ctx, &x.phases[before])
+	r.victim.cycle(ctx, &x.phases[before])
+	r.during(ctx, a, t, x)
+	r.restart(ctx, x)
+	x.events, err = count.events(ctx)
+	undone := r.undo(ctx, t, x)
+	r.victim.cycle(ctx, &x.phases[after])
+	r.victim.cycle(ctx, &x.phases[after])
+	x.leaks, x.lost = flows.end()
+	if err := errors.Join(err, undone, ctx.Err()); err != nil {
+		return nil, err
+	}
+	if a.schema != "" {
+		if err := r.useSchema(ctx, publishedCRD); err != nil {
+			return nil, err
+		}
+	}
+	count.finish(ctx, x)
+	for _, s := range x.phases {
+		x.leaks += s.leaks
+		x.lost += s.lost
+	}
+	x.policy, x.notes, x.rounds = t.policy0, t.notes, t.rounds.Load()
+	x.faults = append(x.faults, t.faults...)
+	x.broken = x.judge(r.agent.limit)
+	return x, nil
+}
+
+// measuring measures the victim again and again until stop is called.
+func (r *rig) measuring(ctx context.Context, s *samples) (stop func()) {
+	end := make(chan struct{})
+	var done sync.WaitGroup
+	done.Go(func() {
+		for ctx.Err() == nil {
+			r.victim.cycle(ctx, s)
+			select {
+			case <-end:
+				return
+			default:
+			}
+		}
+	})
+	return func() { close(end); done.Wait() }
+}
+
+// startPatience is how long the start of an attack may take.
+const startPatience = 90 * time.Second
+
+// during starts the attack and lets it last.
+func (r *rig) during(ctx context.Context, a attack, t *tenant, x *row) {
+	stop := r.measuring(ctx, &x.phases[during])
+	starting, cancel := context.WithTimeout(ctx, startPatience)
+	began := time.Now()
+	err := a.start(starting, t)
+	cancel()
+	x.startTook = time.Since(began)
+	if err != nil {
+		x.faults = append(x.faults, fmt.Sprintf("the attack could not start: %.300v", err))
+	}
+	hold := a.hold
+	if hold == 0 {
+		hold = holdTime
+	}
+	if r.options.profile != "" {
+		if err := r.agent.saveProfiles(ctx, r.options.profile, a.name, hold); err != nil {
+			x.faults = append(x.faults, err.Error())
+		}
+	} else {
+		pause(ctx, hold)
+	}
+	stop()
+	r.victim.event(ctx, &x.phases[during])
+	for _, c := range t.claims {
+		if err := c.fail(ctx); err != nil {
+			x.faults = append(x.faults, fmt.Sprintf("%s: %v", c.says, err))
+		}
+	}
+}
+
+// restart kills the agent and starts it while the objects of the attack exist.
+func (r *rig) restart(ctx context.Context, x *row) {
+	r.agent.kill()
+	start := time.Now()
+	if err := r.startAgent(ctx); err != nil && ctx.Err() == nil {
+		x.faults = append(x.faults, err.Error())
+	}
+	x.ready = time.Since(start)
+	r.victim.cycle(ctx, &x.phases[restarted])
+	r.victim.cycle(ctx, &x.phases[restarted])
+}
+
+// undo ends the attack while the victim is measured.
+func (r *rig) undo(ctx context.Context, t *tenant, x *row) error {
+	stop := r.measuring(ctx, &x.phases[during])
+	defer stop()
+	began := time.Now()
+	err := t.undo(ctx)
+	x.undoTook = time.Since(began)
+	if err != nil {
+		err = fmt.Errorf("undo: %w", err)
+	}
+	return err
+}

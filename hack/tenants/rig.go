@@ -1,0 +1,213 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// rig is everything that an attack runs on.
+type rig struct {
+	dir      string
+	options  options
+	launcher *launcher
+	server   *apiServer
+	runtime  *containerRuntime
+	agent    *agent
+	victim   *victim
+	admin    *client
+	evil     *client
+
+	stops []func()
+}
+
+// runRig runs the attacks and returns the exit code. The supervisor removes all files and processes that remain.
+func runRig(ctx context.Context, dir string, o options, chosen []attack) int {
+	r := &rig{dir: dir, options: o}
+	rows, err := r.run(ctx, chosen)
+	r.stop()
+	text := table(rows)
+	fmt.Println(text)
+	if o.out != "" {
+		err = errors.Join(err, os.WriteFile(o.out, []byte(text), 0o644))
+	}
+	if o.keepLogs != "" {
+		err = errors.Join(err, r.copyLogs(o.keepLogs))
+	}
+	switch {
+	case err != nil:
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	case anyBroken(rows):
+		return 1
+	}
+	return 0
+}
+
+func (r *rig) run(ctx context.Context, chosen []attack) ([]*row, error) {
+	if err := r.setUp(ctx); err != nil {
+		return nil, fmt.Errorf("set up: %w", err)
+	}
+	go r.agent.supervise(ctx)
+	var rows []*row
+	for i, a := range chosen {
+		start := time.Now()
+		x, err := r.attack(ctx, a)
+		if err != nil {
+			return rows, fmt.Errorf("%s: %w", a.name, err)
+		}
+		rows = append(rows, x)
+		fmt.Fprintf(os.Stderr, "%2d/%d %-22s %5.1f s (start %.1f s, undo %.1f s)  %s\n", i+1, len(chosen), a.name,
+			time.Since(start).Seconds(), x.startTook.Seconds(), x.undoTook.Seconds(), x.verdict())
+	}
+	return rows, r.tryShipped(ctx, rows)
+}
+
+// setUp starts everything, and returns when the victim's policies are enforced.
+func (r *rig) setUp(ctx context.Context) error {
+	g, err := openGroups(filepath.Base(r.dir))
+	if err != nil {
+		return err
+	}
+	own, err := g.add("rig", rigMemory)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(own.procs(), []byte("0"), 0); err != nil {
+		return err
+	}
+	if err := isolate(); err != nil {
+		return err
+	}
+	r.launcher = newLauncher()
+	r.server, err = startAPIServer(ctx, r.launcher, g, r.dir)
+	r.stops = append(r.stops, r.server.stop)
+	if err != nil {
+		return err
+	}
+	if r.runtime, err = newContainerRuntime(r.dir); err != nil {
+		return err
+	}
+	r.stops = append(r.stops, r.runtime.stop)
+	if err := r.fillCluster(ctx); err != nil {
+		return err
+	}
+	kubeconfig, err := r.server.kubeconfig(agentUser)
+	if err != nil {
+		return err
+	}
+	if r.agent, err = newAgent(r.dir, r.launcher, g, kubeconfig, r.runtime.criSocket(), r.runtime.nriSocket()); err != nil {
+		return err
+	}
+	r.stops = append(r.stops, r.agent.kill)
+	if err := r.startAgent(ctx); err != nil {
+		return fmt.Errorf("%w\n%s", err, tail(r.agent.logFile()))
+	}
+	r.victim.forgetArrivals() // of the time without an agent
+	return nil
+}
+
+// isolate makes loopback work in the network namespace of the rig, and keeps mounts in its mount namespace.
+func isolate() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
+}
+
+// fillCluster makes the CRDs, the users' rights, the namespaces and the victim.
+func (r *rig) fillCluster(ctx context.Context) error {
+	var err error
+	if r.admin, err = r.server.client(adminUser); err != nil {
+		return err
+	}
+	if r.evil, err = r.server.client(tenantUser); err != nil {
+		return err
+	}
+	user, err := r.server.client(victimUser)
+	if err != nil {
+		return err
+	}
+	for _, ns := range append([]string{victimNamespace, "multi-networkpolicy-system"}, evilNamespaces...) {
+		if err := createNamespace(ctx, r.admin, ns); err != nil {
+			return fmt.Errorf("namespace %s: %w", ns, err)
+		}
+	}
+	if err := r.apply(ctx, "rbac.yaml"); err != nil {
+		return err
+	}
+	if err := r.writeOpenCRD(); err != nil {
+		return err
+	}
+	for _, file := range []string{"nad-crd.yaml", publishedCRD} {
+		if err := r.applyCRD(ctx, file); err != nil {
+			return err
+		}
+	}
+	err = eventually(ctx, 30*time.Second, "the custom resources are served", func() error {
+		_, err1 := user.get(ctx, pathOf(policies, victimNamespace))
+		_, err2 := user.get(ctx, pathOf(nads, victimNamespace))
+		return errors.Join(err1, err2)
+	})
+	if err != nil {
+		return err
+	}
+	r.victim, err = newVictim(ctx, r.admin, user, r.runtime)
+	if r.victim != nil {
+		r.stops = append(r.stops, func() { r.victim.close() }) //nolint:errcheck // the process ends
+	}
+	return err
+}
+
+// startAgent starts the agent, and returns when it is ready, connected to NRI, and has brought the tables up to date.
+func (r *rig) startAgent(ctx context.Context) error {
+	if err := r.agent.start(ctx); err != nil {
+		return err
+	}
+	return eventually(ctx, readyPatience, "the agent is a plugin of the runtime", func() error {
+		if n := r.runtime.nri.Plugins(); n != 1 {
+			return fmt.Errorf("the runtime has %d plugins", n)
+		}
+		return nil
+	})
+}
+
+func (r *rig) stop() {
+	for len(r.stops) > 0 {
+		last := r.stops[len(r.stops)-1]
+		r.stops = r.stops[:len(r.stops)-1]
+		last()
+	}
+}
+
+// copyLogs keeps the logs of the processes.
+func (r *rig) copyLogs(dir string) error {
+	logs, err := filepath.Glob(filepath.Join(r.dir, "*.log"))
+	if err != nil {
+		return err
+	}
+	errs := []error{os.MkdirAll(dir, 0o755)}
+	for _, log := range logs {
+		errs = append(errs, copyFile(filepath.Join(dir, filepath.Base(log)), log, 0o644))
+	}
+	return errors.Join(errs...)
+}
+
+// tail returns the end of a file.
+func tail(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-4000):])
+}
