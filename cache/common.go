@@ -41,7 +41,7 @@ func commonParts(o Options) [len(engine.Directions)]commonPart {
 	var parts [len(engine.Directions)]commonPart
 	known := map[string]*engine.Set{}
 	for _, d := range engine.Directions {
-		part := commonPart{chains: []*engine.Chain{commonChain(d, o, "")}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)}}
+		part := commonPart{chains: []*engine.Chain{commonChain(d, o, ""), selfChain(d)}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)}}
 		for _, f := range sets.Families {
 			rules := o.Common(d).Custom(f)
 			if len(rules.Rules) > 0 {

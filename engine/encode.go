@@ -128,9 +128,6 @@ func (b *batch) table(typ uint16, op string, flags uint16, tableFlags uint32) {
 	b.end()
 }
 
-// hookNumbers are those of enum nf_inet_hooks (linux/netfilter.h).
-var hookNumbers = map[Hook]uint32{HookInput: 1, HookOutput: 3}
-
 // What every base chain of ours has.
 const (
 	policyAccept = 1 // NF_ACCEPT
@@ -143,8 +140,8 @@ func (b *batch) newChain(c *Chain) {
 	b.string(unix.NFTA_CHAIN_NAME, c.Name)
 	if c.Hook != HookNone {
 		hook := b.nest(unix.NFTA_CHAIN_HOOK)
-		b.uint32(unix.NFTA_HOOK_HOOKNUM, hookNumbers[c.Hook])
-		b.uint32(unix.NFTA_HOOK_PRIORITY, 0) // NF_IP_PRI_FILTER
+		b.uint32(unix.NFTA_HOOK_HOOKNUM, c.Hook.Number())
+		b.uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority()))
 		b.endNest(hook)
 		b.uint32(unix.NFTA_CHAIN_POLICY, policyAccept)
 		b.string(unix.NFTA_CHAIN_TYPE, chainType)

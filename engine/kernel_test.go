@@ -169,10 +169,10 @@ func isolated(peers sets.Addrs, port uint16) Ruleset {
 			{Name: ports, Elements: Ports{sets.NewPorts(sets.PortRange{Proto: unix.IPPROTO_TCP, From: port, To: port})}},
 		},
 		[]*Chain{
-			{Name: "input", Hook: HookInput, Rules: []Rule{rule("", expr.IIFName("net1"), expr.Goto("ingress-net1"))}},
+			{Name: "prerouting", Hook: HookPrerouting, Rules: []Rule{rule("", expr.IIFName("net1"), expr.Goto("ingress-net1"))}},
 			{Name: "ingress-net1", Rules: []Rule{
 				rule("", expr.Established(), expr.Accept()),
-				rule("", expr.NeighborDiscovery()[0], expr.Accept()),
+				rule("", append(expr.LinkControl()[0], expr.Accept())...),
 				rule("policy", expr.SourceIn(sets.V4, "peers-v4"), expr.PortIn(ports), expr.Accept()),
 				rule("policy", expr.SourceIn(sets.V6, "peers-v6"), expr.PortIn(ports), expr.Accept()),
 				rule("", expr.Counter(), expr.Drop()),
@@ -323,7 +323,7 @@ func TestManyRules(t *testing.T) {
 	const n = 20_000
 	h, e := pod(t, lab.ForTest(t), "pod")
 	chain := func(first func(i int) int) Ruleset {
-		c := &Chain{Name: "input", Hook: HookInput}
+		c := &Chain{Name: "prerouting", Hook: HookPrerouting}
 		for i := range n {
 			mark := expr.Mark().Range(expr.Is, sets.NumberRange{From: uint32(first(i)), To: uint32(first(i))})
 			c.Rules = append(c.Rules, Rule{Statements: []expr.Statement{mark, expr.Counter()}, Comment: strings.Repeat("c", 100)})

@@ -34,7 +34,7 @@ var attempts = []string{
 	"flush table inet multi_networkpolicy",
 	"delete table inet multi_networkpolicy",
 	"insert rule inet multi_networkpolicy ingress-net1 accept",
-	"flush chain inet multi_networkpolicy input",
+	"flush chain inet multi_networkpolicy prerouting",
 	"add element inet multi_networkpolicy peers-v4 { 192.0.2.0/24 }",
 	"add table inet multi_networkpolicy { flags dormant; }",
 }

@@ -303,7 +303,7 @@ func TestPlanReplacesWhatCannotChange(t *testing.T) {
 		"another family":     {known, NewRuleset([]*Set{{Name: "s", Comment: "c", Elements: Addrs{Family: sets.V6}}}, base.Chains)},
 		"other numbers":      {numbers(expr.TypeMark, 1), numbers(expr.TypeMark, 2).ruleset},
 		"another type":       {numbers(expr.TypeICMP, 1), numbers(expr.TypeICMPv6, 1).ruleset},
-		"another hook":       {known, NewRuleset(base.Sets, []*Chain{{Name: "c", Hook: HookInput, Rules: []Rule{{}}}})},
+		"another hook":       {known, NewRuleset(base.Sets, []*Chain{{Name: "c", Hook: HookPrerouting, Rules: []Rule{{}}}})},
 		"a handle not known": {unknownHandle, NewRuleset(base.Sets, []*Chain{{Name: "c"}})},
 	} {
 		if p := makePlan(tt.have, tt.want, 0); !p.deleteTable || !p.create {

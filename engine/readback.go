@@ -244,9 +244,8 @@ func (r *reader) readChain(a attrs) error {
 		if err != nil {
 			return err
 		}
-		c.Hook = hookOf(h.uint32(unix.NFTA_HOOK_HOOKNUM))
-		if c.Hook == HookNone || h.uint32(unix.NFTA_HOOK_PRIORITY) != 0 ||
-			a.uint32(unix.NFTA_CHAIN_POLICY) != policyAccept || a.string(unix.NFTA_CHAIN_TYPE) != chainType {
+		c.Hook = hookAt(h.uint32(unix.NFTA_HOOK_HOOKNUM), int32(h.uint32(unix.NFTA_HOOK_PRIORITY)))
+		if c.Hook == HookNone || a.uint32(unix.NFTA_CHAIN_POLICY) != policyAccept || a.string(unix.NFTA_CHAIN_TYPE) != chainType {
 			return errForeign
 		}
 	}
@@ -259,9 +258,9 @@ func (r *reader) readChain(a attrs) error {
 	return nil
 }
 
-func hookOf(number uint32) Hook {
-	for hook, n := range hookNumbers {
-		if n == number {
+func hookAt(number uint32, priority int32) Hook {
+	for hook, p := range places {
+		if p.number == number && p.priority == priority {
 			return hook
 		}
 	}

@@ -120,7 +120,7 @@ func protocolText(number uint8) string {
 func renderChain(b *bytes.Buffer, c *Chain) {
 	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
 	if c.Hook != HookNone {
-		fmt.Fprintf(b, "\t\ttype filter hook %s priority filter; policy accept;\n", c.Hook)
+		fmt.Fprintf(b, "\t\ttype filter hook %s priority %s; policy accept;\n", c.Hook, places[c.Hook].text)
 	}
 	for i := range c.Rules {
 		b.WriteString("\t\t" + c.Rules[i].Text())

@@ -25,7 +25,7 @@ func largePolicy(n int) Ruleset {
 	}
 	closed := isolated(sets.Addrs{}, 80)
 	return NewRuleset(append(list, closed.Sets...), []*Chain{
-		closed.chain("input"), policy,
+		closed.chain("prerouting"), policy,
 		{Name: "ingress-net1", Rules: []Rule{
 			{Statements: []expr.Statement{expr.Jump(policy.Name)}, Comment: "ns/policy"},
 			{Statements: []expr.Statement{expr.Counter(), expr.Drop()}},
@@ -116,7 +116,7 @@ func TestStepsAreFew(t *testing.T) {
 				t.Errorf("%d batches", n)
 			}
 			before = e.Stats().Batches
-			input := &Chain{Name: "input", Hook: HookInput}
+			input := &Chain{Name: "prerouting", Hook: HookPrerouting}
 			apply(t, e, Ruleset{Sets: tt.want.Sets, Chains: override(tt.want.Chains, []*Chain{input}, chainName)})
 			if n := e.Stats().Batches - before; n != 1 {
 				t.Errorf("%d batches for one rule less", n)

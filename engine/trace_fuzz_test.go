@@ -39,7 +39,7 @@ func traceBody(kind uint32, chain string, handle uint64, verdict int32, packet b
 }
 
 func TestParseTraceEvent(t *testing.T) {
-	jump, err := parseTraceEvent(traceBody(unix.NFT_TRACETYPE_RULE, "input", 9, unix.NFT_JUMP, true))
+	jump, err := parseTraceEvent(traceBody(unix.NFT_TRACETYPE_RULE, "prerouting", 9, unix.NFT_JUMP, true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestParseTraceEvent(t *testing.T) {
 	if p := jump.packet; p.Source.String() != "::" || p.SourcePort != 4097 || p.DestinationPort != 80 {
 		t.Errorf("packet: %+v", p)
 	}
-	policy, err := parseTraceEvent(traceBody(unix.NFT_TRACETYPE_POLICY, "input", 0, nfAccept, false))
+	policy, err := parseTraceEvent(traceBody(unix.NFT_TRACETYPE_POLICY, "prerouting", 0, nfAccept, false))
 	if s := policy.step(); err != nil || s.Verdict != "accept" || !s.IsPolicy || policy.isEnd() {
 		t.Errorf("policy: %+v %v", policy, err)
 	}
@@ -65,8 +65,8 @@ func TestParseTraceEvent(t *testing.T) {
 
 // FuzzTraceEvent: nothing that looks like an event may panic, and what is read keeps within what was given.
 func FuzzTraceEvent(f *testing.F) {
-	f.Add(traceBody(unix.NFT_TRACETYPE_RULE, "input", 9, unix.NFT_JUMP, true))
-	f.Add(traceBody(unix.NFT_TRACETYPE_POLICY, "input", 0, nfAccept, false))
+	f.Add(traceBody(unix.NFT_TRACETYPE_RULE, "prerouting", 9, unix.NFT_JUMP, true))
+	f.Add(traceBody(unix.NFT_TRACETYPE_POLICY, "prerouting", 0, nfAccept, false))
 	f.Add(traceBody(unix.NFT_TRACETYPE_RETURN, "there", 0, unix.NFT_CONTINUE, false))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		e, err := parseTraceEvent(body)

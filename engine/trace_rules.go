@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
@@ -108,8 +109,8 @@ func newRuleTexts() ruleTexts {
 		{expr.ICMP(sets.V4), expr.Accept()},
 		{expr.ICMP(sets.V6), expr.Accept()},
 	}
-	for _, match := range expr.NeighborDiscovery() {
-		list = append(list, []expr.Statement{match, expr.Accept()})
+	for _, matches := range expr.LinkControl() {
+		list = append(list, append(slices.Clip(matches), expr.Accept()))
 	}
 	texts := ruleTexts{}
 	for _, statements := range list {

@@ -99,7 +99,7 @@ func lineOf(p TracedPacket) string {
 	return b.String()
 }
 
-const toChain = " | input goto ingress-net1 | "
+const toChain = " | prerouting goto ingress-net1 | "
 
 // TestTrace: what is allowed and what is not, over both families, with the rule that decides; filters keep out the rest.
 func TestTrace(t *testing.T) {
@@ -259,7 +259,7 @@ func TestTraceBesideNFT(t *testing.T) {
 	monitor.Wait() //nolint:errcheck // it was interrupted
 	for _, want := range []string{
 		`ingress-net1 rule ip saddr @peers-v4 th dport . meta l4proto @ports-80 accept comment "policy" (verdict accept)`,
-		`drop (verdict drop)`, `input rule iifname "net1" goto ingress-net1 (verdict goto ingress-net1)`,
+		`drop (verdict drop)`, `prerouting rule iifname "net1" goto ingress-net1 (verdict goto ingress-net1)`,
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("nft does not say %q but:\n%s", want, out.String())

@@ -57,7 +57,7 @@ func TestCleanup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	isolated := engine.NewRuleset(nil, []*engine.Chain{{Name: "input", Hook: engine.HookInput}})
+	isolated := engine.NewRuleset(nil, []*engine.Chain{{Name: "prerouting", Hook: engine.HookPrerouting}})
 	if err := agent.Apply(t.Context(), isolated); err != nil {
 		t.Fatal(err)
 	}

@@ -134,6 +134,8 @@ func whyAccepted(s engine.TraceStep) (decidedBy, reason string) {
 		return chainText(s), "it passes on every isolated interface"
 	case engine.KindCustom:
 		return customRule(s), "custom rules come before the policies"
+	case engine.KindSelf:
+		return chainText(s), "the pod sent it to itself"
 	case engine.KindInterface:
 		return "connection tracking", "it belongs to a connection that was allowed"
 	}
