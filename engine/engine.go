@@ -13,10 +13,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
 // ApplyError is the error of an operation on a pod's table. The previous rules are still in force, or a safe intermediate
@@ -24,19 +25,16 @@ import (
 type ApplyError struct {
 	Pod string // as given to Open
 	Op  string // the operation: "open", "apply", "remove", "check", "close"
-	Err error  // holds a *MessageError for each message that the kernel refused; errors.Is reaches the errno
+	Err error  // holds a *nfnl.MessageError for each message that the kernel refused; errors.Is reaches the errno
 }
 
 func (e *ApplyError) Error() string { return fmt.Sprintf("pod %s: %s: %v", e.Pod, e.Op, e.Err) }
 func (e *ApplyError) Unwrap() error { return e.Err }
 
-// ErrOwnNamespace is the agent's own network namespace, most often the host's, in place of a pod's.
-var ErrOwnNamespace = errors.New("this is the agent's own network namespace, not a pod's")
-
 // Engine owns the table in one network namespace. Its methods must not run at the same time.
 type Engine struct {
 	pod       string
-	transport *transport
+	transport *nfnl.Conn
 	flags     uint32        // of tables that it makes
 	budget    time.Duration // kernel time of one batch
 	have      *table        // nil: not known
@@ -63,7 +61,7 @@ type Stats struct {
 // Open enters the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net) and opens the
 // socket in it. It changes nothing there. pod is a name for errors. The namespace lives on while the Engine is open.
 func Open(pod, path string, o Options) (*Engine, error) {
-	t, err := open(path)
+	t, err := nfnl.Open(path)
 	if err != nil {
 		return nil, &ApplyError{Pod: pod, Op: "open", Err: err}
 	}
@@ -74,32 +72,13 @@ func Open(pod, path string, o Options) (*Engine, error) {
 	return e, nil
 }
 
-func newEngine(pod string, t *transport) *Engine {
+func newEngine(pod string, t *nfnl.Conn) *Engine {
 	return &Engine{pod: pod, transport: t, budget: batchBudget}
-}
-
-func open(path string) (*transport, error) {
-	netns, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer netns.Close()
-	var pods, own unix.Stat_t
-	if err := unix.Fstat(int(netns.Fd()), &pods); err != nil {
-		return nil, fmt.Errorf("stat %s: %w", path, err)
-	}
-	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
-		return nil, fmt.Errorf("stat own network namespace: %w", err)
-	}
-	if pods.Dev == own.Dev && pods.Ino == own.Ino {
-		return nil, fmt.Errorf("%s: %w", path, ErrOwnNamespace)
-	}
-	return dial(netns)
 }
 
 // Close closes the socket. The table stays.
 func (e *Engine) Close() error {
-	if err := e.transport.close(); err != nil {
+	if err := e.transport.Close(); err != nil {
 		return &ApplyError{Pod: e.pod, Op: "close", Err: err}
 	}
 	return nil
@@ -219,7 +198,7 @@ var ErrLocked = errors.New("another process changes the network namespace all th
 
 // replace replaces the table in one batch, which the kernel accepts whatever the table holds and whoever changes it.
 func (e *Engine) replace(x *exchange, want Ruleset) error {
-	unknown := &table{foreign: true, generation: unknownGeneration}
+	unknown := &table{foreign: true, generation: nfnl.AnyGeneration}
 	if e.have != nil {
 		unknown.lookup = e.have.lookup
 	}
@@ -235,7 +214,7 @@ func (e *Engine) replace(x *exchange, want Ruleset) error {
 	if err := e.send(x, &p, next); err != nil {
 		return err
 	}
-	e.have.generation = unknownGeneration
+	e.have.generation = nfnl.AnyGeneration
 	return result
 }
 
@@ -313,7 +292,7 @@ func (e *Engine) look(x *exchange, want Ruleset) error {
 func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 	generation := e.have.generation
 	if e.have.isOwn() {
-		generation = unknownGeneration
+		generation = nfnl.AnyGeneration
 	}
 	if err := x.batch.encode(p, generation); err != nil {
 		return err
@@ -323,8 +302,8 @@ func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 		return err
 	}
 	e.stats.Batches++
-	e.stats.Messages += uint64(len(x.batch.messages))
-	e.stats.Bytes += uint64(len(x.batch.buf))
+	e.stats.Messages += uint64(x.batch.Count())
+	e.stats.Bytes += uint64(x.batch.Len())
 	e.have = e.have.after(p, next)
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -18,30 +19,30 @@ func FuzzReply(f *testing.F) {
 	}
 	f.Add(b.buf)
 	// An error with an extended acknowledgement, as the kernel writes it.
-	var w wire
+	var w nfnl.Buffer
 	w.begin(unix.NLMSG_ERROR, unix.NLM_F_ACK_TLVS|unix.NLM_F_CAPPED, 0, 0)
-	w.buf = append(w.buf, make([]byte, nlmsgHdrLen)...)
-	w.string(unix.NLMSGERR_ATTR_MSG, "no")
-	w.uint32(unix.NLMSGERR_ATTR_OFFS, 20)
-	w.end()
+	w.buf = append(w.buf, make([]byte, unix.SizeofNlMsghdr)...)
+	w.Text(unix.NLMSGERR_ATTR_MSG, "no")
+	w.Uint32(unix.NLMSGERR_ATTR_OFFS, 20)
+	w.End()
 	f.Add(w.buf)
 	f.Fuzz(func(t *testing.T, datagram []byte) {
 		r := replies{batch: &b, handles: p.handles}
 		if _, err := r.parse(datagram); err == nil && r.err() == nil && !r.acked {
 			t.Error("no answer is taken for success")
 		}
-		_ = eachMessage(datagram, func(m netlinkMessage) error {
-			a, err := parseAttrs(m.body[min(len(m.body), nfgenmsgLen):])
+		_ = nfnl.EachMessage(datagram, func(m netlinkMessage) error {
+			a, err := nfnl.ParseAttrs(m.body[min(len(m.body), nfgenmsgLen):])
 			if err != nil {
 				return nil
 			}
-			tlv(a[unix.NFTA_SET_USERDATA], 0)
+			nfnl.UserData(a[unix.NFTA_SET_USERDATA], 0)
 			kind, err := kindOf(a)
 			if err != nil {
 				kind = Addrs{Family: sets.V4}
 			}
 			var list []element
-			_ = eachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
+			_ = nfnl.EachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
 				if e, err := parseElement(b); err == nil {
 					list = append(list, e)
 				}

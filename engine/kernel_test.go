@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
@@ -238,7 +239,7 @@ func TestRefusedBatch(t *testing.T) {
 	}))
 	err := e.Apply(context.Background(), bad)
 	var applyErr *ApplyError
-	var messageErr *MessageError
+	var messageErr *nfnl.MessageError
 	switch {
 	case !errors.Is(err, unix.ENOENT), !errors.As(err, &applyErr), !errors.As(err, &messageErr):
 		t.Fatalf("error: %v", err)

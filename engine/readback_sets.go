@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -28,7 +29,7 @@ func allKinds() []Elements {
 }
 
 func (r *reader) readSets() error {
-	err := r.dump(unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET, "GETSET", func(a attrs) error {
+	err := r.dump(unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET, "GETSET", func(a nfnl.Attrs) error {
 		kind, err := kindOf(a)
 		if err != nil {
 			return err
@@ -37,8 +38,8 @@ func (r *reader) readSets() error {
 			return errForeign
 		}
 		r.sets = append(r.sets, &Set{
-			Name:     a.string(unix.NFTA_SET_NAME),
-			Comment:  tlv(a[unix.NFTA_SET_USERDATA], userdata.NFTNL_UDATA_SET_COMMENT),
+			Name:     a.Text(unix.NFTA_SET_NAME),
+			Comment:  nfnl.UserData(a[unix.NFTA_SET_USERDATA], userdata.NFTNL_UDATA_SET_COMMENT),
 			Elements: kind,
 		})
 		return nil
@@ -59,7 +60,7 @@ func (r *reader) readSets() error {
 }
 
 // kindOf is which kind of set it is, or errForeign.
-func kindOf(a attrs) (Elements, error) {
+func kindOf(a nfnl.Attrs) (Elements, error) {
 	for _, other := range []uint16{unix.NFTA_SET_TIMEOUT, unix.NFTA_SET_DATA_TYPE, unix.NFTA_SET_OBJ_TYPE, setExpr, setExpressions} {
 		if _, ok := a[other]; ok {
 			return nil, errForeign
@@ -71,8 +72,8 @@ func kindOf(a attrs) (Elements, error) {
 	}
 	for _, kind := range kinds {
 		l := layoutOf(kind)
-		if a.uint32(unix.NFTA_SET_FLAGS) == l.flags && a.uint32(unix.NFTA_SET_KEY_TYPE) == l.keyType &&
-			a.uint32(unix.NFTA_SET_KEY_LEN) == l.keyLen && slices.Equal(fields, l.fields) {
+		if a.Uint32(unix.NFTA_SET_FLAGS) == l.flags && a.Uint32(unix.NFTA_SET_KEY_TYPE) == l.keyType &&
+			a.Uint32(unix.NFTA_SET_KEY_LEN) == l.keyLen && slices.Equal(fields, l.fields) {
 			return kind, nil
 		}
 	}
@@ -81,13 +82,13 @@ func kindOf(a attrs) (Elements, error) {
 
 // fieldsOf is the lengths of the fields of a concatenation with ranges.
 func fieldsOf(desc []byte) (fields []uint32, err error) {
-	d, err := parseAttrs(desc)
+	d, err := nfnl.ParseAttrs(desc)
 	if err != nil {
 		return nil, err
 	}
-	err = eachAttr(d[setDescConcat], func(_ uint16, field []byte) {
-		if f, e := parseAttrs(field); e == nil {
-			fields = append(fields, f.uint32(setFieldLen))
+	err = nfnl.EachAttr(d[setDescConcat], func(_ uint16, field []byte) {
+		if f, e := nfnl.ParseAttrs(field); e == nil {
+			fields = append(fields, f.Uint32(setFieldLen))
 		}
 	})
 	return fields, err
@@ -111,13 +112,13 @@ func (r *reader) readElements(s *Set) error {
 	r.elements = r.elements[:0]
 	r.keys.reset()
 	r.batch.reset()
-	r.batch.begin(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, message{op: "GETSETELEM", object: s.Name})
-	r.batch.string(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-	r.batch.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	r.batch.end()
-	err := r.ask(r.transport, unix.NFT_MSG_NEWSETELEM, func(a attrs) error {
+	r.batch.begin(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, nfnl.Label{Op: "GETSETELEM", Object: s.Name})
+	r.batch.Text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+	r.batch.Text(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+	r.batch.End()
+	err := r.ask(r.transport, unix.NFT_MSG_NEWSETELEM, func(a nfnl.Attrs) error {
 		var bad error
-		err := eachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
+		err := nfnl.EachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
 			if r.most.elements--; r.most.elements < 0 {
 				bad = errForeign
 				return
@@ -169,8 +170,8 @@ func (a *arena) keep(b []byte) []byte {
 
 // parseElement reads one element; its keys are part of b.
 func parseElement(b []byte) (e element, err error) {
-	for len(b) >= nlattrLen {
-		typ, value, rest, err := cutAttr(b)
+	for len(b) >= unix.SizeofNlAttr {
+		typ, value, rest, err := nfnl.CutAttr(b)
 		if err != nil {
 			return e, err
 		}
@@ -197,8 +198,8 @@ func parseElement(b []byte) (e element, err error) {
 
 // dataValue is the value in a nest of data.
 func dataValue(nest []byte) (found []byte, err error) {
-	for len(nest) >= nlattrLen {
-		typ, value, rest, err := cutAttr(nest)
+	for len(nest) >= unix.SizeofNlAttr {
+		typ, value, rest, err := nfnl.CutAttr(nest)
 		if err != nil {
 			return nil, err
 		}

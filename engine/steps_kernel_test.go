@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
@@ -222,15 +223,15 @@ func TestStepsAmongManyTables(t *testing.T) {
 	const atOnce = 1_000
 	for first := 0; first < 15_000; first += atOnce {
 		var b batch
-		b.control(unix.NFNL_MSG_BATCH_BEGIN, batchBegin)
-		b.end()
+		b.control(unix.NFNL_MSG_BATCH_BEGIN, nfnl.BatchBegin)
+		b.End()
 		for i := range atOnce {
 			b.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, message{})
-			b.string(unix.NFTA_TABLE_NAME, fmt.Sprintf("t%d", first+i))
-			b.end()
+			b.Text(unix.NFTA_TABLE_NAME, fmt.Sprintf("t%d", first+i))
+			b.End()
 		}
 		b.control(unix.NFNL_MSG_BATCH_END, "BATCH_END")
-		b.end()
+		b.End()
 		if err := other.send(b.buf); err != nil {
 			t.Fatal(err)
 		}

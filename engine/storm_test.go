@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
@@ -20,16 +21,16 @@ func storm(t *testing.T, h *lab.Host) (stop func()) {
 		t.Fatal(err)
 	}
 	var b batch
-	b.control(unix.NFNL_MSG_BATCH_BEGIN, batchBegin)
-	b.end()
+	b.control(unix.NFNL_MSG_BATCH_BEGIN, nfnl.BatchBegin)
+	b.End()
 	b.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, message{})
-	b.string(unix.NFTA_TABLE_NAME, "other")
-	b.end()
+	b.Text(unix.NFTA_TABLE_NAME, "other")
+	b.End()
 	b.begin(unix.NFT_MSG_DELTABLE, 0, message{})
-	b.string(unix.NFTA_TABLE_NAME, "other")
-	b.end()
+	b.Text(unix.NFTA_TABLE_NAME, "other")
+	b.End()
 	b.control(unix.NFNL_MSG_BATCH_END, "BATCH_END")
-	b.end()
+	b.End()
 	done := make(chan struct{})
 	var running sync.WaitGroup
 	batches := 0

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -121,7 +123,7 @@ func (t *faultyTable) Apply(ctx context.Context, want engine.Ruleset) error {
 		}
 		return err
 	case tooLate: // each time that it was made anew
-		return &engine.MessageError{Op: "BATCH_BEGIN", Errno: unix.ERESTART}
+		return &nfnl.MessageError{Op: "BATCH_BEGIN", Errno: unix.ERESTART}
 	case lostAnswer:
 		return errors.Join(t.Table.Apply(ctx, want), unix.ENOBUFS)
 	case notSent:

@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+
 	"fmt"
 	"net/http"
 	"os"
@@ -109,7 +111,7 @@ func TestProgress(t *testing.T) {
 	stalled := time.Duration(0)
 	h.follow(func() []string { return missing }, func() time.Duration { return stalled })
 	good, bad := cache.PodID{Key: cache.Key{Namespace: "ns", Name: "good"}}, cache.PodID{Key: cache.Key{Namespace: "ns", Name: "bad"}}
-	refused := &engine.ApplyError{Op: "apply", Err: &engine.MessageError{Op: "NEWRULE", Errno: unix.ENOENT}}
+	refused := &engine.ApplyError{Op: "apply", Err: &nfnl.MessageError{Op: "NEWRULE", Errno: unix.ENOENT}}
 
 	p.Queued([]cache.PodID{good, bad})
 	if why := h.whyNotReady(); why != "waiting for everything" {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/tracing"
@@ -157,7 +156,7 @@ func (t *traces) hasRoom(pod cache.PodID) error {
 }
 
 // trace waits for the pod's sandbox and traces the pod, both together for the duration at most.
-func (t *traces) trace(ctx context.Context, log logr.Logger, pod cache.PodID, o *tracing.Options, filter engine.TraceFilter) error {
+func (t *traces) trace(ctx context.Context, log logr.Logger, pod cache.PodID, o *tracing.Options, filter trace.Filter) error {
 	until := time.Now().Add(o.Duration)
 	var path string
 	for path == "" {
@@ -184,10 +183,10 @@ func (t *traces) trace(ctx context.Context, log logr.Logger, pod cache.PodID, o 
 }
 
 // parseTrace reads the flags in an annotation.
-func parseTrace(text string) (*tracing.Options, engine.TraceFilter, error) {
+func parseTrace(text string) (*tracing.Options, trace.Filter, error) {
 	o, err := tracing.Parse(text)
 	if err != nil {
-		return nil, engine.TraceFilter{}, err
+		return nil, trace.Filter{}, err
 	}
 	filter, err := o.Filter()
 	switch {

@@ -1,6 +1,8 @@
 package command
 
 import (
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
+
 	"context"
 	"errors"
 	"fmt"
@@ -95,7 +97,7 @@ func (n podNamespace) clean(ctx context.Context) (string, error) {
 		return "", cause(err)
 	}
 	err = e.Apply(ctx, engine.Ruleset{})
-	traced, errTrace := e.RemoveTrace()
+	traced, errTrace := trace.Remove(n.path)
 	if err := errors.Join(err, errTrace, e.Close()); err != nil {
 		return "", cause(err)
 	}

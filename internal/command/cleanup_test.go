@@ -1,6 +1,8 @@
 package command
 
 import (
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
+
 	"bytes"
 	"os"
 	"path/filepath"
@@ -112,14 +114,14 @@ func TestCleanupAfterTrace(t *testing.T) {
 		}
 		return out
 	}
-	for _, name := range []string{engine.TableName, engine.TraceTableName, "of_somebody_else"} {
+	for _, name := range []string{engine.TableName, trace.TableName, "of_somebody_else"} {
 		nft("add", "table", "inet", name)
 	}
 	wantLines(t, []string{pod.NetNS() + ": removed; what a killed trace left is removed"}, cleanUp(t, 0, "--netns", pod.NetNS()))
 	if got := nft("list", "tables"); got != "table inet of_somebody_else\n" {
 		t.Errorf("tables: %s", got)
 	}
-	nft("add", "table", "inet", engine.TraceTableName)
+	nft("add", "table", "inet", trace.TableName)
 	wantLines(t, []string{pod.NetNS() + ": has no table; what a killed trace left is removed"}, cleanUp(t, 0, "--netns", pod.NetNS()))
 }
 

@@ -1,6 +1,8 @@
 package command
 
 import (
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
+
 	"bytes"
 	"net/netip"
 	"os"
@@ -141,7 +143,7 @@ func (r traceRig) hasTraceTable() bool {
 	if err != nil || !strings.Contains(out, engine.TableName+"\n") {
 		r.Fatalf("nft: %v: %s", err, out)
 	}
-	return strings.Contains(out, engine.TraceTableName)
+	return strings.Contains(out, trace.TableName)
 }
 
 // unsteady is what differs from run to run.

@@ -1,6 +1,8 @@
 package reconciler
 
 import (
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+
 	"context"
 	"errors"
 	"io/fs"
@@ -322,7 +324,7 @@ func (r *Reconciler) mayLog(pod cache.PodID) bool {
 // IsGone reports whether the error belongs to a pod whose network namespace does not exist any more. The kernel says
 // ENOENT as well about a message that names something that is not there.
 func IsGone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*engine.MessageError))
+	return errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*nfnl.MessageError))
 }
 
 // reconcile makes one pod what its target says.
@@ -392,7 +394,7 @@ func (r *Reconciler) apply(ctx context.Context, log logr.Logger, e *enforced, ta
 	err := r.tryApply(ctx, e, target)
 	// A refusal came over a socket that works. Another error may be the socket's own: then another socket is tried at once,
 	// since anybody can change a table whose owner is gone.
-	var refused *engine.MessageError
+	var refused *nfnl.MessageError
 	if err != nil && !errors.As(err, &refused) {
 		e.close(log)
 		err = r.tryApply(ctx, e, target)

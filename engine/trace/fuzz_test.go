@@ -1,4 +1,4 @@
-package engine
+package trace
 
 import (
 	"encoding/binary"
@@ -6,40 +6,43 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
 // traceBody is an event as the kernel writes it, behind struct nlmsghdr.
 func traceBody(kind uint32, chain string, handle uint64, verdict int32, packet bool) []byte {
-	w := wire{buf: []byte{unix.NFPROTO_INET, 0, 0, 0}}
-	w.uint32(unix.NFTA_TRACE_ID, 7)
-	w.uint32(unix.NFTA_TRACE_TYPE, kind)
-	w.string(unix.NFTA_TRACE_TABLE, TableName)
-	w.string(unix.NFTA_TRACE_CHAIN, chain)
+	w := nfnl.Buffer{buf: []byte{unix.NFPROTO_INET, 0, 0, 0}}
+	w.Uint32(unix.NFTA_TRACE_ID, 7)
+	w.Uint32(unix.NFTA_TRACE_TYPE, kind)
+	w.Text(unix.NFTA_TRACE_TABLE, engine.TableName)
+	w.Text(unix.NFTA_TRACE_CHAIN, chain)
 	if handle != 0 {
-		w.uint64(unix.NFTA_TRACE_RULE_HANDLE, handle)
+		w.Uint64(unix.NFTA_TRACE_RULE_HANDLE, handle)
 	}
 	if kind == unix.NFT_TRACETYPE_POLICY {
-		w.uint32(unix.NFTA_TRACE_POLICY, uint32(verdict))
+		w.Uint32(unix.NFTA_TRACE_POLICY, uint32(verdict))
 	} else {
-		v := w.nest(unix.NFTA_TRACE_VERDICT)
-		w.uint32(unix.NFTA_VERDICT_CODE, uint32(verdict))
+		v := w.Nest(unix.NFTA_TRACE_VERDICT)
+		w.Uint32(unix.NFTA_VERDICT_CODE, uint32(verdict))
 		if verdict == unix.NFT_JUMP {
-			w.string(unix.NFTA_VERDICT_CHAIN, "there")
+			w.Text(unix.NFTA_VERDICT_CHAIN, "there")
 		}
-		w.endNest(v)
+		w.EndNest(v)
 	}
 	if packet {
 		header := make([]byte, 40)
 		header[0], header[6] = 0x60, unix.IPPROTO_TCP
-		w.bytes(unix.NFTA_TRACE_NETWORK_HEADER, header)
-		w.bytes(unix.NFTA_TRACE_TRANSPORT_HEADER, []byte{0x10, 1, 0, 80})
-		w.uint32(unix.NFTA_TRACE_IIF, 2)
+		w.Data(unix.NFTA_TRACE_NETWORK_HEADER, header)
+		w.Data(unix.NFTA_TRACE_TRANSPORT_HEADER, []byte{0x10, 1, 0, 80})
+		w.Uint32(unix.NFTA_TRACE_IIF, 2)
 	}
 	return w.buf
 }
 
 func TestParseTraceEvent(t *testing.T) {
-	jump, err := parseTraceEvent(traceBody(unix.NFT_TRACETYPE_RULE, "prerouting", 9, unix.NFT_JUMP, true))
+	jump, err := parseEvent(traceBody(unix.NFT_TRACETYPE_RULE, "prerouting", 9, unix.NFT_JUMP, true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,11 +52,11 @@ func TestParseTraceEvent(t *testing.T) {
 	if p := jump.packet; p.Source.String() != "::" || p.SourcePort != 4097 || p.DestinationPort != 80 {
 		t.Errorf("packet: %+v", p)
 	}
-	policy, err := parseTraceEvent(traceBody(unix.NFT_TRACETYPE_POLICY, "prerouting", 0, nfAccept, false))
+	policy, err := parseEvent(traceBody(unix.NFT_TRACETYPE_POLICY, "prerouting", 0, nfAccept, false))
 	if s := policy.step(); err != nil || s.Verdict != "accept" || !s.IsPolicy || policy.isEnd() {
 		t.Errorf("policy: %+v %v", policy, err)
 	}
-	end, err := parseTraceEvent(traceBody(unix.NFT_TRACETYPE_RETURN, "there", 0, unix.NFT_CONTINUE, false))
+	end, err := parseEvent(traceBody(unix.NFT_TRACETYPE_RETURN, "there", 0, unix.NFT_CONTINUE, false))
 	if err != nil || !end.isEnd() {
 		t.Errorf("end: %+v %v", end, err)
 	}
@@ -69,7 +72,7 @@ func FuzzTraceEvent(f *testing.F) {
 	f.Add(traceBody(unix.NFT_TRACETYPE_POLICY, "prerouting", 0, nfAccept, false))
 	f.Add(traceBody(unix.NFT_TRACETYPE_RETURN, "there", 0, unix.NFT_CONTINUE, false))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		e, err := parseTraceEvent(body)
+		e, err := parseEvent(body)
 		if err != nil {
 			return
 		}
@@ -96,12 +99,12 @@ func TestStories(t *testing.T) {
 	var s stories
 	start := time.Now()
 	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
-	s.begin(1, TracedPacket{Time: at(0), In: "a"})
-	s.begin(2, TracedPacket{Time: at(1), In: "b"})
-	s.add(1, TraceStep{Chain: "first"}, at(2))
-	s.begin(1, TracedPacket{Time: at(3), In: "c"})
-	s.add(1, TraceStep{Chain: "second"}, at(4))
-	s.add(3, TraceStep{Chain: "of nobody"}, at(5))
+	s.begin(1, Packet{Time: at(0), In: "a"})
+	s.begin(2, Packet{Time: at(1), In: "b"})
+	s.add(1, Step{Chain: "first"}, at(2))
+	s.begin(1, Packet{Time: at(3), In: "c"})
+	s.add(1, Step{Chain: "second"}, at(4))
+	s.add(3, Step{Chain: "of nobody"}, at(5))
 	if _, ok := s.settled(at(1)); ok {
 		t.Error("settled too early")
 	}

@@ -1,4 +1,4 @@
-package engine
+package trace
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
@@ -41,9 +42,9 @@ func newTraced(t *testing.T) traced {
 	return traced{t, server, client}
 }
 
-func (t traced) start(f TraceFilter) *Tracer {
+func (t traced) start(f Filter) *Tracer {
 	t.Helper()
-	tracer, err := OpenTracer(t.server.NetNS())
+	tracer, err := Open(t.server.NetNS())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,9 +86,9 @@ func (t traced) packets(tracer *Tracer) []string {
 	}
 }
 
-func lineOf(p TracedPacket) string {
+func lineOf(p Packet) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s>%s %s > %s:%d", p.In, p.Out, p.Packet.Source, p.Packet.Destination, p.Packet.DestinationPort)
+	fmt.Fprintf(&b, "%s>%s %s > %s:%d", p.In, p.Out, p.Headers.Source, p.Headers.Destination, p.Headers.DestinationPort)
 	for _, s := range p.Steps {
 		fmt.Fprintf(&b, " | %s %s", s.Chain, s.Verdict)
 		for _, word := range append([]string{s.Target, s.Rule, s.Comment}, s.Sets...) {
@@ -104,7 +105,7 @@ const toChain = " | prerouting goto ingress-net1 | "
 // TestTrace: what is allowed and what is not, over both families, with the rule that decides; filters keep out the rest.
 func TestTrace(t *testing.T) {
 	w := newTraced(t)
-	tracer := w.start(TraceFilter{Interface: "net1", From: netip.MustParsePrefix("10.9.0.2/32"), Port: 80})
+	tracer := w.start(Filter{Interface: "net1", From: netip.MustParsePrefix("10.9.0.2/32"), Port: 80})
 	w.probe("10.9.0.1:80", lab.TCP)
 	w.probe("10.9.0.1:80", lab.UDP)
 	w.probe("10.9.0.1:81", lab.TCP)
@@ -138,14 +139,14 @@ func TestTraceFilters(t *testing.T) {
 	v4, v6 := netip.MustParsePrefix("10.9.0.0/16"), netip.MustParsePrefix("fd09::2/128")
 	for _, tc := range []struct {
 		name    string
-		filter  TraceFilter
+		filter  Filter
 		in, out []string
 	}{
-		{"all", TraceFilter{}, []string{""}, []string{""}},
-		{"interface", TraceFilter{Interface: "net1"}, []string{`iifname "net1" `}, []string{`oifname "net1" `}},
-		{"IPv4", TraceFilter{From: v4, Protocol: 17}, []string{"ip saddr 10.9.0.0/16 meta l4proto udp "}, nil},
-		{"IPv6", TraceFilter{To: v6, Protocol: 6, Port: 80}, []string{"ip6 daddr fd09::2 tcp dport 80 "}, nil},
-		{"port", TraceFilter{Port: 80}, []string{"tcp dport 80 ", "udp dport 80 ", "sctp dport 80 "}, nil},
+		{"all", Filter{}, []string{""}, []string{""}},
+		{"interface", Filter{Interface: "net1"}, []string{`iifname "net1" `}, []string{`oifname "net1" `}},
+		{"IPv4", Filter{From: v4, Protocol: 17}, []string{"ip saddr 10.9.0.0/16 meta l4proto udp "}, nil},
+		{"IPv6", Filter{To: v6, Protocol: 6, Port: 80}, []string{"ip6 daddr fd09::2 tcp dport 80 "}, nil},
+		{"port", Filter{Port: 80}, []string{"tcp dport 80 ", "udp dport 80 ", "sctp dport 80 "}, nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			tracer := traced{t, w.server, w.client}.start(tc.filter)
@@ -164,7 +165,7 @@ func TestTraceFilters(t *testing.T) {
 				}
 				want += "\t}\n"
 			}
-			got := withoutFlags(nft(t, w.server, "", "list", "table", "inet", TraceTableName))
+			got := withoutFlags(nft(t, w.server, "", "list", "table", "inet", TableName))
 			if diff := cmp.Diff(want+"}\n", got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -178,7 +179,7 @@ func TestTraceFilters(t *testing.T) {
 }
 
 func (t traced) hasTable() bool {
-	return strings.Contains(nft(t, t.server, "", "list", "tables"), TraceTableName)
+	return strings.Contains(nft(t, t.server, "", "list", "tables"), TableName)
 }
 
 // isGone waits for the end of the table: the kernel removes it soon after the socket is closed.
@@ -189,7 +190,7 @@ func (t traced) isGone() {
 			t.Fatal("the table stays")
 		}
 	}
-	if !strings.Contains(nft(t, t.server, "", "list", "tables"), TableName) {
+	if !strings.Contains(nft(t, t.server, "", "list", "tables"), engine.TableName) {
 		t.Error("the agent's table is gone")
 	}
 }
@@ -197,7 +198,7 @@ func (t traced) isGone() {
 // TestTraceLimit: a flood is traced at the limit, and the packets all arrive.
 func TestTraceLimit(t *testing.T) {
 	w := newTraced(t)
-	tracer := w.start(TraceFilter{Rate: 3, Protocol: unix.IPPROTO_UDP})
+	tracer := w.start(Filter{Rate: 3, Protocol: unix.IPPROTO_UDP})
 	start := time.Now()
 	err := w.client.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
@@ -224,7 +225,7 @@ func TestTraceLimit(t *testing.T) {
 // TestTraceFollowsChanges: rules that the agent makes while packets are traced are known too.
 func TestTraceFollowsChanges(t *testing.T) {
 	w := newTraced(t)
-	tracer := w.start(TraceFilter{Port: 81, Protocol: unix.IPPROTO_TCP})
+	tracer := w.start(Filter{Port: 81, Protocol: unix.IPPROTO_TCP})
 	w.probe("10.9.0.1:81", lab.TCP)
 	e := openEngine(t, w.server)
 	apply(t, e, isolated(parseAddrs("10.9.0.2"), 81))
@@ -249,7 +250,7 @@ func TestTraceBesideNFT(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(300 * time.Millisecond) // until it listens
-	tracer := w.start(TraceFilter{Port: 80})
+	tracer := w.start(Filter{Port: 80})
 	w.probe("10.9.0.1:80", lab.TCP)
 	w.probe("10.9.0.1:80", lab.UDP)
 	lines := w.packets(tracer)
@@ -274,12 +275,12 @@ func TestTraceBesideNFT(t *testing.T) {
 func TestTraceTwice(t *testing.T) {
 	w := newTraced(t)
 	nft(t, w.server, "table inet multi_networkpolicy_trace { chain c { drop; }; }\n", "--file", "-")
-	w.start(TraceFilter{})
-	second, err := OpenTracer(w.server.NetNS())
+	w.start(Filter{})
+	second, err := Open(w.server.NetNS())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := second.Start(TraceFilter{Rate: 1}, time.Now()); !errors.Is(err, ErrTracing) {
+	if _, err := second.Start(Filter{Rate: 1}, time.Now()); !errors.Is(err, ErrBusy) {
 		t.Errorf("second trace: %v", err)
 	}
 	if err := second.Close(); err != nil {
@@ -293,12 +294,12 @@ func TestTraceTwice(t *testing.T) {
 // TestTraceEndsByTime is what is done on kernels before 5.12: the mark ends by itself, and Close removes the table.
 func TestTraceEndsByTime(t *testing.T) {
 	w := newTraced(t)
-	tracer := w.start(TraceFilter{})
+	tracer := w.start(Filter{})
 	end := time.Now().Add(600 * time.Millisecond)
-	if err := tracer.create(traceTable{filter: TraceFilter{Rate: 1000}, end: end}); err != nil {
+	if err := tracer.create(markTable{filter: Filter{Rate: 1000}, end: end}); err != nil {
 		t.Fatal(err)
 	}
-	if out := nft(t, w.server, "", "list", "table", "inet", TraceTableName); strings.Contains(out, "flags") ||
+	if out := nft(t, w.server, "", "list", "table", "inet", TableName); strings.Contains(out, "flags") ||
 		!strings.Contains(out, "meta time < ") {
 		t.Errorf("table: %s", out)
 	}
@@ -321,22 +322,22 @@ func TestRemoveTrace(t *testing.T) {
 	e := openEngine(t, w.server)
 	removes := func(want bool) {
 		t.Helper()
-		if removed, err := e.RemoveTrace(); err != nil || removed != want {
+		if removed, err := e.Remove(); err != nil || removed != want {
 			t.Errorf("removed: %t (%v), want %t", removed, err, want)
 		}
 	}
 	removes(false)
-	left, err := OpenTracer(w.server.NetNS())
+	left, err := Open(w.server.NetNS())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { left.Close() })
-	if err := left.create(traceTable{filter: TraceFilter{Rate: 1}, end: time.Now().Add(time.Minute)}); err != nil {
+	if err := left.create(markTable{filter: Filter{Rate: 1}, end: time.Now().Add(time.Minute)}); err != nil {
 		t.Fatal(err)
 	}
 	removes(true)
 	w.isGone()
-	w.start(TraceFilter{})
+	w.start(Filter{})
 	removes(false)
 	if !w.hasTable() {
 		t.Error("a trace that runs was ended")
@@ -348,9 +349,9 @@ const traceChildVar = "MULTI_NETWORKPOLICY_TRACE_CHILD"
 
 // traceChild traces the namespace for a minute. It is no test, and says by its end that it could not.
 func traceChild(path string) int {
-	tracer, err := OpenTracer(path)
+	tracer, err := Open(path)
 	if err == nil {
-		_, err = tracer.Start(TraceFilter{Rate: 1}, time.Now().Add(time.Hour))
+		_, err = tracer.Start(Filter{Rate: 1}, time.Now().Add(time.Hour))
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -1,4 +1,4 @@
-package engine
+package trace
 
 import (
 	"encoding/binary"
@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packet is what the headers of a packet say. Source is invalid if they could not be read.
-type Packet struct {
+// Headers is what the headers of a packet say. Source is invalid if they could not be read.
+type Headers struct {
 	Source, Destination         netip.Addr
 	Protocol                    uint8
 	HasPorts                    bool
@@ -17,10 +17,10 @@ type Packet struct {
 	Type, Code                  uint8 // of ICMP or ICMPv6
 }
 
-// parsePacket reads a network header (RFC 791 section 3.1, RFC 8200 section 3), of which the kernel gives 40 bytes at
+// parseHeaders reads a network header (RFC 791 section 3.1, RFC 8200 section 3), of which the kernel gives 40 bytes at
 // most, and a transport header, of which it gives 20, both possibly cut or not there.
-func parsePacket(network, transport []byte) Packet {
-	var p Packet
+func parseHeaders(network, transport []byte) Headers {
+	var p Headers
 	switch {
 	case len(network) >= 20 && network[0]>>4 == 4:
 		p.Source, p.Destination = netip.AddrFrom4([4]byte(network[12:16])), netip.AddrFrom4([4]byte(network[16:20]))

@@ -1,13 +1,18 @@
-package engine
+package trace
 
 import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// traceEvent is one NFT_MSG_TRACE: a rule that a packet matched, or the end of a chain that it came to.
-type traceEvent struct {
+// familyHeader is the size of struct nfgenmsg.
+const familyHeader = 4
+
+// event is one NFT_MSG_TRACE: a rule that a packet matched, or the end of a chain that it came to.
+type event struct {
 	family  uint8
 	id      uint32 // of the packet, and used again for later ones
 	kind    uint32 // NFT_TRACETYPE_*
@@ -17,51 +22,51 @@ type traceEvent struct {
 	verdict int32  // of a rule, or of the base chain's policy
 	target  string // of a jump or goto
 	in, out uint32 // indexes of interfaces; like the packet, only in the first event of each base chain
-	packet  Packet
+	packet  Headers
 }
 
-// parseTraceEvent reads the message behind struct nlmsghdr.
-func parseTraceEvent(body []byte) (traceEvent, error) {
-	if len(body) < nfgenmsgLen {
-		return traceEvent{}, fmt.Errorf("trace event of %d bytes", len(body))
+// parseEvent reads the message behind struct nlmsghdr.
+func parseEvent(body []byte) (event, error) {
+	if len(body) < familyHeader {
+		return event{}, fmt.Errorf("trace event of %d bytes", len(body))
 	}
-	a, err := parseAttrs(body[nfgenmsgLen:])
+	a, err := nfnl.ParseAttrs(body[familyHeader:])
 	if err != nil {
-		return traceEvent{}, fmt.Errorf("trace event: %w", err)
+		return event{}, fmt.Errorf("trace event: %w", err)
 	}
-	e := traceEvent{
+	e := event{
 		family: body[0],
-		id:     a.uint32(unix.NFTA_TRACE_ID),
-		kind:   a.uint32(unix.NFTA_TRACE_TYPE),
-		table:  a.string(unix.NFTA_TRACE_TABLE),
-		chain:  a.string(unix.NFTA_TRACE_CHAIN),
-		handle: a.uint64(unix.NFTA_TRACE_RULE_HANDLE),
-		in:     a.uint32(unix.NFTA_TRACE_IIF),
-		out:    a.uint32(unix.NFTA_TRACE_OIF),
-		packet: parsePacket(a[unix.NFTA_TRACE_NETWORK_HEADER], a[unix.NFTA_TRACE_TRANSPORT_HEADER]),
+		id:     a.Uint32(unix.NFTA_TRACE_ID),
+		kind:   a.Uint32(unix.NFTA_TRACE_TYPE),
+		table:  a.Text(unix.NFTA_TRACE_TABLE),
+		chain:  a.Text(unix.NFTA_TRACE_CHAIN),
+		handle: a.Uint64(unix.NFTA_TRACE_RULE_HANDLE),
+		in:     a.Uint32(unix.NFTA_TRACE_IIF),
+		out:    a.Uint32(unix.NFTA_TRACE_OIF),
+		packet: parseHeaders(a[unix.NFTA_TRACE_NETWORK_HEADER], a[unix.NFTA_TRACE_TRANSPORT_HEADER]),
 	}
 	if e.kind == unix.NFT_TRACETYPE_POLICY {
-		e.verdict = int32(a.uint32(unix.NFTA_TRACE_POLICY))
+		e.verdict = int32(a.Uint32(unix.NFTA_TRACE_POLICY))
 		return e, nil
 	}
-	v, err := parseAttrs(a[unix.NFTA_TRACE_VERDICT])
+	v, err := nfnl.ParseAttrs(a[unix.NFTA_TRACE_VERDICT])
 	if err != nil {
-		return traceEvent{}, fmt.Errorf("trace event: verdict: %w", err)
+		return event{}, fmt.Errorf("trace event: verdict: %w", err)
 	}
-	e.verdict = int32(v.uint32(unix.NFTA_VERDICT_CODE))
-	e.target = v.string(unix.NFTA_VERDICT_CHAIN)
+	e.verdict = int32(v.Uint32(unix.NFTA_VERDICT_CODE))
+	e.target = v.Text(unix.NFTA_VERDICT_CHAIN)
 	return e, nil
 }
 
-func (e traceEvent) isOurs() bool { return e.family == unix.NFPROTO_INET && e.table == TraceTableName }
+func (e event) isOurs() bool { return e.family == unix.NFPROTO_INET && e.table == TableName }
 
 // marks says whether it is the rule that marks packets.
-func (e traceEvent) marks() bool {
-	return e.isOurs() && e.chain == traceChain && e.kind == unix.NFT_TRACETYPE_RULE && e.handle != 0
+func (e event) marks() bool {
+	return e.isOurs() && e.chain == markChain && e.kind == unix.NFT_TRACETYPE_RULE && e.handle != 0
 }
 
 // isEnd says whether it is the end of a chain without a verdict, of which not all kernels tell.
-func (e traceEvent) isEnd() bool { return e.handle == 0 && e.kind != unix.NFT_TRACETYPE_POLICY }
+func (e event) isEnd() bool { return e.handle == 0 && e.kind != unix.NFT_TRACETYPE_POLICY }
 
 // Verdicts of a rule that end a packet's way through a hook or lead on (linux/netfilter.h, linux/netfilter/nf_tables.h).
 const (
@@ -110,8 +115,8 @@ func familyText(family uint8) string {
 	return fmt.Sprintf("family %d", family)
 }
 
-func (e traceEvent) step() TraceStep {
-	return TraceStep{
+func (e event) step() Step {
+	return Step{
 		Family: familyText(e.family), Table: e.table, Chain: e.chain, Handle: e.handle,
 		Verdict: verdictText(e.verdict), Target: e.target, IsPolicy: e.kind == unix.NFT_TRACETYPE_POLICY,
 	}

@@ -1,21 +1,23 @@
-package engine
+package trace
 
 import (
 	"slices"
 	"time"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// TracedPacket is the way of one packet through the rules of a network namespace. A connection that the pod has with
+// Packet is the way of one packet through the rules of a network namespace. A connection that the pod has with
 // itself is two packets, one out and one in.
-type TracedPacket struct {
+type Packet struct {
 	Time    time.Time // when it was told
 	In, Out string    // interfaces; one of them is empty
-	Packet  Packet
-	Steps   []TraceStep
+	Headers Headers
+	Steps   []Step
 }
 
-// TraceStep is a rule that matched, or the policy of a base chain. Rules that do not match are not told.
-type TraceStep struct {
+// Step is a rule that matched, or the policy of a base chain. Rules that do not match are not told.
+type Step struct {
 	Family, Table, Chain string
 	Handle               uint64 // of the rule; 0 for a policy
 	IsPolicy             bool
@@ -27,12 +29,12 @@ type TraceStep struct {
 }
 
 // IsOfAgent says whether the step is in the agent's own table.
-func (s TraceStep) IsOfAgent() bool { return s.Family == "inet" && s.Table == TableName }
+func (s Step) IsOfAgent() bool { return s.Family == "inet" && s.Table == engine.TableName }
 
 // story is a way that may go on.
 type story struct {
 	id     uint32
-	packet TracedPacket
+	packet Packet
 	last   time.Time
 }
 
@@ -43,7 +45,7 @@ type stories struct {
 }
 
 // begin starts a way. What was known under the ID is of an earlier packet.
-func (s *stories) begin(id uint32, p TracedPacket) {
+func (s *stories) begin(id uint32, p Packet) {
 	if s.open == nil {
 		s.open = map[uint32]*story{}
 	}
@@ -54,7 +56,7 @@ func (s *stories) begin(id uint32, p TracedPacket) {
 
 func (s *stories) has(id uint32) bool { return s.open[id] != nil }
 
-func (s *stories) add(id uint32, step TraceStep, now time.Time) {
+func (s *stories) add(id uint32, step Step, now time.Time) {
 	if n := s.open[id]; n != nil {
 		n.packet.Steps = append(n.packet.Steps, step)
 		n.last = now
@@ -62,9 +64,9 @@ func (s *stories) add(id uint32, step TraceStep, now time.Time) {
 }
 
 // settled takes the oldest way, if nothing was said of it since then.
-func (s *stories) settled(since time.Time) (TracedPacket, bool) {
+func (s *stories) settled(since time.Time) (Packet, bool) {
 	if len(s.waiting) == 0 || s.waiting[0].last.After(since) {
-		return TracedPacket{}, false
+		return Packet{}, false
 	}
 	first := s.waiting[0]
 	s.waiting = slices.Delete(s.waiting, 0, 1)

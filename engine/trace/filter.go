@@ -1,4 +1,4 @@
-package engine
+package trace
 
 import (
 	"net/netip"
@@ -7,8 +7,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// TraceFilter says which packets are traced. What is zero is no condition, but for Rate.
-type TraceFilter struct {
+// Filter says which packets are traced. What is zero is no condition, but for Rate.
+type Filter struct {
 	Interface string
 	From, To  netip.Prefix
 	Protocol  uint8
@@ -20,7 +20,7 @@ type TraceFilter struct {
 var transports = []expr.Transport{expr.TCP, expr.UDP, expr.SCTP}
 
 // rules are the matches of the rules that lead to the mark. A port without a protocol takes one for each that has ports.
-func (f TraceFilter) rules(onLink func(string) expr.Statement) [][]expr.Statement {
+func (f Filter) rules(onLink func(string) expr.Statement) [][]expr.Statement {
 	base := f.matches(onLink)
 	if f.Port == 0 {
 		if f.Protocol != 0 {
@@ -38,7 +38,7 @@ func (f TraceFilter) rules(onLink func(string) expr.Statement) [][]expr.Statemen
 	return list
 }
 
-func (f TraceFilter) matches(onLink func(string) expr.Statement) []expr.Statement {
+func (f Filter) matches(onLink func(string) expr.Statement) []expr.Statement {
 	var list []expr.Statement
 	if f.Interface != "" {
 		list = append(list, onLink(f.Interface))

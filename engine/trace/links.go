@@ -1,4 +1,4 @@
-package engine
+package trace
 
 import (
 	"encoding/binary"
@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
 // link is the name of an interface in the namespace, and empty for index 0.
@@ -48,7 +50,7 @@ func readLinks(netns int) (_ map[uint32]string, err error) {
 			continue
 		}
 		index := binary.NativeEndian.Uint32(m.Data[4:])
-		err := eachAttr(m.Data[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) {
+		err := nfnl.EachAttr(m.Data[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) {
 			if typ == unix.IFLA_IFNAME {
 				links[index] = strings.TrimRight(string(value), "\x00")
 			}

@@ -1,4 +1,4 @@
-package engine
+package trace
 
 import (
 	"context"
@@ -9,13 +9,16 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
 // Tracer follows packets through the rules of one network namespace, like `nft monitor trace`. It marks them by a table
 // of its own and changes no other. Its methods must not run at the same time.
 type Tracer struct {
 	netns   *os.File
-	table   *transport // the table is gone when this socket is closed, whoever closes it
+	table   *nfnl.Conn // the table is gone when this socket is closed, whoever closes it
 	events  *netlink.Conn
 	links   map[uint32]string
 	rules   ruleIndex
@@ -23,32 +26,32 @@ type Tracer struct {
 	lost    int
 }
 
-// ErrTracing is a network namespace in which another process traces packets.
-var ErrTracing = errors.New("another process traces packets there")
+// ErrBusy is a network namespace in which another process traces packets.
+var ErrBusy = errors.New("another process traces packets there")
 
-// traceSettle is how long nothing must be said of a packet before its way is taken for complete. All rules are passed
+// settle is how long nothing must be said of a packet before its way is taken for complete. All rules are passed
 // within one system call or interrupt, unless a rule sends the packet to user space.
-const traceSettle = 100 * time.Millisecond
+const settle = 100 * time.Millisecond
 
-// OpenTracer opens the sockets in the network namespace that the path is a handle of. It changes nothing there.
-func OpenTracer(path string) (_ *Tracer, err error) {
+// Open opens the sockets in the network namespace that the path is a handle of. It changes nothing there.
+func Open(path string) (_ *Tracer, err error) {
 	t := &Tracer{links: map[uint32]string{}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, t.Close())
 		}
 	}()
-	if t.table, err = open(path); err != nil {
+	if t.table, err = nfnl.Open(path); err != nil {
 		return nil, err
 	}
-	t.rules.transport = t.table
+	t.rules.conn = t.table
 	if t.netns, err = os.Open(path); err != nil {
 		return nil, err
 	}
 	if t.events, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(t.netns.Fd())}); err != nil {
 		return nil, fmt.Errorf("open the socket for trace events: %w", err)
 	}
-	if err := t.events.SetReadBuffer(receiveBuffer); err != nil {
+	if err := t.events.SetReadBuffer(nfnl.ReceiveBuffer); err != nil {
 		return nil, fmt.Errorf("receive buffer for trace events: %w", err)
 	}
 	return t, nil
@@ -56,79 +59,74 @@ func OpenTracer(path string) (_ *Tracer, err error) {
 
 // Start marks the packets of the filter from now on, until the Tracer is closed or the process ends in any way. Where
 // the kernel cannot see to that (before 5.12) it returns false, and the mark ends at the time end.
-func (t *Tracer) Start(filter TraceFilter, end time.Time) (endsWithProcess bool, err error) {
+func (t *Tracer) Start(filter Filter, end time.Time) (endsWithProcess bool, err error) {
 	// Before the table, so that no event is missed.
 	if err := t.events.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
 		return false, fmt.Errorf("join the group of trace events: %w", err)
 	}
-	err = t.create(traceTable{filter: filter, flags: ownedOnly})
+	err = t.create(markTable{filter: filter, flags: owner})
 	// EINVAL is what kernels say that know no flag but dormant.
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		return false, t.create(traceTable{filter: filter, end: end})
+		return false, t.create(markTable{filter: filter, end: end})
 	}
 	return err == nil, err
 }
 
-// Isolated says whether the agent's table is in the namespace.
-func (t *Tracer) Isolated() bool {
-	x := exchanges.Get().(*exchange)
-	defer exchanges.Put(x)
-	return x.hasTable(t.table, TableName)
-}
+// owner is NFT_TABLE_F_OWNER (kernel 5.12): the table belongs to the socket, and goes with it.
+const owner = 1 << 1
 
-// create makes the table anew. One that is there is a leftover, unless it belongs to a socket.
-func (t *Tracer) create(table traceTable) error {
-	x := exchanges.Get().(*exchange)
-	defer exchanges.Put(x)
-	if err := x.batch.encodeTrace(table); err != nil {
+// IsIsolated reports whether the namespace has the agent's table.
+func (t *Tracer) IsIsolated() bool { return t.hasTable(engine.TableName) }
+
+// create makes the table. If there is a table already, it is a leftover, unless it belongs to a socket.
+func (t *Tracer) create(table markTable) error {
+	var m nfnl.Messages
+	if err := table.encode(&m); err != nil {
 		return err
 	}
-	err := x.roundTrip(t.table, nil)
+	err := t.table.Do(&m, nil)
 	switch {
 	case errors.Is(err, unix.EEXIST):
-		if err := t.remove(); err != nil {
+		if _, err := remove(t.table); err != nil {
 			return err
 		}
-		if err := x.batch.encodeTrace(table); err != nil {
-			return err
-		}
-		err = x.roundTrip(t.table, nil)
-	case errors.Is(err, unix.EPERM) && x.hasTable(t.table, TraceTableName):
-		return fmt.Errorf("%w: the table inet %s has an owner", ErrTracing, TraceTableName)
+		err = t.table.Do(&m, nil)
+	case errors.Is(err, unix.EPERM) && t.hasTable(TableName):
+		return fmt.Errorf("%w: the table inet %s has an owner", ErrBusy, TableName)
 	}
 	if err != nil {
-		return fmt.Errorf("make the table inet %s: %w", TraceTableName, err)
+		return fmt.Errorf("make the table inet %s: %w", TableName, err)
 	}
 	return nil
 }
 
 // hasTable asks for a table of the family inet.
-func (x *exchange) hasTable(t *transport, name string) (found bool) {
-	x.batch.reset()
-	x.batch.begin(unix.NFT_MSG_GETTABLE, 0, message{op: "GETTABLE", object: name})
-	x.batch.string(unix.NFTA_TABLE_NAME, name)
-	x.batch.end()
-	err := x.ask(t, unix.NFT_MSG_NEWTABLE, func(attrs) error { found = true; return nil })
+func (t *Tracer) hasTable(name string) (found bool) {
+	var m nfnl.Messages
+	begin(&m, unix.NFT_MSG_GETTABLE, 0, nfnl.Label{Op: "GETTABLE", Object: name})
+	m.Text(unix.NFTA_TABLE_NAME, name)
+	m.End()
+	err := t.table.Ask(&m, nfnl.NFTables|unix.NFT_MSG_NEWTABLE, func(nfnl.Attrs) error { found = true; return nil })
 	return err == nil && found
 }
 
 // Next waits for the next packet and returns its whole way.
-func (t *Tracer) Next(ctx context.Context) (TracedPacket, error) {
+func (t *Tracer) Next(ctx context.Context) (Packet, error) {
 	for {
 		if err := ctx.Err(); err != nil {
-			return TracedPacket{}, err
+			return Packet{}, err
 		}
-		if p, ok := t.stories.settled(time.Now().Add(-traceSettle)); ok {
+		if p, ok := t.stories.settled(time.Now().Add(-settle)); ok {
 			return p, nil
 		}
-		if err := t.receive(time.Now().Add(traceSettle / 2)); err != nil {
-			return TracedPacket{}, err
+		if err := t.receive(time.Now().Add(settle / 2)); err != nil {
+			return Packet{}, err
 		}
 	}
 }
 
 // Rest returns a packet that has not been returned yet, without waiting for the end of its way.
-func (t *Tracer) Rest() (TracedPacket, bool) { return t.stories.settled(time.Now()) }
+func (t *Tracer) Rest() (Packet, bool) { return t.stories.settled(time.Now()) }
 
 // Lost is how often events were lost because they came faster than they were read. What was lost is not known.
 func (t *Tracer) Lost() int { return t.lost }
@@ -149,10 +147,10 @@ func (t *Tracer) receive(deadline time.Time) error {
 		return fmt.Errorf("receive trace events: %w", err)
 	}
 	for _, m := range messages {
-		if m.Header.Type != nftMessage|unix.NFT_MSG_TRACE {
+		if m.Header.Type != nfnl.NFTables|unix.NFT_MSG_TRACE {
 			continue
 		}
-		e, err := parseTraceEvent(m.Data)
+		e, err := parseEvent(m.Data)
 		if err == nil {
 			err = t.take(e)
 		}
@@ -165,7 +163,7 @@ func (t *Tracer) receive(deadline time.Time) error {
 
 // take adds an event to the way of its packet. The rule that marks a packet is where a way begins; others may mark
 // packets too, and these are none of ours.
-func (t *Tracer) take(e traceEvent) error {
+func (t *Tracer) take(e event) error {
 	now := time.Now()
 	switch {
 	case e.marks():
@@ -185,8 +183,8 @@ func (t *Tracer) take(e traceEvent) error {
 	return nil
 }
 
-func (t *Tracer) begin(e traceEvent, now time.Time) error {
-	p := TracedPacket{Time: now, Packet: e.packet}
+func (t *Tracer) begin(e event, now time.Time) error {
+	p := Packet{Time: now, Headers: e.packet}
 	var err error
 	if p.In, err = t.link(e.in); err != nil {
 		return err
@@ -202,7 +200,8 @@ func (t *Tracer) begin(e traceEvent, now time.Time) error {
 func (t *Tracer) Close() error {
 	var errs []error
 	if t.table != nil {
-		errs = append(errs, t.remove(), t.table.close())
+		_, err := remove(t.table)
+		errs = append(errs, err, t.table.Close())
 	}
 	if t.events != nil {
 		errs = append(errs, t.events.Close())
@@ -213,26 +212,26 @@ func (t *Tracer) Close() error {
 	return errors.Join(errs...)
 }
 
-// remove removes the table if this Tracer may: another process's stays.
-func (t *Tracer) remove() error {
-	_, err := removeTrace(t.table)
-	return err
+// Remove removes the leftover of a Tracer in the network namespace at the path, and reports whether there was one. Only a
+// process that was killed leaves its table, and only on kernels before 5.12. Remove does not end a trace that runs.
+func Remove(path string) (removed bool, err error) {
+	c, err := nfnl.Open(path)
+	if err != nil {
+		return false, err
+	}
+	removed, err = remove(c)
+	return removed, errors.Join(err, c.Close())
 }
 
-// RemoveTrace removes what a Tracer left in the namespace, and says whether there was something. Only one that was killed
-// leaves its table, on kernels before 5.12. A table that has an owner goes with that, and stays until then.
-func (e *Engine) RemoveTrace() (removed bool, err error) { return removeTrace(e.transport) }
-
-func removeTrace(t *transport) (removed bool, err error) {
-	x := exchanges.Get().(*exchange)
-	defer exchanges.Put(x)
-	x.batch.encodeTraceRemoval()
-	switch err := x.roundTrip(t, nil); {
+func remove(c *nfnl.Conn) (removed bool, err error) {
+	var m nfnl.Messages
+	encodeRemoval(&m)
+	switch err := c.Do(&m, nil); {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EPERM):
 		return false, nil
 	default:
-		return false, fmt.Errorf("remove the table inet %s: %w", TraceTableName, err)
+		return false, fmt.Errorf("remove the table inet %s: %w", TableName, err)
 	}
 }

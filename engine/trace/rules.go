@@ -1,4 +1,4 @@
-package engine
+package trace
 
 import (
 	"errors"
@@ -8,6 +8,8 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -25,16 +27,21 @@ type tableKey struct {
 
 // ruleIndex knows the rules of the tables that packets pass by their handles, as of one generation.
 type ruleIndex struct {
-	transport  *transport
+	conn       *nfnl.Conn
 	generation uint32
 	tables     map[tableKey]map[uint64]tracedRule
 }
 
-// refresh forgets all rules if anything has changed since they were read: a table that is made anew uses handles again.
+// refresh forgets all rules if anything has changed since they were read: a new table of the same name uses handles again.
 func (r *ruleIndex) refresh() error {
-	x := exchanges.Get().(*exchange)
-	defer exchanges.Put(x)
-	generation, err := x.generation(r.transport)
+	var m nfnl.Messages
+	begin(&m, unix.NFT_MSG_GETGEN, 0, nfnl.Label{Op: "GETGEN"})
+	m.End()
+	var generation uint32
+	err := r.conn.Ask(&m, nfnl.NFTables|unix.NFT_MSG_NEWGEN, func(a nfnl.Attrs) error {
+		generation = a.Uint32(unix.NFTA_GEN_ID)
+		return nil
+	})
 	if err != nil {
 		return fmt.Errorf("generation of the tables: %w", err)
 	}
@@ -45,7 +52,7 @@ func (r *ruleIndex) refresh() error {
 }
 
 // find returns the rule of an event, which is zero for one that is gone already.
-func (r *ruleIndex) find(e traceEvent) (tracedRule, error) {
+func (r *ruleIndex) find(e event) (tracedRule, error) {
 	key := tableKey{e.family, e.table}
 	rule, known := r.tables[key][e.handle]
 	if known && rule.chain == e.chain {
@@ -71,19 +78,16 @@ func (r *ruleIndex) find(e traceEvent) (tracedRule, error) {
 
 // read dumps the rules of a table. One that changes meanwhile is read once more when a packet asks for what is missing.
 func (r *ruleIndex) read(key tableKey) (map[uint64]tracedRule, error) {
-	x := exchanges.Get().(*exchange)
-	defer exchanges.Put(x)
 	rules := map[uint64]tracedRule{}
-	x.batch.reset()
-	x.batch.messages = append(x.batch.messages, message{op: "GETRULE", object: key.name})
-	x.batch.wire.begin(nftMessage|unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, key.family, 0)
-	x.batch.string(unix.NFTA_RULE_TABLE, key.name)
-	x.batch.end()
-	err := x.ask(r.transport, unix.NFT_MSG_NEWRULE, func(a attrs) error {
-		if a.string(unix.NFTA_RULE_TABLE) == key.name {
-			rules[a.uint64(unix.NFTA_RULE_HANDLE)] = tracedRule{
-				chain:   a.string(unix.NFTA_RULE_CHAIN),
-				comment: tlv(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment),
+	var m nfnl.Messages
+	m.BeginNFT(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, key.family, nfnl.Label{Op: "GETRULE", Object: key.name})
+	m.Text(unix.NFTA_RULE_TABLE, key.name)
+	m.End()
+	err := r.conn.Ask(&m, nfnl.NFTables|unix.NFT_MSG_NEWRULE, func(a nfnl.Attrs) error {
+		if a.Text(unix.NFTA_RULE_TABLE) == key.name {
+			rules[a.Uint64(unix.NFTA_RULE_HANDLE)] = tracedRule{
+				chain:   a.Text(unix.NFTA_RULE_CHAIN),
+				comment: nfnl.UserData(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment),
 				text:    commonTexts.of(a[unix.NFTA_RULE_EXPRESSIONS]),
 				sets:    setsOf(a[unix.NFTA_RULE_EXPRESSIONS]),
 			}
@@ -116,7 +120,7 @@ func newRuleTexts() ruleTexts {
 	for _, statements := range list {
 		payload, err := expr.Marshal(statements)
 		if err == nil {
-			texts[texts.key(payload)] = Rule{Statements: statements}.Text()
+			texts[texts.key(payload)] = engine.Rule{Statements: statements}.Text()
 		}
 	}
 	return texts
@@ -135,15 +139,15 @@ func (t ruleTexts) of(payload []byte) string { return t[t.key(payload)] }
 // setsOf lists the sets that a rule looks into.
 func setsOf(payload []byte) (names []string) {
 	visit := func(_ uint16, element []byte) {
-		e, err := parseAttrs(element)
-		if err != nil || e.string(unix.NFTA_EXPR_NAME) != "lookup" {
+		e, err := nfnl.ParseAttrs(element)
+		if err != nil || e.Text(unix.NFTA_EXPR_NAME) != "lookup" {
 			return
 		}
-		if data, err := parseAttrs(e[unix.NFTA_EXPR_DATA]); err == nil {
-			names = append(names, data.string(unix.NFTA_LOOKUP_SET))
+		if data, err := nfnl.ParseAttrs(e[unix.NFTA_EXPR_DATA]); err == nil {
+			names = append(names, data.Text(unix.NFTA_LOOKUP_SET))
 		}
 	}
-	if err := eachAttr(payload, visit); err != nil {
+	if err := nfnl.EachAttr(payload, visit); err != nil {
 		return nil
 	}
 	return names

@@ -1,0 +1,199 @@
+package nfnl
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Conn is one lasting NETLINK_NETFILTER socket in one network namespace. It stays open for the pod's life: the close of a
+// socket waits until the kernel has freed the deleted objects of the namespace, which takes milliseconds. The methods must
+// not run at the same time.
+type Conn struct {
+	conn   *netlink.Conn
+	fd     int    // of conn; -1 after close
+	port   uint32 // the kernel calls the owner of a table by it
+	sndbuf int
+	rcvbuf int
+}
+
+// Sizes of socket buffers, bytes. They are limits and reserve nothing. The kernel answers before the send returns, so all
+// answers must fit the receive buffer, else some are lost (ENOBUFS).
+const (
+	ReceiveBuffer = 8 << 20
+	minimumSndbuf = 1 << 20
+)
+
+// Reopen replaces the socket by a new one in the same namespace. That ends an unfinished dump, during which the kernel
+// accepts no other dump on the socket. A table that the old socket owned becomes an orphan. If Reopen fails, it closes the
+// Conn: the rest of the dump must not be taken for an answer.
+func (c *Conn) Reopen() error {
+	next, err := c.dialAgain()
+	old := c.conn
+	if err != nil {
+		return errors.Join(err, c.Close())
+	}
+	*c = *next
+	if err := old.Close(); err != nil {
+		return fmt.Errorf("close nfnetlink socket: %w", err)
+	}
+	return nil
+}
+
+func (c *Conn) dialAgain() (*Conn, error) {
+	netns, err := c.Namespace()
+	if err != nil {
+		return nil, err
+	}
+	defer netns.Close()
+	return Dial(netns)
+}
+
+// Namespace opens the network namespace of the socket.
+func (c *Conn) Namespace() (*os.File, error) {
+	fd, err := unix.IoctlRetInt(c.fd, unix.SIOCGSKNS)
+	runtime.KeepAlive(c.conn)
+	if err != nil {
+		return nil, fmt.Errorf("network namespace of the nfnetlink socket: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "netns"), nil
+}
+
+// Port returns the number by which the kernel knows the socket: the owner of a table is such a number.
+func (c *Conn) Port() uint32 { return c.port }
+
+// FD returns the descriptor of the socket.
+func (c *Conn) FD() int { return c.fd }
+
+// ErrOwnNamespace is the agent's own network namespace, most often the host's, in place of a pod's.
+var ErrOwnNamespace = errors.New("this is the agent's own network namespace, not a pod's")
+
+// Open opens the socket in the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net).
+func Open(path string) (*Conn, error) {
+	netns, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer netns.Close()
+	var pods, own unix.Stat_t
+	if err := unix.Fstat(int(netns.Fd()), &pods); err != nil {
+		return nil, fmt.Errorf("stat %s: %w", path, err)
+	}
+	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
+		return nil, fmt.Errorf("stat own network namespace: %w", err)
+	}
+	if pods.Dev == own.Dev && pods.Ino == own.Ino {
+		return nil, fmt.Errorf("%s: %w", path, ErrOwnNamespace)
+	}
+	return Dial(netns)
+}
+
+// Dial opens the socket in the namespace that netns is a handle of.
+func Dial(netns *os.File) (*Conn, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(netns.Fd())})
+	if err != nil {
+		return nil, fmt.Errorf("open nfnetlink socket: %w", err)
+	}
+	c := &Conn{conn: conn}
+	if err := c.configure(); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return c, nil
+}
+
+func (c *Conn) configure() error {
+	raw, err := c.conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { c.fd = int(fd) })
+	}
+	if err != nil {
+		return fmt.Errorf("nfnetlink socket: %w", err)
+	}
+	name, err := unix.Getsockname(c.fd)
+	if err != nil {
+		return fmt.Errorf("nfnetlink socket: %w", err)
+	}
+	c.port = name.(*unix.SockaddrNetlink).Pid
+	// Errors then say what was wrong and where, and do not carry the whole message back.
+	for _, o := range []netlink.ConnOption{netlink.ExtendedAcknowledge, netlink.CapAcknowledge} {
+		if err := c.conn.SetOption(o, true); err != nil {
+			return fmt.Errorf("nfnetlink socket option: %w", err)
+		}
+	}
+	if err := c.GrowReceive(ReceiveBuffer); err != nil {
+		return err
+	}
+	return c.growSndbuf(minimumSndbuf)
+}
+
+// GrowReceive makes room for answers of size bytes.
+func (c *Conn) GrowReceive(size int) error {
+	if size <= c.rcvbuf {
+		return nil
+	}
+	if err := c.conn.SetReadBuffer(size); err != nil {
+		return fmt.Errorf("nfnetlink receive buffer of %d bytes: %w", size, err)
+	}
+	c.rcvbuf = size
+	return nil
+}
+
+// growSndbuf makes room for one send of size bytes. Without CAP_NET_ADMIN in the initial user namespace the kernel
+// gives less than was asked for; a send that does not fit then fails with EMSGSIZE.
+func (c *Conn) growSndbuf(size int) error {
+	if size <= c.sndbuf {
+		return nil
+	}
+	if err := c.conn.SetWriteBuffer(size); err != nil {
+		return fmt.Errorf("nfnetlink send buffer of %d bytes: %w", size, err)
+	}
+	c.sndbuf = size
+	return nil
+}
+
+// send hands the messages to the kernel, which has carried them out, and put its replies in the socket's queue, when
+// send returns.
+func (c *Conn) send(messages []byte) error {
+	if err := c.growSndbuf(len(messages)); err != nil {
+		return err
+	}
+	_, err := ignoringEINTR(unix.Write, c.fd, messages)
+	runtime.KeepAlive(c.conn) // it would close the descriptor
+	if err != nil {
+		return fmt.Errorf("send %d bytes: %w", len(messages), err)
+	}
+	return nil
+}
+
+// receive reads replies that are queued already into buf, and never waits: 0 bytes and no error means that there are
+// no more.
+func (c *Conn) receive(buf []byte) (int, error) {
+	n, err := ignoringEINTR(unix.Read, c.fd, buf)
+	runtime.KeepAlive(c.conn)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return 0, nil
+	case err != nil:
+		return 0, fmt.Errorf("receive: %w", err)
+	}
+	return n, nil
+}
+
+func ignoringEINTR(call func(int, []byte) (int, error), fd int, buf []byte) (int, error) {
+	for {
+		n, err := call(fd, buf)
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}
+
+// Close closes the socket. It makes what comes later an error (EBADF): the number of the descriptor is soon that of another pod's socket.
+func (c *Conn) Close() error {
+	c.fd = -1
+	return c.conn.Close()
+}

@@ -1,0 +1,99 @@
+package nfnl
+
+import (
+	"errors"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// maximumMessage is the size of one receive, bytes; the kernel builds answers of at most 32 KiB.
+const maximumMessage = 64 << 10
+
+// receiveBuffers are shared by all sockets.
+var receiveBuffers = sync.Pool{New: func() any { return new([maximumMessage]byte) }}
+
+// Do sends messages that change something, and reads the answers. The last message must ask for an acknowledgement. The
+// error is nil only if the kernel took all messages; it holds a *MessageError for each message that the kernel refused. Do
+// calls visit, unless nil, with each answer that is no error.
+func (c *Conn) Do(m *Messages, visit func(Answer) error) error {
+	a := answers{to: m}
+	if err := c.exchange(m, func(b []byte) (last bool, err error) { return a.parse(b, visit) }); err != nil {
+		return err
+	}
+	return a.err()
+}
+
+// Ask sends questions and calls visit with the attributes of each answer of a type. A dump must be the only question. Ask
+// ignores NLM_F_DUMP_INTR, which the kernel also sets for changes of other tables than the one that is dumped. Callers that
+// need a consistent answer compare the generation before and after.
+func (c *Conn) Ask(m *Messages, answer uint16, visit func(Attrs) error) error {
+	a := answers{to: m}
+	err := c.exchange(m, func(b []byte) (last bool, err error) {
+		err = EachMessage(b, func(reply Answer) error {
+			isLast := reply.Sequence == m.seq
+			switch {
+			case reply.Sequence == 0 || reply.Sequence > m.seq:
+				return nil // the answer to an earlier question
+			case reply.Type == unix.NLMSG_ERROR:
+				last = isLast
+				return a.readError(reply)
+			case reply.Type == unix.NLMSG_DONE:
+				last = isLast
+				return a.readDone(reply)
+			case reply.Type != answer:
+				return nil
+			}
+			last = isLast && reply.Flags&unix.NLM_F_MULTI == 0
+			attrs, err := ParseAttrs(reply.Content())
+			if err != nil {
+				return err
+			}
+			return visit(attrs)
+		})
+		return last, err
+	})
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.refused...)
+}
+
+// mostDrained is the number of datagrams that exchange discards after an error. If the kernel sends more, exchange
+// replaces the socket, which ends the dump.
+const mostDrained = 16
+
+// exchange sends messages and calls take with each datagram of the answer, until take returns last. After an error it
+// discards the remaining datagrams: the next exchange must not find them.
+func (c *Conn) exchange(m *Messages, take func([]byte) (last bool, err error)) error {
+	if err := c.send(m.buf); err != nil {
+		return err
+	}
+	in := receiveBuffers.Get().(*[maximumMessage]byte)
+	defer receiveBuffers.Put(in)
+	var first error
+	for drained := 0; ; {
+		n, err := c.receive(in[:])
+		last := false
+		switch {
+		case err == nil && n == 0:
+			return first
+		case err == nil && first == nil:
+			last, err = take(in[:n])
+		case errors.Is(err, unix.ENOBUFS): // some datagrams are lost, the others follow
+		case err != nil:
+			return err
+		default:
+			drained++
+		}
+		if first == nil {
+			first = err
+		}
+		switch {
+		case last && first == nil:
+			return nil
+		case drained == mostDrained:
+			return errors.Join(first, c.Reopen())
+		}
+	}
+}

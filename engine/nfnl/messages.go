@@ -1,0 +1,87 @@
+package nfnl
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+)
+
+// Label names a message in errors.
+type Label struct {
+	Op, Object string // NEWRULE, DELSETELEM, …; and the chain, set or table
+	Optional   bool   // the message is a question for an object that may be missing
+}
+
+// Messages are messages for one send.
+type Messages struct {
+	Buffer
+	labels []Label
+}
+
+// Reset removes all messages.
+func (m *Messages) Reset() {
+	m.Buffer.Reset()
+	clear(m.labels)
+	m.labels = m.labels[:0]
+}
+
+// Begin opens a message, see Buffer.Begin.
+func (m *Messages) Begin(typ, flags uint16, family byte, resID uint16, l Label) {
+	m.labels = append(m.labels, l)
+	m.Buffer.Begin(typ, flags, family, resID)
+}
+
+// NFTables is the subsystem of nf_tables, in the high byte of the type of a message.
+const NFTables = unix.NFNL_SUBSYS_NFTABLES << 8
+
+// BeginNFT opens a message of nf_tables. The type is an NFT_MSG_ number, the family an NFPROTO_ number.
+func (m *Messages) BeginNFT(typ, flags uint16, family byte, l Label) {
+	m.Begin(NFTables|typ, flags, family, 0, l)
+}
+
+// AnyGeneration is a number that no namespace has: the kernel leaves it out when it counts.
+const AnyGeneration = 0
+
+// BatchBegin is the Op of the message that the kernel refuses if the tables have another generation.
+const BatchBegin = "BATCH_BEGIN"
+
+// BeginBatch writes NFNL_MSG_BATCH_BEGIN of nf_tables. If the tables of the namespace have another generation by then, the
+// kernel refuses the batch with ERESTART (NFNL_BATCH_GENID).
+func (m *Messages) BeginBatch(generation uint32) {
+	m.Begin(unix.NFNL_MSG_BATCH_BEGIN, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, Label{Op: BatchBegin})
+	if generation != AnyGeneration {
+		m.Uint32(unix.NFNL_BATCH_GENID, generation)
+	}
+	m.End()
+}
+
+// EndBatch writes NFNL_MSG_BATCH_END. Only the last message before it asks for an acknowledgement: the kernel takes or
+// refuses the batch as a whole, and a message that fails reports itself.
+func (m *Messages) EndBatch() {
+	m.OrFlags(unix.NLM_F_ACK)
+	m.Begin(unix.NFNL_MSG_BATCH_END, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, Label{Op: "BATCH_END"})
+	m.End()
+}
+
+// Count returns the number of messages.
+func (m *Messages) Count() int { return len(m.labels) }
+
+// Append appends the messages of another list, with the next sequence numbers.
+func (m *Messages) Append(o *Messages) {
+	m.labels = append(m.labels, o.labels...)
+	at := len(m.buf)
+	m.buf = append(m.buf, o.buf...)
+	for ; at < len(m.buf); at += int(binary.NativeEndian.Uint32(m.buf[at:])) {
+		m.seq++
+		binary.NativeEndian.PutUint32(m.buf[at+8:], m.seq)
+		m.start = at
+	}
+}
+
+// label returns the label of the message with the sequence number, or nil.
+func (m *Messages) label(seq uint32) *Label {
+	if seq == 0 || int(seq) > len(m.labels) {
+		return nil
+	}
+	return &m.labels[seq-1]
+}
