@@ -180,17 +180,33 @@ func interfaceChain(d engine.Direction, i isolation, revoke, otherWayIsolated bo
 	switch {
 	case !revoke:
 		add(expr.Established(), expr.Accept())
-	case otherWayIsolated:
-		add(expr.InState(expr.Is, expr.StateRelated), expr.Accept())
-		add(append(expr.ReplyOfEstablished(), expr.Jump(engine.RepliesPrefix+engine.InterfaceChain(d.Opposite(), i.iface)))...)
 	default:
 		add(expr.InState(expr.Is, expr.StateRelated), expr.Accept())
-		add(append(expr.ReplyOfEstablished(), expr.Accept())...)
+		verdict := expr.Accept()
+		if otherWayIsolated {
+			verdict = expr.Jump(engine.RepliesPrefix + engine.InterfaceChain(d.Opposite(), i.iface))
+		}
+		for _, notServed := range notServed(d) {
+			add(slices.Concat(expr.ReplyOfEstablished(), notServed, []expr.Statement{verdict})...)
+		}
 	}
 	chain.Rules = append(chain.Rules, i.jumps("", d)...)
 	add(expr.Jump(engine.SelfChain(d)))
 	add(expr.Counter(), expr.Drop())
 	return chain
+}
+
+// notServed returns the matches for packets that can be replies. A packet to a port in engine.ServedSet can look like a
+// reply although the client sends it.
+func notServed(d engine.Direction) [][]expr.Statement {
+	if d == engine.Egress {
+		return [][]expr.Statement{nil}
+	}
+	udp := sets.NumberRange{From: uint32(expr.UDP), To: uint32(expr.UDP)}
+	return [][]expr.Statement{
+		{expr.L4Protocol().Range(expr.IsNot, udp)},
+		{expr.DestinationPort(expr.UDP).In(expr.IsNot, engine.ServedSet)},
+	}
 }
 
 // selfChain accepts what the pod sends to itself by way of the interface: its own multicast and broadcast messages, of which

@@ -54,6 +54,11 @@ func commonParts(o Options) [len(engine.Directions)]commonPart {
 				part.sets = append(part.sets, customSet(s))
 			}
 		}
+		if o.RevokeEstablished && d == engine.Ingress {
+			part.sets = append(part.sets, &engine.Set{
+				Name: engine.ServedSet, Comment: "UDP servers from before the policies: no packet to them is a reply", Elements: engine.Served{},
+			})
+		}
 		for _, a := range o.Common(d).allowed(d) {
 			part.sets = append(part.sets, a.set)
 		}

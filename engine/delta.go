@@ -84,6 +84,8 @@ func (d *delta) find(have, want Elements) bool {
 	case Numbers:
 		h, same := have.(Numbers)
 		return same && h.Type == w.Type && h.Numbers.Equal(w.Numbers)
+	case Served:
+		return have == want
 	}
 	return true
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 	"net/netip"
+	"time"
 
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
@@ -46,6 +47,7 @@ type setLayout struct {
 	keyLen    uint32
 	fields    []uint32
 	hostOrder bool // the packet has the key in the byte order of the host
+	timeout   time.Duration
 }
 
 func layoutOf(e Elements) setLayout {
@@ -75,6 +77,8 @@ func layoutOf(e Elements) setLayout {
 			keyLen:    uint32(e.Type.Len()),
 			hostOrder: e.Type.HostOrder(),
 		}
+	case Served:
+		return setLayout{flags: unix.NFT_SET_TIMEOUT, keyType: typeInetService, keyLen: 2, timeout: servedLife}
 	}
 	return setLayout{}
 }
@@ -88,6 +92,9 @@ func (b *batch) newSet(s *Set, id uint32) {
 	b.Uint32(unix.NFTA_SET_KEY_TYPE, l.keyType)
 	b.Uint32(unix.NFTA_SET_KEY_LEN, l.keyLen)
 	b.Uint32(unix.NFTA_SET_ID, id)
+	if l.timeout > 0 {
+		b.Uint64(unix.NFTA_SET_TIMEOUT, uint64(l.timeout.Milliseconds()))
+	}
 	if len(l.fields) > 0 {
 		desc := b.Nest(unix.NFTA_SET_DESC)
 		concat := b.Nest(setDescConcat)

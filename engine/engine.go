@@ -40,6 +40,7 @@ type Engine struct {
 	have      *table        // nil: not known
 	stale     bool          // another process may have changed the table since
 	stats     Stats
+	seeding   seeding
 }
 
 // Options are what an Engine must know beside its namespace. The zero value does with any kernel.
@@ -56,6 +57,8 @@ type Stats struct {
 	ReadBacks                uint64 // times that the table was read
 	Restarts                 uint64 // batches that came too late: somebody else had changed something in the namespace
 	Repairs                  uint64 // times that the table was found changed by somebody else
+	Seeded                   uint64 // connections whose entries in connection tracking the Engine made or corrected
+	SeedFailures             uint64 // times that it could not make all of them
 }
 
 // Open enters the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net) and opens the
@@ -116,6 +119,7 @@ const (
 	Repaired                      // another process had changed the table, and Check repaired it
 	OwnedByAnother                // the table is as applied, and the socket of another process owns it
 	TakenOver                     // the other owner is gone, and this Engine owns the table now
+	Reseeded                      // another process had deleted the entries of connections, and Check made them again
 )
 
 // Check reports whether the table is still as the last Apply left it, and repairs it if it is not. It costs one question
@@ -128,6 +132,10 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	}
 	x := exchanges.Get().(*exchange)
 	defer exchanges.Put(x)
+	reseeded, err := e.reseed(x)
+	if err != nil {
+		return AsApplied, e.fail("check", err)
+	}
 	generation, err := x.generation(e.transport)
 	if err != nil {
 		return AsApplied, e.fail("check", err)
@@ -136,6 +144,9 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	if !e.stale && !before.elsewhere { // the end of another owner does not change the generation
 		if generation == before.generation || before.isOwn() && x.isIntact(e.transport, before) {
 			before.generation = generation
+			if reseeded {
+				return Reseeded, nil
+			}
 			return AsApplied, nil
 		}
 	}
@@ -224,6 +235,22 @@ func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error
 			return err
 		}
 	}
+	if e.have.foreign || e.have.ruleset.isEnforcing() || !want.isEnforcing() {
+		return e.change(ctx, x, want)
+	}
+	// The rules switch connection tracking on before they judge packets.
+	if err := e.change(ctx, x, want.tracking()); err != nil {
+		return err
+	}
+	e.have.underWay = true
+	if err := e.seed(x); err != nil {
+		return err
+	}
+	return e.change(ctx, x, want)
+}
+
+// change brings the table from its known content to want.
+func (e *Engine) change(ctx context.Context, x *exchange, want Ruleset) error {
 	p := makePlan(e.have, want, e.flags)
 	if p.cost(e.have) > e.budget {
 		return e.applyInSteps(ctx, x, want)
@@ -284,7 +311,7 @@ func (e *Engine) look(x *exchange, want Ruleset) error {
 		}
 	}
 	e.have, e.stale = found, false
-	return nil
+	return e.resumeCorrections(x)
 }
 
 // send sends the plan as a batch. After the acknowledgement the table holds next. If the Engine owns the table, the batch

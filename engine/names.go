@@ -83,6 +83,9 @@ const (
 	DestinationField AddressField = "destination"
 )
 
+// ServedSet is the name of the set of kind Served.
+const ServedSet = "served-udp"
+
 // AllowSet returns the name of the set with the prefixes that flags allow in one direction, whatever the policies say.
 func AllowSet(d Direction, field AddressField, f sets.Family) string {
 	return "allow-" + d.String() + "-" + string(field) + "-" + f.String()

@@ -18,7 +18,7 @@ import (
 var kinds = allKinds()
 
 func allKinds() []Elements {
-	list := []Elements{Ports{}, Ports{sets.NewPorts(sets.PortRange{To: sets.MaxPort})}} // of single ports, and with ranges
+	list := []Elements{Served{}, Ports{}, Ports{sets.NewPorts(sets.PortRange{To: sets.MaxPort})}} // of single ports, and with ranges
 	for _, f := range sets.Families {
 		list = append(list, Addrs{Family: f}, Endpoints{Family: f})
 	}
@@ -61,7 +61,7 @@ func (r *reader) readSets() error {
 
 // kindOf is which kind of set it is, or errForeign.
 func kindOf(a nfnl.Attrs) (Elements, error) {
-	for _, other := range []uint16{unix.NFTA_SET_TIMEOUT, unix.NFTA_SET_DATA_TYPE, unix.NFTA_SET_OBJ_TYPE, setExpr, setExpressions} {
+	for _, other := range []uint16{unix.NFTA_SET_DATA_TYPE, unix.NFTA_SET_OBJ_TYPE, setExpr, setExpressions} {
 		if _, ok := a[other]; ok {
 			return nil, errForeign
 		}
@@ -73,7 +73,7 @@ func kindOf(a nfnl.Attrs) (Elements, error) {
 	for _, kind := range kinds {
 		l := layoutOf(kind)
 		if a.Uint32(unix.NFTA_SET_FLAGS) == l.flags && a.Uint32(unix.NFTA_SET_KEY_TYPE) == l.keyType &&
-			a.Uint32(unix.NFTA_SET_KEY_LEN) == l.keyLen && slices.Equal(fields, l.fields) {
+			a.Uint32(unix.NFTA_SET_KEY_LEN) == l.keyLen && a.Uint64(unix.NFTA_SET_TIMEOUT) == uint64(l.timeout.Milliseconds()) && slices.Equal(fields, l.fields) {
 			return kind, nil
 		}
 	}
@@ -109,13 +109,12 @@ type element struct {
 }
 
 func (r *reader) readElements(s *Set) error {
+	if isServed(s.Elements) {
+		return nil // no part of a Ruleset
+	}
 	r.elements = r.elements[:0]
 	r.keys.reset()
-	r.batch.reset()
-	r.batch.begin(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, nfnl.Label{Op: "GETSETELEM", Object: s.Name})
-	r.batch.Text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-	r.batch.Text(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	r.batch.End()
+	r.askElements(s.Name)
 	err := r.ask(r.transport, unix.NFT_MSG_NEWSETELEM, func(a nfnl.Attrs) error {
 		var bad error
 		err := nfnl.EachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
@@ -148,6 +147,15 @@ func (r *reader) readElements(s *Set) error {
 		return errForeign
 	}
 	return nil
+}
+
+// askElements writes the question for the elements of a set.
+func (x *exchange) askElements(set string) {
+	x.batch.reset()
+	x.batch.begin(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, nfnl.Label{Op: "GETSETELEM", Object: set})
+	x.batch.Text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+	x.batch.Text(unix.NFTA_SET_ELEM_LIST_SET, set)
+	x.batch.End()
 }
 
 // arena keeps many short byte strings in few allocations.

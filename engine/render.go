@@ -41,6 +41,9 @@ func renderSet(b *bytes.Buffer, s *Set) {
 	if layoutOf(s.Elements).flags&unix.NFT_SET_INTERVAL != 0 {
 		b.WriteString("\t\tflags interval\n")
 	}
+	if isServed(s.Elements) {
+		b.WriteString("\t\tflags timeout\n\t\ttimeout " + servedLifeText + "\n")
+	}
 	if s.Comment != "" {
 		fmt.Fprintf(b, "\t\tcomment \"%s\"\n", commentText(s.Comment))
 	}
@@ -60,6 +63,8 @@ func typeText(e Elements) string {
 		return addrType(e.Family) + " . inet_proto . inet_service"
 	case Numbers:
 		return e.Type.String()
+	case Served:
+		return "inet_service"
 	}
 	return ""
 }

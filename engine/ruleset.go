@@ -61,7 +61,7 @@ type Set struct {
 	memory // of how it came about
 }
 
-// Elements is what a set holds: Addrs, Ports, Endpoints or Numbers.
+// Elements is what a set holds: Addrs, Ports, Endpoints, Numbers or Served.
 type Elements interface{ elements() }
 
 // Addrs is an interval set of one family: `type ipv4_addr; flags interval`, or ipv6_addr.
@@ -111,10 +111,15 @@ type Numbers struct {
 	Numbers sets.Numbers
 }
 
+// Served is a hash set of UDP ports with a lifetime: `type inet_service; flags timeout`. Its content is no part of a
+// Ruleset: the Engine adds ports when it seeds connection tracking (seed.go), and the kernel deletes them.
+type Served struct{}
+
 func (Addrs) elements()     {}
 func (Ports) elements()     {}
 func (Endpoints) elements() {}
 func (Numbers) elements()   {}
+func (Served) elements()    {}
 
 // Hook is the netfilter hook of a base chain, which has the type filter and the policy accept. The zero value is the hook
 // of a regular chain.

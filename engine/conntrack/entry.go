@@ -1,198 +1,191 @@
 package conntrack
 
 import (
-	"encoding/binary"
-	"fmt"
 	"net/netip"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// Messages of the kernel's connection tracking (enum cntl_msg_types in linux/netfilter/nfnetlink_conntrack.h).
+// Messages and attributes of the kernel's connection tracking (linux/netfilter/nfnetlink_conntrack.h).
 const (
-	ctNew    = 0
-	ctGet    = 1
-	ctDelete = 2
+	subsystem = unix.NFNL_SUBSYS_CTNETLINK << 8
+	msgNew    = subsystem | 0 // IPCTNL_MSG_CT_NEW
+	msgGet    = subsystem | 1 // IPCTNL_MSG_CT_GET
+	msgDelete = subsystem | 2 // IPCTNL_MSG_CT_DELETE
+
+	ctaTupleOrig  = 1
+	ctaTupleReply = 2
+	ctaStatus     = 3
+	ctaProtoInfo  = 4
+	ctaTimeout    = 7
+
+	ctaTupleIP    = 1
+	ctaTupleProto = 2
+	ctaIPv4Source = 1 // the number of the destination is one higher
+	ctaIPv6Source = 3
+
+	ctaProtoNumber      = 1
+	ctaProtoSource      = 2
+	ctaProtoDestination = 3
+
+	ctaInfoTCP       = 1
+	ctaTCPState      = 1
+	ctaTCPFlagsOrig  = 4
+	ctaTCPFlagsReply = 5
+
+	ctaInfoSCTP     = 3
+	ctaSCTPState    = 1
+	ctaSCTPTagOrig  = 2
+	ctaSCTPTagReply = 3
 )
 
-// Attributes (enums of the same header).
-const (
-	tupleOrig  = 1 // CTA_TUPLE_ORIG
-	tupleReply = 2 // CTA_TUPLE_REPLY
-	status     = 3 // CTA_STATUS
-	protoInfo  = 4 // CTA_PROTOINFO
-	timeout    = 7 // CTA_TIMEOUT
-
-	tupleIP    = 1 // CTA_TUPLE_IP
-	tupleProto = 2 // CTA_TUPLE_PROTO
-	ipv4Src    = 1 // CTA_IP_V4_SRC; the destination has the next number, and the addresses of IPv6 the two after that
-	ipv6Src    = 3
-	protoNum   = 1 // CTA_PROTO_NUM
-	protoSrc   = 2 // CTA_PROTO_SRC_PORT
-	protoDst   = 3 // CTA_PROTO_DST_PORT
-
-	infoTCP       = 1 // CTA_PROTOINFO_TCP
-	tcpState      = 1 // CTA_PROTOINFO_TCP_STATE
-	tcpFlagsOrig  = 4 // CTA_PROTOINFO_TCP_FLAGS_ORIGINAL
-	tcpFlagsReply = 5 // CTA_PROTOINFO_TCP_FLAGS_REPLY
-)
-
-// Bits and states of entries (linux/netfilter/nf_conntrack_common.h and nf_conntrack_tcp.h).
+// Bits of an entry, and states of its protocol (linux/netfilter/nf_conntrack_common.h, _tcp.h, _sctp.h).
 const (
 	seenReply = 1 << 1 // IPS_SEEN_REPLY
-	assured   = 1 << 2 // IPS_ASSURED
+	assured   = 1 << 2 // IPS_ASSURED: the kernel does not drop the entry for want of room
 	confirmed = 1 << 3 // IPS_CONFIRMED
-	isNAT     = 3 << 4 // IPS_NAT_MASK
+	natMask   = 3 << 4 // IPS_NAT_MASK
 
-	trackSynSent     = 1
-	trackSynRecv     = 2
-	trackEstablished = 3
-
-	beLiberal = 1 << 3 // IP_CT_TCP_FLAG_BE_LIBERAL: the entry does not know the windows of the connection
+	tcpSynSent         = 1
+	tcpSynReceived     = 2
+	tcpEstablished     = 3
+	tcpLiberal         = 1 << 3 // IP_CT_TCP_FLAG_BE_LIBERAL: the entry does not know the windows of the connection
+	sctpCtEstablished  = 4
+	protocolExperiment = 253 // for experiments (RFC 3692): no packet of a pod has it
 )
 
-// lifetimes of entries until the next packet, in seconds: the kernel's own defaults.
+// Lifetimes of entries without packets, seconds: the kernel's defaults (nf_conntrack_proto_tcp.c, _udp.c, _sctp.c). The
+// mark lives as long as the kernel's clock of 1,000 jiffies a second can count with an int.
 const (
 	lifeTCP     = 5 * 24 * 3600
 	lifeOpening = 120
 	lifeUDP     = 120
+	lifeSCTP    = 210
+	lifeMark    = 20 * 24 * 3600
 )
 
-// message returns a message about the entry of a connection, whose original direction is from one end to the other.
-func message(kind uint16, flags netlink.HeaderFlags, protocol uint8, from, to netip.AddrPort, rest func(*netlink.AttributeEncoder)) (netlink.Message, error) {
-	e := netlink.NewAttributeEncoder()
-	e.ByteOrder = binary.BigEndian
-	e.Nested(tupleOrig, tuple(protocol, from, to))
-	if rest != nil {
-		e.Nested(tupleReply, tuple(protocol, to, from))
-		rest(e)
-	}
-	attributes, err := e.Encode()
-	if err != nil {
-		return netlink.Message{}, fmt.Errorf("encode the connection from %s to %s: %w", from, to, err)
-	}
+// begin opens a message about the entry with the original direction from one end to the other.
+func begin(m *nfnl.Messages, typ, flags uint16, op string, protocol uint8, from, to netip.AddrPort) {
 	family := byte(unix.AF_INET)
 	if from.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	return netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_CTNETLINK<<8 | kind), Flags: netlink.Request | flags},
-		Data:   append([]byte{family, unix.NFNETLINK_V0, 0, 0}, attributes...),
-	}, nil
+	m.Begin(typ, flags, family, 0, nfnl.Label{Op: op, Object: from.String() + " to " + to.String()})
+	tuple(m, ctaTupleOrig, protocol, from, to)
 }
 
-func tuple(protocol uint8, from, to netip.AddrPort) func(*netlink.AttributeEncoder) error {
-	return func(e *netlink.AttributeEncoder) error {
-		e.Nested(tupleIP, func(e *netlink.AttributeEncoder) error {
-			source := uint16(ipv4Src)
-			if from.Addr().Is6() {
-				source = ipv6Src
-			}
-			e.Bytes(source, from.Addr().AsSlice())
-			e.Bytes(source+1, to.Addr().AsSlice())
-			return nil
-		})
-		e.Nested(tupleProto, func(e *netlink.AttributeEncoder) error {
-			e.Uint8(protoNum, protocol)
-			e.Uint16(protoSrc, from.Port())
-			e.Uint16(protoDst, to.Port())
-			return nil
-		})
-		return nil
+func tuple(m *nfnl.Messages, typ uint16, protocol uint8, from, to netip.AddrPort) {
+	source := uint16(ctaIPv4Source)
+	if from.Addr().Is6() {
+		source = ctaIPv6Source
 	}
+	whole := m.Nest(typ)
+	ip := m.Nest(ctaTupleIP)
+	m.Data(source, from.Addr().AsSlice())
+	m.Data(source+1, to.Addr().AsSlice())
+	m.EndNest(ip)
+	proto := m.Nest(ctaTupleProto)
+	m.Uint8(ctaProtoNumber, protocol)
+	if protocol != protocolExperiment {
+		m.Uint16(ctaProtoSource, from.Port())
+		m.Uint16(ctaProtoDestination, to.Port())
+	}
+	m.EndNest(proto)
+	m.EndNest(whole)
 }
 
-// create returns the message that makes the entry of a connection. It fails with EEXIST if the kernel has an entry.
-func (f *flow) create() (netlink.Message, error) {
+// create writes the message that makes the entry of a connection. The kernel refuses it with EEXIST if it has an entry.
+func (f *flow) create(m *nfnl.Messages) {
 	from, to := f.original()
-	return message(ctNew, netlink.Create|netlink.Excl, f.protocol, from, to, func(e *netlink.AttributeEncoder) {
-		bits, life, state := uint32(seenReply|assured|confirmed), uint32(lifeUDP), uint8(trackEstablished)
-		if f.protocol == unix.IPPROTO_TCP {
-			switch f.state {
-			case stateEstablished:
-				life = lifeTCP
-			case stateSynSent:
-				bits, life, state = confirmed, lifeOpening, trackSynSent
-			case stateSynRecv, stateNewSynRecv:
-				bits, life, state = seenReply|confirmed, lifeOpening, trackSynRecv
-			default: // one end has closed
-				life = lifeOpening
-			}
-			e.Nested(protoInfo, func(e *netlink.AttributeEncoder) error {
-				e.Nested(infoTCP, func(e *netlink.AttributeEncoder) error {
-					e.Uint8(tcpState, state)
-					e.Bytes(tcpFlagsOrig, []byte{beLiberal, beLiberal}) // the flags, and the mask of them
-					e.Bytes(tcpFlagsReply, []byte{beLiberal, beLiberal})
-					return nil
-				})
-				return nil
-			})
+	begin(m, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "CT_NEW", f.protocol, from, to)
+	tuple(m, ctaTupleReply, f.protocol, to, from)
+	status, life := uint32(seenReply|assured|confirmed), uint32(lifeUDP)
+	switch f.protocol {
+	case unix.IPPROTO_TCP:
+		state := uint8(tcpEstablished)
+		switch f.state {
+		case stateEstablished:
+			life = lifeTCP
+		case stateSynSent:
+			status, life, state = confirmed, lifeOpening, tcpSynSent
+		case stateSynRecv, stateNewSynRecv:
+			status, life, state = seenReply|confirmed, lifeOpening, tcpSynReceived
+		default: // an end has closed
+			life = lifeOpening
 		}
-		e.Uint32(status, bits)
-		e.Uint32(timeout, life)
-	})
+		info, tcp := m.Nest(ctaProtoInfo), m.Nest(ctaInfoTCP)
+		m.Uint8(ctaTCPState, state)
+		m.Data(ctaTCPFlagsOrig, []byte{tcpLiberal, tcpLiberal}) // struct nf_ct_tcp_flags: flags, mask
+		m.Data(ctaTCPFlagsReply, []byte{tcpLiberal, tcpLiberal})
+		m.EndNest(tcp)
+		m.EndNest(info)
+	case unix.IPPROTO_SCTP:
+		life = lifeSCTP
+		orig, reply := f.tags.remote, f.tags.local
+		if f.isIncoming {
+			orig, reply = reply, orig
+		}
+		info, sctp := m.Nest(ctaProtoInfo), m.Nest(ctaInfoSCTP)
+		m.Uint8(ctaSCTPState, sctpCtEstablished)
+		m.Uint32(ctaSCTPTagOrig, orig)
+		m.Uint32(ctaSCTPTagReply, reply)
+		m.EndNest(sctp)
+		m.EndNest(info)
+	}
+	m.Uint32(ctaStatus, status)
+	m.Uint32(ctaTimeout, life)
+	m.End()
 }
 
-// entry is the part of the kernel's entry that tells whether it is right.
+// entry is the part of an entry that shows which end opened the connection.
 type entry struct {
-	from, to netip.AddrPort // of the original direction
+	protocol uint8
+	from, to netip.AddrPort // the original direction
 	status   uint32
 }
 
-// parseEntry reads a message of the kinds ctNew and ctGet.
-func parseEntry(data []byte) (entry, error) {
-	var e entry
-	if len(data) < 4 {
-		return e, fmt.Errorf("a conntrack message of %d bytes", len(data))
-	}
-	d, err := netlink.NewAttributeDecoder(data[4:])
+// parseEntry reads the attributes of a message about an entry.
+func parseEntry(a nfnl.Attrs) (e entry, err error) {
+	e.status = a.Uint32(ctaStatus)
+	parts, err := nfnl.ParseAttrs(a[ctaTupleOrig])
 	if err != nil {
 		return e, err
 	}
-	d.ByteOrder = binary.BigEndian
-	for d.Next() {
-		switch d.Type() {
-		case tupleOrig:
-			d.Nested(e.parseTuple)
-		case status:
-			e.status = d.Uint32()
-		}
+	ip, err := nfnl.ParseAttrs(parts[ctaTupleIP])
+	if err != nil {
+		return e, err
 	}
-	return e, d.Err()
+	proto, err := nfnl.ParseAttrs(parts[ctaTupleProto])
+	if err != nil {
+		return e, err
+	}
+	source := uint16(ctaIPv4Source)
+	if _, ok := ip[ctaIPv6Source]; ok {
+		source = ctaIPv6Source
+	}
+	from, _ := netip.AddrFromSlice(ip[source])
+	to, _ := netip.AddrFromSlice(ip[source+1])
+	e.from = netip.AddrPortFrom(from, proto.Uint16(ctaProtoSource))
+	e.to = netip.AddrPortFrom(to, proto.Uint16(ctaProtoDestination))
+	if number := proto[ctaProtoNumber]; len(number) > 0 {
+		e.protocol = number[0]
+	}
+	return e, nil
 }
 
-func (e *entry) parseTuple(d *netlink.AttributeDecoder) error {
-	var source, destination netip.Addr
-	var sourcePort, destinationPort uint16
-	for d.Next() {
-		switch d.Type() {
-		case tupleIP:
-			d.Nested(func(d *netlink.AttributeDecoder) error {
-				for d.Next() {
-					addr, _ := netip.AddrFromSlice(d.Bytes())
-					if d.Type() == ipv4Src || d.Type() == ipv6Src {
-						source = addr
-					} else {
-						destination = addr
-					}
-				}
-				return nil
-			})
-		case tupleProto:
-			d.Nested(func(d *netlink.AttributeDecoder) error {
-				for d.Next() {
-					switch d.Type() {
-					case protoSrc:
-						sourcePort = d.Uint16()
-					case protoDst:
-						destinationPort = d.Uint16()
-					}
-				}
-				return nil
-			})
-		}
-	}
-	e.from, e.to = netip.AddrPortFrom(source, sourcePort), netip.AddrPortFrom(destination, destinationPort)
-	return nil
+// The ends of the mark.
+var (
+	markFrom = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 0)
+	markTo   = netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 2}), 0)
+)
+
+// createMark writes the message that makes the mark, or leaves it as it is.
+func createMark(m *nfnl.Messages) {
+	begin(m, msgNew, unix.NLM_F_CREATE, "CT_NEW", protocolExperiment, markFrom, markTo)
+	tuple(m, ctaTupleReply, protocolExperiment, markTo, markFrom)
+	m.Uint32(ctaStatus, seenReply|assured|confirmed)
+	m.Uint32(ctaTimeout, lifeMark)
+	m.End()
 }

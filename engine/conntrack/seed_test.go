@@ -4,11 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
@@ -57,30 +57,57 @@ func connected(t testing.TB, connections int) (server, client *lab.Host) {
 	return server, client
 }
 
-// namespace opens the network namespace of a host.
-func namespace(t testing.TB, h *lab.Host) *os.File {
+// open opens an nfnetlink socket in the namespace of a host.
+func open(t testing.TB, h *lab.Host) *nfnl.Conn {
 	t.Helper()
-	f, err := os.Open(h.NetNS())
+	c, err := nfnl.Open(h.NetNS())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { f.Close() })
-	return f
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// flush deletes all entries of a host.
+func flush(t testing.TB, h *lab.Host) {
+	t.Helper()
+	if err := h.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMark(t *testing.T) {
+	server, _ := connected(t, 1)
+	c := open(t, server)
+	is := func(want bool) {
+		t.Helper()
+		if is, err := IsSeeded(c); err != nil || is != want {
+			t.Fatal(is, err)
+		}
+	}
+	is(false)
+	for _, made := range []int{1, 0} { // the second time, everything is there
+		r, err := Seed(c)
+		if err != nil || r.Made != made || r.Turned != 0 {
+			t.Fatal(r, err)
+		}
+		is(true)
+	}
+	flush(t, server)
+	is(false)
 }
 
 func BenchmarkSeed(b *testing.B) {
 	for _, n := range []int{0, 100, 1000, 10000} {
-		b.Run(fmt.Sprintf("%d connections", n), func(b *testing.B) {
+		b.Run(fmt.Sprintf("connections=%d", n), func(b *testing.B) {
 			server, _ := connected(b, n)
-			f := namespace(b, server)
+			c := open(b, server)
 			for b.Loop() {
-				if made, err := Seed(f); err != nil || made != n {
-					b.Fatal(made, err)
+				if r, err := Seed(c); err != nil || r.Made != n {
+					b.Fatal(r, err)
 				}
 				b.StopTimer()
-				if err := server.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
-					b.Fatal(err)
-				}
+				flush(b, server)
 				b.StartTimer()
 			}
 		})

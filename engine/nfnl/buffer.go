@@ -36,15 +36,19 @@ func (b *Buffer) Sequence() uint32 { return b.seq }
 // Begin opens a message (struct nlmsghdr, then struct nfgenmsg) with the next sequence number, from 1. The type holds the
 // subsystem in its high byte.
 func (b *Buffer) Begin(typ, flags uint16, family byte, resID uint16) {
+	b.beginHeader(typ, flags)
+	b.buf = append(b.buf, family, unix.NFNETLINK_V0)
+	b.buf = binary.BigEndian.AppendUint16(b.buf, resID)
+}
+
+// beginHeader writes struct nlmsghdr.
+func (b *Buffer) beginHeader(typ, flags uint16) {
 	b.start = len(b.buf)
 	b.seq++
-	var header [messageHeader + familyHeader]byte
+	var header [messageHeader]byte
 	binary.NativeEndian.PutUint16(header[4:], typ)
 	binary.NativeEndian.PutUint16(header[6:], unix.NLM_F_REQUEST|flags)
 	binary.NativeEndian.PutUint32(header[8:], b.seq)
-	header[16] = family
-	header[17] = unix.NFNETLINK_V0
-	binary.BigEndian.PutUint16(header[18:], resID)
 	b.buf = append(b.buf, header[:]...)
 }
 

@@ -14,6 +14,7 @@ import (
 // socket waits until the kernel has freed the deleted objects of the namespace, which takes milliseconds. The methods must
 // not run at the same time.
 type Conn struct {
+	family int // NETLINK_NETFILTER, or NETLINK_SOCK_DIAG
 	conn   *netlink.Conn
 	fd     int    // of conn; -1 after close
 	port   uint32 // the kernel calls the owner of a table by it
@@ -50,7 +51,7 @@ func (c *Conn) dialAgain() (*Conn, error) {
 		return nil, err
 	}
 	defer netns.Close()
-	return Dial(netns)
+	return dial(netns, c.family)
 }
 
 // Namespace opens the network namespace of the socket.
@@ -93,12 +94,14 @@ func Open(path string) (*Conn, error) {
 }
 
 // Dial opens the socket in the namespace that netns is a handle of.
-func Dial(netns *os.File) (*Conn, error) {
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(netns.Fd())})
+func Dial(netns *os.File) (*Conn, error) { return dial(netns, unix.NETLINK_NETFILTER) }
+
+func dial(netns *os.File, family int) (*Conn, error) {
+	conn, err := netlink.Dial(family, &netlink.Config{NetNS: int(netns.Fd())})
 	if err != nil {
-		return nil, fmt.Errorf("open nfnetlink socket: %w", err)
+		return nil, fmt.Errorf("open netlink socket: %w", err)
 	}
-	c := &Conn{conn: conn}
+	c := &Conn{family: family, conn: conn}
 	if err := c.configure(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}

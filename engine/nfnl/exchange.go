@@ -28,6 +28,18 @@ func (c *Conn) Do(m *Messages, visit func(Answer) error) error {
 // ignores NLM_F_DUMP_INTR, which the kernel also sets for changes of other tables than the one that is dumped. Callers that
 // need a consistent answer compare the generation before and after.
 func (c *Conn) Ask(m *Messages, answer uint16, visit func(Attrs) error) error {
+	return c.dump(m, answer, func(reply Answer) error {
+		attrs, err := ParseAttrs(reply.Content())
+		if err != nil {
+			return err
+		}
+		return visit(attrs)
+	})
+}
+
+// dump sends questions and calls visit with each answer of a type. The answers end with NLMSG_DONE, with an error, or with a single
+// message to the last question.
+func (c *Conn) dump(m *Messages, answer uint16, visit func(Answer) error) error {
 	a := answers{to: m}
 	err := c.exchange(m, func(b []byte) (last bool, err error) {
 		err = EachMessage(b, func(reply Answer) error {
@@ -45,11 +57,7 @@ func (c *Conn) Ask(m *Messages, answer uint16, visit func(Attrs) error) error {
 				return nil
 			}
 			last = isLast && reply.Flags&unix.NLM_F_MULTI == 0
-			attrs, err := ParseAttrs(reply.Content())
-			if err != nil {
-				return err
-			}
-			return visit(attrs)
+			return visit(reply)
 		})
 		return last, err
 	})
