@@ -22,12 +22,13 @@ const (
 	servedLife     = 150 * time.Second // an entry of UDP without packets lives for 120 s, so its connection would then be new anyway
 	servedLifeText = "2m30s"
 	servedInterval = 10 * time.Second // between two corrections
+	seedRetry      = time.Minute      // after a failure
 )
 
 // seeding is the state of connection tracking in the namespace.
 type seeding struct {
-	isBroken   bool // the kernel cannot make entries
-	failure    error
+	failure    error     // of the last attempt to make the entries
+	retry      time.Time // when the next attempt is due
 	served     []uint16
 	correction time.Time // the next one
 	end        time.Time // of the corrections
@@ -62,7 +63,7 @@ func (e *Engine) seed(x *exchange) error {
 	e.seeding = seeding{failure: err}
 	if err != nil {
 		e.stats.SeedFailures++
-		e.seeding.isBroken = true
+		e.seeding.retry = time.Now().Add(seedRetry)
 	}
 	if len(r.Served) == 0 || e.have.ruleset.set(ServedSet) == nil {
 		return nil
@@ -97,8 +98,11 @@ func (e *Engine) addServed(x *exchange, ports []uint16) error {
 
 // isDue reports whether connection tracking needs work: entries are missing, or a correction is due.
 func (e *Engine) isDue() (bool, error) {
-	if e.seeding.isBroken || !e.have.ruleset.isEnforcing() {
+	if !e.have.ruleset.isEnforcing() {
 		return false, nil
+	}
+	if e.seeding.failure != nil {
+		return !time.Now().Before(e.seeding.retry), nil
 	}
 	if !e.seeding.correction.IsZero() && !time.Now().Before(e.seeding.correction) {
 		return true, nil
@@ -112,6 +116,9 @@ func (e *Engine) reseed(x *exchange) (reseeded bool, err error) {
 	due, err := e.isDue()
 	if err != nil || !due {
 		return false, err
+	}
+	if e.seeding.failure != nil {
+		return false, e.seed(x)
 	}
 	if isSeeded, err := conntrack.IsSeeded(e.transport); err != nil || !isSeeded {
 		return true, errors.Join(err, e.seed(x))

@@ -21,7 +21,7 @@ import (
 // flow is a connection between the server, which is the pod under test, and a peer. Both ends remember what they receive.
 type flow struct {
 	name     string
-	protocol string // "tcp", "udp"; "udp server": the server's socket has no peer
+	protocol string // "tcp", "sctp", "udp"; "udp server": the server's socket has no peer
 	peer     string // "friend", which the policy allows, or "stranger"
 	byPeer   bool   // the peer opened the connection
 	podFirst bool   // after each event, the pod sends first
@@ -45,7 +45,7 @@ func (e *flowEnd) receive(read func([]byte) (int, error)) {
 	buf := make([]byte, 1<<10)
 	for {
 		n, err := read(buf)
-		if err != nil && (errors.Is(err, net.ErrClosed) || errors.Is(err, io.EOF)) {
+		if err != nil && (errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) || errors.Is(err, io.EOF)) {
 			return
 		}
 		e.mu.Lock()
@@ -81,15 +81,15 @@ func (f *flow) open(r *rig, n int) {
 	target := netip.AddrPortFrom(netip.MustParseAddr(at[to]), uint16(f.port))
 	accepted := make(chan error, 1)
 	r.in(to, func() error {
-		if network == "tcp" {
-			l, err := net.Listen("tcp4", target.String())
+		if network != "udp" {
+			accept, err := listenTo(network, target)
 			if err != nil {
 				return err
 			}
 			go func() {
-				c, err := l.Accept()
+				c, err := accept()
 				if err == nil {
-					r.t.Cleanup(func() { c.Close(); l.Close() })
+					r.t.Cleanup(func() { c.Close() })
 					server.send = func(text string) error { _, err := c.Write([]byte(text)); return err }
 					go server.receive(c.Read)
 				}
@@ -117,7 +117,7 @@ func (f *flow) open(r *rig, n int) {
 		return nil
 	})
 	r.in(from, func() error {
-		c, err := net.Dial(network+"4", target.String())
+		c, err := dialTo(network, target)
 		if err != nil {
 			return err
 		}
@@ -186,14 +186,14 @@ func (f *flow) exchange(toPod, toPeer fate) (wrong []string) {
 
 // passes returns the fates of messages under a policy that isolates the pod in some directions. The direction in which the
 // connection was opened decides. If the policy forbids that, messages the other way pass unless they are isolated too; but
-// TCP sends no more of them when nobody acknowledges them.
+// TCP and SCTP send no more of them when nobody acknowledges them.
 func (f *flow) passes(ingress, egress, revoke bool) (toPod, toPeer fate) {
 	isForbidden := f.byPeer && ingress || !f.byPeer && egress
 	reply := arrives
 	switch {
 	case ingress && egress:
 		reply = stops
-	case f.protocol == "tcp":
+	case f.protocol == "tcp", f.protocol == "sctp":
 		reply = mayArrive
 	}
 	switch {
@@ -228,7 +228,11 @@ func testTransitions(t *testing.T, isolate string, revoke bool) {
 	r.config.Cache.RevokeEstablished = revoke
 	ingress, egress := strings.Contains(isolate, "Ingress"), strings.Contains(isolate, "Egress")
 	var flows []*flow
-	for _, protocol := range []string{"tcp", "udp", "udp server"} {
+	protocols := []string{"tcp", "udp", "udp server"}
+	if hasSCTP(t) {
+		protocols = append(protocols, "sctp")
+	}
+	for _, protocol := range protocols {
 		for _, peer := range []string{"friend", "stranger"} {
 			for _, byPeer := range []bool{true, false} {
 				for _, podFirst := range []bool{true, false} {
@@ -286,7 +290,7 @@ func testTransitions(t *testing.T, isolate string, revoke bool) {
 	isEnforced(true)
 	expect("with the first policy", ingress, egress)
 	stop()
-	stop = r.start()
+	r.start()
 	expect("after a restart", ingress, egress)
 	r.Load(node.Cluster)
 	isEnforced(false)
@@ -297,7 +301,66 @@ func testTransitions(t *testing.T, isolate string, revoke bool) {
 	r.in("server", func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 	time.Sleep(2 * time.Second) // more than two audits
 	expect("after connection tracking has forgotten everything", ingress, egress)
-	_ = stop
+}
+
+// listenTo returns a function that waits for a connection, and closes what it listens with.
+func listenTo(network string, at netip.AddrPort) (accept func() (io.ReadWriteCloser, error), err error) {
+	if network == "tcp" {
+		l, err := net.Listen("tcp4", at.String())
+		return func() (io.ReadWriteCloser, error) {
+			defer l.Close()
+			return l.Accept()
+		}, err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(unix.Bind(fd, sockaddr(at)), unix.Listen(fd, 1)); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return func() (io.ReadWriteCloser, error) {
+		accepted, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		if err := errors.Join(err, unix.Close(fd)); err != nil {
+			return nil, err
+		}
+		return socketFile(accepted)
+	}, nil
+}
+
+func dialTo(network string, to netip.AddrPort) (io.ReadWriteCloser, error) {
+	if network != "sctp" {
+		return net.Dial(network+"4", to.String())
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Connect(fd, sockaddr(to)); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return socketFile(fd)
+}
+
+func socketFile(fd int) (io.ReadWriteCloser, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), "sctp"), nil
+}
+
+func sockaddr(at netip.AddrPort) unix.Sockaddr {
+	return &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
+}
+
+// hasSCTP reports whether the kernel has sockets of SCTP.
+func hasSCTP(t *testing.T) bool {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP)
+	if err != nil {
+		t.Logf("no SCTP on this kernel, so this test is without SCTP: %v", err)
+		return false
+	}
+	return unix.Close(fd) == nil
 }
 
 // connect gives a UDP socket a peer, as connect(2) does.
@@ -307,10 +370,6 @@ func connect(c *net.UDPConn, peer netip.AddrPort) error {
 		return err
 	}
 	inner := error(os.ErrInvalid)
-	err = raw.Control(func(fd uintptr) { inner = connectFD(int(fd), peer) })
+	err = raw.Control(func(fd uintptr) { inner = unix.Connect(int(fd), sockaddr(peer)) })
 	return errors.Join(err, inner)
-}
-
-func connectFD(fd int, peer netip.AddrPort) error {
-	return unix.Connect(fd, &unix.SockaddrInet4{Port: int(peer.Port()), Addr: peer.Addr().As4()})
 }
