@@ -1,8 +1,6 @@
 package reconciler
 
 import (
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
-
 	"context"
 	"errors"
 	"io/fs"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 )
 

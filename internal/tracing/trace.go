@@ -5,8 +5,6 @@
 package tracing
 
 import (
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
-
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 )
 
 // Bounds of a trace.
