@@ -66,6 +66,9 @@ func (m *Messages) EndBatch() {
 // Count returns the number of messages.
 func (m *Messages) Count() int { return len(m.labels) }
 
+// Labels returns the labels of all messages, in their order. They are valid until the next change of the list.
+func (m *Messages) Labels() []Label { return m.labels }
+
 // Append appends the messages of another list, with the next sequence numbers.
 func (m *Messages) Append(o *Messages) {
 	m.labels = append(m.labels, o.labels...)
