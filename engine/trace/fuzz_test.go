@@ -13,7 +13,8 @@ import (
 
 // traceBody is an event as the kernel writes it, behind struct nlmsghdr.
 func traceBody(kind uint32, chain string, handle uint64, verdict int32, packet bool) []byte {
-	w := nfnl.Buffer{buf: []byte{unix.NFPROTO_INET, 0, 0, 0}}
+	var w nfnl.Buffer
+	w.Raw([]byte{unix.NFPROTO_INET, 0, 0, 0}) // struct nfgenmsg
 	w.Uint32(unix.NFTA_TRACE_ID, 7)
 	w.Uint32(unix.NFTA_TRACE_TYPE, kind)
 	w.Text(unix.NFTA_TRACE_TABLE, engine.TableName)
@@ -38,7 +39,7 @@ func traceBody(kind uint32, chain string, handle uint64, verdict int32, packet b
 		w.Data(unix.NFTA_TRACE_TRANSPORT_HEADER, []byte{0x10, 1, 0, 80})
 		w.Uint32(unix.NFTA_TRACE_IIF, 2)
 	}
-	return w.buf
+	return w.Bytes()
 }
 
 func TestParseTraceEvent(t *testing.T) {

@@ -28,12 +28,15 @@ type traced struct {
 func newTraced(t *testing.T) traced {
 	t.Helper()
 	l := lab.ForTest(t)
-	server, e := pod(t, l, "server", netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd09::1/64"))
+	server, err := l.Host("server", netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd09::1/64"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	client, err := l.Host("client", netip.MustParsePrefix("10.9.0.2/24"), netip.MustParsePrefix("fd09::2/64"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	apply(t, e, isolated(parseAddrs("10.9.0.2", "fd09::2"), 80))
+	apply(t, server, isolated(80, "10.9.0.2", "fd09::2"))
 	for _, proto := range []lab.Protocol{lab.TCP, lab.UDP} {
 		if err := server.Serve(t.Context(), proto, 80); err != nil {
 			t.Fatal(err)
@@ -165,7 +168,7 @@ func TestTraceFilters(t *testing.T) {
 				}
 				want += "\t}\n"
 			}
-			got := withoutFlags(nft(t, w.server, "", "list", "table", "inet", TableName))
+			got := withoutOwner(nft(t, w.server, "", "list", "table", "inet", TableName))
 			if diff := cmp.Diff(want+"}\n", got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -227,8 +230,7 @@ func TestTraceFollowsChanges(t *testing.T) {
 	w := newTraced(t)
 	tracer := w.start(Filter{Port: 81, Protocol: unix.IPPROTO_TCP})
 	w.probe("10.9.0.1:81", lab.TCP)
-	e := openEngine(t, w.server)
-	apply(t, e, isolated(parseAddrs("10.9.0.2"), 81))
+	apply(t, w.server, isolated(81, "10.9.0.2"))
 	w.probe("10.9.0.1:81", lab.TCP)
 	lines := w.packets(tracer)
 	if len(lines) < 2 || !strings.Contains(lines[0], " drop counter drop") ||
@@ -319,10 +321,9 @@ func TestTraceEndsByTime(t *testing.T) {
 // agent's table stays.
 func TestRemoveTrace(t *testing.T) {
 	w := newTraced(t)
-	e := openEngine(t, w.server)
 	removes := func(want bool) {
 		t.Helper()
-		if removed, err := e.Remove(); err != nil || removed != want {
+		if removed, err := Remove(w.server.NetNS()); err != nil || removed != want {
 			t.Errorf("removed: %t (%v), want %t", removed, err, want)
 		}
 	}
