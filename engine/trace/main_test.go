@@ -46,7 +46,9 @@ func isolated(port uint16, peers ...string) engine.Ruleset {
 	for _, p := range peers {
 		addrs = addrs.Insert(sets.Single(netip.MustParseAddr(p)))
 	}
-	rule := func(comment string, s ...expr.Statement) engine.Rule { return engine.Rule{Statements: s, Comment: comment} }
+	rule := func(comment string, s ...expr.Statement) engine.Rule {
+		return engine.Rule{Statements: s, Comment: comment}
+	}
 	ports := fmt.Sprintf("ports-%d", port)
 	return engine.NewRuleset(
 		[]*engine.Set{
