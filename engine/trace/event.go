@@ -11,8 +11,8 @@ import (
 // familyHeader is the size of struct nfgenmsg.
 const familyHeader = 4
 
-// event is an NFT_MSG_TRACE message (linux/netfilter/nf_tables.h, enum nft_trace_attributes): a packet matched a rule, reached the
-// end of a chain, or met the policy of a base chain.
+// event is an NFT_MSG_TRACE message (linux/netfilter/nf_tables.h, enum nft_trace_attributes): a packet matched a rule,
+// reached the end of a chain, or met the policy of a base chain.
 type event struct {
 	family  uint8
 	id      uint32 // of the packet; a later packet may have the same ID

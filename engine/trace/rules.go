@@ -135,7 +135,7 @@ func newRuleTexts() ruleTexts {
 	return texts
 }
 
-// key returns the canonical text of the bytecode: kernels differ in the attributes that they add to an expression.
+// key returns the canonical text of the bytecode: the kernel dumps a rule with other attributes than it was made with.
 func (t ruleTexts) key(payload []byte) string {
 	key, err := expr.Canonical(payload)
 	if err != nil {
