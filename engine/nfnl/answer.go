@@ -76,8 +76,8 @@ func (a *answers) readDone(m Answer) error {
 	if len(m.Body) < 4 {
 		return nil
 	}
-	if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(m.Body))); errno != 0 {
-		l := a.to.label(m.Sequence)
+	l := a.to.label(m.Sequence)
+	if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(m.Body))); errno != 0 && l != nil {
 		a.refused = append(a.refused, &MessageError{Op: l.Op, Object: l.Object, Errno: errno})
 	}
 	return nil
