@@ -46,7 +46,8 @@ func Open(path string) (_ *Tracer, err error) {
 		return nil, err
 	}
 	t.rules.conn = t.table
-	if t.netns, err = os.Open(path); err != nil {
+	// Not from the path again, which may lead to another namespace by now (/proc/PID of a process that has ended).
+	if t.netns, err = t.table.Namespace(); err != nil {
 		return nil, err
 	}
 	if t.events, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(t.netns.Fd())}); err != nil {
