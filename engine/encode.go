@@ -23,17 +23,17 @@ type addedRule struct {
 }
 
 func (b *batch) reset() {
-	b.Messages.Reset()
+	b.Reset()
 	clear(b.added)
 	b.added = b.added[:0]
 }
 
-// encode writes the plan as a batch for tables with the generation: a difference is never applied to another table than the
-// one that it was made from.
+// encode writes the plan as a batch for tables with the generation. So the kernel never applies a difference to a table that
+// has changed since the plan was made.
 func (b *batch) encode(p *plan, generation uint32) error {
 	b.reset()
 	b.BeginBatch(generation)
-	if p.anyway { // so that there is one to delete; one that is there stays as it is
+	if p.anyway { // the deletion needs a table; an existing table stays as it is
 		b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", unix.NLM_F_CREATE, 0)
 	}
 	if p.deleteTable {
@@ -91,9 +91,10 @@ func (b *batch) begin(typ, flags uint16, l nfnl.Label) {
 	b.BeginNFT(typ, flags, unix.NFPROTO_INET, l)
 }
 
-// The flags of a table with an owner (linux/netfilter/nf_tables.h): while the socket lives that made it or took it over,
-// nobody else can change it or flush it; and it outlives the socket, then without an owner. The first flag without the
-// second deletes the table with the socket: what a trace wants, and the policies' table never is.
+// The flags of a table with an owner (linux/netfilter/nf_tables.h). While the socket of the owner is open, no other process
+// can change or flush the table. With both flags the table stays when the socket is closed, then without an owner. With the
+// first flag alone the kernel deletes the table together with the socket, as package trace wants; the table of the policies
+// never has the first flag alone.
 const (
 	ownedOnly = 1 << 1 // NFT_TABLE_F_OWNER, kernel 5.12
 	orphan    = 1 << 2 // NFT_TABLE_F_PERSIST, kernel 6.9

@@ -1,12 +1,3 @@
-// Package engine makes the nf_tables table of one network namespace equal to a Ruleset. It knows nothing of Kubernetes
-// and starts no program.
-//
-// Ruleset is plain data (ruleset.go). A plan is the difference between the table that the kernel acknowledged and a
-// Ruleset (plan.go, plan_rules.go, align.go). encode.go and encode_sets.go encode the plan as one atomic netlink batch in a
-// flat buffer (wire.go). transport.go owns the lasting socket, exchange.go sends on it, and reply.go reads the answers.
-// readback.go reads the kernel's table when its content is not known. cost.go estimates the kernel time of a plan; steps.go
-// splits long work into several safe batches. render.go prints a Ruleset as nft does. names.go makes and parses the names
-// of chains and sets.
 package engine
 
 import (

@@ -23,12 +23,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-func TestMain(m *testing.M) {
-	if path := os.Getenv(traceChildVar); path != "" {
-		os.Exit(traceChild(path))
-	}
-	lab.Main(m)
-}
+func TestMain(m *testing.M) { lab.Main(m) }
 
 // pod is a network namespace of the test's own and an Engine in it.
 func pod(t testing.TB, l *lab.Lab, name string, prefixes ...netip.Prefix) (*lab.Host, *Engine) {
@@ -363,7 +358,7 @@ func TestHighDescriptor(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	if _, err := Open("default/pod", "/proc/thread-self/ns/net", Options{}); !errors.Is(err, ErrOwnNamespace) {
+	if _, err := Open("default/pod", "/proc/thread-self/ns/net", Options{}); !errors.Is(err, nfnl.ErrOwnNamespace) {
 		t.Errorf("own namespace: %v", err)
 	}
 	if _, err := Open("default/pod", "/does/not/exist", Options{}); !errors.Is(err, fs.ErrNotExist) {

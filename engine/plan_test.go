@@ -270,8 +270,8 @@ func TestPlanSendsOnlyTheDifference(t *testing.T) {
 				t.Fatal(err)
 			}
 			var ops []string
-			for _, m := range b.messages[1 : len(b.messages)-1] {
-				ops = append(ops, m.op+" "+m.object)
+			for _, m := range b.Labels()[1 : b.Count()-1] {
+				ops = append(ops, m.Op+" "+m.Object)
 			}
 			if diff := cmp.Diff(tt.ops, ops); diff != "" {
 				t.Errorf("messages (-want +got):\n%s", diff)

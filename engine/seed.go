@@ -37,6 +37,8 @@ type seeding struct {
 // SeedFailure returns the error of the last attempt to make the entries of connections, or nil.
 func (e *Engine) SeedFailure() error { return e.seeding.failure }
 
+func (e *Engine) hasFailedToSeed() bool { return e.seeding.failure != nil }
+
 // isEnforcing reports whether the ruleset has base chains.
 func (r Ruleset) isEnforcing() bool {
 	for _, c := range r.Chains {
@@ -101,7 +103,7 @@ func (e *Engine) isDue() (bool, error) {
 	if !e.have.ruleset.isEnforcing() {
 		return false, nil
 	}
-	if e.seeding.failure != nil {
+	if e.hasFailedToSeed() {
 		return !time.Now().Before(e.seeding.retry), nil
 	}
 	if !e.seeding.correction.IsZero() && !time.Now().Before(e.seeding.correction) {
@@ -117,7 +119,7 @@ func (e *Engine) reseed(x *exchange) (reseeded bool, err error) {
 	if err != nil || !due {
 		return false, err
 	}
-	if e.seeding.failure != nil {
+	if e.hasFailedToSeed() {
 		return false, e.seed(x)
 	}
 	if isSeeded, err := conntrack.IsSeeded(e.transport); err != nil || !isSeeded {
@@ -142,8 +144,8 @@ func (e *Engine) resumeCorrections(x *exchange) error {
 	var ports []uint16
 	err := x.ask(e.transport, unix.NFT_MSG_NEWSETELEM, func(a nfnl.Attrs) error {
 		return nfnl.EachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, element []byte) {
-			attributes, _ := nfnl.ParseAttrs(element)
-			if key, err := dataValue(attributes[unix.NFTA_SET_ELEM_KEY]); err == nil && len(key) == 2 {
+			attributes, err := nfnl.ParseAttrs(element)
+			if key, bad := dataValue(attributes[unix.NFTA_SET_ELEM_KEY]); err == nil && bad == nil && len(key) == 2 {
 				ports = append(ports, binary.BigEndian.Uint16(key))
 			}
 		})

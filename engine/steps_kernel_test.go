@@ -215,24 +215,22 @@ func TestStepsInStorm(t *testing.T) {
 // long, a batch has fewer messages.
 func TestStepsAmongManyTables(t *testing.T) {
 	h, e := pod(t, lab.ForTest(t), "pod")
-	other, err := open(h.NetNS())
+	other, err := nfnl.Open(h.NetNS())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.close()
+	defer other.Close()
 	const atOnce = 1_000
 	for first := 0; first < 15_000; first += atOnce {
 		var b batch
-		b.control(unix.NFNL_MSG_BATCH_BEGIN, nfnl.BatchBegin)
-		b.End()
+		b.BeginBatch(nfnl.AnyGeneration)
 		for i := range atOnce {
-			b.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, message{})
+			b.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, nfnl.Label{})
 			b.Text(unix.NFTA_TABLE_NAME, fmt.Sprintf("t%d", first+i))
 			b.End()
 		}
-		b.control(unix.NFNL_MSG_BATCH_END, "BATCH_END")
-		b.End()
-		if err := other.send(b.buf); err != nil {
+		b.EndBatch()
+		if err := other.Do(&b.Messages, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -11,7 +11,7 @@ import (
 // Messages and attributes of the kernel's connection tracking (linux/netfilter/nfnetlink_conntrack.h).
 const (
 	subsystem = unix.NFNL_SUBSYS_CTNETLINK << 8
-	msgNew    = subsystem | 0 // IPCTNL_MSG_CT_NEW
+	msgNew    = subsystem     // IPCTNL_MSG_CT_NEW
 	msgGet    = subsystem | 1 // IPCTNL_MSG_CT_GET
 	msgDelete = subsystem | 2 // IPCTNL_MSG_CT_DELETE
 

@@ -65,8 +65,13 @@ func socketsOf(c *nfnl.Conn) ([]socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer diag.Close()
+	defer closeConn(diag)
 	return sockets(diag)
+}
+
+// closeConn closes a socket that only asked questions, so an error changes nothing.
+func closeConn(c *nfnl.Conn) {
+	c.Close() //nolint:errcheck // see above
 }
 
 // seed makes the entries of some connections.
@@ -211,7 +216,7 @@ func addresses(c *nfnl.Conn) (map[netip.Addr]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer route.Close()
+	defer closeConn(route)
 	own := map[netip.Addr]bool{}
 	err = route.Addresses(func(addr netip.Addr) error {
 		if len(own) == mostSockets {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
@@ -20,7 +21,8 @@ func connected(t testing.TB, connections int) (server, client *lab.Host) {
 	l := lab.ForTest(t)
 	var hosts []*lab.Host
 	for i, name := range []string{"server", "client"} {
-		h, err := l.Host(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}), 24))
+		h, err := l.Host(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}), 24),
+			netip.MustParsePrefix(fmt.Sprintf("fd00::%d/64", i+1)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,6 +97,71 @@ func TestMark(t *testing.T) {
 	}
 	flush(t, server)
 	is(false)
+}
+
+// An entry that the pod's own packet has made has the ends the wrong way round.
+func TestSeedTurnsEntries(t *testing.T) {
+	for _, addr := range []string{"10.9.0.1", "fd00::1"} {
+		server, client := connected(t, 0)
+		var from, to netip.AddrPort
+		err := server.Do(func() error {
+			l, err := net.Listen("tcp", net.JoinHostPort(addr, "81"))
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { l.Close() })
+			return client.Do(func() error {
+				c, err := net.Dial("tcp", l.Addr().String())
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { c.Close() })
+				from, to = netip.MustParseAddrPort(c.LocalAddr().String()), netip.MustParseAddrPort(l.Addr().String())
+				return nil
+			})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := open(t, server)
+		wrong := flow{protocol: unix.IPPROTO_TCP, state: stateEstablished, local: to, remote: from}
+		var m nfnl.Messages
+		wrong.create(&m)
+		m.OrFlags(unix.NLM_F_ACK)
+		if err := c.Do(&m, nil); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := Seed(c); err != nil || r.Made != 0 || r.Turned != 1 {
+			t.Errorf("%s: %+v %v", addr, r, err)
+		}
+		if e, err := find(c, unix.IPPROTO_TCP, to, from); err != nil || e.from != from || e.to != to {
+			t.Errorf("%s: %+v %v", addr, e, err)
+		}
+	}
+}
+
+// A UDP server's own packet makes an entry with the ends the wrong way round, a packet of its client does not.
+func TestTurnServed(t *testing.T) {
+	server, _ := connected(t, 0)
+	c := open(t, server)
+	own, peer, other := netip.MustParseAddrPort("10.9.0.1:53"), netip.MustParseAddrPort("10.9.0.2:53"), netip.MustParseAddrPort("10.9.0.2:54")
+	var m nfnl.Messages
+	(&flow{protocol: unix.IPPROTO_UDP, local: own, remote: peer}).create(&m)                    // the server sent first
+	(&flow{protocol: unix.IPPROTO_UDP, local: own, remote: other, isIncoming: true}).create(&m) // the client did
+	m.OrFlags(unix.NLM_F_ACK)
+	if err := c.Do(&m, nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{1, 0} {
+		if turned, err := TurnServed(c, []uint16{53, 54}); err != nil || turned != want {
+			t.Errorf("turned %d, want %d: %v", turned, want, err)
+		}
+	}
+	for _, from := range []netip.AddrPort{peer, other} {
+		if e, err := find(c, unix.IPPROTO_UDP, from, own); err != nil || e.from != from || e.to != own {
+			t.Errorf("%+v %v", e, err)
+		}
+	}
 }
 
 func BenchmarkSeed(b *testing.B) {

@@ -107,8 +107,8 @@ func parseSocket(protocol uint8, b []byte) (socket, bool) {
 		remote:   netip.AddrPortFrom(addr(id[20:]), binary.BigEndian.Uint16(id[2:])),
 	}
 	if protocol == unix.IPPROTO_SCTP {
-		attributes, _ := nfnl.ParseAttrs(b[size:])
-		if info := attributes[attributeInfo]; len(info) >= remoteTag+4 {
+		attributes, err := nfnl.ParseAttrs(b[size:])
+		if info := attributes[attributeInfo]; err == nil && len(info) >= remoteTag+4 {
 			s.tags = tags{binary.NativeEndian.Uint32(info[localTag:]), binary.NativeEndian.Uint32(info[remoteTag:])}
 		}
 	}

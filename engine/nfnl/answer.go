@@ -9,14 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MessageError is the error of one message that the kernel refused.
+// MessageError is the error of a message that the kernel refused.
 type MessageError struct {
-	Op     string     // of the message: NEWSETELEM, DELRULE, …
-	Object string     // the set, chain or table of the message
+	Op     string     // from the Label: NEWSETELEM, DELRULE, …
+	Object string     // from the Label: the set, chain or table
 	Errno  unix.Errno // from the kernel
 	Detail string     // the text of the extended acknowledgement, if any
 	Offset uint32     // of the wrong attribute, in bytes from the start of the message; 0: unknown
-	Index  int        // of the message in its list
+	Index  int        // of the message in its list, from 0
 }
 
 func (e *MessageError) Error() string {
@@ -31,20 +31,21 @@ func (e *MessageError) Error() string {
 	return b.String()
 }
 
+// Unwrap returns the Errno, so that errors.Is(err, unix.EEXIST) finds it.
 func (e *MessageError) Unwrap() error { return e.Errno }
 
 // ErrNoAnswer means that the kernel neither acknowledged nor refused the messages: they may be in force.
 var ErrNoAnswer = errors.New("no acknowledgement from the kernel")
 
-// answers collects the kernel's answers to messages.
+// answers collects the kernel's answers to the messages of an exchange.
 type answers struct {
 	to      *Messages
-	acked   bool
-	refused []error
+	acked   bool    // the kernel has acknowledged the last message
+	refused []error // a *MessageError for each refused message
 }
 
-// err is nil only if all messages are in force. The kernel acknowledges the last message even if another one failed, so the
-// acknowledgement alone says nothing.
+// err is nil only if all messages are in force. The kernel acknowledges the last message even if an earlier message failed,
+// so the acknowledgement alone proves nothing.
 func (a *answers) err() error {
 	if len(a.refused) > 0 {
 		return errors.Join(a.refused...)
@@ -55,8 +56,8 @@ func (a *answers) err() error {
 	return nil
 }
 
-// parse reads one datagram. It reports whether that was the last one: the kernel answers the last message after all others,
-// and after the echoes of the rules.
+// parse reads a datagram, and calls visit with each answer that is no error. It reports whether the datagram was the last:
+// the kernel acknowledges the last message after all other answers.
 func (a *answers) parse(datagram []byte, visit func(Answer) error) (last bool, err error) {
 	err = EachMessage(datagram, func(m Answer) error {
 		switch {
@@ -70,13 +71,13 @@ func (a *answers) parse(datagram []byte, visit func(Answer) error) (last bool, e
 	return a.acked && len(a.refused) == 0, err
 }
 
-// readDone reads the end of a dump: the kernel reports there if it had to stop early.
+// readDone reads the end of a dump (NLMSG_DONE). It has an error number if the kernel stopped early.
 func (a *answers) readDone(m Answer) error {
 	if len(m.Body) < 4 {
 		return nil
 	}
-	if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(m.Body))); errno != 0 {
-		l := a.to.label(m.Sequence)
+	l := a.to.label(m.Sequence)
+	if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(m.Body))); errno != 0 && l != nil {
 		a.refused = append(a.refused, &MessageError{Op: l.Op, Object: l.Object, Errno: errno})
 	}
 	return nil
@@ -90,7 +91,7 @@ func (a *answers) readError(m Answer) error {
 	}
 	errno := unix.Errno(-int32(binary.NativeEndian.Uint32(body)))
 	l := a.to.label(m.Sequence)
-	if l == nil {
+	if l == nil { // the sequence numbers of each exchange start again from 1
 		return nil // a late answer to earlier messages
 	}
 	switch {

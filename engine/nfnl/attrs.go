@@ -16,7 +16,8 @@ type Answer struct {
 	Body        []byte // behind struct nlmsghdr
 }
 
-// EachMessage calls visit with each message of a datagram.
+// EachMessage calls visit with each message of a datagram. It stops at the first error of visit. The body of an Answer is a
+// part of the datagram, so visit must copy the bytes that it keeps.
 func EachMessage(datagram []byte, visit func(Answer) error) error {
 	for b := datagram; len(b) >= messageHeader; {
 		length := int(binary.NativeEndian.Uint32(b))
@@ -40,7 +41,8 @@ func EachMessage(datagram []byte, visit func(Answer) error) error {
 // Content returns the attributes behind struct nfgenmsg.
 func (m Answer) Content() []byte { return m.Body[min(len(m.Body), familyHeader):] }
 
-// EachAttr calls visit with the type, without its flags, and the value of each attribute in a list (struct nlattr).
+// EachAttr calls visit with each attribute of a list (struct nlattr). The type is without its flags NLA_F_NESTED and
+// NLA_F_NET_BYTEORDER; the value is a part of the list.
 func EachAttr(list []byte, visit func(typ uint16, value []byte)) error {
 	for len(list) >= attrHeader {
 		typ, value, rest, err := CutAttr(list)
@@ -53,7 +55,8 @@ func EachAttr(list []byte, visit func(typ uint16, value []byte)) error {
 	return nil
 }
 
-// CutAttr takes the first attribute off a list that is not empty.
+// CutAttr returns the first attribute of a list, and the rest of the list. A caller in a hot path uses it in place of EachAttr,
+// which needs a closure.
 func CutAttr(list []byte) (typ uint16, value, rest []byte, err error) {
 	if len(list) < attrHeader {
 		return 0, nil, nil, fmt.Errorf("netlink attribute of %d bytes", len(list))
@@ -69,10 +72,10 @@ func CutAttr(list []byte) (typ uint16, value, rest []byte, err error) {
 // align rounds up to the four bytes of NLMSG_ALIGNTO and NLA_ALIGNTO.
 func align(n int) int { return (n + 3) &^ 3 }
 
-// Attrs is a list of attributes by type.
+// Attrs holds the values of attributes by type. If a list has a type twice, the last value counts.
 type Attrs map[uint16][]byte
 
-// ParseAttrs reads a list of attributes.
+// ParseAttrs reads a list of attributes. The values are parts of the list.
 func ParseAttrs(list []byte) (Attrs, error) {
 	a := Attrs{}
 	err := EachAttr(list, func(typ uint16, value []byte) { a[typ] = value })
@@ -106,8 +109,9 @@ func (a Attrs) Uint64(typ uint16) uint64 {
 	return binary.BigEndian.Uint64(a[typ])
 }
 
-// UserData returns the text of one entry of userdata as nft writes it: a byte each of type and length, then the value.
-// userdata.Get of google/nftables panics on an entry that is cut off, and root in a pod can make one.
+// UserData returns the text of the entry with the type in userdata, or nothing. nft writes an entry as type, length (a byte
+// each) and value. userdata.Get of google/nftables panics on an entry that is cut off, and root in a pod can make such an
+// entry.
 func UserData(data []byte, typ userdata.Type) string {
 	for len(data) >= 2 && len(data) >= 2+int(data[1]) {
 		value := data[2 : 2+int(data[1])]

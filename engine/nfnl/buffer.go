@@ -6,13 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Buffer is a flat buffer of netlink messages (linux/netlink.h). Headers are in host byte order, attributes in network byte
-// order, and everything is padded to 4 bytes. Lengths are filled in when a message or a nest ends, so nothing is copied. A
-// Buffer that is used again does not allocate.
+// Buffer is a flat buffer of netlink messages (linux/netlink.h):
+//
+//	Begin ─► header │ attribute │ nest ─► attribute │ attribute … │ …  ◄─ End
+//	                              Nest                    EndNest
+//
+// Headers are in host byte order, attributes in network byte order, and each part is padded to 4 bytes. End and EndNest fill
+// in the lengths, so nothing is copied. A Buffer that is used again after Reset does not allocate.
 type Buffer struct {
 	buf   []byte
-	seq   uint32
-	start int // of the open message
+	seq   uint32 // of the last message
+	start int    // offset of the last message
 }
 
 const (
@@ -63,6 +67,7 @@ func (b *Buffer) OrFlags(flags uint16) {
 	binary.NativeEndian.PutUint16(at, binary.NativeEndian.Uint16(at)|flags)
 }
 
+// attr writes the header of an attribute whose value has the length.
 func (b *Buffer) attr(typ uint16, length int) {
 	var header [attrHeader]byte
 	binary.NativeEndian.PutUint16(header[0:], uint16(attrHeader+length))
@@ -70,6 +75,7 @@ func (b *Buffer) attr(typ uint16, length int) {
 	b.buf = append(b.buf, header[:]...)
 }
 
+// pad fills up to the next multiple of 4 bytes.
 func (b *Buffer) pad() {
 	for len(b.buf)%unix.NLA_ALIGNTO != 0 {
 		b.buf = append(b.buf, 0)
@@ -94,7 +100,7 @@ func (b *Buffer) Text(typ uint16, s string) {
 	b.pad()
 }
 
-// Uint8 writes an attribute of one byte.
+// Uint8 writes an attribute of a single byte.
 func (b *Buffer) Uint8(typ uint16, v uint8) {
 	b.attr(typ, 1)
 	b.buf = append(b.buf, v)
@@ -120,8 +126,8 @@ func (b *Buffer) Uint64(typ uint16, v uint64) {
 	b.buf = binary.BigEndian.AppendUint64(b.buf, v)
 }
 
-// Nest opens an attribute that holds others, and returns the argument for EndNest. A nest has at most 65,535 bytes with its
-// header (nla_len is a u16); a caller who fills it with a list watches NestLen.
+// Nest opens an attribute that holds other attributes, and returns the argument for EndNest. A nest has at most 65,535 bytes
+// with its header (nla_len is a u16), so a caller that writes a long list checks NestLen.
 func (b *Buffer) Nest(typ uint16) (at int) {
 	at = len(b.buf)
 	b.attr(unix.NLA_F_NESTED|typ, 0)

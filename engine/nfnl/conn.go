@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Conn is one lasting NETLINK_NETFILTER socket in one network namespace. It stays open for the pod's life: the close of a
-// socket waits until the kernel has freed the deleted objects of the namespace, which takes milliseconds. The methods must
-// not run at the same time.
+// Conn is a NETLINK_NETFILTER socket in a network namespace. Keep it open while the pod lives: the close of a socket waits
+// until the kernel has freed the deleted objects of the namespace, which takes milliseconds. The methods must not run at the
+// same time.
 type Conn struct {
 	family int // NETLINK_NETFILTER, or NETLINK_SOCK_DIAG
 	conn   *netlink.Conn
 	fd     int    // of conn; -1 after close
-	port   uint32 // the kernel calls the owner of a table by it
-	sndbuf int
-	rcvbuf int
+	port   uint32 // see Port
+	sndbuf int    // size of the send buffer, bytes
+	rcvbuf int    // size of the receive buffer, bytes
 }
 
 // Sizes of socket buffers, bytes. They are limits and reserve nothing. The kernel answers before the send returns, so all
@@ -29,7 +29,7 @@ const (
 	minimumSndbuf = 1 << 20
 )
 
-// Reopen replaces the socket by a new one in the same namespace. That ends an unfinished dump, during which the kernel
+// Reopen replaces the socket by a new socket in the same namespace. That ends an unfinished dump, during which the kernel
 // accepts no other dump on the socket. A table that the old socket owned becomes an orphan. If Reopen fails, it closes the
 // Conn: the rest of the dump must not be taken for an answer.
 func (c *Conn) Reopen() error {
@@ -45,16 +45,18 @@ func (c *Conn) Reopen() error {
 	return nil
 }
 
+// dialAgain opens a new socket in the namespace of the old socket.
 func (c *Conn) dialAgain() (*Conn, error) {
 	netns, err := c.Namespace()
 	if err != nil {
 		return nil, err
 	}
 	defer netns.Close()
-	return dial(netns, c.family)
+	return dialFamily(netns, c.family)
 }
 
-// Namespace opens the network namespace of the socket.
+// Namespace opens a handle of the network namespace of the socket. The caller closes it. It works even if the path that was
+// given to Open is gone.
 func (c *Conn) Namespace() (*os.File, error) {
 	fd, err := unix.IoctlRetInt(c.fd, unix.SIOCGSKNS)
 	runtime.KeepAlive(c.conn)
@@ -67,13 +69,15 @@ func (c *Conn) Namespace() (*os.File, error) {
 // Port returns the number by which the kernel knows the socket: the owner of a table is such a number.
 func (c *Conn) Port() uint32 { return c.port }
 
-// FD returns the descriptor of the socket.
+// FD returns the descriptor of the socket, or -1 after Close.
 func (c *Conn) FD() int { return c.fd }
 
-// ErrOwnNamespace is the agent's own network namespace, most often the host's, in place of a pod's.
+// ErrOwnNamespace means that a path leads to the network namespace of this process, most often the host's. The agent must
+// never change the rules of the host.
 var ErrOwnNamespace = errors.New("this is the agent's own network namespace, not a pod's")
 
-// Open opens the socket in the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net).
+// Open opens a socket in the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net). It needs
+// CAP_SYS_ADMIN to enter the namespace and CAP_NET_ADMIN to use the socket.
 func Open(path string) (*Conn, error) {
 	netns, err := os.Open(path)
 	if err != nil {
@@ -93,10 +97,10 @@ func Open(path string) (*Conn, error) {
 	return Dial(netns)
 }
 
-// Dial opens the socket in the namespace that netns is a handle of.
-func Dial(netns *os.File) (*Conn, error) { return dial(netns, unix.NETLINK_NETFILTER) }
+// Dial opens a socket in the namespace that netns is a handle of, even in the namespace of this process.
+func Dial(netns *os.File) (*Conn, error) { return dialFamily(netns, unix.NETLINK_NETFILTER) }
 
-func dial(netns *os.File, family int) (*Conn, error) {
+func dialFamily(netns *os.File, family int) (*Conn, error) {
 	conn, err := netlink.Dial(family, &netlink.Config{NetNS: int(netns.Fd())})
 	if err != nil {
 		return nil, fmt.Errorf("open netlink socket: %w", err)
@@ -108,6 +112,7 @@ func dial(netns *os.File, family int) (*Conn, error) {
 	return c, nil
 }
 
+// configure reads the port of the new socket and sets its options.
 func (c *Conn) configure() error {
 	raw, err := c.conn.SyscallConn()
 	if err == nil {
@@ -121,7 +126,7 @@ func (c *Conn) configure() error {
 		return fmt.Errorf("nfnetlink socket: %w", err)
 	}
 	c.port = name.(*unix.SockaddrNetlink).Pid
-	// Errors then say what was wrong and where, and do not carry the whole message back.
+	// With these options an error has a text and the offset of the wrong attribute, and not a copy of the refused message.
 	for _, o := range []netlink.ConnOption{netlink.ExtendedAcknowledge, netlink.CapAcknowledge} {
 		if err := c.conn.SetOption(o, true); err != nil {
 			return fmt.Errorf("nfnetlink socket option: %w", err)
@@ -133,7 +138,7 @@ func (c *Conn) configure() error {
 	return c.growSndbuf(minimumSndbuf)
 }
 
-// GrowReceive makes room for answers of size bytes.
+// GrowReceive makes room for answers of size bytes. A caller that expects more than ReceiveBuffer calls it before Do or Ask.
 func (c *Conn) GrowReceive(size int) error {
 	if size <= c.rcvbuf {
 		return nil
@@ -145,8 +150,8 @@ func (c *Conn) GrowReceive(size int) error {
 	return nil
 }
 
-// growSndbuf makes room for one send of size bytes. Without CAP_NET_ADMIN in the initial user namespace the kernel
-// gives less than was asked for; a send that does not fit then fails with EMSGSIZE.
+// growSndbuf makes room for a send of size bytes. Without CAP_NET_ADMIN in the initial user namespace the kernel limits the
+// buffer without an error, and a send that does not fit fails with EMSGSIZE.
 func (c *Conn) growSndbuf(size int) error {
 	if size <= c.sndbuf {
 		return nil
@@ -158,22 +163,21 @@ func (c *Conn) growSndbuf(size int) error {
 	return nil
 }
 
-// send hands the messages to the kernel, which has carried them out, and put its replies in the socket's queue, when
-// send returns.
+// send hands the messages to the kernel. When send returns, the kernel has processed them and has put its answers into the
+// queue of the socket.
 func (c *Conn) send(messages []byte) error {
 	if err := c.growSndbuf(len(messages)); err != nil {
 		return err
 	}
 	_, err := ignoringEINTR(unix.Write, c.fd, messages)
-	runtime.KeepAlive(c.conn) // it would close the descriptor
+	runtime.KeepAlive(c.conn) // its finalizer closes the descriptor
 	if err != nil {
 		return fmt.Errorf("send %d bytes: %w", len(messages), err)
 	}
 	return nil
 }
 
-// receive reads replies that are queued already into buf, and never waits: 0 bytes and no error means that there are
-// no more.
+// receive reads a queued datagram into buf. It never waits: 0 bytes without an error mean that the queue is empty.
 func (c *Conn) receive(buf []byte) (int, error) {
 	n, err := ignoringEINTR(unix.Read, c.fd, buf)
 	runtime.KeepAlive(c.conn)
@@ -195,7 +199,8 @@ func ignoringEINTR(call func(int, []byte) (int, error), fd int, buf []byte) (int
 	}
 }
 
-// Close closes the socket. It makes what comes later an error (EBADF): the number of the descriptor is soon that of another pod's socket.
+// Close closes the socket. Later calls fail with EBADF: the number of the descriptor may soon belong to the socket of another
+// pod.
 func (c *Conn) Close() error {
 	c.fd = -1
 	return c.conn.Close()

@@ -7,15 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maximumMessage is the size of one receive, bytes; the kernel builds answers of at most 32 KiB.
+// maximumMessage is the size of a receive buffer, bytes. The kernel builds datagrams of at most 32 KiB.
 const maximumMessage = 64 << 10
 
-// receiveBuffers are shared by all sockets.
+// receiveBuffers are shared by all sockets. A buffer is in use from a send to the last answer.
 var receiveBuffers = sync.Pool{New: func() any { return new([maximumMessage]byte) }}
 
-// Do sends messages that change something, and reads the answers. The last message must ask for an acknowledgement. The
-// error is nil only if the kernel took all messages; it holds a *MessageError for each message that the kernel refused. Do
-// calls visit, unless nil, with each answer that is no error.
+// Do sends messages that change something, and reads the answers. The last message must ask for an acknowledgement
+// (NLM_F_ACK, see EndBatch), and no other message may. The error is nil only if the kernel accepted all messages; it holds a
+// *MessageError for each message that the kernel refused. Do calls visit, unless nil, with each answer that is no error. The
+// body of the answer is valid only during the call.
 func (c *Conn) Do(m *Messages, visit func(Answer) error) error {
 	a := answers{to: m}
 	if err := c.exchange(m, func(b []byte) (last bool, err error) { return a.parse(b, visit) }); err != nil {
@@ -24,9 +25,11 @@ func (c *Conn) Do(m *Messages, visit func(Answer) error) error {
 	return a.err()
 }
 
-// Ask sends questions and calls visit with the attributes of each answer of a type. A dump must be the only question. Ask
-// ignores NLM_F_DUMP_INTR, which the kernel also sets for changes of other tables than the one that is dumped. Callers that
-// need a consistent answer compare the generation before and after.
+// Ask sends questions and calls visit with the attributes of each answer of a type. The attributes are valid only during the
+// call. A dump must be the only question. If visit fails, Ask returns its error, and the next exchange works as usual.
+//
+// Ask ignores NLM_F_DUMP_INTR, which the kernel also sets after changes of tables that are not in the dump. Callers that need a
+// consistent answer compare the generation before and after.
 func (c *Conn) Ask(m *Messages, answer uint16, visit func(Attrs) error) error {
 	return c.dump(m, answer, func(reply Answer) error {
 		attrs, err := ParseAttrs(reply.Content())

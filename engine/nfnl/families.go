@@ -9,10 +9,10 @@ import (
 )
 
 // DialSockDiag opens a NETLINK_SOCK_DIAG socket, which lists the sockets of the namespace that netns is a handle of.
-func DialSockDiag(netns *os.File) (*Conn, error) { return dial(netns, unix.NETLINK_SOCK_DIAG) }
+func DialSockDiag(netns *os.File) (*Conn, error) { return dialFamily(netns, unix.NETLINK_SOCK_DIAG) }
 
 // DialRoute opens a NETLINK_ROUTE socket, which lists the addresses of the namespace that netns is a handle of.
-func DialRoute(netns *os.File) (*Conn, error) { return dial(netns, unix.NETLINK_ROUTE) }
+func DialRoute(netns *os.File) (*Conn, error) { return dialFamily(netns, unix.NETLINK_ROUTE) }
 
 // Addresses calls visit with each address of the namespace's interfaces. The Conn must come from DialRoute. An error of visit ends
 // the list.

@@ -6,13 +6,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Label names a message in errors.
+// Label names a message in errors. The kernel refers to a message only by its number.
 type Label struct {
-	Op, Object string // NEWRULE, DELSETELEM, …; and the chain, set or table
-	Optional   bool   // the message is a question for an object that may be missing
+	Op       string // NEWRULE, DELSETELEM, …
+	Object   string // the chain, set or table
+	Optional bool   // ENOENT is no error: the message asks for an object that may be missing
 }
 
-// Messages are messages for one send.
+// Messages is a Buffer with a Label for each message. Conn sends all messages with a single system call.
 type Messages struct {
 	Buffer
 	labels []Label
@@ -25,7 +26,7 @@ func (m *Messages) Reset() {
 	m.labels = m.labels[:0]
 }
 
-// Begin opens a message, see Buffer.Begin.
+// Begin opens a message with a label, see Buffer.Begin.
 func (m *Messages) Begin(typ, flags uint16, family byte, resID uint16, l Label) {
 	m.labels = append(m.labels, l)
 	m.Buffer.Begin(typ, flags, family, resID)
@@ -39,14 +40,15 @@ func (m *Messages) BeginNFT(typ, flags uint16, family byte, l Label) {
 	m.Begin(NFTables|typ, flags, family, 0, l)
 }
 
-// AnyGeneration is a number that no namespace has: the kernel leaves it out when it counts.
+// AnyGeneration is a number that no namespace has: the kernel skips it when it counts.
 const AnyGeneration = 0
 
-// BatchBegin is the Op of the message that the kernel refuses if the tables have another generation.
+// BatchBegin is the Op of the message that opens a batch. The kernel refuses it if the tables have another generation.
 const BatchBegin = "BATCH_BEGIN"
 
-// BeginBatch writes NFNL_MSG_BATCH_BEGIN of nf_tables. If the tables of the namespace have another generation by then, the
-// kernel refuses the batch with ERESTART (NFNL_BATCH_GENID).
+// BeginBatch opens a batch of nf_tables, which the kernel accepts or refuses as a whole (NFNL_MSG_BATCH_BEGIN). Every batch
+// raises the generation of the namespace. If the tables have another generation than the caller expects, the kernel refuses
+// the batch with ERESTART (NFNL_BATCH_GENID).
 func (m *Messages) BeginBatch(generation uint32) {
 	m.Begin(unix.NFNL_MSG_BATCH_BEGIN, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, Label{Op: BatchBegin})
 	if generation != AnyGeneration {
@@ -55,8 +57,8 @@ func (m *Messages) BeginBatch(generation uint32) {
 	m.End()
 }
 
-// EndBatch writes NFNL_MSG_BATCH_END. Only the last message before it asks for an acknowledgement: the kernel takes or
-// refuses the batch as a whole, and a message that fails reports itself.
+// EndBatch closes a batch (NFNL_MSG_BATCH_END) and makes its last message ask for an acknowledgement. A single acknowledgement
+// is enough, because the kernel reports each message that fails.
 func (m *Messages) EndBatch() {
 	m.OrFlags(unix.NLM_F_ACK)
 	m.Begin(unix.NFNL_MSG_BATCH_END, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, Label{Op: "BATCH_END"})
@@ -66,7 +68,11 @@ func (m *Messages) EndBatch() {
 // Count returns the number of messages.
 func (m *Messages) Count() int { return len(m.labels) }
 
-// Append appends the messages of another list, with the next sequence numbers.
+// Labels returns the labels of all messages, in their order. They are valid until the next change of the list.
+func (m *Messages) Labels() []Label { return m.labels }
+
+// Append copies the messages of another list to the end, with the next sequence numbers. A list that was encoded before can
+// thus be a part of many batches.
 func (m *Messages) Append(o *Messages) {
 	m.labels = append(m.labels, o.labels...)
 	at := len(m.buf)

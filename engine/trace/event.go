@@ -11,21 +11,22 @@ import (
 // familyHeader is the size of struct nfgenmsg.
 const familyHeader = 4
 
-// event is one NFT_MSG_TRACE: a rule that a packet matched, or the end of a chain that it came to.
+// event is an NFT_MSG_TRACE message (linux/netfilter/nf_tables.h, enum nft_trace_attributes): a packet matched a rule,
+// reached the end of a chain, or met the policy of a base chain.
 type event struct {
 	family  uint8
-	id      uint32 // of the packet, and used again for later ones
+	id      uint32 // of the packet; a later packet may have the same ID
 	kind    uint32 // NFT_TRACETYPE_*
 	table   string
 	chain   string
-	handle  uint64
-	verdict int32  // of a rule, or of the base chain's policy
-	target  string // of a jump or goto
-	in, out uint32 // indexes of interfaces; like the packet, only in the first event of each base chain
-	packet  Headers
+	handle  uint64  // of the rule; 0: the event is about no rule
+	verdict int32   // of the rule, or of the base chain's policy
+	target  string  // the chain of a jump or goto
+	in, out uint32  // indexes of interfaces; only in the first event of each base chain
+	packet  Headers // only in the first event of each base chain
 }
 
-// parseEvent reads the message behind struct nlmsghdr.
+// parseEvent reads an event. The body is the message without struct nlmsghdr.
 func parseEvent(body []byte) (event, error) {
 	if len(body) < familyHeader {
 		return event{}, fmt.Errorf("trace event of %d bytes", len(body))
@@ -46,6 +47,7 @@ func parseEvent(body []byte) (event, error) {
 		packet: parseHeaders(a[unix.NFTA_TRACE_NETWORK_HEADER], a[unix.NFTA_TRACE_TRANSPORT_HEADER]),
 	}
 	if e.kind == unix.NFT_TRACETYPE_POLICY {
+		// NF_ACCEPT or NF_DROP, without the nest that the verdict of a rule has.
 		e.verdict = int32(a.Uint32(unix.NFTA_TRACE_POLICY))
 		return e, nil
 	}
@@ -58,25 +60,28 @@ func parseEvent(body []byte) (event, error) {
 	return e, nil
 }
 
+// isOurs reports whether the rule or chain belongs to the table of a Tracer.
 func (e event) isOurs() bool { return e.family == unix.NFPROTO_INET && e.table == TableName }
 
-// marks says whether it is the rule that marks packets.
+// marks reports whether the event is about the rule that marks packets. It is the first event of each traced packet.
 func (e event) marks() bool {
 	return e.isOurs() && e.chain == markChain && e.kind == unix.NFT_TRACETYPE_RULE && e.handle != 0
 }
 
-// isEnd says whether it is the end of a chain without a verdict, of which not all kernels tell.
+// isEnd reports whether the packet reached the end of a chain without a verdict. Not all kernels send these events.
 func (e event) isEnd() bool { return e.handle == 0 && e.kind != unix.NFT_TRACETYPE_POLICY }
 
-// Verdicts of a rule that end a packet's way through a hook or lead on (linux/netfilter.h, linux/netfilter/nf_tables.h).
+// Verdicts that end the path of a packet through a hook (linux/netfilter.h). The verdicts of nf_tables that lead on, such as
+// jump and return, are negative numbers.
 const (
 	nfDrop   = 0
 	nfAccept = 1
 	nfStolen = 2
 	nfQueue  = 3
-	nfMask   = 0xff // without the errno or the queue's number
+	nfMask   = 0xff // NF_VERDICT_MASK; the upper half has the errno of a drop, or the number of a queue
 )
 
+// verdictText returns the word that nft prints for a verdict.
 func verdictText(code int32) string {
 	switch code {
 	case unix.NFT_CONTINUE, unix.NFT_BREAK:
@@ -101,6 +106,7 @@ func verdictText(code int32) string {
 	return fmt.Sprintf("verdict %d", code)
 }
 
+// familyText returns the word that nft prints for the family of a table.
 func familyText(family uint8) string {
 	switch family {
 	case unix.NFPROTO_INET:
@@ -115,6 +121,7 @@ func familyText(family uint8) string {
 	return fmt.Sprintf("family %d", family)
 }
 
+// step returns the Step of the event, without the fields that need the rule itself.
 func (e event) step() Step {
 	return Step{
 		Family: familyText(e.family), Table: e.table, Chain: e.chain, Handle: e.handle,

@@ -7,19 +7,21 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Filter says which packets are traced. What is zero is no condition, but for Rate.
+// Filter selects the packets to trace. A packet must meet all conditions. A field with its zero value is no condition;
+// only Rate must be set.
 type Filter struct {
-	Interface string
-	From, To  netip.Prefix
-	Protocol  uint8
-	Port      uint16 // that TCP, UDP or SCTP goes to
-	Rate      uint32 // packets a second, at most
+	Interface string       // where the packet comes in or goes out
+	From, To  netip.Prefix // source and destination; must be of the same family if both are set
+	Protocol  uint8        // IP protocol number
+	Port      uint16       // destination port of TCP, UDP or SCTP
+	Rate      uint32       // maximum of traced packets per second
 }
 
-// transports have ports.
+// transports are the protocols with ports.
 var transports = []expr.Transport{expr.TCP, expr.UDP, expr.SCTP}
 
-// rules are the matches of the rules that lead to the mark. A port without a protocol takes one for each that has ports.
+// rules returns the matches of each rule that leads to the mark. A port without a protocol needs a rule for each transport.
+// onLink matches the interface of the hook: incoming or outgoing.
 func (f Filter) rules(onLink func(string) expr.Statement) [][]expr.Statement {
 	base := f.matches(onLink)
 	if f.Port == 0 {
@@ -32,12 +34,13 @@ func (f Filter) rules(onLink func(string) expr.Statement) [][]expr.Statement {
 	for _, t := range transports {
 		if f.Protocol == 0 || f.Protocol == uint8(t) {
 			port := expr.DestinationPort(t).Range(expr.Is, single(uint32(f.Port)))
-			list = append(list, append(base[:len(base):len(base)], port))
+			list = append(list, append(base[:len(base):len(base)], port)) // each rule has its own copy of base
 		}
 	}
 	return list
 }
 
+// matches returns the conditions on interface and addresses.
 func (f Filter) matches(onLink func(string) expr.Statement) []expr.Statement {
 	var list []expr.Statement
 	if f.Interface != "" {

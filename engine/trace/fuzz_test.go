@@ -11,9 +11,10 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// traceBody is an event as the kernel writes it, behind struct nlmsghdr.
+// traceBody returns an event as the kernel writes it, without struct nlmsghdr.
 func traceBody(kind uint32, chain string, handle uint64, verdict int32, packet bool) []byte {
-	w := nfnl.Buffer{buf: []byte{unix.NFPROTO_INET, 0, 0, 0}}
+	var w nfnl.Buffer
+	w.Raw([]byte{unix.NFPROTO_INET, 0, 0, 0}) // struct nfgenmsg
 	w.Uint32(unix.NFTA_TRACE_ID, 7)
 	w.Uint32(unix.NFTA_TRACE_TYPE, kind)
 	w.Text(unix.NFTA_TRACE_TABLE, engine.TableName)
@@ -38,7 +39,7 @@ func traceBody(kind uint32, chain string, handle uint64, verdict int32, packet b
 		w.Data(unix.NFTA_TRACE_TRANSPORT_HEADER, []byte{0x10, 1, 0, 80})
 		w.Uint32(unix.NFTA_TRACE_IIF, 2)
 	}
-	return w.buf
+	return w.Bytes()
 }
 
 func TestParseTraceEvent(t *testing.T) {
@@ -66,7 +67,7 @@ func TestParseTraceEvent(t *testing.T) {
 	}
 }
 
-// FuzzTraceEvent: nothing that looks like an event may panic, and what is read keeps within what was given.
+// FuzzTraceEvent: no input may panic, and the texts of a step are parts of the input.
 func FuzzTraceEvent(f *testing.F) {
 	f.Add(traceBody(unix.NFT_TRACETYPE_RULE, "prerouting", 9, unix.NFT_JUMP, true))
 	f.Add(traceBody(unix.NFT_TRACETYPE_POLICY, "prerouting", 0, nfAccept, false))
@@ -85,7 +86,7 @@ func FuzzTraceEvent(f *testing.F) {
 	})
 }
 
-// FuzzTraceRule: the bytecode of a rule comes from the kernel too.
+// FuzzTraceRule: no bytecode may panic. Root in the pod can add rules that this version does not know.
 func FuzzTraceRule(f *testing.F) {
 	f.Add(binary.BigEndian.AppendUint32(nil, 1))
 	f.Fuzz(func(_ *testing.T, payload []byte) {
@@ -94,9 +95,9 @@ func FuzzTraceRule(f *testing.F) {
 	})
 }
 
-// TestStories: events of several packets are told apart, and an ID that is used again is another packet.
-func TestStories(t *testing.T) {
-	var s stories
+// TestAssembler: the events of several packets do not mix, and an ID that comes again is another packet.
+func TestAssembler(t *testing.T) {
+	var s assembler
 	start := time.Now()
 	at := func(ms int) time.Time { return start.Add(time.Duration(ms) * time.Millisecond) }
 	s.begin(1, Packet{Time: at(0), In: "a"})
@@ -124,6 +125,6 @@ func TestStories(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if len(s.open) != 0 {
-		t.Errorf("%d ways are kept", len(s.open))
+		t.Errorf("%d packets are kept", len(s.open))
 	}
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// link is the name of an interface in the namespace, and empty for index 0.
+// link returns the name of the interface with the index, or nothing for index 0. It reads all names again when an index is
+// new: an interface may appear while packets are traced.
 func (t *Tracer) link(index uint32) (string, error) {
 	if index == 0 {
 		return "", nil
@@ -30,7 +31,8 @@ func (t *Tracer) link(index uint32) (string, error) {
 	return fmt.Sprintf("interface %d", index), nil
 }
 
-// readLinks dumps the interfaces of a network namespace (rtnetlink(7), struct ifinfomsg): names by index.
+// readLinks dumps the interfaces of a network namespace (rtnetlink(7), struct ifinfomsg) and returns their names by
+// index.
 func readLinks(netns int) (_ map[uint32]string, err error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: netns})
 	if err != nil {

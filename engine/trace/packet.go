@@ -7,18 +7,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Headers is what the headers of a packet say. Source is invalid if they could not be read.
+// Headers are the fields of the network and transport headers that policies depend on. Source is invalid if the network
+// header was too short.
 type Headers struct {
 	Source, Destination         netip.Addr
 	Protocol                    uint8
-	HasPorts                    bool
+	HasPorts                    bool // SourcePort and DestinationPort are known
 	SourcePort, DestinationPort uint16
-	HasType                     bool
+	HasType                     bool  // Type and Code are known
 	Type, Code                  uint8 // of ICMP or ICMPv6
 }
 
-// parseHeaders reads a network header (RFC 791 section 3.1, RFC 8200 section 3), of which the kernel gives 40 bytes at
-// most, and a transport header, of which it gives 20, both possibly cut or not there.
+// parseHeaders reads a network header (RFC 791 section 3.1, RFC 8200 section 3) and a transport header. The kernel gives at
+// most 40 and 20 bytes; both headers may be cut off or missing.
 func parseHeaders(network, transport []byte) Headers {
 	var p Headers
 	switch {
@@ -27,7 +28,7 @@ func parseHeaders(network, transport []byte) Headers {
 		p.Protocol = network[9]
 	case len(network) >= 40 && network[0]>>4 == 6:
 		p.Source, p.Destination = netip.AddrFrom16([16]byte(network[8:24])), netip.AddrFrom16([16]byte(network[24:40]))
-		// That of an extension header, if there is one: what is behind it is not told.
+		// If the packet has an extension header, this is its number, and the transport protocol stays unknown.
 		p.Protocol = network[6]
 	default:
 		return p

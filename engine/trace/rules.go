@@ -14,25 +14,29 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// tracedRule is what is known of a rule in the kernel.
+// tracedRule is a rule in the kernel, as far as a Step shows it.
 type tracedRule struct {
-	chain, comment, text string
-	sets                 []string
+	chain, comment string
+	text           string   // as nft prints the rule; empty unless the rule is a common rule of the agent
+	sets           []string // that the rule looks up
 }
 
+// tableKey identifies a table in the namespace.
 type tableKey struct {
 	family uint8
 	name   string
 }
 
-// ruleIndex knows the rules of the tables that packets pass by their handles, as of one generation.
+// ruleIndex finds rules by their handles. It reads a table when the first packet passes it, and keeps the rules until the
+// generation of the tables changes.
 type ruleIndex struct {
 	conn       *nfnl.Conn
 	generation uint32
-	tables     map[tableKey]map[uint64]tracedRule
+	tables     map[tableKey]map[uint64]tracedRule // rules by handle
 }
 
-// refresh forgets all rules if anything has changed since they were read: a new table of the same name uses handles again.
+// refresh drops all rules if any table has changed since they were read: a new table with the same name may use the same
+// handles for other rules.
 func (r *ruleIndex) refresh() error {
 	var m nfnl.Messages
 	begin(&m, unix.NFT_MSG_GETGEN, 0, nfnl.Label{Op: "GETGEN"})
@@ -51,11 +55,12 @@ func (r *ruleIndex) refresh() error {
 	return nil
 }
 
-// find returns the rule of an event, which is zero for one that is gone already.
+// find returns the rule of an event, or the zero value if the rule has been deleted since. If the rule is not among the
+// rules that were read, find looks for a newer generation and reads the table again.
 func (r *ruleIndex) find(e event) (tracedRule, error) {
 	key := tableKey{e.family, e.table}
 	rule, known := r.tables[key][e.handle]
-	if known && rule.chain == e.chain {
+	if known && rule.chain == e.chain { // the chain is a check against a handle that has been used again
 		return rule, nil
 	}
 	if _, isRead := r.tables[key]; isRead {
@@ -70,13 +75,15 @@ func (r *ruleIndex) find(e event) (tracedRule, error) {
 		}
 		r.tables[key] = rules
 	}
+	// The rule was deleted after the packet matched it, if it is still missing.
 	if rule = r.tables[key][e.handle]; rule.chain != e.chain {
 		return tracedRule{}, nil
 	}
 	return rule, nil
 }
 
-// read dumps the rules of a table. One that changes meanwhile is read once more when a packet asks for what is missing.
+// read dumps the rules of a table. Rules that another process adds meanwhile may be missing; find then reads the table again.
+// A table that does not exist any more has no rules.
 func (r *ruleIndex) read(key tableKey) (map[uint64]tracedRule, error) {
 	rules := map[uint64]tracedRule{}
 	var m nfnl.Messages
@@ -100,12 +107,14 @@ func (r *ruleIndex) read(key tableKey) (map[uint64]tracedRule, error) {
 	return rules, nil
 }
 
-// ruleTexts is the text of rules by their canonical bytecode.
+// ruleTexts maps the canonical bytecode of rules to their text.
 type ruleTexts map[string]string
 
-// commonTexts are the rules without a comment that every table of the agent's has. Jumps say themselves where they lead.
+// commonTexts has the rules without a comment that each table of the agent has. Jumps are not among them, because the
+// Target of a Step already shows where they lead.
 var commonTexts = newRuleTexts()
 
+// newRuleTexts marshals the common rules in the way that package engine does.
 func newRuleTexts() ruleTexts {
 	list := [][]expr.Statement{
 		{expr.Established(), expr.Accept()},
@@ -126,6 +135,7 @@ func newRuleTexts() ruleTexts {
 	return texts
 }
 
+// key returns the canonical text of the bytecode: the kernel dumps a rule with other attributes than it was made with.
 func (t ruleTexts) key(payload []byte) string {
 	key, err := expr.Canonical(payload)
 	if err != nil {
@@ -134,9 +144,10 @@ func (t ruleTexts) key(payload []byte) string {
 	return key
 }
 
+// of returns the text of the rule with the bytecode, or nothing if the rule is no common rule.
 func (t ruleTexts) of(payload []byte) string { return t[t.key(payload)] }
 
-// setsOf lists the sets that a rule looks into.
+// setsOf returns the names of the sets that a rule looks up. The payload is the list of expressions of the rule.
 func setsOf(payload []byte) (names []string) {
 	visit := func(_ uint16, element []byte) {
 		e, err := nfnl.ParseAttrs(element)

@@ -10,36 +10,44 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// TableName is the table, in family inet, that is there while packets are traced.
+// TableName is the name of the table that marks packets. It has family inet and exists while packets are traced.
 const TableName = "multi_networkpolicy_trace"
 
-// markChain has the one rule that marks packets. All filters lead there, so that the limit is one for all of them.
+// markChain is the chain of the rule that marks packets. All other rules lead there, so the limit holds for all packets
+// together.
 const markChain = "traced"
 
-// priority is behind the reassembly of fragments (-400), so that ports can be read, and before all other rules.
+// priority places the base chains after the reassembly of fragments (-400), so that their rules can read ports, and before
+// all other rules.
 const priority = -350
 
-// hook is a place where packets are marked.
+// hook is a netfilter hook where packets are marked.
 type hook struct {
 	chain  string
-	number uint32 // enum nf_inet_hooks (linux/netfilter.h)
-	onLink func(name string) expr.Statement
+	number uint32                           // enum nf_inet_hooks (linux/netfilter.h)
+	onLink func(name string) expr.Statement // matches the interface that is known at the hook
 }
 
-// hooks are as early as possible on the way in and out.
+// hooks are the earliest hooks for packets that come in and for packets that the pod sends.
 var hooks = []hook{
 	{"prerouting", 0, expr.IIFName},
 	{"output", 3, expr.OIFName},
 }
 
-// markTable is what marks packets.
+// markTable describes the table that marks packets. As nft prints it:
+//
+//	table inet multi_networkpolicy_trace {
+//		chain traced { limit rate 100/second burst 100 packets meta nftrace set 1 }
+//		chain prerouting { type filter hook prerouting priority -350; iifname "net1" tcp dport 80 goto traced }
+//		chain output { type filter hook output priority -350; oifname "net1" tcp dport 80 goto traced }
+//	}
 type markTable struct {
 	filter Filter
-	flags  uint32
-	end    time.Time // marks none after it, unless zero
+	flags  uint32    // of the table: owner, or 0
+	end    time.Time // after this time the table marks no packets; zero: no end
 }
 
-// encode writes the batch that makes the table.
+// encode writes the batch that creates the table. The batch fails if the table exists.
 func (t markTable) encode(m *nfnl.Messages) error {
 	m.Reset()
 	m.BeginBatch(nfnl.AnyGeneration)
@@ -78,11 +86,12 @@ func encodeRemoval(m *nfnl.Messages) {
 	m.EndBatch()
 }
 
+// begin opens a message of nf_tables for the family inet. The type is an NFT_MSG_ number.
 func begin(m *nfnl.Messages, typ, flags uint16, l nfnl.Label) {
 	m.BeginNFT(typ, flags, unix.NFPROTO_INET, l)
 }
 
-// addChain adds a chain, which is a base chain if it has a hook.
+// addChain writes a new chain. With a hook it is a base chain, whose policy accepts.
 func addChain(m *nfnl.Messages, name string, h *hook) {
 	begin(m, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWCHAIN", Object: name})
 	m.Text(unix.NFTA_CHAIN_TABLE, TableName)
@@ -99,6 +108,7 @@ func addChain(m *nfnl.Messages, name string, h *hook) {
 	m.End()
 }
 
+// addRule writes a new rule at the end of a chain. The payload is its list of expressions.
 func addRule(m *nfnl.Messages, chain string, payload []byte) {
 	begin(m, unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, nfnl.Label{Op: "NEWRULE", Object: chain})
 	m.Text(unix.NFTA_RULE_TABLE, TableName)
@@ -113,11 +123,13 @@ const metaTime = 30
 // cmpLess is NFT_CMP_LT.
 const cmpLess = 2
 
-// mark is `meta time < END limit rate N/second burst N packets meta nftrace set 1`.
+// mark returns the expressions of the rule that marks packets: `limit rate N/second burst N packets meta nftrace set 1`, after
+// `meta time < END` if the table has an end.
 func (t markTable) mark() ([]byte, error) {
 	var b nfnl.Buffer
 	const reg = unix.NFT_REG_1
 	if !t.end.IsZero() {
+		// The kernel's clock is in host byte order; cmp compares bytes, so that the order must be the network's.
 		expression(&b, "meta", func() {
 			b.Uint32(unix.NFTA_META_KEY, metaTime)
 			b.Uint32(unix.NFTA_META_DREG, reg)
@@ -141,6 +153,7 @@ func (t markTable) mark() ([]byte, error) {
 		return nil, err
 	}
 	b.Raw(limit)
+	// The register must hold 1: `meta set` copies it into the trace bit of the packet.
 	expression(&b, "immediate", func() {
 		b.Uint32(unix.NFTA_IMMEDIATE_DREG, reg)
 		data(&b, unix.NFTA_IMMEDIATE_DATA, []byte{1})
@@ -152,7 +165,7 @@ func (t markTable) mark() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// expression writes one NFTA_LIST_ELEM of a rule.
+// expression writes an expression of a rule: an NFTA_LIST_ELEM with a name and attributes.
 func expression(b *nfnl.Buffer, name string, attributes func()) {
 	element := b.Nest(unix.NFTA_LIST_ELEM)
 	b.Text(unix.NFTA_EXPR_NAME, name)
@@ -162,7 +175,7 @@ func expression(b *nfnl.Buffer, name string, attributes func()) {
 	b.EndNest(element)
 }
 
-// data writes a value of an expression.
+// data writes a value as a nest with NFTA_DATA_VALUE.
 func data(b *nfnl.Buffer, typ uint16, value []byte) {
 	nest := b.Nest(typ)
 	b.Data(unix.NFTA_DATA_VALUE, value)

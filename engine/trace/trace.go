@@ -14,26 +14,27 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// Tracer follows packets through the rules of one network namespace, like `nft monitor trace`. It marks them by a table
-// of its own and changes no other. Its methods must not run at the same time.
+// Tracer follows packets through the rules of a network namespace. Open it, Start it, call Next until the context ends, then
+// call Rest for the packets whose events may be incomplete, and Close it. Its methods must not run at the same time.
 type Tracer struct {
 	netns   *os.File
-	table   *nfnl.Conn // the table is gone when this socket is closed, whoever closes it
-	events  *netlink.Conn
-	links   map[uint32]string
+	table   *nfnl.Conn        // owns the table that marks packets: the kernel deletes the table with the socket
+	events  *netlink.Conn     // receives the events
+	links   map[uint32]string // names of interfaces by index
 	rules   ruleIndex
-	stories stories
-	lost    int
+	pending assembler
+	lost    int // times that the kernel dropped events
 }
 
-// ErrBusy is a network namespace in which another process traces packets.
+// ErrBusy means that another process traces packets in the network namespace.
 var ErrBusy = errors.New("another process traces packets there")
 
-// settle is how long nothing must be said of a packet before its way is taken for complete. All rules are passed
-// within one system call or interrupt, unless a rule sends the packet to user space.
+// settle is the time without an event after which a packet counts as complete. A packet passes all rules within the same
+// system call or interrupt, unless a rule queues it to user space.
 const settle = 100 * time.Millisecond
 
-// Open opens the sockets in the network namespace that the path is a handle of. It changes nothing there.
+// Open opens the sockets in the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net). It
+// changes nothing there.
 func Open(path string) (_ *Tracer, err error) {
 	t := &Tracer{links: map[uint32]string{}}
 	defer func() {
@@ -45,7 +46,8 @@ func Open(path string) (_ *Tracer, err error) {
 		return nil, err
 	}
 	t.rules.conn = t.table
-	if t.netns, err = os.Open(path); err != nil {
+	// Not from the path again, which may lead to another namespace by now (/proc/PID of a process that has ended).
+	if t.netns, err = t.table.Namespace(); err != nil {
 		return nil, err
 	}
 	if t.events, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(t.netns.Fd())}); err != nil {
@@ -57,28 +59,29 @@ func Open(path string) (_ *Tracer, err error) {
 	return t, nil
 }
 
-// Start marks the packets of the filter from now on, until the Tracer is closed or the process ends in any way. Where
-// the kernel cannot see to that (before 5.12) it returns false, and the mark ends at the time end.
+// Start creates the table that marks the packets of the filter. The kernel deletes the table when the Tracer is closed or
+// the process ends, even if it is killed. Kernels before 5.12 cannot do that: then Start returns false, and the table marks no
+// packets after the time end. The error is ErrBusy if another process traces packets in the namespace.
 func (t *Tracer) Start(filter Filter, end time.Time) (endsWithProcess bool, err error) {
-	// Before the table, so that no event is missed.
+	// The Tracer joins before it creates the table, and misses no event.
 	if err := t.events.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
 		return false, fmt.Errorf("join the group of trace events: %w", err)
 	}
 	err = t.create(markTable{filter: filter, flags: owner})
-	// EINVAL is what kernels say that know no flag but dormant.
+	// Kernels that know no flag but dormant answer EINVAL.
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
 		return false, t.create(markTable{filter: filter, end: end})
 	}
 	return err == nil, err
 }
 
-// owner is NFT_TABLE_F_OWNER (kernel 5.12): the table belongs to the socket, and goes with it.
+// owner is NFT_TABLE_F_OWNER (kernel 5.12): the socket owns the table, and the kernel deletes the table with the socket.
 const owner = 1 << 1
 
 // IsIsolated reports whether the namespace has the agent's table.
 func (t *Tracer) IsIsolated() bool { return t.hasTable(engine.TableName) }
 
-// create makes the table. If there is a table already, it is a leftover, unless it belongs to a socket.
+// create creates the table. It replaces a table without an owner, which a killed process left behind.
 func (t *Tracer) create(table markTable) error {
 	var m nfnl.Messages
 	if err := table.encode(&m); err != nil {
@@ -87,6 +90,7 @@ func (t *Tracer) create(table markTable) error {
 	err := t.table.Do(&m, nil)
 	switch {
 	case errors.Is(err, unix.EEXIST):
+		// The table has no owner, so its process is gone: with an owner, the error is EPERM.
 		if _, err := remove(t.table); err != nil {
 			return err
 		}
@@ -100,7 +104,7 @@ func (t *Tracer) create(table markTable) error {
 	return nil
 }
 
-// hasTable asks for a table of the family inet.
+// hasTable reports whether the namespace has the table in family inet.
 func (t *Tracer) hasTable(name string) (found bool) {
 	var m nfnl.Messages
 	begin(&m, unix.NFT_MSG_GETTABLE, 0, nfnl.Label{Op: "GETTABLE", Object: name})
@@ -110,13 +114,13 @@ func (t *Tracer) hasTable(name string) (found bool) {
 	return err == nil && found
 }
 
-// Next waits for the next packet and returns its whole way.
+// Next waits for the next packet whose events are complete. It returns the error of the context when that ends.
 func (t *Tracer) Next(ctx context.Context) (Packet, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return Packet{}, err
 		}
-		if p, ok := t.stories.settled(time.Now().Add(-settle)); ok {
+		if p, ok := t.pending.settled(time.Now().Add(-settle)); ok {
 			return p, nil
 		}
 		if err := t.receive(time.Now().Add(settle / 2)); err != nil {
@@ -125,13 +129,14 @@ func (t *Tracer) Next(ctx context.Context) (Packet, error) {
 	}
 }
 
-// Rest returns a packet that has not been returned yet, without waiting for the end of its way.
-func (t *Tracer) Rest() (Packet, bool) { return t.stories.settled(time.Now()) }
+// Rest returns the oldest packet that Next has not returned, or false if there is none. It does not wait for more events.
+func (t *Tracer) Rest() (Packet, bool) { return t.pending.settled(time.Now()) }
 
-// Lost is how often events were lost because they came faster than they were read. What was lost is not known.
+// Lost returns how many times the kernel dropped events because the receive buffer was full. The number of dropped events
+// is unknown.
 func (t *Tracer) Lost() int { return t.lost }
 
-// receive takes the events that come until the deadline, or those of one datagram.
+// receive reads a datagram of events, or returns at the deadline.
 func (t *Tracer) receive(deadline time.Time) error {
 	if err := t.events.SetReadDeadline(deadline); err != nil {
 		return fmt.Errorf("deadline for trace events: %w", err)
@@ -161,28 +166,31 @@ func (t *Tracer) receive(deadline time.Time) error {
 	return nil
 }
 
-// take adds an event to the way of its packet. The rule that marks a packet is where a way begins; others may mark
-// packets too, and these are none of ours.
+// take adds an event to its packet. The event of the rule that marks packets starts a packet. Events of packets that another
+// table marked are ignored.
 func (t *Tracer) take(e event) error {
 	now := time.Now()
 	switch {
 	case e.marks():
 		return t.begin(e, now)
-	case e.isOurs() || e.isEnd() || !t.stories.has(e.id):
+	case e.isOurs() || e.isEnd() || !t.pending.has(e.id):
+		// The rules of the Tracer and the ends of chains are no steps.
 		return nil
 	}
 	step := e.step()
 	if step.Handle != 0 {
+		// The event has the handle of the rule only; the comment and the sets come from a dump.
 		rule, err := t.rules.find(e)
 		if err != nil {
 			return err
 		}
 		step.Comment, step.Rule, step.Sets = rule.comment, rule.text, rule.sets
 	}
-	t.stories.add(e.id, step, now)
+	t.pending.add(e.id, step, now)
 	return nil
 }
 
+// begin starts a packet, from its first event.
 func (t *Tracer) begin(e event, now time.Time) error {
 	p := Packet{Time: now, Headers: e.packet}
 	var err error
@@ -192,11 +200,12 @@ func (t *Tracer) begin(e event, now time.Time) error {
 	if p.Out, err = t.link(e.out); err != nil {
 		return err
 	}
-	t.stories.begin(e.id, p)
+	t.pending.begin(e.id, p)
 	return t.rules.refresh()
 }
 
-// Close ends the tracing. On kernels before 5.12 it has to say so.
+// Close deletes the table and closes the sockets. The deletion matters for kernels before 5.12: later kernels delete the
+// table with the socket.
 func (t *Tracer) Close() error {
 	var errs []error
 	if t.table != nil {
@@ -212,8 +221,8 @@ func (t *Tracer) Close() error {
 	return errors.Join(errs...)
 }
 
-// Remove removes the leftover of a Tracer in the network namespace at the path, and reports whether there was one. Only a
-// process that was killed leaves its table, and only on kernels before 5.12. Remove does not end a trace that runs.
+// Remove deletes the table of a Tracer whose process was killed, in the network namespace at the path, and reports whether the
+// table existed. Only kernels before 5.12 leave such a table. Remove does not end a running trace.
 func Remove(path string) (removed bool, err error) {
 	c, err := nfnl.Open(path)
 	if err != nil {
@@ -223,13 +232,14 @@ func Remove(path string) (removed bool, err error) {
 	return removed, errors.Join(err, c.Close())
 }
 
+// remove deletes the table unless another socket owns it (EPERM).
 func remove(c *nfnl.Conn) (removed bool, err error) {
 	var m nfnl.Messages
 	encodeRemoval(&m)
 	switch err := c.Do(&m, nil); {
 	case err == nil:
 		return true, nil
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EPERM):
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EPERM): // no table, or the table of a running trace
 		return false, nil
 	default:
 		return false, fmt.Errorf("remove the table inet %s: %w", TableName, err)

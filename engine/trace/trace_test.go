@@ -19,7 +19,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// traced is a server whose table lets the client in to TCP 80, and a client.
+// traced is a client and a server. The table of the server accepts packets from the client to TCP port 80 only.
 type traced struct {
 	*testing.T
 	server, client *lab.Host
@@ -28,12 +28,15 @@ type traced struct {
 func newTraced(t *testing.T) traced {
 	t.Helper()
 	l := lab.ForTest(t)
-	server, e := pod(t, l, "server", netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd09::1/64"))
+	server, err := l.Host("server", netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd09::1/64"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	client, err := l.Host("client", netip.MustParsePrefix("10.9.0.2/24"), netip.MustParsePrefix("fd09::2/64"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	apply(t, e, isolated(parseAddrs("10.9.0.2", "fd09::2"), 80))
+	apply(t, server, isolated(80, "10.9.0.2", "fd09::2"))
 	for _, proto := range []lab.Protocol{lab.TCP, lab.UDP} {
 		if err := server.Serve(t.Context(), proto, 80); err != nil {
 			t.Fatal(err)
@@ -62,13 +65,13 @@ func (t traced) start(f Filter) *Tracer {
 	return tracer
 }
 
-// probe sends packets to the server and ignores what becomes of them.
+// probe sends packets to the server and ignores the result.
 func (t traced) probe(to string, proto lab.Protocol) {
 	t.Helper()
 	lab.Probe(t.Context(), t.client, netip.MustParseAddrPort(to), proto, 150*time.Millisecond)
 }
 
-// packets are those that are traced until nothing comes any more, each as a line.
+// packets returns the traced packets, each as a line, until no more come.
 func (t traced) packets(tracer *Tracer) []string {
 	t.Helper()
 	var lines []string
@@ -102,7 +105,7 @@ func lineOf(p Packet) string {
 
 const toChain = " | prerouting goto ingress-net1 | "
 
-// TestTrace: what is allowed and what is not, over both families, with the rule that decides; filters keep out the rest.
+// TestTrace traces accepted and dropped packets and shows the rule that decides. The filter excludes other packets.
 func TestTrace(t *testing.T) {
 	w := newTraced(t)
 	tracer := w.start(Filter{Interface: "net1", From: netip.MustParsePrefix("10.9.0.2/32"), Port: 80})
@@ -122,7 +125,7 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// distinct leaves out what was there before.
+// distinct removes repeated lines.
 func distinct(lines []string) []string {
 	var list []string
 	for _, line := range lines {
@@ -133,7 +136,7 @@ func distinct(lines []string) []string {
 	return list
 }
 
-// TestTraceFilters: the kernel's rules say what the filter does, as nft prints them.
+// TestTraceFilters compares the rules of the table, as nft prints them, with the filter.
 func TestTraceFilters(t *testing.T) {
 	w := newTraced(t)
 	v4, v6 := netip.MustParsePrefix("10.9.0.0/16"), netip.MustParsePrefix("fd09::2/128")
@@ -165,7 +168,7 @@ func TestTraceFilters(t *testing.T) {
 				}
 				want += "\t}\n"
 			}
-			got := withoutFlags(nft(t, w.server, "", "list", "table", "inet", TableName))
+			got := withoutOwner(nft(t, w.server, "", "list", "table", "inet", TableName))
 			if diff := cmp.Diff(want+"}\n", got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -182,7 +185,7 @@ func (t traced) hasTable() bool {
 	return strings.Contains(nft(t, t.server, "", "list", "tables"), TableName)
 }
 
-// isGone waits for the end of the table: the kernel removes it soon after the socket is closed.
+// isGone waits until the kernel has deleted the table, which it does soon after the socket is closed.
 func (t traced) isGone() {
 	t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); t.hasTable(); time.Sleep(5 * time.Millisecond) {
@@ -195,7 +198,7 @@ func (t traced) isGone() {
 	}
 }
 
-// TestTraceLimit: a flood is traced at the limit, and the packets all arrive.
+// TestTraceLimit sends a flood, of which the kernel traces only as many packets as the limit allows.
 func TestTraceLimit(t *testing.T) {
 	w := newTraced(t)
 	tracer := w.start(Filter{Rate: 3, Protocol: unix.IPPROTO_UDP})
@@ -222,13 +225,12 @@ func TestTraceLimit(t *testing.T) {
 	}
 }
 
-// TestTraceFollowsChanges: rules that the agent makes while packets are traced are known too.
+// TestTraceFollowsChanges: the Tracer finds rules that the agent adds during the trace.
 func TestTraceFollowsChanges(t *testing.T) {
 	w := newTraced(t)
 	tracer := w.start(Filter{Port: 81, Protocol: unix.IPPROTO_TCP})
 	w.probe("10.9.0.1:81", lab.TCP)
-	e := openEngine(t, w.server)
-	apply(t, e, isolated(parseAddrs("10.9.0.2"), 81))
+	apply(t, w.server, isolated(81, "10.9.0.2"))
 	w.probe("10.9.0.1:81", lab.TCP)
 	lines := w.packets(tracer)
 	if len(lines) < 2 || !strings.Contains(lines[0], " drop counter drop") ||
@@ -237,7 +239,7 @@ func TestTraceFollowsChanges(t *testing.T) {
 	}
 }
 
-// TestTraceBesideNFT: `nft monitor trace` shows the same rules meanwhile.
+// TestTraceBesideNFT: `nft monitor trace` shows the same rules at the same time.
 func TestTraceBesideNFT(t *testing.T) {
 	w := newTraced(t)
 	var out strings.Builder
@@ -271,7 +273,7 @@ func TestTraceBesideNFT(t *testing.T) {
 	}
 }
 
-// TestTraceTwice: two traces of a pod are refused, and a leftover without an owner is not.
+// TestTraceTwice: a second trace of a pod fails with ErrBusy. A table without an owner does not stop a trace.
 func TestTraceTwice(t *testing.T) {
 	w := newTraced(t)
 	nft(t, w.server, "table inet multi_networkpolicy_trace { chain c { drop; }; }\n", "--file", "-")
@@ -291,7 +293,7 @@ func TestTraceTwice(t *testing.T) {
 	}
 }
 
-// TestTraceEndsByTime is what is done on kernels before 5.12: the mark ends by itself, and Close removes the table.
+// TestTraceEndsByTime tests the table for kernels before 5.12: it stops to mark packets at its end, and Close deletes it.
 func TestTraceEndsByTime(t *testing.T) {
 	w := newTraced(t)
 	tracer := w.start(Filter{})
@@ -308,21 +310,20 @@ func TestTraceEndsByTime(t *testing.T) {
 		t.Error("nothing is traced before the end")
 	}
 	time.Sleep(time.Until(end) + 50*time.Millisecond)
-	w.packets(tracer) // what came before the end
+	w.packets(tracer) // the packets before the end
 	w.probe("10.9.0.1:80", lab.TCP)
 	if lines := w.packets(tracer); len(lines) > 0 {
 		t.Errorf("traced after the end: %q", lines)
 	}
 }
 
-// TestRemoveTrace: what a trace left that was killed on a kernel before 5.12 is removed; one that runs goes on, and the
-// agent's table stays.
+// TestRemoveTrace: Remove deletes the table of a trace that was killed on a kernel before 5.12. It does not end a running
+// trace, and the agent's table stays.
 func TestRemoveTrace(t *testing.T) {
 	w := newTraced(t)
-	e := openEngine(t, w.server)
 	removes := func(want bool) {
 		t.Helper()
-		if removed, err := e.Remove(); err != nil || removed != want {
+		if removed, err := Remove(w.server.NetNS()); err != nil || removed != want {
 			t.Errorf("removed: %t (%v), want %t", removed, err, want)
 		}
 	}
@@ -344,10 +345,10 @@ func TestRemoveTrace(t *testing.T) {
 	}
 }
 
-// traceChildVar is the namespace that a process of the test binary traces until it is killed.
+// traceChildVar holds the path of the namespace that a child process of the test traces until it is killed.
 const traceChildVar = "MULTI_NETWORKPOLICY_TRACE_CHILD"
 
-// traceChild traces the namespace for a minute. It is no test, and says by its end that it could not.
+// traceChild is the child process: it traces the namespace for a minute. It returns early only if that fails.
 func traceChild(path string) int {
 	tracer, err := Open(path)
 	if err == nil {
@@ -361,7 +362,7 @@ func traceChild(path string) int {
 	return 0
 }
 
-// TestTraceKilled: the kernel ends the tracing of a process that is killed.
+// TestTraceKilled: the kernel ends the trace of a process that is killed.
 func TestTraceKilled(t *testing.T) {
 	w := newTraced(t)
 	netns, err := os.Open(w.server.NetNS())

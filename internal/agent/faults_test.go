@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
-
 	"context"
 	"errors"
 	"math/rand/v2"
@@ -13,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )

@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
-
 	"fmt"
 	"net/http"
 	"os"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )

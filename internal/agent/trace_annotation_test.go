@@ -1,13 +1,12 @@
 package agent
 
 import (
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
-
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )

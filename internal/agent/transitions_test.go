@@ -369,7 +369,7 @@ func connect(c *net.UDPConn, peer netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	inner := error(os.ErrInvalid)
+	var inner error
 	err = raw.Control(func(fd uintptr) { inner = unix.Connect(int(fd), sockaddr(peer)) })
 	return errors.Join(err, inner)
 }

@@ -1,14 +1,13 @@
 package command
 
 import (
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
-
 	"context"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/tracing"
 )

@@ -1,12 +1,6 @@
-// Package tracing traces the packets of a pod and explains them in terms of policies. The command trace and the traces
-// that annotations ask for share it.
-//
-//	Options ─► trace.Tracer ─► Answer (verdict, deciding policy, steps) ─► text, JSON or a log line
 package tracing
 
 import (
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
-
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 )
 
 // Bounds of a trace.
