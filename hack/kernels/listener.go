@@ -36,9 +36,10 @@ const mark = 1
 type listener struct {
 	ctx     context.Context
 	kernel  string
-	logs    string // directory for the output of each suite
-	line    []byte // without its end
-	output  bytes.Buffer
+	logs    string       // directory for the output of each suite
+	line    []byte       // without its end
+	output  bytes.Buffer // of the current suite
+	log     *os.File     // the same
 	start   time.Time
 	results []result
 }
@@ -61,27 +62,47 @@ func (l *listener) Write(b []byte) (int, error) {
 
 // take handles one line.
 func (l *listener) take(line string) error {
-	if len(line) == 0 || line[0] != mark {
-		l.output.WriteString(line)
-		l.output.WriteByte('\n')
-		return nil
-	}
 	var pkg string
 	var status int
-	if _, err := fmt.Sscanf(line[1:], "end %s %d", &pkg, &status); err == nil {
+	switch {
+	case len(line) == 0 || line[0] != mark:
+		return l.keep(line)
+	case scans(line[1:], "start %s", &pkg):
+		return l.begin(pkg)
+	case scans(line[1:], "end %s %d", &pkg, &status):
 		return l.end(pkg, status)
 	}
 	fmt.Printf("%s: %s\n", l.kernel, line[1:])
+	return nil
+}
+
+func scans(line, format string, values ...any) bool {
+	_, err := fmt.Sscanf(line, format, values...)
+	return err == nil
+}
+
+// keep adds a line to the output of the current suite.
+func (l *listener) keep(line string) error {
+	l.output.WriteString(line)
+	l.output.WriteByte('\n')
+	if l.log == nil {
+		return nil
+	}
+	_, err := fmt.Fprintln(l.log, strings.ReplaceAll(line, string(rune(testMark)), ""))
+	return err
+}
+
+func (l *listener) begin(pkg string) (err error) {
 	l.output.Reset()
 	l.start = time.Now()
-	return nil
+	l.log, err = os.Create(filepath.Join(l.logs, strings.ReplaceAll(pkg, "/", "-")+".log"))
+	return err
 }
 
 // end evaluates the output of a suite.
 func (l *listener) end(pkg string, status int) error {
 	r := result{pkg: pkg, status: status, took: time.Since(l.start)}
-	log := filepath.Join(l.logs, strings.ReplaceAll(pkg, "/", "-")+".log")
-	if err := os.WriteFile(log, bytes.ReplaceAll(l.output.Bytes(), []byte{testMark}, nil), 0o644); err != nil {
+	if err := l.log.Close(); err != nil {
 		return err
 	}
 	if err := r.evaluate(l.ctx, &l.output); err != nil {
@@ -93,18 +114,18 @@ func (l *listener) end(pkg string, status int) error {
 		fmt.Print(shortened(f.output))
 	}
 	if !r.ok() {
-		fmt.Printf("exit status %d, log: %s\n", status, log)
+		fmt.Printf("exit status %d, log: %s\n", status, l.log.Name())
 	}
 	return nil
 }
 
-// shortened cuts long output: the goroutines of a test that timed out, for example.
+// shortened cuts the middle out of long output: the goroutines of a test that timed out, for example.
 func shortened(output string) string {
-	const limit = 8000
-	if len(output) <= limit {
+	const head, tail = 6000, 2000
+	if len(output) <= head+tail {
 		return output
 	}
-	return output[:limit] + "\n(the rest is in the log)\n"
+	return output[:head] + "\n[...]\n" + output[len(output)-tail:]
 }
 
 // testMark is the byte before the lines of the testing package in the form that go tool test2json reads.
@@ -167,5 +188,5 @@ func (l *listener) missing(suites []suite) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return fmt.Errorf("no report from %s; the last output was\n%s%s", strings.Join(names, ", "), l.output.String(), l.line)
+	return fmt.Errorf("no report from %s; the last output was\n%s%s", strings.Join(names, ", "), shortened(l.output.String()), l.line)
 }
