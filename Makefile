@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all picture man build test conformance race lint e2e tenants demo bench bench-docs fuzz image clean tools
+.PHONY: all picture man build test conformance race lint e2e tenants demo bench bench-docs fuzz kernels image clean tools
 
 all: build
 
@@ -61,6 +61,10 @@ image:
 FUZZTIME ?= 30s
 fuzz:
 	hack/fuzz.sh $(FUZZTIME)
+
+# The kernel tests on older kernels, in QEMU. KERNELS holds the flags and the packages.
+kernels:
+	go run ./hack/kernels $(KERNELS)
 
 tools:
 	@hack/tools.sh
