@@ -26,6 +26,8 @@ type Options struct {
 
 	PolicyCounters bool // rules of policies count the packets that they accept
 
+	Bridge BridgeSupport // of the kernel
+
 	Ingress, Egress Common
 
 	Limits policy.Limits // zero: the defaults

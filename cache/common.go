@@ -32,6 +32,7 @@ func (c *Common) Custom(f sets.Family) custom.Rules {
 // commonPart is what the tables of all pods share in one direction.
 type commonPart struct {
 	chains  []*engine.Chain
+	self    *engine.Chain   // not in tables of family bridge: no frame passes back out of the port that it came in by
 	replies []*engine.Chain // for the replies, where established connections can be revoked
 	sets    []*engine.Set
 }
@@ -41,7 +42,10 @@ func commonParts(o Options) [len(engine.Directions)]commonPart {
 	var parts [len(engine.Directions)]commonPart
 	known := map[string]*engine.Set{}
 	for _, d := range engine.Directions {
-		part := commonPart{chains: []*engine.Chain{commonChain(d, o, ""), selfChain(d)}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)}}
+		part := commonPart{
+			chains: []*engine.Chain{commonChain(d, o, "")}, self: selfChain(d),
+			replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)},
+		}
 		for _, f := range sets.Families {
 			rules := o.Common(d).Custom(f)
 			if len(rules.Rules) > 0 {

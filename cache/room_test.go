@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 )
 
@@ -181,7 +182,7 @@ func TestClosed(t *testing.T) {
 		t.Fatal("not allowed")
 	}
 	id, _ := r.LocalPod(model.KeyOf("good/web"))
-	text := render(t, r.Closed(id, "node-memory"))
+	text := render(t, r.Closed(id, "node-memory")[engine.Inet])
 	if !strings.Contains(text, `iifname "net1" goto ingress-net1`) || strings.Contains(text, "10.1.0.") || strings.Contains(text, "policy-") {
 		t.Errorf("closed:\n%s", text)
 	}

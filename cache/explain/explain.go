@@ -113,13 +113,18 @@ func Explain(c *cache.Cache, q Query) (Explanation, error) {
 	return out, nil
 }
 
-// Preview returns the table that a pod gets. The pod must be local to the cache.
-func Preview(c *cache.Cache, key cache.Key) (engine.Ruleset, error) {
+// Preview returns the tables that a pod gets, but for a table of family bridge that only drops. The pod must be local to the
+// cache.
+func Preview(c *cache.Cache, key cache.Key) (engine.Tables, error) {
 	pod, err := viewOf(c, key)
 	if err != nil {
-		return engine.Ruleset{}, err
+		return engine.Tables{}, err
 	}
-	return pod.Ruleset, nil
+	tables := pod.Tables
+	if !pod.HasBridge {
+		tables[engine.Bridge] = engine.Ruleset{}
+	}
+	return tables, nil
 }
 
 // explainer answers one query.

@@ -127,7 +127,7 @@ func newRuleTexts() ruleTexts {
 	}
 	texts := ruleTexts{}
 	for _, statements := range list {
-		payload, err := expr.Marshal(statements)
+		payload, err := expr.Marshal(expr.Inet, statements)
 		if err == nil {
 			texts[texts.key(payload)] = engine.Rule{Statements: statements}.Text()
 		}

@@ -65,7 +65,7 @@ func (t markTable) encode(m *nfnl.Messages) error {
 		h := &hooks[i]
 		addChain(m, h.chain, h)
 		for _, matches := range t.filter.rules(h.onLink) {
-			payload, err := expr.Marshal(append(matches, expr.Goto(markChain)))
+			payload, err := expr.Marshal(expr.Inet, append(matches, expr.Goto(markChain)))
 			if err != nil {
 				return err
 			}
@@ -148,7 +148,7 @@ func (t markTable) mark() ([]byte, error) {
 		})
 	}
 	unit, _ := expr.LimitUnitByName("second")
-	limit, err := expr.Marshal([]expr.Statement{expr.Limit{Rate: t.filter.Rate, Unit: unit, Burst: t.filter.Rate}.Statement()})
+	limit, err := expr.Marshal(expr.Inet, []expr.Statement{expr.Limit{Rate: t.filter.Rate, Unit: unit, Burst: t.filter.Rate}.Statement()})
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func everyForm(t *testing.T) engine.Ruleset {
 		}
 	}
 	common := cache.Common{V4: parse(t, file[0].String(), sets.V4), V6: parse(t, file[1].String(), sets.V6)}
-	return cache.Trial(cache.Options{Ingress: common, Egress: common})
+	return cache.Trial(cache.Options{Ingress: common, Egress: common})[engine.Inet]
 }
 
 // TestSameAsNFT lets stock nft make a rule of each form, and has the engine make the table: the kernel dumps the same of
@@ -92,7 +92,7 @@ func TestTableOfEveryForm(t *testing.T) {
 		t.Fatal(err)
 	}
 	var rendered bytes.Buffer
-	if err := engine.Render(&rendered, want); err != nil {
+	if err := engine.Render(&rendered, engine.Inet, want); err != nil {
 		t.Fatal(err)
 	}
 	// nft breaks long lists of elements where it likes.
@@ -114,7 +114,7 @@ func TestTableOfEveryForm(t *testing.T) {
 // TestRestartRepairs: what others changed in a set of numbers meanwhile is found, and undone in one batch.
 func TestRestartRepairs(t *testing.T) {
 	rules := parse(t, "tcp dport { 80-90, 443 } accept\nmeta mark { 1, 4-7 } accept", sets.V4)
-	want := cache.Trial(cache.Options{Ingress: cache.Common{V4: rules}})
+	want := cache.Trial(cache.Options{Ingress: cache.Common{V4: rules}})[engine.Inet]
 	h, err := lab.ForTest(t).Host("pod")
 	if err != nil {
 		t.Fatal(err)

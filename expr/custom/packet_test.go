@@ -44,10 +44,10 @@ func serverOnly(t *testing.T, o cache.Options) *cache.Cache {
 func tableOf(t *testing.T, c *cache.Cache) engine.Ruleset {
 	t.Helper()
 	target, ok := c.Plan(server)
-	if !ok || target.Ruleset.IsEmpty() {
+	if !ok || target.Tables[engine.Inet].IsEmpty() {
 		t.Fatal("the pod is not isolated")
 	}
-	return target.Ruleset
+	return target.Tables[engine.Inet]
 }
 
 // TestPackets sends real packets at a pod with custom rules and prefixes beside its policy. A probe is "in tcp 81", from

@@ -86,16 +86,16 @@ func (o *cleanupOptions) namespaces(ctx context.Context) ([]podNamespace, error)
 	return all, nil
 }
 
-// clean removes the table, and what a trace left, and says what it found.
+// clean removes the tables, and what a trace left, and says what it found.
 func (n podNamespace) clean(ctx context.Context) (string, error) {
 	if n.err != nil {
 		return "", n.err
 	}
-	e, err := engine.Open(n.name, n.path, engine.Options{})
+	e, err := engine.OpenNamespace(n.name, n.path, engine.Options{})
 	if err != nil {
 		return "", cause(err)
 	}
-	err = e.Apply(ctx, engine.Ruleset{})
+	err = e.Apply(ctx, engine.Tables{})
 	traced, errTrace := trace.Remove(n.path)
 	if err := errors.Join(err, errTrace, e.Close()); err != nil {
 		return "", cause(err)
