@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -39,20 +40,36 @@ var errNoAnswer = errors.New("no acknowledgement from the kernel")
 type replies struct {
 	batch   *batch
 	acked   bool
-	refused []error
+	refused []error             // the first of them, and one for each errno
+	more    int                 // refused messages beside these
 	handles map[string][]uint64 // where those of new rules go
 }
 
 // err is nil only if the batch is in force as a whole. The kernel acknowledges the last message also when another one
 // failed, so that alone says nothing.
 func (r *replies) err() error {
-	if len(r.refused) > 0 {
+	switch {
+	case r.more > 0:
+		return errors.Join(append(slices.Clip(r.refused), fmt.Errorf("%d other messages of the batch were refused", r.more))...)
+	case len(r.refused) > 0:
 		return errors.Join(r.refused...)
 	}
 	if !r.acked {
 		return errNoAnswer
 	}
 	return nil
+}
+
+// mostRefused bounds the text of an error: the kernel can refuse every message of a batch, and a log line has the text.
+const mostRefused = 5
+
+func (r *replies) refuse(e *MessageError) {
+	isKnown := func(other error) bool { return errors.Is(other, e.Errno) }
+	if len(r.refused) >= mostRefused && slices.ContainsFunc(r.refused, isKnown) {
+		r.more++
+		return
+	}
+	r.refused = append(r.refused, e)
 }
 
 // parse takes one received datagram of messages. It says whether that was the last one: the kernel answers the last
@@ -85,7 +102,7 @@ func (r *replies) done(reply netlinkMessage) error {
 	}
 	if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(reply.body))); errno != 0 {
 		m := r.message(reply.seq)
-		r.refused = append(r.refused, &MessageError{Op: m.op, Object: m.object, Errno: errno})
+		r.refuse(&MessageError{Op: m.op, Object: m.object, Errno: errno})
 	}
 	return nil
 }
@@ -127,7 +144,7 @@ func (r *replies) errorMessage(reply netlinkMessage) error {
 			return err
 		}
 	}
-	r.refused = append(r.refused, e)
+	r.refuse(e)
 	return nil
 }
 
