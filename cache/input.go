@@ -24,6 +24,7 @@ const (
 type Pod struct {
 	Key
 	UID     types.UID
+	Created int64              // seconds since 1970
 	Node    string             // empty: not scheduled
 	Outside string             // OnHostNetwork or Terminated: no policy applies; else empty
 	Labels  labelindex.Set     // of the object; empty if CutLabels
@@ -55,6 +56,9 @@ func NewPod(obj *corev1.Pod, node string, limits *policy.Limits) Pod {
 		Node:   obj.Spec.NodeName,
 		Labels: labelindex.NewSet(obj.Labels),
 		Ports:  policy.NamedPorts(obj, limits.PodPorts),
+	}
+	if !obj.CreationTimestamp.IsZero() {
+		p.Created = obj.CreationTimestamp.Unix()
 	}
 	if labelBytes(obj.Labels) > limits.PodLabelBytes {
 		p.Labels, p.CutLabels = nil, true
