@@ -182,7 +182,7 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 
 // hash covers all that the attachments of the pod are read from.
 func (p *pod) hash(seed maphash.Seed, o *Pod, local bool) uint64 {
-	return maphash.Comparable(seed, [...]any{o.Status, o.StatusField, o.StatusTrusted, o.Requested, local, o.Node == "", o.CutLabels, p.announced})
+	return maphash.Comparable(seed, [...]any{o.Status, o.StatusField, o.Requested, local, o.Node == "", o.CutLabels, p.announced})
 }
 
 // keepEqual returns the old list when the new one is equal, so that its memory is shared.

@@ -249,7 +249,8 @@ func mirrors(ctx context.Context, t *tenant) error {
 }
 
 // forgedManagedFields changes managedFields after the creation of the pod: the API server lets everybody who may change
-// an object change them, and only ignores them when the object is created. A scheduling gate gives the time for that.
+// an object change them, and only ignores them when the object is created. A scheduling gate gives the time for that. The
+// agent must not conclude from managedFields that Multus wrote the status.
 func forgedManagedFields(ctx context.Context, t *tenant) error {
 	entry := func(manager, subresource, annotation, at string) object {
 		return object{
