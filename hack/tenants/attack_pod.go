@@ -81,13 +81,6 @@ func claimFriend(ctx context.Context, t *tenant) error {
 	return nil
 }
 
-// claimStranger needs no node: the API server admits a pod with the name of any node, and a kubelet leaves a pod that
-// waits for a volume as it is.
-func claimStranger(ctx context.Context, t *tenant) error {
-	return t.create(ctx, pods, evilNamespace, podObject("spoof", "node-2", map[string]string{"role": metricsLabel},
-		map[string]string{statusAnnotation: networkStatus(victimNetwork, addresses["stranger"])}))
-}
-
 // hugeStatus has many interfaces in half of the pods, and many addresses on an interface in the others.
 func hugeStatus(ctx context.Context, t *tenant) error {
 	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}, "ingress": []object{{"from": []object{{"podSelector": object{}}}}}}); err != nil {

@@ -21,6 +21,8 @@ const (
 	requestAnnotation = "k8s.v1.cni.cncf.io/networks"
 	statusAnnotation  = "k8s.v1.cni.cncf.io/network-status"
 	policyAnnotation  = "k8s.v1.cni.cncf.io/policy-for"
+
+	legacyStatusAnnotation = "k8s.v1.cni.cncf.io/networks-status"
 )
 
 // addresses are the hosts of the victim's network.
