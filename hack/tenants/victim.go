@@ -76,7 +76,7 @@ func newVictim(ctx context.Context, admin, user *client, r *containerRuntime) (*
 	if err := v.createObjects(ctx); err != nil {
 		return v, err
 	}
-	v.watch = newWatch(ctx, user)
+	v.watch = newWatch(ctx, admin)
 	if v.receiver, err = newReceiver(v.hosts["server"]); err != nil {
 		return v, err
 	}
