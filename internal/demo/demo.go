@@ -110,7 +110,7 @@ func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
 		return nil, err
 	}
 	d.state = cache.New(cache.Options{Node: node, NetworkPlugins: agent.DefaultNetworkPlugins()})
-	d.agent = reconciler.New(d.state, reconciler.OpenEngine(features), d.state.Limits().NodeMemory<<20, nil)
+	d.agent = reconciler.New(d.state, reconciler.OpenEngine(features), reconciler.BudgetOf(d.state.Limits()), nil)
 	settings := informers.Settings{Node: node, Limits: d.state.Limits()}
 	in := informers.New(ctx, informers.Config{
 		Source: d.files.Source(settings), Sink: d.state, Settings: settings, Notify: d.agent.Notify,

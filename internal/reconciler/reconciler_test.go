@@ -38,7 +38,7 @@ func newStage(t *testing.T) *stage {
 		t: t, targets: map[cache.PodID]cache.Target{}, fail: map[string]error{}, open: map[string]int{},
 		tables: map[string]int{}, busy: map[string]chan any{}, running: map[string]int{},
 	}
-	s.agent = New(s, s.openTable, 1<<30, nil)
+	s.agent = New(s, s.openTable, Budget{1 << 30, 1 << 30}, nil)
 	return s
 }
 
