@@ -34,6 +34,12 @@ type memory struct {
 	last   atomic.Pointer[delta]
 }
 
+// A set remembers a delta of up to longestKept elements, or of an eighth of its own (keptPart).
+const (
+	longestKept = 64
+	keptPart    = 8
+)
+
 var versions atomic.Uint64
 
 func (m *memory) version() uint64 {
@@ -57,7 +63,9 @@ func (s *Set) since(have *Set) (*delta, bool) {
 	if !d.find(have.Elements, s.Elements) {
 		return nil, false
 	}
-	if !d.isEmpty() { // else it was made of equal values, as a read-back does: nobody else will ask
+	// An empty delta is between equal values, as a read-back makes them: nobody else will ask. A delta that is as long as the
+	// set would double the memory of the set for as long as the set stays.
+	if n := d.len(); n > 0 && n <= max(longestKept, size(s.Elements)/keptPart) {
 		s.last.Store(d)
 	}
 	return d, true

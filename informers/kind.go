@@ -101,7 +101,9 @@ func namespaceRecordOf(ns *corev1.Namespace) *record {
 // rawObject is a custom resource, its content not decoded yet. The schema of the API server may be loose: the content may
 // be any JSON.
 type rawObject struct {
-	Metadata struct {
+	APIVersion string `json:"apiVersion"`
+	Kind       string `json:"kind"`
+	Metadata   struct {
 		Namespace         string            `json:"namespace"`
 		Name              string            `json:"name"`
 		UID               string            `json:"uid"`

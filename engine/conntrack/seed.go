@@ -100,19 +100,15 @@ func (r *Result) seed(c *nfnl.Conn, list []flow) error {
 
 // refused returns the numbers of the messages that the kernel refused with the errno, if it refused no other message.
 func refused(err error, errno unix.Errno) (numbers []int, other error) {
-	errs := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // each of the joined errors counts
-		errs = joined.Unwrap()
+	var refusals nfnl.Refusals
+	if !errors.As(err, &refusals) {
+		return nil, err
 	}
-	for _, err := range errs {
-		var m *nfnl.MessageError
-		switch {
-		case err == nil:
-		case errors.As(err, &m) && m.Errno == errno:
-			numbers = append(numbers, m.Index)
-		default:
+	for _, m := range refusals {
+		if m.Errno != errno {
 			return numbers, err
 		}
+		numbers = append(numbers, m.Index)
 	}
 	return numbers, nil
 }

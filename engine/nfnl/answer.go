@@ -34,21 +34,53 @@ func (e *MessageError) Error() string {
 // Unwrap returns the Errno, so that errors.Is(err, unix.EEXIST) finds it.
 func (e *MessageError) Unwrap() error { return e.Errno }
 
+// Refusals is the error of an exchange: the errors of the messages that the kernel refused.
+type Refusals []*MessageError
+
+// mostTexts is the number of messages in the text of Refusals. The kernel can refuse every message of a batch, and log lines
+// have the text.
+const mostTexts = 5
+
+// Error returns the texts of the first messages, and of the first message for each other errno.
+func (r Refusals) Error() string {
+	var texts []string
+	known := map[unix.Errno]bool{}
+	for _, e := range r {
+		if len(texts) < mostTexts || !known[e.Errno] {
+			texts = append(texts, e.Error())
+			known[e.Errno] = true
+		}
+	}
+	if n := len(r) - len(texts); n > 0 {
+		texts = append(texts, fmt.Sprintf("the kernel refused %d other messages", n))
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap returns the error of each message.
+func (r Refusals) Unwrap() []error {
+	errs := make([]error, len(r))
+	for i, e := range r {
+		errs[i] = e
+	}
+	return errs
+}
+
 // ErrNoAnswer means that the kernel neither acknowledged nor refused the messages: they may be in force.
 var ErrNoAnswer = errors.New("no acknowledgement from the kernel")
 
 // answers collects the kernel's answers to the messages of an exchange.
 type answers struct {
 	to      *Messages
-	acked   bool    // the kernel has acknowledged the last message
-	refused []error // a *MessageError for each refused message
+	acked   bool // the kernel has acknowledged the last message
+	refused Refusals
 }
 
 // err is nil only if all messages are in force. The kernel acknowledges the last message even if an earlier message failed,
 // so the acknowledgement alone proves nothing.
 func (a *answers) err() error {
 	if len(a.refused) > 0 {
-		return errors.Join(a.refused...)
+		return a.refused
 	}
 	if !a.acked {
 		return ErrNoAnswer

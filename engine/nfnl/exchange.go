@@ -67,7 +67,10 @@ func (c *Conn) dump(m *Messages, answer uint16, visit func(Answer) error) error 
 	if err != nil {
 		return err
 	}
-	return errors.Join(a.refused...)
+	if len(a.refused) > 0 {
+		return a.refused
+	}
+	return nil
 }
 
 // mostDrained is the number of datagrams that exchange discards after an error. If the kernel sends more, exchange

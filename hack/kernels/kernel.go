@@ -81,7 +81,8 @@ func download(ctx context.Context, debian, dir string) (err error) {
 // downloadDeb downloads the newest kernel of a Debian release with apt-get, from the security archive that this machine is
 // set up to use, and returns the file. The release may be another one than this machine's, so apt gets lists of its own.
 func downloadDeb(ctx context.Context, debian, dir string) (string, error) {
-	bases, err := command(ctx, dir, "apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages")
+	bases, err := command(ctx, dir, "apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI)",
+		"Created-By: Packages")
 	if err != nil {
 		return "", err
 	}

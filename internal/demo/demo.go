@@ -112,7 +112,7 @@ func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
 	options := cache.Options{Node: node, NetworkPlugins: agent.DefaultNetworkPlugins()}
 	options.Bridge, _ = agent.ProbeBridge(options) // the demo has no bridge in a pod
 	d.state = cache.New(options)
-	d.agent = reconciler.New(d.state, reconciler.OpenNamespace(features), d.state.Limits().NodeMemory<<20, nil)
+	d.agent = reconciler.New(d.state, reconciler.OpenNamespace(features), reconciler.BudgetOf(d.state.Limits()), nil)
 	settings := informers.Settings{Node: node, Limits: d.state.Limits()}
 	in := informers.New(ctx, informers.Config{
 		Source: d.files.Source(settings), Sink: d.state, Settings: settings, Notify: d.agent.Notify,

@@ -101,6 +101,7 @@ type Reconciler struct {
 	workers  int
 	lines    *budget.Budget
 	memory   *memory
+	flight   *flight
 	locks    podLocks // the holder of a pod's lock works on the pod
 
 	mu          sync.Mutex
@@ -123,9 +124,8 @@ type enforced struct {
 	toldSeedFailure bool
 }
 
-// New returns a Reconciler that does nothing until Run. The tables of all pods get so many bytes of kernel memory. The observer
-// may be nil.
-func New(t Targets, open OpenTable, memory int, observer Observer) *Reconciler {
+// New returns a Reconciler that does nothing until Run. The observer may be nil.
+func New(t Targets, open OpenTable, memory Budget, observer Observer) *Reconciler {
 	if observer == nil {
 		observer = Unobserved{}
 	}
@@ -138,6 +138,7 @@ func New(t Targets, open OpenTable, memory int, observer Observer) *Reconciler {
 		workers:     max(minimumWorkers, workersPerCore*cores),
 		lines:       budget.New(podLines, namespaceLines, lineInterval),
 		memory:      newMemory(memory),
+		flight:      newFlight(InFlightMemory),
 		pods:        map[cache.PodID]*enforced{},
 		outstanding: map[cache.PodID]int{},
 		retries:     map[cache.PodID]int{},
@@ -351,6 +352,7 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 		return err
 	}
 	r.admit(&target)
+	defer r.flight.enter(max(target.Tables.Memory(), e.tables.Memory()))()
 	if !e.applied || !sameTables(&e.tables, &target.Tables) {
 		return r.apply(ctx, log, e, target)
 	}
@@ -373,20 +375,17 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 // admit books the memory of the target's table. A table that does not fit the budget becomes one that isolates the pod and
 // allows nothing.
 func (r *Reconciler) admit(target *cache.Target) {
-	ok, again := r.memory.admit(target.Pod, target.Tables.Memory())
-	if !ok {
-		target.Tables = r.targets.Closed(target.Pod, memoryLimit)
-		again = r.memory.book(target.Pod, target.Tables.Memory())
+	exceeds, again := r.memory.admit(target.Pod, target.Tables.Memory())
+	if exceeds != "" {
+		target.Tables = r.targets.Closed(target.Pod, exceeds)
+		again = append(again, r.memory.book(target.Pod, target.Tables.Memory())...)
 	}
 	for _, pod := range again {
 		if pod != target.Pod {
-			r.queue.add(pod)
+			r.queue.addNow(pod)
 		}
 	}
 }
-
-// memoryLimit is the limit of --limit that sets the budget of the memory.
-const memoryLimit = "node-memory"
 
 // logSeedFailure logs that connection tracking does not know all connections of a pod.
 func (r *Reconciler) logSeedFailure(log logr.Logger, e *enforced, pod cache.PodID) {
