@@ -34,6 +34,7 @@ func (c *Cache) SetBridged(id PodID) {
 	if t := c.targets[id]; t != nil && !t.bridged {
 		t.bridged = true
 		c.markStale(t)
+		c.recount(t)
 	}
 }
 
@@ -48,6 +49,19 @@ func (b *planBuilder) hasFull(f expr.TableFamily) bool {
 // hasTable reports whether there is to be a table of the family.
 func (b *planBuilder) hasTable(f expr.TableFamily) bool {
 	return f == engine.Inet || b.cache.options.Bridge != BridgeMissing
+}
+
+// shortfall says what the kernel cannot enforce in the bridge of a pod. It is empty if nothing is missing.
+func (s BridgeSupport) shortfall() string {
+	switch s {
+	case BridgeDrops:
+		return "the pod has a bridge, as of a virtual machine, and the kernel of the node cannot enforce policies in bridges " +
+			"(CONFIG_NF_CONNTRACK_BRIDGE), so all packets of IP between the bridge and isolated interfaces are dropped"
+	case BridgeMissing:
+		return "the pod has a bridge, as of a virtual machine, and the kernel of the node has no nf_tables for bridges " +
+			"(CONFIG_NF_TABLES_BRIDGE), so policies do not isolate what is behind the bridge"
+	}
+	return ""
 }
 
 // names returns the names that an interface of the pod can have where the packets of a family pass it. A frame for a reserved
