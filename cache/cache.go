@@ -11,7 +11,6 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
 // Options configure a Cache.
@@ -55,7 +54,7 @@ type Cache struct {
 	node    string
 	limits  *policy.Limits
 	plugins map[string]bool
-	common  [len(engine.Directions)]commonPart
+	common  commonTables
 	seed    maphash.Seed
 
 	mu     sync.Mutex

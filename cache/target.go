@@ -636,7 +636,7 @@ func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 		b.keep(f, string(h), strings.Join(source, "/"), func() *engine.Chain { return v.baseChain(f, h, d) })
 	}
 	if b.hasFull(f) {
-		b.share(f, &b.cache.common[d], b.replies[d])
+		b.share(f, &b.cache.common[f][d], b.replies[d])
 	}
 }
 
@@ -672,13 +672,10 @@ func (b *planBuilder) add(f expr.TableFamily, chains ...*engine.Chain) {
 // share adds the chains and sets that all pods have.
 func (b *planBuilder) share(f expr.TableFamily, common *commonPart, replies bool) {
 	b.add(f, common.chains...)
-	if f == engine.Inet {
-		b.add(f, common.self)
-	}
 	if replies {
 		b.add(f, common.replies...)
 	}
-	for _, s := range common.sets {
+	for _, s := range common.sets { // the table of family bridge has no others
 		b.plan.sets = append(b.plan.sets, setRef{name: s.Name, fixed: s})
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // TableFamily is the family of a table: it decides which packets the table judges. Statements are written for Inet; Marshal
-// and Text turn them into their equivalents of the other family. The zero value is Inet.
+// and Text turn them into their equivalents in the other family, after Replace has replaced those without. The zero value is Inet.
 type TableFamily uint8
 
 // The families of tables. A table of family Bridge judges the frames that pass a bridge in the namespace, such as the bridge
@@ -43,16 +43,26 @@ func (f TableFamily) Number() byte {
 // Text returns the statement as nft prints it in a table of the family.
 func (f TableFamily) Text(s Statement) string { return f.translate(s).Text }
 
+// Replace returns the statements of a rule with a replacement for each statement that the family does not have: a frame in a
+// bridge cannot be rejected at every hook, so it is dropped.
+func (f TableFamily) Replace(rule []Statement) []Statement {
+	if f == Inet {
+		return rule
+	}
+	rule = slices.Clone(rule)
+	for i := range rule {
+		if slices.ContainsFunc(rule[i].Exprs, func(e expr.Any) bool { _, is := e.(*expr.Reject); return is }) {
+			rule[i] = Drop()
+		}
+	}
+	return rule
+}
+
 // translate returns the equivalent of a statement in a table of the family. In family bridge, `meta nfproto` is no family of
-// IP, so the protocol of the frame tells the family. A frame cannot be rejected at all hooks, so it is dropped.
+// IP, so the protocol of the frame tells the family. Different statements have different translations.
 func (f TableFamily) translate(s Statement) Statement {
 	if f == Inet {
 		return s
-	}
-	for _, e := range s.Exprs {
-		if _, ok := e.(*expr.Reject); ok {
-			return Drop()
-		}
 	}
 	out := Statement{Text: s.Text, opaque: s.opaque}
 	for i := 0; i < len(s.Exprs); i++ {

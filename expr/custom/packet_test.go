@@ -101,7 +101,7 @@ func TestPackets(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := serverOnly(t, tt.options)
-			apply(t, hosts["server"], tableOf(t, c))
+			apply(t, hosts["server"], engine.Inet, tableOf(t, c))
 			for _, probe := range strings.Split(tt.probes, ", ") {
 				if got := send(ctx, t, hosts, probe); got != probe {
 					t.Errorf("%s, want %s", got, probe)

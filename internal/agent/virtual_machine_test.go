@@ -350,7 +350,7 @@ func TestVirtualMachineVLAN(t *testing.T) {
 		}
 		ok, err := w.host(name).Tag(ifname, 5, netip.PrefixFrom(single, 16))
 		if err == nil && ok {
-			_, err = w.host(name).Tag(ifname+".5", 7, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 101)}), 24))
+			_, err = w.host(name).Tag(ifname+".5", 7, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 129)}), 25))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -373,15 +373,15 @@ func TestVirtualMachineVLAN(t *testing.T) {
 			}
 		}
 	}
-	ask("without a policy", "allowed", "10.9.0.101:5000", true) // two tags
+	ask("without a policy", "allowed", "10.9.0.129:5000", true) // two tags
 	w.run()
 	ask("tagged", "allowed", "10.9.0.1:5000", true)
 	ask("tagged", "allowed", "10.9.0.1:5001", false)
 	ask("tagged", "server", "10.9.0.2:5000", true)
 	ask("tagged", "forbidden", "10.9.0.1:5000", false)
 	ask("tagged", "server", "10.9.1.1:5000", false)
-	ask("two tags", "allowed", "10.9.0.101:5000", false)
-	ask("two tags", "server", "10.9.0.102:5000", false)
+	ask("two tags", "allowed", "10.9.0.129:5000", false)
+	ask("two tags", "server", "10.9.0.130:5000", false)
 	w.expect("untagged", []string{"tcp", "udp"}, policyProbes()...)
 }
 
