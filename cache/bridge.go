@@ -51,8 +51,8 @@ func (b *planBuilder) hasTable(f expr.TableFamily) bool {
 	return f == engine.Inet || b.cache.options.Bridge != BridgeMissing
 }
 
-// shortfall says what the kernel cannot enforce in the bridge of a pod. It is empty if nothing is missing.
-func (s BridgeSupport) shortfall() string {
+// Shortfall says what the kernel cannot enforce in the bridge of a pod. It is empty if nothing is missing.
+func (s BridgeSupport) Shortfall() string {
 	switch s {
 	case BridgeDrops:
 		return "the pod has a bridge, as of a virtual machine, and the kernel of the node cannot enforce policies in bridges " +

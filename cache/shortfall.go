@@ -123,7 +123,7 @@ func (p *plan) addShortfalls(pod Key, bridge BridgeSupport, found shortfalls) {
 				u.network, policy.Quote(u.pluginType)),
 		})
 	}
-	if message := bridge.shortfall(); p.hasBridge && message != "" {
+	if message := bridge.Shortfall(); p.hasBridge && message != "" {
 		for _, chosen := range p.chosen {
 			found.add(chosen.Policy, BridgeNotEnforced, policy.Problem{Field: "pod " + pod.String(), Message: message})
 		}

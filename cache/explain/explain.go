@@ -58,6 +58,7 @@ type InterfaceExplanation struct {
 	Verdict   Verdict  `json:"verdict"`
 	DecidedBy string   `json:"decidedBy"` // "shop/web-policy ingress[0]", or in words what else it is
 	Reason    string   `json:"reason"`
+	Bridge    string   `json:"bridge,omitempty"` // what holds for the frames of a virtual machine in the pod
 
 	// CustomRules are those that the packet meets before any policy. One that is unsure may decide before what is said
 	// here does.
@@ -196,6 +197,9 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 		out.Reason = fmt.Sprintf("no policy isolates %s for %s, so all passes", iface, e.query.Direction)
 		return out, nil
 	}
+	if e.pod.HasBridge && !out.explainBridge(e.settings.Bridge) {
+		return out, nil
+	}
 	if by, reason := e.explainCommon(iface); by != "" {
 		out.DecidedBy, out.Reason = by, reason
 		return out, nil
@@ -204,6 +208,23 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 	out.CustomRules, err = e.explainCustom(iface)
 	out.decide(e.query)
 	return out, err
+}
+
+// inBridge is the explanation for a virtual machine. A command does not know the kernel of the node.
+const inBridge = "the table of family bridge judges the frames of the virtual machine in the same way; if the kernel of the node cannot " +
+	"do that, the frames are dropped, and the policies have an Event BridgeNotEnforced"
+
+// explainBridge explains what the kernel does in the bridge of the pod. It returns false if that decides.
+func (e *InterfaceExplanation) explainBridge(support cache.BridgeSupport) bool {
+	if support == cache.BridgeStateful {
+		e.Bridge = inBridge
+		return true
+	}
+	if support == cache.BridgeDrops {
+		e.Verdict = Denied
+	}
+	e.DecidedBy, e.Reason = "the kernel", support.Shortfall()
+	return false
 }
 
 // decide takes the first rule that allows the packet, as the kernel does.

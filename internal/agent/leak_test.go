@@ -180,7 +180,11 @@ func testNoLeak(t *testing.T, own bool, prepare func(*leakWorld)) {
 	time.Sleep(100 * time.Millisecond) // what is in flight arrives
 	w.stop()
 
-	server.HasAllFrom(t, w.addrs["allowed"], good)
+	if lab.LosesLookups(t) {
+		t.Log("SKIPPED in part: with several CPUs, this kernel may drop a packet that the old and the new table allow (hack/kernels -cpus 1)")
+	} else {
+		server.HasAllFrom(t, w.addrs["allowed"], good)
+	}
 	if good.Sent.Load() < uint64(*leakChanges)/10 {
 		t.Errorf("not a flood: %d datagrams", good.Sent.Load())
 	}

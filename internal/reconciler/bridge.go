@@ -9,8 +9,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// bridgeInterval is the least time between two looks for a bridge in one pod. A look takes about 60 µs.
-const bridgeInterval = 2 * time.Second
+// bridgeInterval is the least time between two looks for a bridge in one pod. A look takes about 0.1 ms.
+const bridgeInterval = 5 * time.Second
 
 // bridgeSearch looks for a bridge whose port is an isolated interface of the pod. The tables drop its frames until it is found.
 type bridgeSearch struct {
