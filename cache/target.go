@@ -458,7 +458,7 @@ func (c *Cache) newPlan(v view, before *plan, limit string) *plan {
 	b := planBuilder{cache: c, view: v, before: before, plan: &plan{own: map[ownKey]ownChain{}, unsupported: v.unsupported()}}
 	b.choosePolicies(limit)
 	for _, d := range engine.Directions {
-		if len(v.isolated[d]) == 0 && !(v.overflow && b.isolatesAny(d)) {
+		if len(v.isolated[d]) == 0 && (!v.overflow || !b.isolatesAny(d)) {
 			continue
 		}
 		for _, f := range expr.TableFamilies {
