@@ -346,7 +346,7 @@ func (c *Cache) view(t *target) view {
 			walk.step()
 		}
 		for _, a := range state.attachments {
-			v.attachments = append(v.attachments, place{a.iface, a.network.key, a.network.pluginType, c.isolates(a.network)})
+			v.attachments = append(v.attachments, place{a.iface, a.network.key, a.network.pluginType, c.isolates(a.network, t.pod)})
 		}
 		if version == ns.policyVersion && state == t.pod.state {
 			return v
