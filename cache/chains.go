@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
@@ -151,15 +153,24 @@ func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 	return chain
 }
 
-// baseChain sends the packets of each isolated interface to its chain. Where a pod has more interfaces than the limit,
-// the packets of an interface that is not known are dropped.
-func baseChain(h engine.Hook, d engine.Direction, isolated []isolation, open []string, overflow bool) *engine.Chain {
+// baseChain sends the packets of each isolated interface, and of the VLAN devices on it, to the chain of the interface. The
+// kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless somebody chooses another one. If a
+// pod has more interfaces than the limit, the packets of an unknown interface are dropped.
+func baseChain(h engine.Hook, d engine.Direction, isolated []isolation, notVLANs, open []string, overflow bool) *engine.Chain {
 	chain := &engine.Chain{Name: string(h), Hook: h}
 	add := func(statements ...expr.Statement) {
 		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements})
 	}
 	for _, i := range isolated {
 		add(d.OnInterface(i.iface), expr.Goto(engine.InterfaceChain(d, i.iface)))
+	}
+	for _, iface := range notVLANs {
+		add(d.OnInterface(iface), expr.Accept())
+	}
+	for _, i := range isolated {
+		if pattern := i.iface + ".*"; len(pattern) < unix.IFNAMSIZ {
+			add(d.OnInterfaces(pattern), expr.Goto(engine.InterfaceChain(d, i.iface)))
+		}
 	}
 	if overflow {
 		for _, iface := range open {

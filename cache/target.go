@@ -374,6 +374,17 @@ func (v *view) isolate() {
 	}
 }
 
+// notVLANs returns the open interfaces of a direction whose names look like those of VLAN devices on isolated interfaces.
+func (v *view) notVLANs(d engine.Direction) (names []string) {
+	for _, a := range v.attachments {
+		isLikeVLAN := func(i isolation) bool { return strings.HasPrefix(a.iface, i.iface+".") }
+		if slices.ContainsFunc(v.isolated[d], isLikeVLAN) && !isIsolated(v.isolated[d], a.iface) && !slices.Contains(names, a.iface) {
+			names = append(names, a.iface)
+		}
+	}
+	return names
+}
+
 // isolations returns the interfaces that are isolated in a direction, sorted.
 func (v *view) isolations(d engine.Direction) []isolation {
 	var out []isolation
@@ -591,8 +602,10 @@ func (b *planBuilder) direction(d engine.Direction) {
 	if v.overflow {
 		source = append(source, "overflow", strings.Join(v.open, "/"))
 	}
+	notVLANs := v.notVLANs(d)
+	source = append(source, notVLANs...)
 	for _, h := range d.Hooks() {
-		b.keep(string(h), strings.Join(source, "/"), func() *engine.Chain { return baseChain(h, d, v.isolated[d], v.open, v.overflow) })
+		b.keep(string(h), strings.Join(source, "/"), func() *engine.Chain { return baseChain(h, d, v.isolated[d], notVLANs, v.open, v.overflow) })
 	}
 	b.share(b.cache.common[d], b.replies[d])
 }
