@@ -151,8 +151,6 @@ func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 	return chain
 }
 
-// longestName is the length of the longest name of an interface (IFNAMSIZ without its NUL, linux/if.h).
-const longestName = 15
 
 // baseChain sends the packets of each isolated interface, and of the VLAN devices on it, to the chain of the interface. The
 // kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless somebody chooses another one. If a
@@ -169,7 +167,7 @@ func baseChain(h engine.Hook, d engine.Direction, isolated []isolation, notVLANs
 		add(d.OnInterface(iface), expr.Accept())
 	}
 	for _, i := range isolated {
-		if pattern := i.iface + ".*"; len(pattern) <= longestName {
+		if pattern := i.iface + ".*"; len(pattern) <= interfaceNameMax {
 			add(d.OnInterfaces(pattern), expr.Goto(engine.InterfaceChain(d, i.iface)))
 		}
 	}
