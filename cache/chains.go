@@ -151,7 +151,6 @@ func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 	return chain
 }
 
-
 // baseChain sends the packets of each isolated interface, and of the VLAN devices on it, to the chain of the interface. The
 // kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless somebody chooses another one. If a
 // pod has more interfaces than the limit, the packets of an unknown interface are dropped.
