@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all picture man build test conformance race lint e2e tenants demo bench bench-docs fuzz image clean tools
+.PHONY: all picture man build test conformance race lint e2e tenants demo bench bench-docs fuzz kernels image clean tools
 
 all: build
 
@@ -61,6 +61,12 @@ image:
 FUZZTIME ?= 30s
 fuzz:
 	hack/fuzz.sh $(FUZZTIME)
+
+# The kernel tests on older kernels, in QEMU. KERNELS holds the flags and the packages. With one CPU the machine's clock counts
+# instructions, so that a busy host makes no test time out.
+KERNELS ?= -cpus 1
+kernels:
+	go run ./hack/kernels $(KERNELS)
 
 tools:
 	@hack/tools.sh

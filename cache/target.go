@@ -591,7 +591,9 @@ func (b *planBuilder) direction(d engine.Direction) {
 	if v.overflow {
 		source = append(source, "overflow", strings.Join(v.open, "/"))
 	}
-	b.keep(string(d.Hook()), strings.Join(source, "/"), func() *engine.Chain { return baseChain(d, v.isolated[d], v.open, v.overflow) })
+	for _, h := range d.Hooks() {
+		b.keep(string(h), strings.Join(source, "/"), func() *engine.Chain { return baseChain(h, d, v.isolated[d], v.open, v.overflow) })
+	}
 	b.share(b.cache.common[d], b.replies[d])
 }
 

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
 	"sync"
 	"sync/atomic"
 
@@ -93,6 +92,8 @@ func (d *delta) find(have, want Elements) bool {
 	case Numbers:
 		h, same := have.(Numbers)
 		return same && h.Type == w.Type && h.Numbers.Equal(w.Numbers)
+	case Served:
+		return have == want
 	}
 	return true
 }
@@ -107,19 +108,7 @@ func (b *batch) changeElements(c *elementChange) {
 		return
 	}
 	c.encoding.Do(func() { c.encoded.encodeDelta(c.set.Name, c.delta) })
-	b.repeat(&c.encoded)
-}
-
-// repeat appends the messages of another batch, with the next sequence numbers.
-func (b *batch) repeat(o *batch) {
-	b.messages = append(b.messages, o.messages...)
-	at := len(b.buf)
-	b.buf = append(b.buf, o.buf...)
-	for ; at < len(b.buf); at += int(binary.NativeEndian.Uint32(b.buf[at:])) {
-		b.seq++
-		binary.NativeEndian.PutUint32(b.buf[at+8:], b.seq)
-		b.msg = at
-	}
+	b.Append(&c.encoded.Messages)
 }
 
 // encodeDelta deletes before it adds: a range that is widened, split or merged then overlaps nothing.

@@ -35,16 +35,22 @@ func TestDeltaIsShared(t *testing.T) {
 			if !ok || first != again {
 				t.Fatalf("worked out anew: %p, %p", first, again)
 			}
-			var alone batch
-			alone.reset()
-			alone.encodeDelta("peers", first)
 			for range 2 {
+				var alone batch
+				alone.reset()
+				alone.encodeDelta("peers", first)
 				var b batch
 				b.reset()
 				b.changeElements(&elementChange{want, first})
-				if !bytes.Equal(alone.buf, b.buf) || b.seq != alone.seq || b.msg != alone.msg || len(b.messages) != len(alone.messages) {
-					t.Fatalf("%d bytes to %d, last message %d at %d; want %d to %d at %d",
-						len(b.buf), b.seq, len(b.messages), b.msg, len(alone.buf), alone.seq, alone.msg)
+				if !bytes.Equal(alone.Bytes(), b.Bytes()) || b.Sequence() != alone.Sequence() || b.Count() != alone.Count() {
+					t.Fatalf("%d bytes in %d messages to number %d; want %d in %d to number %d",
+						b.Len(), b.Count(), b.Sequence(), alone.Len(), alone.Count(), alone.Sequence())
+				}
+				// Both know where the last message starts.
+				alone.EndBatch()
+				b.EndBatch()
+				if !bytes.Equal(alone.Bytes(), b.Bytes()) {
+					t.Fatal("EndBatch changed another message than the last one")
 				}
 			}
 		})

@@ -28,12 +28,13 @@ func (d Direction) String() string {
 // Opposite returns the direction in which the replies to traffic of this direction go.
 func (d Direction) Opposite() Direction { return 1 - d }
 
-// Hook returns the netfilter hook that sees traffic of this direction.
-func (d Direction) Hook() Hook {
+// Hooks returns the hooks that see traffic of this direction. The pod may forward traffic for others, as for a virtual
+// machine behind address translation.
+func (d Direction) Hooks() []Hook {
 	if d == Ingress {
-		return HookInput
+		return []Hook{HookPrerouting}
 	}
-	return HookOutput
+	return []Hook{HookForward, HookOutput}
 }
 
 // OnInterface matches packets of this direction on the pod's interface with the given name.

@@ -1,8 +1,11 @@
 #!/bin/bash
-# Installs what the tests compare with and cannot do without: stock nft, and the names of protocols and services.
+# tools.sh [COMMAND=PACKAGE...]: installs what the tests compare with and cannot do without: stock nft, the names of protocols
+# and services, and the commands in the arguments, each from its Debian package.
 set -euo pipefail
 missing=()
-command -v nft > /dev/null || missing+=(nftables)
+for tool in nft=nftables "$@"; do
+  command -v "${tool%%=*}" > /dev/null || missing+=("${tool#*=}")
+done
 [ -e /etc/protocols ] && [ -e /etc/services ] || missing+=(netbase)
 [ ${#missing[@]} -eq 0 ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then

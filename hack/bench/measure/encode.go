@@ -94,8 +94,8 @@ func (m *messages) newChain(c *engine.Chain) {
 			return
 		}
 		m.nest(unix.NLA_F_NESTED|unix.NFTA_CHAIN_HOOK, func() {
-			m.u32(unix.NFTA_HOOK_HOOKNUM, map[engine.Hook]int{engine.HookInput: 1, engine.HookOutput: 3}[c.Hook])
-			m.u32(unix.NFTA_HOOK_PRIORITY, 0)
+			m.u32(unix.NFTA_HOOK_HOOKNUM, c.Hook.Number())
+			m.u32(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority()))
 		})
 		m.u32(unix.NFTA_CHAIN_POLICY, 1) // accept
 		m.text(unix.NFTA_CHAIN_TYPE, "filter")

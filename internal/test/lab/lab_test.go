@@ -222,3 +222,14 @@ func currentNetNS(t *testing.T) string {
 	}
 	return ns
 }
+
+func TestKernelAtLeast(t *testing.T) {
+	for _, tc := range []struct {
+		major, minor int
+		want         bool
+	}{{2, 99, true}, {5, 0, true}, {99, 0, false}} {
+		if got := KernelAtLeast(t, tc.major, tc.minor); got != tc.want {
+			t.Errorf("%d.%d: %t", tc.major, tc.minor, got)
+		}
+	}
+}

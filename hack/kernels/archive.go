@@ -1,0 +1,90 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path"
+)
+
+// archive writes a cpio archive of the format "newc", which the kernel unpacks into its first file system.
+type archive struct {
+	w     io.Writer
+	err   error // the first error of w
+	inode int
+	dirs  map[string]bool
+	files map[string]bool
+}
+
+func newArchive(w io.Writer) *archive {
+	return &archive{w: w, dirs: map[string]bool{".": true, "": true}, files: map[string]bool{}}
+}
+
+// The types of files, in the high bits of their modes.
+const (
+	typeDir     = 0o040000
+	typeFile    = 0o100000
+	typeSymlink = 0o120000
+)
+
+// entry writes one file: its header, its name with a zero byte, its content, each padded to 4 bytes.
+func (a *archive) entry(name string, mode uint32, content []byte) {
+	if a.err != nil {
+		return
+	}
+	a.inode++
+	header := fmt.Sprintf("070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X",
+		a.inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name)+1, 0)
+	head := append([]byte(header+name), 0)
+	for _, part := range [][]byte{head, make([]byte, -len(head)&3), content, make([]byte, -len(content)&3)} {
+		if _, err := a.w.Write(part); err != nil {
+			a.err = err
+			return
+		}
+	}
+}
+
+// dir adds a directory and its parents, unless they are there.
+func (a *archive) dir(name string) {
+	if a.dirs[name] {
+		return
+	}
+	a.dir(path.Dir(name))
+	a.dirs[name] = true
+	a.entry(name, typeDir|0o755, nil)
+}
+
+// file adds a file. The first file of a name counts.
+func (a *archive) file(name string, mode os.FileMode, content []byte) {
+	if a.files[name] {
+		return
+	}
+	a.files[name] = true
+	a.dir(path.Dir(name))
+	a.entry(name, typeFile|uint32(mode.Perm()), content)
+}
+
+func (a *archive) symlink(name, target string) {
+	a.dir(path.Dir(name))
+	a.entry(name, typeSymlink|0o777, []byte(target))
+}
+
+// copy adds a file of this machine.
+func (a *archive) copy(name, from string) error {
+	info, err := os.Stat(from)
+	if err != nil {
+		return err
+	}
+	content, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	a.file(name, info.Mode(), content)
+	return a.err
+}
+
+// close ends the archive.
+func (a *archive) close() error {
+	a.entry("TRAILER!!!", 0, nil)
+	return a.err
+}
