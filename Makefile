@@ -32,7 +32,7 @@ e2e:
 	go run ./hack/e2e
 
 # The attacks of a hostile tenant, against a real API server and a real agent. TENANTS holds the flags.
-tenants:
+tenants: tools
 	go run ./hack/tenants $(TENANTS)
 
 demo:

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
@@ -90,7 +91,16 @@ func newWorld(s size) *world {
 
 func newCache() *cache.Cache { return cache.New(cacheOptions) }
 
-var cacheOptions = cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}}
+var cacheOptions = cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}, Limits: withManyPeers()}
+
+// manyPeers is more than any measurement has in one namespace.
+const manyPeers = 1_000_000
+
+func withManyPeers() policy.Limits {
+	l := policy.DefaultLimits()
+	l.NamespaceAddresses = manyPeers
+	return l
+}
 
 // revoking is the first pod's ruleset where every packet of a connection is asked.
 func (w *world) revoking() engine.Ruleset {
