@@ -63,8 +63,8 @@ fuzz:
 	hack/fuzz.sh $(FUZZTIME)
 
 # The kernel tests on older kernels, in QEMU. KERNELS holds the flags and the packages. With one CPU the machine's clock counts
-# instructions, so that a busy host makes no test time out.
-KERNELS ?= -cpus 1
+# instructions, so that a busy host makes no test time out. The test that is left out tests the oracle, not the kernel.
+KERNELS ?= -cpus 1 -skip '^TestConformanceFindsFaults$$'
 kernels:
 	go run ./hack/kernels $(KERNELS)
 

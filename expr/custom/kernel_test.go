@@ -103,11 +103,17 @@ func TestTableOfEveryForm(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := other.Do(func() error { runNFT(t, listing, "--check", "--file", "-"); return nil }); err != nil {
-		t.Fatal(err)
+	reloads := lab.LoadsNFTPorts(t, other)
+	if reloads {
+		if err := other.Do(func() error { runNFT(t, listing, "--check", "--file", "-"); return nil }); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if s := apply(t, h, want); s.Batches != 0 || s.ReadBacks != 1 {
 		t.Errorf("a restart sent something: %+v", s)
+	}
+	if !reloads {
+		t.Skip(lab.NFTPortsRefused)
 	}
 }
 
