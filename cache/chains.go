@@ -1,6 +1,9 @@
 package cache
 
 import (
+	"net/netip"
+	"slices"
+
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
@@ -130,12 +133,12 @@ func (c *Cache) releasePorts(s *engine.Set) {
 // commonChain holds what passes on every isolated interface or, with the prefix of replies, what answers that.
 func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 	chain := &engine.Chain{Name: prefix + engine.CommonChain(d)}
-	add := func(match expr.Statement) {
-		chain.Rules = append(chain.Rules, engine.Rule{Statements: []expr.Statement{match, expr.Accept()}})
+	add := func(matches ...expr.Statement) {
+		chain.Rules = append(chain.Rules, engine.Rule{Statements: append(slices.Clip(matches), expr.Accept())})
 	}
-	if prefix == "" { // conntrack does not track these messages, so none of them is a reply
-		for _, match := range expr.NeighborDiscovery() {
-			add(match)
+	if prefix == "" { // none of these messages is a reply
+		for _, matches := range expr.LinkControl() {
+			add(matches...)
 		}
 	}
 	if o.AcceptICMP {
@@ -148,15 +151,24 @@ func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 	return chain
 }
 
-// baseChain sends the packets of each isolated interface to its chain. Where a pod has more interfaces than the limit,
-// the packets of an interface that is not known are dropped.
-func baseChain(d engine.Direction, isolated []isolation, open []string, overflow bool) *engine.Chain {
-	chain := &engine.Chain{Name: string(d.Hook()), Hook: d.Hook()}
+// baseChain sends the packets of each isolated interface, and of the VLAN devices on it, to the chain of the interface. The
+// kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless somebody chooses another one. If a
+// pod has more interfaces than the limit, the packets of an unknown interface are dropped.
+func baseChain(h engine.Hook, d engine.Direction, isolated []isolation, notVLANs, open []string, overflow bool) *engine.Chain {
+	chain := &engine.Chain{Name: string(h), Hook: h}
 	add := func(statements ...expr.Statement) {
 		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements})
 	}
 	for _, i := range isolated {
 		add(d.OnInterface(i.iface), expr.Goto(engine.InterfaceChain(d, i.iface)))
+	}
+	for _, iface := range notVLANs {
+		add(d.OnInterface(iface), expr.Accept())
+	}
+	for _, i := range isolated {
+		if pattern := i.iface + ".*"; len(pattern) <= interfaceNameMax {
+			add(d.OnInterfaces(pattern), expr.Goto(engine.InterfaceChain(d, i.iface)))
+		}
 	}
 	if overflow {
 		for _, iface := range open {
@@ -177,16 +189,53 @@ func interfaceChain(d engine.Direction, i isolation, revoke, otherWayIsolated bo
 	switch {
 	case !revoke:
 		add(expr.Established(), expr.Accept())
-	case otherWayIsolated:
-		add(expr.InState(expr.Is, expr.StateRelated), expr.Accept())
-		add(append(expr.ReplyOfEstablished(), expr.Jump(engine.RepliesPrefix+engine.InterfaceChain(d.Opposite(), i.iface)))...)
 	default:
 		add(expr.InState(expr.Is, expr.StateRelated), expr.Accept())
-		add(append(expr.ReplyOfEstablished(), expr.Accept())...)
+		verdict := expr.Accept()
+		if otherWayIsolated {
+			verdict = expr.Jump(engine.RepliesPrefix + engine.InterfaceChain(d.Opposite(), i.iface))
+		}
+		for _, notServed := range notServed(d) {
+			add(slices.Concat(expr.ReplyOfEstablished(), notServed, []expr.Statement{verdict})...)
+		}
 	}
 	chain.Rules = append(chain.Rules, i.jumps("", d)...)
+	add(expr.Jump(engine.SelfChain(d)))
 	add(expr.Counter(), expr.Drop())
 	return chain
+}
+
+// notServed returns the matches for packets that can be replies. A packet to a port in engine.ServedSet can look like a
+// reply although the client sends it.
+func notServed(d engine.Direction) [][]expr.Statement {
+	if d == engine.Egress {
+		return [][]expr.Statement{nil}
+	}
+	udp := sets.NumberRange{From: uint32(expr.UDP), To: uint32(expr.UDP)}
+	return [][]expr.Statement{
+		{expr.L4Protocol().Range(expr.IsNot, udp)},
+		{expr.DestinationPort(expr.UDP).In(expr.IsNot, engine.ServedSet)},
+	}
+}
+
+// selfChain accepts what the pod sends to itself by way of the interface: its own multicast and broadcast messages, of which
+// the kernel gives it a copy, and connections that the pod redirects to a local port.
+func selfChain(d engine.Direction) *engine.Chain {
+	chain := &engine.Chain{Name: engine.SelfChain(d)}
+	for _, f := range sets.Families {
+		matches := expr.OwnCopy(f)
+		if d == engine.Egress {
+			matches = []expr.Statement{expr.Destination(f).Prefix(expr.Is, loopback[f])}
+		}
+		chain.Rules = append(chain.Rules, engine.Rule{Statements: append(matches, expr.Accept())})
+	}
+	return chain
+}
+
+// loopback has the addresses of the pod itself (RFC 6890).
+var loopback = map[sets.Family]netip.Prefix{
+	sets.V4: netip.MustParsePrefix("127.0.0.0/8"),
+	sets.V6: netip.MustParsePrefix("::1/128"),
 }
 
 // repliesChain accepts the replies to what the interfaceChain accepts.

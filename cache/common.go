@@ -41,7 +41,7 @@ func commonParts(o Options) [len(engine.Directions)]commonPart {
 	var parts [len(engine.Directions)]commonPart
 	known := map[string]*engine.Set{}
 	for _, d := range engine.Directions {
-		part := commonPart{chains: []*engine.Chain{commonChain(d, o, "")}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)}}
+		part := commonPart{chains: []*engine.Chain{commonChain(d, o, ""), selfChain(d)}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)}}
 		for _, f := range sets.Families {
 			rules := o.Common(d).Custom(f)
 			if len(rules.Rules) > 0 {
@@ -53,6 +53,11 @@ func commonParts(o Options) [len(engine.Directions)]commonPart {
 			for _, s := range rules.Sets {
 				part.sets = append(part.sets, customSet(s))
 			}
+		}
+		if o.RevokeEstablished && d == engine.Ingress {
+			part.sets = append(part.sets, &engine.Set{
+				Name: engine.ServedSet, Comment: "UDP servers from before the policies: no packet to them is a reply", Elements: engine.Served{},
+			})
 		}
 		for _, a := range o.Common(d).allowed(d) {
 			part.sets = append(part.sets, a.set)

@@ -66,15 +66,16 @@ func TestCommon(t *testing.T) {
 	}
 	both, in := ruleset(c, "both"), ruleset(c, "in")
 	set := customRules(t, sets.V4, "th dport { 80, 90 }").Sets[0].Name
+	const igmp = "ip daddr 224.0.0.0/4 meta l4proto igmp accept"
 	want := map[string][]string{
 		"common-ingress": {
-			"icmpv6 type 130-136 accept", "icmpv6 type mld2-listener-report accept", "meta l4proto icmp accept",
+			"icmpv6 type 130-136 accept", "icmpv6 type mld2-listener-report accept", igmp, "meta l4proto icmp accept",
 			"ip saddr @allow-ingress-source-v4 accept", "ip6 saddr @allow-ingress-source-v6 accept",
 			"ip6 daddr @allow-ingress-destination-v6 accept", "meta nfproto ipv4 jump custom-v4-ingress",
 		},
 		"custom-v4-ingress": {"tcp dport @" + set + " accept # web", "drop # "},
 		"common-egress": {
-			"icmpv6 type 130-136 accept", "icmpv6 type mld2-listener-report accept", "meta l4proto icmp accept",
+			"icmpv6 type 130-136 accept", "icmpv6 type mld2-listener-report accept", igmp, "meta l4proto icmp accept",
 			"meta nfproto ipv6 jump custom-v6-egress",
 		},
 		"custom-v6-egress": {"udp sport @" + set + " accept # "},
@@ -153,7 +154,7 @@ func TestTrial(t *testing.T) {
 	for _, chain := range rs.Chains {
 		names = append(names, chain.Name)
 	}
-	for _, want := range []string{"input", "output", "ingress-net1", "egress-net1", "common-egress", "common-ingress", "custom-v4-ingress", "replies-common-ingress"} {
+	for _, want := range []string{"prerouting", "output", "ingress-net1", "egress-net1", "common-egress", "common-ingress", "custom-v4-ingress", "replies-common-ingress"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("no chain %s in %v", want, names)
 		}

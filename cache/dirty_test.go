@@ -227,7 +227,7 @@ func TestSharing(t *testing.T) {
 	// One's own base and interface chains, and the chain and the ports that a named port makes one's own.
 	q := compile(model.NewPolicy("q", "net-a", `{ingress: [{ports: [{port: 80}, {port: 8080}]}]}`))
 	ports := q.Sections[engine.Ingress].Build(nil, policy.BuildOptions{}).Ports[0].Name()
-	own := []string{"egress-net1", "ingress-net1", "input", "output", ports}
+	own := []string{"egress-net1", "ingress-net1", "prerouting", "forward", "output", ports}
 	own = slices.Sorted(slices.Values(append(own, chain("q", engine.Ingress))))
 	if got := changed(first, ruleset(c, "web-2")); !slices.Equal(got, own) {
 		t.Errorf("not shared with another pod: %v, want %v", got, own)
@@ -247,7 +247,7 @@ func TestSharing(t *testing.T) {
 		t.Errorf("changed by a policy: %v, want %v", got, want)
 	}
 	upsert(c, model.NewPolicy("r", "net-b", `{}`))
-	want := []string{"ingress-net2", chain("r", engine.Ingress), "input"}
+	want := []string{"ingress-net2", chain("r", engine.Ingress), "prerouting"}
 	slices.Sort(want)
 	if got := changed(third, ruleset(c, "web")); !slices.Equal(got, want) {
 		t.Errorf("changed by a policy for another interface: %v, want %v", got, want)

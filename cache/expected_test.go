@@ -3,9 +3,6 @@ package cache
 import (
 	"strings"
 	"testing"
-	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
@@ -65,22 +62,7 @@ func TestExpectedEntries(t *testing.T) {
 	}
 }
 
-// managed says who wrote the annotations of a pod, as the API server does: the creator wrote the request at second 1,
-// and Multus wrote the status, through the subresource, at a second.
-func managed(p *corev1.Pod, statusAt int64) *corev1.Pod {
-	entry := func(manager, subresource, annotation string, at int64) metav1.ManagedFieldsEntry {
-		return metav1.ManagedFieldsEntry{
-			Manager: manager, Subresource: subresource, Time: &metav1.Time{Time: time.Unix(at, 0)},
-			FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:annotations":{".":{},"f:` + annotation + `":{}}}}`),
-		}
-	}
-	p.ManagedFields = []metav1.ManagedFieldsEntry{
-		entry("kubectl", "", NetworksAnnotation, 1), entry("multus", "status", StatusAnnotation, statusAt),
-	}
-	return p
-}
-
-// Requested interfaces are isolated until a status that Multus wrote after the request says what the pod has.
+// Requested interfaces are isolated whatever the status says, and so are the interfaces that the status adds.
 func TestRequestedInterfaces(t *testing.T) {
 	const isolated, open = "drop ingress net1 10.0.0.2 tcp 80", "pass ingress net1 10.0.0.2 tcp 80"
 	webPolicy := model.NewPolicy("p", "net-a", `{podSelector: {matchLabels: {app: web}}}`)
@@ -92,43 +74,38 @@ func TestRequestedInterfaces(t *testing.T) {
 		return p
 	}
 	attached := func(iface string) string { return `[{"name": "net-a", "interface": "` + iface + `"}]` }
-	const nobody, stale, multus = -1, 1, 2 // who wrote the status, and when
 	type step struct {
 		networks, status string
-		writer           int64
 		problems         int
 		want             []string // nil: no target
 	}
 	for name, steps := range map[string][]step{
-		"no status":                      {{"net-a", "absent", nobody, 0, []string{isolated}}},
-		"an empty status":                {{"net-a", "", nobody, 0, []string{isolated}}},
-		"another interface":              {{"net-a@net7", "absent", nobody, 0, []string{open, "drop ingress net7 10.0.0.2 tcp 80"}}},
-		"another network":                {{"net-b", "absent", nobody, 0, []string{open}}},
-		"a broken status":                {{"net-a", "{", nobody, 1, []string{isolated}}},
-		"nothing can be read":            {{"[", "{", nobody, 2, nil}},
-		"broken, and asks for nothing":   {{"", "{", nobody, 1, nil}},
-		"what it asks cannot be read":    {{"[", "absent", nobody, 1, nil}},
-		"one of two can be read":         {{"net-a,b/c/d", "absent", nobody, 1, []string{isolated}}},
-		"the status has another":         {{"net-a", attached("net2"), nobody, 0, []string{isolated, "drop ingress net2 10.0.0.2 tcp 80"}}},
-		"the template's status is empty": {{"net-a", "[]", nobody, 0, []string{isolated}}, {"net-a", "[]", stale, 0, []string{isolated}}},
-		"Multus attached eth0 alone":     {{"net-a", attached("eth0"), multus, 0, []string{open}}},
-		"Multus attached another":        {{"net-a", attached("net2"), multus, 0, []string{open, "drop ingress net2 10.0.0.2 tcp 80"}}},
-		"hot plug after Multus wrote":    {{"", attached("eth0"), multus, 0, []string{open}}, {"net-a", attached("eth0"), stale, 0, []string{isolated}}},
-		"Multus' status breaks":          {{"net-b", attached("net1"), multus, 0, []string{isolated}}, {"net-b", "{", multus, 1, []string{isolated}}},
-		"the status breaks, then comes":  {{"net-a", "{", nobody, 1, []string{isolated}}, {"net-a", attached("eth0"), multus, 0, []string{open}}},
-		"the status goes":                {{"net-a", attached("eth0"), multus, 0, []string{open}}, {"net-a", "absent", nobody, 0, []string{isolated}}},
-		"it asks for another":            {{"net-b", "absent", nobody, 0, []string{open}}, {"net-a", "absent", nobody, 0, []string{isolated}}},
-		"it breaks while it asks":        {{"net-a", "absent", nobody, 0, []string{isolated}}, {"net-a", "{", nobody, 1, []string{isolated}}},
+		"no status":                      {{"net-a", "absent", 0, []string{isolated}}},
+		"an empty status":                {{"net-a", "", 0, []string{isolated}}},
+		"another interface":              {{"net-a@net7", "absent", 0, []string{open, "drop ingress net7 10.0.0.2 tcp 80"}}},
+		"another network":                {{"net-b", "absent", 0, []string{open}}},
+		"a broken status":                {{"net-a", "{", 1, []string{isolated}}},
+		"nothing can be read":            {{"[", "{", 2, nil}},
+		"broken, and asks for nothing":   {{"", "{", 1, nil}},
+		"what it asks cannot be read":    {{"[", "absent", 1, nil}},
+		"one of two can be read":         {{"net-a,b/c/d", "absent", 1, []string{isolated}}},
+		"the status has another":         {{"net-a", attached("net2"), 0, []string{isolated, "drop ingress net2 10.0.0.2 tcp 80"}}},
+		"the status lacks it":            {{"net-a", attached("eth0"), 0, []string{isolated}}},
+		"the status names another":       {{"net-a", `[{"name": "net-b", "interface": "net1"}]`, 0, []string{isolated}}},
+		"it asks for another network":    {{"net-b", attached("net1"), 0, []string{isolated}}},
+		"the template's status is empty": {{"net-a", "[]", 0, []string{isolated}}},
+		"hot plug":                       {{"", attached("eth0"), 0, []string{open}}, {"net-a", attached("eth0"), 0, []string{isolated}}},
+		"hot unplug":                     {{"net-a", attached("net1"), 0, []string{isolated}}, {"", "[]", 0, []string{open}}},
+		"the status breaks":              {{"net-b", attached("net1"), 0, []string{isolated}}, {"net-b", "{", 1, []string{isolated}}},
+		"the status goes":                {{"net-b", attached("net1"), 0, []string{isolated}}, {"net-b", "absent", 0, []string{open}}},
+		"it asks for another":            {{"net-b", "absent", 0, []string{open}}, {"net-a", "absent", 0, []string{isolated}}},
+		"it breaks while it asks":        {{"net-a", "absent", 0, []string{isolated}}, {"net-a", "{", 1, []string{isolated}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t, webPolicy)
 			for i, s := range steps {
 				for range 2 {
-					p := asking(s.networks, s.status)
-					if s.writer != nobody {
-						managed(p, s.writer)
-					}
-					if ps := upsert(c, p); len(ps) != s.problems {
+					if ps := upsert(c, asking(s.networks, s.status)); len(ps) != s.problems {
 						t.Errorf("step %d: problems %v", i, ps)
 					}
 				}

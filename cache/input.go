@@ -1,11 +1,9 @@
 package cache
 
 import (
-	"encoding/json"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
@@ -24,6 +22,7 @@ const (
 type Pod struct {
 	Key
 	UID     types.UID
+	Created int64              // seconds since 1970
 	Node    string             // empty: not scheduled
 	Outside string             // OnHostNetwork or Terminated: no policy applies; else empty
 	Labels  labelindex.Set     // of the object; empty if CutLabels
@@ -35,10 +34,6 @@ type Pod struct {
 	Status      string // the network status as written; empty: absent
 	StatusField string // the annotation that holds it
 	Requested   string // the requested networks as written; empty: none, or the pod is not local
-
-	// StatusTrusted reports that Multus wrote the status after the networks were requested, so that the status may
-	// lack a requested network. Multus writes through the subresource status of pods, which tenants may not.
-	StatusTrusted bool
 }
 
 // Values of Pod.Outside.
@@ -47,7 +42,7 @@ const (
 	Terminated    = "it has ended"
 )
 
-// NewPod reads a Pod object. Requests and trust only matter for pods of the node, all pods if the node is empty.
+// NewPod reads a Pod object. Requests only matter for pods of the node, all pods if the node is empty.
 func NewPod(obj *corev1.Pod, node string, limits *policy.Limits) Pod {
 	p := Pod{
 		Key:    Key{Namespace: obj.Namespace, Name: obj.Name},
@@ -55,6 +50,9 @@ func NewPod(obj *corev1.Pod, node string, limits *policy.Limits) Pod {
 		Node:   obj.Spec.NodeName,
 		Labels: labelindex.NewSet(obj.Labels),
 		Ports:  policy.NamedPorts(obj, limits.PodPorts),
+	}
+	if !obj.CreationTimestamp.IsZero() {
+		p.Created = obj.CreationTimestamp.Unix()
 	}
 	if labelBytes(obj.Labels) > limits.PodLabelBytes {
 		p.Labels, p.CutLabels = nil, true
@@ -75,7 +73,6 @@ func NewPod(obj *corev1.Pod, node string, limits *policy.Limits) Pod {
 	if obj.Spec.NodeName == node || node == "" {
 		p.Mirrors = types.UID(obj.Annotations[corev1.MirrorPodAnnotationKey])
 		p.Requested = obj.Annotations[NetworksAnnotation]
-		p.StatusTrusted = p.Requested != "" && statusFollowsRequest(obj.ManagedFields, p.StatusField)
 	}
 	return p
 }
@@ -89,34 +86,3 @@ func labelBytes(labels map[string]string) (n int) {
 
 // hasStatus reports whether the pod could be a peer.
 func (o *Pod) hasStatus() bool { return strings.TrimSpace(o.Status) != "" }
-
-// managedAnnotations is the part of a FieldsV1 that lists annotations.
-type managedAnnotations struct {
-	Metadata struct {
-		Annotations map[string]json.RawMessage `json:"f:annotations"`
-	} `json:"f:metadata"`
-}
-
-// statusFollowsRequest reports whether the status was written through the subresource status, after the last change by
-// any manager that owns the request. Times have a resolution of one second; equal times do not count as after.
-// See https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management.
-func statusFollowsRequest(managers []metav1.ManagedFieldsEntry, statusField string) bool {
-	var status, request *metav1.Time
-	for i := range managers {
-		m := &managers[i]
-		if m.FieldsV1 == nil || m.Time == nil {
-			continue
-		}
-		var fields managedAnnotations
-		if json.Unmarshal(m.FieldsV1.GetRawBytes(), &fields) != nil {
-			continue
-		}
-		if _, owns := fields.Metadata.Annotations["f:"+statusField]; owns && m.Subresource == "status" && (status == nil || status.Before(m.Time)) {
-			status = m.Time
-		}
-		if _, owns := fields.Metadata.Annotations["f:"+NetworksAnnotation]; owns && (request == nil || request.Before(m.Time)) {
-			request = m.Time
-		}
-	}
-	return status != nil && request != nil && request.Before(status)
-}

@@ -36,27 +36,23 @@ type reading struct {
 // readInterfaces reads the network status and the requested networks of a pod. before is the state that the same pod had,
 // noState for a new pod.
 //
-// Isolation covers every interface that either of the two names: a pod's first packet may come before its status, and the
-// creator of a pod can write a status that leaves a network out. Only a status that Multus wrote after the request speaks
-// alone. While a status cannot be read, the interfaces of the last readable status stay, without their addresses.
+// Isolation covers every interface that either of the two names: a pod's first packet may come before its status, and whoever
+// may write the pod can write a status that leaves a network out. So a status adds interfaces and addresses, and takes no
+// requested interface away. If the two give the same interface to different networks, the interface belongs to both networks.
+// While a status cannot be read, the interfaces of the last readable status stay, without their addresses.
 func readInterfaces(o Pod, local bool, before *podState, limits *policy.Limits) reading {
 	var r reading
 	status, statusOK := parseStatus(o, &r.problems)
 	r.attached = statusOK && o.hasStatus()
-	if r.attached && o.StatusTrusted {
-		r.known, r.entries = true, status
-	} else {
-		requested, requestOK := parseRequests(o, &r.problems)
-		r.known = r.attached || requestOK && (statusOK || o.Requested != "")
-		if !statusOK && local && before.known {
-			r.known = true
-			for _, a := range before.attachments {
-				requested = append(requested, entry{iface: a.iface, network: a.network.key})
-			}
+	requested, requestOK := parseRequests(o, &r.problems)
+	r.known = r.attached || requestOK && (statusOK || o.Requested != "")
+	if !statusOK && local && before.known {
+		r.known = true
+		for _, a := range before.attachments {
+			requested = append(requested, entry{iface: a.iface, network: a.network.key})
 		}
-		r.entries = append(status, requested...)
 	}
-	r.entries = mergeEntries(r.entries)
+	r.entries = mergeEntries(append(status, requested...))
 	r.bound(limits)
 	r.noteLabels(o, limits)
 	return r

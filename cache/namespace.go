@@ -41,6 +41,8 @@ type namespace struct {
 	retry   time.Duration      // pause until they are tried again; doubles each time
 	retryAt time.Time
 
+	addressed addressed // its pods as peers
+
 	version int // raised when labels or attachments of a pod change
 	byLabel podIndex
 }

@@ -15,11 +15,15 @@ import (
 type pod struct {
 	key       Key
 	uid       types.UID
+	created   int64 // as Pod.Created
 	namespace *namespace
-	state     *podState // never nil
-	groups    []*group  // that the pod is in, by ID
-	target    *target   // of a local pod, else nil
-	status    uint64    // hash of the texts that state.attachments were read from
+	state     *podState    // never nil
+	read      []attachment // as the annotations say; state has them without addresses if the namespace has too many
+	addresses int          // of read
+	unfit     bool         // the addresses exceed the limit of the namespace, so the pod is nobody's peer
+	groups    []*group     // that the pod is in, by ID
+	target    *target      // of a local pod, else nil
+	status    uint64       // hash of the texts that state.attachments were read from
 	problems  []policy.Problem
 	mirrors   types.UID // UID of the static pod that this pod mirrors, if it does
 	announced bool      // known from the container runtime alone
@@ -144,6 +148,7 @@ func (c *Cache) newPod(key Key, uid types.UID) *pod {
 func (c *Cache) removePod(p *pod) {
 	c.setLocal(p, false)
 	c.setState(p, noState)
+	c.setAddresses(p, 0)
 	if !p.announced {
 		delete(c.pods, p.key)
 		c.counts.pods.Add(-1)
@@ -155,7 +160,8 @@ func (c *Cache) removePod(p *pod) {
 
 // update reads the object into the pod.
 func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
-	p.mirrors = obj.Mirrors
+	isDated := p.created != obj.Created // the runtime had announced the pod, without the time
+	p.mirrors, p.created = obj.Mirrors, obj.Created
 	next := *p.state
 	next.labels, next.cutLabels = keepEqual(p.state.labels, obj.Labels), obj.CutLabels
 	next.ports = keepEqual(p.state.ports, obj.Ports)
@@ -166,16 +172,21 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 			r.dropAddresses() // nobody's peer
 		}
 		next.known, next.attached, next.overflow, p.problems = r.known, r.attached, r.overflow, r.problems.List()
-		next.attachments = c.attachments(p.state.attachments, r.entries)
+		p.read = c.attachments(p.read, r.entries)
+		c.setAddresses(p, countAddresses(p.read))
 	}
+	next.attachments = p.visible(p.state.attachments)
 	c.setLocal(p, local)
 	c.setState(p, &next)
-	return p.problems
+	if isDated && p.target != nil && p.target.selected.count > 0 {
+		c.markStale(p.target)
+	}
+	return c.withAddressProblem(p)
 }
 
 // hash covers all that the attachments of the pod are read from.
 func (p *pod) hash(seed maphash.Seed, o *Pod, local bool) uint64 {
-	return maphash.Comparable(seed, [...]any{o.Status, o.StatusField, o.StatusTrusted, o.Requested, local, o.Node == "", o.CutLabels, p.announced})
+	return maphash.Comparable(seed, [...]any{o.Status, o.StatusField, o.Requested, local, o.Node == "", o.CutLabels, p.announced})
 }
 
 // keepEqual returns the old list when the new one is equal, so that its memory is shared.

@@ -65,9 +65,8 @@ func checkClosed(t *testing.T, c *Cache, pod string) {
 	t.Helper()
 	rs := ruleset(c, pod)
 	tb := model.NewTable(t, rs)
-	for _, d := range engine.Directions {
-		base := tb.Chains[string(d.Hook())]
-		if base == nil {
+	for _, base := range rs.Chains {
+		if base.Hook == engine.HookNone {
 			continue
 		}
 		for _, r := range base.Rules {

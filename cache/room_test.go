@@ -2,11 +2,15 @@ package cache
 
 import (
 	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
@@ -169,6 +173,62 @@ func TestClusterPeerLimit(t *testing.T) {
 	}
 	if p := r.policies[Key{Namespace: "evil", Name: "b"}]; !p.isStub || !strings.Contains(p.Problems[0].Message, "namespace-cluster-peers=2") {
 		t.Errorf("%+v", p.Policy)
+	}
+	r.empty()
+}
+
+// The oldest pods of a namespace that exceeds its limit are peers, whatever the order of the events. The
+// peers of other namespaces in the same group stay.
+func TestAddressLimit(t *testing.T) {
+	r := newRoom(t, func(l *policy.Limits) { l.NamespaceAddresses = 21 }, 3) // one is the address of web
+	r.policy("good/p", everyPeer)
+	rnd, sizes := rand.New(rand.NewPCG(1, 2)), map[string]int{}
+	for step := range 400 {
+		i := 10 + rnd.IntN(30)
+		name := fmt.Sprintf("peer-%d", i)
+		n := rnd.IntN(6)
+		if sizes[name] = n; n == 0 {
+			delete(sizes, name)
+			r.DeletePod(Key{Namespace: "evil", Name: name})
+		} else {
+			var addrs []string
+			for k := range n {
+				addrs = append(addrs, fmt.Sprintf("10.2.%d.%d", i, 2*k+1))
+			}
+			pod := model.NewPeer("evil/"+name, "app=peer", "net1 default/net "+strings.Join(addrs, " "))
+			pod.CreationTimestamp = metav1.Unix(int64(99-i), 0)
+			problems := r.UpsertPod(NewPod(pod, "node", r.limits))
+			over := 0
+			for _, size := range sizes {
+				over += size
+			}
+			if told := fmt.Sprint(problems); strings.Contains(told, "namespace-addresses=21") != (over > 20) {
+				t.Fatalf("%d addresses, told %q", over, told)
+			}
+		}
+		want, used := map[string]bool{}, 0
+		for _, name := range slices.Backward(slices.Sorted(maps.Keys(sizes))) {
+			if used += sizes[name]; used > 20 {
+				break
+			}
+			want[name] = true
+		}
+		if n := r.Stats().LimitedNamespaces; n != int64(min(1, len(sizes)-len(want))) {
+			t.Fatalf("%d namespaces over the limit", n)
+		}
+		if step%10 != 0 {
+			continue
+		}
+		settle(r.Cache)
+		text := renderPod(t, r.Cache, "good/web")
+		if !strings.Contains(text, "10.1.0.") {
+			t.Fatalf("the group lost the peers of another namespace:\n%s", text)
+		}
+		for name := range sizes {
+			if in := strings.Contains(text, "10.2."+name[5:]+".1"); in != want[name] {
+				t.Fatalf("%s is a peer: %v, of %v:\n%s", name, in, sizes, text)
+			}
+		}
 	}
 	r.empty()
 }

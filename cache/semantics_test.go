@@ -291,7 +291,7 @@ func TestInterfaceNames(t *testing.T) {
 	for _, ch := range ruleset(c, "web").Chains {
 		chains[ch.Name] = true
 	}
-	if !chains["ingress-net_1"] || len(chains) != 7 {
+	if !chains["ingress-net_1"] || len(chains) != 8 {
 		t.Errorf("chains: %v", chains)
 	}
 }

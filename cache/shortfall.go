@@ -25,6 +25,7 @@ const (
 	UnresolvedNamedPort      = "UnresolvedNamedPort"      // nobody has a port of the name, so the name allows nothing
 	UnsupportedNetworkPlugin = "UnsupportedNetworkPlugin" // interfaces of the network are not isolated
 	PodLimitExceeded         = "PodLimitExceeded"         // the policy allows nothing in a pod that has too many rules
+	UndefinedNetwork         = "UndefinedNetwork"         // no definition and no pod has the network
 )
 
 // shortfalls collects problems by policy and reason.
@@ -50,15 +51,21 @@ type portUse struct {
 	name      policy.PortName
 }
 
-// Shortfalls returns the parts of policies that select a local pod and have no effect, by the last plan of each pod.
+// Shortfalls returns the parts of policies that have no effect: networks that do not exist, of all policies; and for policies
+// that select a local pod, the parts that the last plan of the pod leaves out.
 func (c *Cache) Shortfalls() []Shortfall {
 	c.lock()
 	targets := make([]*target, 0, len(c.targets))
 	for _, t := range c.targets {
 		targets = append(targets, t)
 	}
+	policies := make([]*installed, 0, len(c.policies))
+	for _, p := range c.policies {
+		policies = append(policies, p)
+	}
 	c.unlock()
 	found, resolved := shortfalls{}, map[portUse]bool{}
+	c.addUndefined(policies, found)
 	for _, t := range targets {
 		c.lock()
 		p, ports := t.plan, t.pod.state.ports
@@ -89,6 +96,22 @@ func (s shortfalls) list() []Shortfall {
 		return cmp.Or(policy.CompareKeys(a.Policy, b.Policy), strings.Compare(a.Reason, b.Reason))
 	})
 	return out
+}
+
+// addUndefined adds the networks that nobody defines and no pod is on. It holds the lock for one policy at a time.
+func (c *Cache) addUndefined(policies []*installed, found shortfalls) {
+	for _, p := range policies {
+		c.lock()
+		for _, key := range p.Networks {
+			if n := c.networks[key]; n == nil || !n.defined && len(n.pods) == 0 {
+				found.add(p.Policy, UndefinedNetwork, policy.Problem{
+					Field:   policy.ForField,
+					Message: fmt.Sprintf("no NetworkAttachmentDefinition %s exists and no pod is attached to such a network, so the policy has no effect there", key),
+				})
+			}
+		}
+		c.unlock()
+	}
 }
 
 func (p *plan) addShortfalls(pod Key, found shortfalls) {

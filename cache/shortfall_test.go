@@ -46,3 +46,20 @@ func shortfallTexts(c *Cache) map[string]string {
 	}
 	return texts
 }
+
+// A policy for a network that nobody defines and no pod is on has no effect, most often because of a wrong name.
+func TestUndefinedNetwork(t *testing.T) {
+	c := newCluster(t, model.NewNAD("net-a", "macvlan"), model.NewPeer("db", "", "net1 net-b 10.0.0.9"),
+		model.NewPolicy("p", "net-a, net-b, net-c", `{ingress: []}`))
+	want := map[string]string{
+		"default/p UndefinedNetwork metadata.annotations[k8s.v1.cni.cncf.io/policy-for]: no NetworkAttachmentDefinition default/net-c exists and no " +
+			"pod is attached to such a network, so the policy has no effect there": "",
+	}
+	if diff := cmp.Diff(want, shortfallTexts(c)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	upsert(c, model.NewNAD("net-c", "macvlan"))
+	if got := shortfallTexts(c); len(got) > 0 {
+		t.Errorf("still %v", got)
+	}
+}

@@ -20,6 +20,8 @@ type Stats struct {
 	UnreadableStatus int64 // local pods whose interfaces are unknown
 	UnknownSandboxes int64 // sandboxes of pods that are no local pods
 	LimitedPods      int64 // local pods that exceed a limit, or whose policies do so together
+
+	LimitedNamespaces int64 // whose pods have more addresses than the limit
 }
 
 // counts are the Stats, kept up to date by each event, so that reading them takes no lock.
@@ -29,7 +31,7 @@ type counts struct {
 	groups, members                                             atomic.Int64
 	selected, withoutSandbox, unsupported, unreadable           atomic.Int64
 	withSandbox                                                 atomic.Int64
-	limitedPods                                                 atomic.Int64
+	limitedPods, limitedNamespaces                              atomic.Int64
 }
 
 // Stats takes no lock: events may change some counts between others.
@@ -42,6 +44,7 @@ func (c *Cache) Stats() Stats {
 		Groups: n.groups.Load(), Members: n.members.Load(),
 		SelectedPods: n.selected.Load(), WithoutSandbox: n.withoutSandbox.Load(), Unsupported: n.unsupported.Load(),
 		UnreadableStatus: n.unreadable.Load(), UnknownSandboxes: n.sandboxes.Load() - n.withSandbox.Load(), LimitedPods: n.limitedPods.Load(),
+		LimitedNamespaces: n.limitedNamespaces.Load(),
 	}
 }
 

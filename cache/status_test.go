@@ -22,14 +22,14 @@ func FuzzInterfaces(f *testing.F) {
 		`[{"name":"a","namespace":"b","interfaceRequest":"eth9"}]`, `{"name":"a"}`, `"a"`, `[{"name":1}]`, "a@net\x00", "a@" + strings.Repeat("n", 16),
 	}
 	for i, status := range statuses {
-		f.Add("default", status, requests[i], i%2 == 0)
+		f.Add("default", status, requests[i])
 	}
 	for i, request := range requests {
-		f.Add("default", statuses[i%len(statuses)], request, i%2 == 0)
+		f.Add("default", statuses[i%len(statuses)], request)
 	}
 	limits := policy.DefaultLimits()
-	f.Fuzz(func(t *testing.T, namespace, status, requested string, trusted bool) {
-		o := Pod{Key: Key{Namespace: namespace}, Status: status, StatusField: "f", Requested: requested, StatusTrusted: trusted}
+	f.Fuzz(func(t *testing.T, namespace, status, requested string) {
+		o := Pod{Key: Key{Namespace: namespace}, Status: status, StatusField: "f", Requested: requested}
 		r := readInterfaces(o, true, noState, &limits)
 		if !r.known && len(r.problems.List()) == 0 {
 			t.Error("nothing can be read, and no problem says so")
@@ -52,7 +52,7 @@ func FuzzInterfaces(f *testing.F) {
 		if !ok && (len(requests) > 0 || len(ps.List()) != 1) {
 			t.Errorf("%v, %v of what cannot be read", requests, ps)
 		}
-		if (!trusted || !r.attached) && !r.overflow { // then every request is isolated
+		if !r.overflow { // every request is isolated
 			for _, e := range requests {
 				if !slices.ContainsFunc(r.entries, func(o entry) bool { return o.compare(e) == 0 }) {
 					t.Errorf("%+v is requested, and is not among %v", e, r.entries)

@@ -346,7 +346,7 @@ func (c *Cache) view(t *target) view {
 			walk.step()
 		}
 		for _, a := range state.attachments {
-			v.attachments = append(v.attachments, place{a.iface, a.network.key, a.network.pluginType, c.isolates(a.network)})
+			v.attachments = append(v.attachments, place{a.iface, a.network.key, a.network.pluginType, c.isolates(a.network, t.pod)})
 		}
 		if version == ns.policyVersion && state == t.pod.state {
 			return v
@@ -372,6 +372,17 @@ func (v *view) isolate() {
 			v.open = append(v.open, a.iface)
 		}
 	}
+}
+
+// notVLANs returns the open interfaces of a direction whose names look like those of VLAN devices on isolated interfaces.
+func (v *view) notVLANs(d engine.Direction) (names []string) {
+	for _, a := range v.attachments {
+		isLikeVLAN := func(i isolation) bool { return strings.HasPrefix(a.iface, i.iface+".") }
+		if slices.ContainsFunc(v.isolated[d], isLikeVLAN) && !isIsolated(v.isolated[d], a.iface) && !slices.Contains(names, a.iface) {
+			names = append(names, a.iface)
+		}
+	}
+	return names
 }
 
 // isolations returns the interfaces that are isolated in a direction, sorted.
@@ -591,7 +602,11 @@ func (b *planBuilder) direction(d engine.Direction) {
 	if v.overflow {
 		source = append(source, "overflow", strings.Join(v.open, "/"))
 	}
-	b.keep(string(d.Hook()), strings.Join(source, "/"), func() *engine.Chain { return baseChain(d, v.isolated[d], v.open, v.overflow) })
+	notVLANs := v.notVLANs(d)
+	source = append(source, notVLANs...)
+	for _, h := range d.Hooks() {
+		b.keep(string(h), strings.Join(source, "/"), func() *engine.Chain { return baseChain(h, d, v.isolated[d], notVLANs, v.open, v.overflow) })
+	}
 	b.share(b.cache.common[d], b.replies[d])
 }
 

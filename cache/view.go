@@ -56,7 +56,7 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	v := PodView{
 		ID: id, Known: s.known, Overflow: s.overflow, Labels: s.labels, Ports: s.ports, Problems: t.plan.problems, Ruleset: target.Ruleset,
 	}
-	for _, a := range s.attachments {
+	for _, a := range t.pod.read {
 		v.Attachments = append(v.Attachments, viewOf(a))
 	}
 	for _, p := range t.pod.namespace.ordered {
@@ -97,6 +97,7 @@ type PeerView struct {
 	Key         Key
 	Labels      labelindex.Set
 	Attachments []AttachmentView
+	Limit       string // why the pod is nobody's peer, "NAME=N"; empty: it is a peer
 
 	namespace namespace // a copy of what selectors look at
 }
@@ -107,7 +108,10 @@ func (c *Cache) Peers(f func(PeerView)) {
 	defer c.unlock()
 	for _, p := range c.pods {
 		v := PeerView{Key: p.key, Labels: p.state.labels, namespace: namespace{name: p.namespace.name, known: p.namespace.known, labels: p.namespace.labels}}
-		for _, a := range p.state.attachments {
+		if p.unfit {
+			v.Limit = c.addressLimit()
+		}
+		for _, a := range p.read {
 			v.Attachments = append(v.Attachments, viewOf(a))
 		}
 		f(v)

@@ -14,5 +14,12 @@ func (e *Engine) Changed(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, &ApplyError{Pod: e.pod, Op: "check", Err: err}
 	}
-	return generation != e.have.generation || e.have.elsewhere, nil // a table may lose its owner, which no number tells
+	if generation != e.have.generation || e.have.elsewhere { // a table may lose its owner, which no number tells
+		return true, nil
+	}
+	due, err := e.isDue()
+	if err != nil {
+		return false, &ApplyError{Pod: e.pod, Op: "check", Err: err}
+	}
+	return due, nil
 }

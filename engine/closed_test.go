@@ -53,7 +53,7 @@ func sameDescriptor(t *testing.T, first, second *lab.Host) (closed, e *Engine) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		number := closed.transport.fd
+		number := closed.transport.FD()
 		for _, f := range taken {
 			f.Close()
 		}
@@ -63,7 +63,7 @@ func sameDescriptor(t *testing.T, first, second *lab.Host) (closed, e *Engine) {
 		if e, err = Open("other", second.NetNS(), Options{}); err != nil {
 			t.Fatal(err)
 		}
-		if e.transport.fd == number {
+		if e.transport.FD() == number {
 			return closed, e
 		}
 		if err := e.Close(); err != nil {

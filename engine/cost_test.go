@@ -29,7 +29,7 @@ func peerSets(n, elements int) []*Set {
 func BenchmarkKernelTime(b *testing.B) {
 	l := lab.ForTest(b)
 	chainOf := func(n, first int) *Chain {
-		c := &Chain{Name: "c", Hook: HookInput}
+		c := &Chain{Name: "c", Hook: HookPrerouting}
 		for i := range n {
 			r := ruleOf("peers-0000000000000000-v4")
 			r.Comment = fmt.Sprint(first + i)
@@ -164,7 +164,7 @@ func manyPolicies(n int) Ruleset {
 	rs := manyPeers(n, 1)
 	rules := rs.chain(PolicyChain(Ingress, somePolicy)).Rules
 	closed := &Chain{Name: "ingress-net1"}
-	chains := []*Chain{closed, rs.chain("input")}
+	chains := []*Chain{closed, rs.chain("prerouting")}
 	for i := range n {
 		c := &Chain{Name: PolicyChain(Ingress, fmt.Sprintf("%016x", i)), Rules: rules[i : i+1]}
 		chains = append(chains, c)
@@ -182,7 +182,7 @@ func manyPeers(n, elements int) Ruleset {
 		policy.Rules = append(policy.Rules, ruleOf(s.Name))
 	}
 	return NewRuleset(list, []*Chain{
-		policy, isolated(sets.Addrs{}, 80).chain("input"),
+		policy, isolated(sets.Addrs{}, 80).chain("prerouting"),
 		{Name: "ingress-net1", Rules: []Rule{
 			{Statements: []expr.Statement{expr.Jump(policy.Name)}, Comment: "namespace/policy"},
 			{Statements: []expr.Statement{expr.Counter(), expr.Drop()}},

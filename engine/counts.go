@@ -6,6 +6,8 @@ import (
 
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
 // RuleCount is what the kernel counted at a rule: packets that reached its counter, and their bytes.
@@ -30,10 +32,10 @@ func (e *Engine) Counts() ([]RuleCount, error) {
 	}
 	most := limitsFor(applied).rules
 	r := reader{exchange: x, transport: e.transport}
-	err := r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a attrs) error {
+	err := r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a nfnl.Attrs) error {
 		c := RuleCount{
-			Chain: a.string(unix.NFTA_RULE_CHAIN), Comment: tlv(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment),
-			Handle: a.uint64(unix.NFTA_RULE_HANDLE),
+			Chain: a.Text(unix.NFTA_RULE_CHAIN), Comment: nfnl.UserData(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment),
+			Handle: a.Uint64(unix.NFTA_RULE_HANDLE),
 		}
 		if err := c.read(a[unix.NFTA_RULE_EXPRESSIONS]); err != nil {
 			return err
@@ -54,15 +56,15 @@ func (e *Engine) Counts() ([]RuleCount, error) {
 // read finds the counter among the expressions of a rule.
 func (c *RuleCount) read(expressions []byte) error {
 	var inner error
-	err := eachAttr(expressions, func(_ uint16, element []byte) {
-		expression, err := parseAttrs(element)
-		if err != nil || expression.string(unix.NFTA_EXPR_NAME) != "counter" {
+	err := nfnl.EachAttr(expressions, func(_ uint16, element []byte) {
+		expression, err := nfnl.ParseAttrs(element)
+		if err != nil || expression.Text(unix.NFTA_EXPR_NAME) != "counter" {
 			inner = errors.Join(inner, err)
 			return
 		}
-		counter, err := parseAttrs(expression[unix.NFTA_EXPR_DATA])
+		counter, err := nfnl.ParseAttrs(expression[unix.NFTA_EXPR_DATA])
 		inner = errors.Join(inner, err)
-		c.HasCounter, c.Packets, c.Bytes = true, counter.uint64(unix.NFTA_COUNTER_PACKETS), counter.uint64(unix.NFTA_COUNTER_BYTES)
+		c.HasCounter, c.Packets, c.Bytes = true, counter.Uint64(unix.NFTA_COUNTER_PACKETS), counter.Uint64(unix.NFTA_COUNTER_BYTES)
 	})
 	return errors.Join(inner, err)
 }

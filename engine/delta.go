@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"encoding/binary"
 	"sync"
 	"sync/atomic"
 
@@ -35,6 +34,12 @@ type memory struct {
 	last   atomic.Pointer[delta]
 }
 
+// A set remembers a delta of up to longestKept elements, or of an eighth of its own (keptPart).
+const (
+	longestKept = 64
+	keptPart    = 8
+)
+
 var versions atomic.Uint64
 
 func (m *memory) version() uint64 {
@@ -58,7 +63,9 @@ func (s *Set) since(have *Set) (*delta, bool) {
 	if !d.find(have.Elements, s.Elements) {
 		return nil, false
 	}
-	if !d.isEmpty() { // else it was made of equal values, as a read-back does: nobody else will ask
+	// An empty delta is between equal values, as a read-back makes them: nobody else will ask. A delta that is as long as the
+	// set would double the memory of the set for as long as the set stays.
+	if n := d.len(); n > 0 && n <= max(longestKept, size(s.Elements)/keptPart) {
 		s.last.Store(d)
 	}
 	return d, true
@@ -85,6 +92,8 @@ func (d *delta) find(have, want Elements) bool {
 	case Numbers:
 		h, same := have.(Numbers)
 		return same && h.Type == w.Type && h.Numbers.Equal(w.Numbers)
+	case Served:
+		return have == want
 	}
 	return true
 }
@@ -99,19 +108,7 @@ func (b *batch) changeElements(c *elementChange) {
 		return
 	}
 	c.encoding.Do(func() { c.encoded.encodeDelta(c.set.Name, c.delta) })
-	b.repeat(&c.encoded)
-}
-
-// repeat appends the messages of another batch, with the next sequence numbers.
-func (b *batch) repeat(o *batch) {
-	b.messages = append(b.messages, o.messages...)
-	at := len(b.buf)
-	b.buf = append(b.buf, o.buf...)
-	for ; at < len(b.buf); at += int(binary.NativeEndian.Uint32(b.buf[at:])) {
-		b.seq++
-		binary.NativeEndian.PutUint32(b.buf[at+8:], b.seq)
-		b.msg = at
-	}
+	b.Append(&c.encoded.Messages)
 }
 
 // encodeDelta deletes before it adds: a range that is widened, split or merged then overlaps nothing.

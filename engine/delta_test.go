@@ -26,27 +26,42 @@ func version(addrs sets.Addrs) *Set {
 
 // What pods that have a set find in its version is the same delta, and its messages are what each would have encoded.
 func TestDeltaIsShared(t *testing.T) {
-	for _, n := range []int{1, manyElements, 5000} { // the last one needs many messages
+	base := block(0, 20_000)
+	for _, n := range []int{1, manyElements, 1000} { // the last one needs several messages
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			have, want := version(block(1, n)), version(block(2, n))
+			have, want := version(base.Union(block(1, n))), version(base.Union(block(2, n)))
 			first, ok := want.since(have)
 			again, _ := want.since(have)
 			if !ok || first != again {
 				t.Fatalf("worked out anew: %p, %p", first, again)
 			}
-			var alone batch
-			alone.reset()
-			alone.encodeDelta("peers", first)
 			for range 2 {
+				var alone batch
+				alone.reset()
+				alone.encodeDelta("peers", first)
 				var b batch
 				b.reset()
 				b.changeElements(&elementChange{want, first})
-				if !bytes.Equal(alone.buf, b.buf) || b.seq != alone.seq || b.msg != alone.msg || len(b.messages) != len(alone.messages) {
-					t.Fatalf("%d bytes to %d, last message %d at %d; want %d to %d at %d",
-						len(b.buf), b.seq, len(b.messages), b.msg, len(alone.buf), alone.seq, alone.msg)
+				if !bytes.Equal(alone.Bytes(), b.Bytes()) || b.Sequence() != alone.Sequence() || b.Count() != alone.Count() {
+					t.Fatalf("%d bytes in %d messages to number %d; want %d in %d to number %d",
+						b.Len(), b.Count(), b.Sequence(), alone.Len(), alone.Count(), alone.Sequence())
+				}
+				// Both know where the last message starts.
+				alone.EndBatch()
+				b.EndBatch()
+				if !bytes.Equal(alone.Bytes(), b.Bytes()) {
+					t.Fatal("EndBatch changed another message than the last one")
 				}
 			}
 		})
+	}
+}
+
+// A set does not keep a delta that is as long as the set.
+func TestLongDeltaIsNotKept(t *testing.T) {
+	want := version(block(1, 5000))
+	if d, ok := want.since(version(sets.Addrs{})); !ok || d.len() != 5000 || want.last.Load() != nil {
+		t.Errorf("%v, %d elements, kept %v", ok, d.len(), want.last.Load() != nil)
 	}
 }
 

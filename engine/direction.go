@@ -28,12 +28,13 @@ func (d Direction) String() string {
 // Opposite returns the direction in which the replies to traffic of this direction go.
 func (d Direction) Opposite() Direction { return 1 - d }
 
-// Hook returns the netfilter hook that sees traffic of this direction.
-func (d Direction) Hook() Hook {
+// Hooks returns the hooks that see traffic of this direction. The pod may forward traffic for others, as for a virtual
+// machine behind address translation.
+func (d Direction) Hooks() []Hook {
 	if d == Ingress {
-		return HookInput
+		return []Hook{HookPrerouting}
 	}
-	return HookOutput
+	return []Hook{HookForward, HookOutput}
 }
 
 // OnInterface matches packets of this direction on the pod's interface with the given name.
@@ -42,6 +43,14 @@ func (d Direction) OnInterface(name string) expr.Statement {
 		return expr.IIFName(name)
 	}
 	return expr.OIFName(name)
+}
+
+// OnInterfaces matches packets of this direction on the pod's interfaces with a pattern of names, "net1.*".
+func (d Direction) OnInterfaces(pattern string) expr.Statement {
+	if d == Ingress {
+		return expr.InputInterface(expr.Is, pattern)
+	}
+	return expr.OutputInterface(expr.Is, pattern)
 }
 
 // PeerIn matches packets of this direction whose peer is in the set. The peer is the source of ingress traffic and the

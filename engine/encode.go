@@ -6,46 +6,34 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// batchBegin is the message that the kernel refuses when the generation is another one.
-const batchBegin = "BATCH_BEGIN"
-
-// message says what one message of a batch is about, for errors and for the handles that the kernel gives to rules.
-type message struct {
-	op       string // NEWRULE, DELSETELEM, …
-	object   string // the chain or set
-	rule     *ruleChange
-	optional bool // a question for an object that may be missing
+// batch is a plan as netlink messages.
+type batch struct {
+	nfnl.Messages
+	added []addedRule // in the order of their messages
 }
 
-// batch is a plan as netlink messages. Message number i has sequence number i+1.
-type batch struct {
-	wire
-	messages []message
-	echoes   int // new rules, whose handles the kernel answers
+// addedRule is a new rule, whose handle the kernel answers to the message with the sequence number.
+type addedRule struct {
+	sequence uint32
+	*ruleChange
 }
 
 func (b *batch) reset() {
-	b.wire.reset()
-	clear(b.messages)
-	b.messages = b.messages[:0]
-	b.echoes = 0
+	b.Reset()
+	clear(b.added)
+	b.added = b.added[:0]
 }
 
-// encode writes the whole plan between NFNL_MSG_BATCH_BEGIN and _END. The kernel takes it only if the generation is
-// still that number (NFNL_BATCH_GENID), else it says ERESTART at once: a difference is never applied to what it was not
-// made from. Only the last message asks for an acknowledgement: a
-// batch goes in as a whole or not at all, and a message that fails reports itself.
+// encode writes the plan as a batch for tables with the generation. So the kernel never applies a difference to a table that
+// has changed since the plan was made.
 func (b *batch) encode(p *plan, generation uint32) error {
 	b.reset()
-	b.control(unix.NFNL_MSG_BATCH_BEGIN, batchBegin)
-	if generation != unknownGeneration {
-		b.uint32(unix.NFNL_BATCH_GENID, generation)
-	}
-	b.end()
-	if p.anyway { // so that there is one to delete; one that is there stays as it is
+	b.BeginBatch(generation)
+	if p.anyway { // the deletion needs a table; an existing table stays as it is
 		b.table(unix.NFT_MSG_NEWTABLE, "NEWTABLE", unix.NLM_F_CREATE, 0)
 	}
 	if p.deleteTable {
@@ -60,9 +48,7 @@ func (b *batch) encode(p *plan, generation uint32) error {
 	if err := b.content(p); err != nil {
 		return err
 	}
-	b.orFlags(unix.NLM_F_ACK)
-	b.control(unix.NFNL_MSG_BATCH_END, "BATCH_END")
-	b.end()
+	b.EndBatch()
 	return nil
 }
 
@@ -86,33 +72,29 @@ func (b *batch) content(p *plan) error {
 		b.emptyChain(name)
 	}
 	for _, name := range p.delChains {
-		b.begin(unix.NFT_MSG_DELCHAIN, 0, message{op: "DELCHAIN", object: name})
-		b.string(unix.NFTA_CHAIN_TABLE, TableName)
-		b.string(unix.NFTA_CHAIN_NAME, name)
-		b.end()
+		b.begin(unix.NFT_MSG_DELCHAIN, 0, nfnl.Label{Op: "DELCHAIN", Object: name})
+		b.Text(unix.NFTA_CHAIN_TABLE, TableName)
+		b.Text(unix.NFTA_CHAIN_NAME, name)
+		b.End()
 	}
 	for _, name := range p.delSets {
-		b.begin(unix.NFT_MSG_DELSET, 0, message{op: "DELSET", object: name})
-		b.string(unix.NFTA_SET_TABLE, TableName)
-		b.string(unix.NFTA_SET_NAME, name)
-		b.end()
+		b.begin(unix.NFT_MSG_DELSET, 0, nfnl.Label{Op: "DELSET", Object: name})
+		b.Text(unix.NFTA_SET_TABLE, TableName)
+		b.Text(unix.NFTA_SET_NAME, name)
+		b.End()
 	}
 	return nil
 }
 
-func (b *batch) begin(typ, flags uint16, m message) {
-	b.messages = append(b.messages, m)
-	b.beginNFT(typ, flags)
+// begin opens a message of nf_tables for the family inet. The type is an NFT_MSG_ number.
+func (b *batch) begin(typ, flags uint16, l nfnl.Label) {
+	b.BeginNFT(typ, flags, unix.NFPROTO_INET, l)
 }
 
-func (b *batch) control(typ uint16, op string) {
-	b.messages = append(b.messages, message{op: op})
-	b.wire.begin(typ, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES)
-}
-
-// The flags of a table with an owner (linux/netfilter/nf_tables.h): while the socket lives that made it or took it over,
-// nobody else can change it or flush it; and it outlives the socket, then without an owner. The first flag without the
-// second deletes the table with the socket: what a trace wants, and the policies' table never is.
+// The flags of a table with an owner (linux/netfilter/nf_tables.h). While the socket of the owner is open, no other process
+// can change or flush the table. With both flags the table stays when the socket is closed, then without an owner. With the
+// first flag alone the kernel deletes the table together with the socket, as package trace wants; the table of the policies
+// never has the first flag alone.
 const (
 	ownedOnly = 1 << 1 // NFT_TABLE_F_OWNER, kernel 5.12
 	orphan    = 1 << 2 // NFT_TABLE_F_PERSIST, kernel 6.9
@@ -120,16 +102,13 @@ const (
 )
 
 func (b *batch) table(typ uint16, op string, flags uint16, tableFlags uint32) {
-	b.begin(typ, flags, message{op: op, object: TableName})
-	b.string(unix.NFTA_TABLE_NAME, TableName)
+	b.begin(typ, flags, nfnl.Label{Op: op, Object: TableName})
+	b.Text(unix.NFTA_TABLE_NAME, TableName)
 	if tableFlags != 0 {
-		b.uint32(unix.NFTA_TABLE_FLAGS, tableFlags)
+		b.Uint32(unix.NFTA_TABLE_FLAGS, tableFlags)
 	}
-	b.end()
+	b.End()
 }
-
-// hookNumbers are those of enum nf_inet_hooks (linux/netfilter.h).
-var hookNumbers = map[Hook]uint32{HookInput: 1, HookOutput: 3}
 
 // What every base chain of ours has.
 const (
@@ -138,26 +117,26 @@ const (
 )
 
 func (b *batch) newChain(c *Chain) {
-	b.begin(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, message{op: "NEWCHAIN", object: c.Name})
-	b.string(unix.NFTA_CHAIN_TABLE, TableName)
-	b.string(unix.NFTA_CHAIN_NAME, c.Name)
+	b.begin(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWCHAIN", Object: c.Name})
+	b.Text(unix.NFTA_CHAIN_TABLE, TableName)
+	b.Text(unix.NFTA_CHAIN_NAME, c.Name)
 	if c.Hook != HookNone {
-		hook := b.nest(unix.NFTA_CHAIN_HOOK)
-		b.uint32(unix.NFTA_HOOK_HOOKNUM, hookNumbers[c.Hook])
-		b.uint32(unix.NFTA_HOOK_PRIORITY, 0) // NF_IP_PRI_FILTER
-		b.endNest(hook)
-		b.uint32(unix.NFTA_CHAIN_POLICY, policyAccept)
-		b.string(unix.NFTA_CHAIN_TYPE, chainType)
+		hook := b.Nest(unix.NFTA_CHAIN_HOOK)
+		b.Uint32(unix.NFTA_HOOK_HOOKNUM, c.Hook.Number())
+		b.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority()))
+		b.EndNest(hook)
+		b.Uint32(unix.NFTA_CHAIN_POLICY, policyAccept)
+		b.Text(unix.NFTA_CHAIN_TYPE, chainType)
 	}
-	b.end()
+	b.End()
 }
 
 // emptyChain deletes all rules of a chain.
 func (b *batch) emptyChain(name string) {
-	b.begin(unix.NFT_MSG_DELRULE, 0, message{op: "DELRULE", object: name})
-	b.string(unix.NFTA_RULE_TABLE, TableName)
-	b.string(unix.NFTA_RULE_CHAIN, name)
-	b.end()
+	b.begin(unix.NFT_MSG_DELRULE, 0, nfnl.Label{Op: "DELRULE", Object: name})
+	b.Text(unix.NFTA_RULE_TABLE, TableName)
+	b.Text(unix.NFTA_RULE_CHAIN, name)
+	b.End()
 }
 
 // changeRule asks for an echo of each new rule (NLM_F_ECHO): that is how its handle becomes known.
@@ -167,11 +146,11 @@ func (b *batch) changeRule(c *ruleChange) error {
 		b.emptyChain(c.chain)
 		return nil
 	case gone:
-		b.begin(unix.NFT_MSG_DELRULE, 0, message{op: "DELRULE", object: c.chain})
-		b.string(unix.NFTA_RULE_TABLE, TableName)
-		b.string(unix.NFTA_RULE_CHAIN, c.chain)
-		b.uint64(unix.NFTA_RULE_HANDLE, c.handle)
-		b.end()
+		b.begin(unix.NFT_MSG_DELRULE, 0, nfnl.Label{Op: "DELRULE", Object: c.chain})
+		b.Text(unix.NFTA_RULE_TABLE, TableName)
+		b.Text(unix.NFTA_RULE_CHAIN, c.chain)
+		b.Uint64(unix.NFTA_RULE_HANDLE, c.handle)
+		b.End()
 		return nil
 	}
 	flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_ECHO)
@@ -182,18 +161,18 @@ func (b *batch) changeRule(c *ruleChange) error {
 	if err != nil {
 		return err
 	}
-	b.echoes++
-	b.begin(unix.NFT_MSG_NEWRULE, flags, message{op: "NEWRULE", object: c.chain, rule: c})
-	b.string(unix.NFTA_RULE_TABLE, TableName)
-	b.string(unix.NFTA_RULE_CHAIN, c.chain)
+	b.begin(unix.NFT_MSG_NEWRULE, flags, nfnl.Label{Op: "NEWRULE", Object: c.chain})
+	b.added = append(b.added, addedRule{b.Sequence(), c})
+	b.Text(unix.NFTA_RULE_TABLE, TableName)
+	b.Text(unix.NFTA_RULE_CHAIN, c.chain)
 	if c.place == afterHandle {
-		b.uint64(unix.NFTA_RULE_POSITION, c.handle)
+		b.Uint64(unix.NFTA_RULE_POSITION, c.handle)
 	}
-	b.bytes(unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, exprs)
+	b.Data(unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, exprs)
 	if c.rule.Comment != "" {
-		b.bytes(unix.NFTA_RULE_USERDATA, comment(nil, userdata.TypeComment, c.rule.Comment))
+		b.Data(unix.NFTA_RULE_USERDATA, comment(nil, userdata.TypeComment, c.rule.Comment))
 	}
-	b.end()
+	b.End()
 	return nil
 }
 

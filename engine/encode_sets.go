@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"math"
 	"net/netip"
+	"time"
 
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -45,6 +47,7 @@ type setLayout struct {
 	keyLen    uint32
 	fields    []uint32
 	hostOrder bool // the packet has the key in the byte order of the host
+	timeout   time.Duration
 }
 
 func layoutOf(e Elements) setLayout {
@@ -56,7 +59,7 @@ func layoutOf(e Elements) setLayout {
 		return setLayout{flags: unix.NFT_SET_INTERVAL, keyType: typeIP6Addr, keyLen: 16}
 	case Ports:
 		l := setLayout{keyType: typeInetService<<typeBits | typeInetProto, keyLen: 8}
-		if !e.isPlain() {
+		if !e.IsPlain() {
 			l.flags, l.fields = unix.NFT_SET_INTERVAL|setConcat, []uint32{2, 1}
 		}
 		return l
@@ -74,29 +77,34 @@ func layoutOf(e Elements) setLayout {
 			keyLen:    uint32(e.Type.Len()),
 			hostOrder: e.Type.HostOrder(),
 		}
+	case Served:
+		return setLayout{flags: unix.NFT_SET_TIMEOUT, keyType: typeInetService, keyLen: 2, timeout: servedLife}
 	}
 	return setLayout{}
 }
 
 func (b *batch) newSet(s *Set, id uint32) {
 	l := layoutOf(s.Elements)
-	b.begin(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, message{op: "NEWSET", object: s.Name})
-	b.string(unix.NFTA_SET_TABLE, TableName)
-	b.string(unix.NFTA_SET_NAME, s.Name)
-	b.uint32(unix.NFTA_SET_FLAGS, l.flags)
-	b.uint32(unix.NFTA_SET_KEY_TYPE, l.keyType)
-	b.uint32(unix.NFTA_SET_KEY_LEN, l.keyLen)
-	b.uint32(unix.NFTA_SET_ID, id)
+	b.begin(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWSET", Object: s.Name})
+	b.Text(unix.NFTA_SET_TABLE, TableName)
+	b.Text(unix.NFTA_SET_NAME, s.Name)
+	b.Uint32(unix.NFTA_SET_FLAGS, l.flags)
+	b.Uint32(unix.NFTA_SET_KEY_TYPE, l.keyType)
+	b.Uint32(unix.NFTA_SET_KEY_LEN, l.keyLen)
+	b.Uint32(unix.NFTA_SET_ID, id)
+	if l.timeout > 0 {
+		b.Uint64(unix.NFTA_SET_TIMEOUT, uint64(l.timeout.Milliseconds()))
+	}
 	if len(l.fields) > 0 {
-		desc := b.nest(unix.NFTA_SET_DESC)
-		concat := b.nest(setDescConcat)
+		desc := b.Nest(unix.NFTA_SET_DESC)
+		concat := b.Nest(setDescConcat)
 		for _, f := range l.fields {
-			field := b.nest(unix.NFTA_LIST_ELEM)
-			b.uint32(setFieldLen, f)
-			b.endNest(field)
+			field := b.Nest(unix.NFTA_LIST_ELEM)
+			b.Uint32(setFieldLen, f)
+			b.EndNest(field)
 		}
-		b.endNest(concat)
-		b.endNest(desc)
+		b.EndNest(concat)
+		b.EndNest(desc)
 	}
 	var udata []byte
 	if l.flags == unix.NFT_SET_INTERVAL { // a concatenation has the order of its fields
@@ -110,23 +118,23 @@ func (b *batch) newSet(s *Set, id uint32) {
 		udata = comment(udata, userdata.NFTNL_UDATA_SET_COMMENT, s.Comment)
 	}
 	if len(udata) > 0 {
-		b.bytes(unix.NFTA_SET_USERDATA, udata)
+		b.Data(unix.NFTA_SET_USERDATA, udata)
 	}
-	b.end()
+	b.End()
 }
 
 // elementList writes elements of one set into as many messages as their number needs.
 type elementList struct {
-	b       *batch
-	typ     uint16
-	message message
-	set     string
-	nest    int
-	isOpen  bool
+	b      *batch
+	typ    uint16
+	label  nfnl.Label
+	set    string
+	nest   int
+	isOpen bool
 }
 
 func (b *batch) list(typ uint16, op, set string) elementList {
-	return elementList{b: b, typ: typ, message: message{op: op, object: set}, set: set}
+	return elementList{b: b, typ: typ, label: nfnl.Label{Op: op, Object: set}, set: set}
 }
 
 // maxNest is how long a list of elements may grow before another message takes over: one more pair of elements of the
@@ -134,7 +142,7 @@ func (b *batch) list(typ uint16, op, set string) elementList {
 const maxNest = math.MaxUint16 - 128
 
 func (l *elementList) next() {
-	if l.isOpen && l.b.nestLen(l.nest) < maxNest {
+	if l.isOpen && l.b.NestLen(l.nest) < maxNest {
 		return
 	}
 	l.close()
@@ -142,34 +150,34 @@ func (l *elementList) next() {
 	if l.typ == unix.NFT_MSG_NEWSETELEM {
 		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	}
-	l.b.begin(l.typ, flags, l.message)
-	l.b.string(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-	l.b.string(unix.NFTA_SET_ELEM_LIST_SET, l.set)
-	l.nest, l.isOpen = l.b.nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS), true
+	l.b.begin(l.typ, flags, l.label)
+	l.b.Text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+	l.b.Text(unix.NFTA_SET_ELEM_LIST_SET, l.set)
+	l.nest, l.isOpen = l.b.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS), true
 }
 
 func (l *elementList) close() {
 	if l.isOpen {
-		l.b.endNest(l.nest)
-		l.b.end()
+		l.b.EndNest(l.nest)
+		l.b.End()
 		l.isOpen = false
 	}
 }
 
 // key writes one key attribute of an element, NFTA_SET_ELEM_KEY or _KEY_END.
 func (l *elementList) key(typ uint16, key []byte) {
-	k := l.b.nest(typ)
-	l.b.bytes(unix.NFTA_DATA_VALUE, key)
-	l.b.endNest(k)
+	k := l.b.Nest(typ)
+	l.b.Data(unix.NFTA_DATA_VALUE, key)
+	l.b.EndNest(k)
 }
 
 func (l *elementList) element(key []byte, flags uint32) {
-	e := l.b.nest(unix.NFTA_LIST_ELEM)
+	e := l.b.Nest(unix.NFTA_LIST_ELEM)
 	l.key(unix.NFTA_SET_ELEM_KEY, key)
 	if flags != 0 {
-		l.b.uint32(unix.NFTA_SET_ELEM_FLAGS, flags)
+		l.b.Uint32(unix.NFTA_SET_ELEM_FLAGS, flags)
 	}
-	l.b.endNest(e)
+	l.b.EndNest(e)
 }
 
 // addrRange writes a range as the interval set wants it: an element where it starts, and one flagged INTERVAL_END at
@@ -197,14 +205,14 @@ func (l *elementList) numberRange(d expr.Datatype, r sets.NumberRange) {
 // ranges. Fields are padded to four bytes.
 func (l *elementList) portRange(r sets.PortRange) {
 	l.next()
-	e := l.b.nest(unix.NFTA_LIST_ELEM)
+	e := l.b.Nest(unix.NFTA_LIST_ELEM)
 	var key [8]byte
 	key[4] = r.Proto
 	binary.BigEndian.PutUint16(key[:], r.From)
 	l.key(unix.NFTA_SET_ELEM_KEY, key[:])
 	binary.BigEndian.PutUint16(key[:], r.To)
 	l.key(setKeyEnd, key[:])
-	l.b.endNest(e)
+	l.b.EndNest(e)
 }
 
 // singlePorts writes each port of a range.
@@ -237,7 +245,7 @@ func (b *batch) fillSet(s *Set) {
 		}
 	case Ports:
 		for r := range e.Ports.Ranges() {
-			if e.isPlain() {
+			if e.IsPlain() {
 				l.singlePorts(r)
 			} else {
 				l.portRange(r)

@@ -1,22 +1,14 @@
-// Package engine makes the nf_tables table of one network namespace equal to a Ruleset. It knows nothing of Kubernetes
-// and starts no program.
-//
-// Ruleset is plain data (ruleset.go). A plan is the difference between the table that the kernel acknowledged and a
-// Ruleset (plan.go, plan_rules.go, align.go). encode.go and encode_sets.go encode the plan as one atomic netlink batch in a
-// flat buffer (wire.go). transport.go owns the lasting socket, exchange.go sends on it, and reply.go reads the answers.
-// readback.go reads the kernel's table when its content is not known. cost.go estimates the kernel time of a plan; steps.go
-// splits long work into several safe batches. render.go prints a Ruleset as nft does. names.go makes and parses the names
-// of chains and sets.
 package engine
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
 // ApplyError is the error of an operation on a pod's table. The previous rules are still in force, or a safe intermediate
@@ -24,24 +16,22 @@ import (
 type ApplyError struct {
 	Pod string // as given to Open
 	Op  string // the operation: "open", "apply", "remove", "check", "close"
-	Err error  // holds a *MessageError for each message that the kernel refused; errors.Is reaches the errno
+	Err error  // holds a *nfnl.MessageError for each message that the kernel refused; errors.Is reaches the errno
 }
 
 func (e *ApplyError) Error() string { return fmt.Sprintf("pod %s: %s: %v", e.Pod, e.Op, e.Err) }
 func (e *ApplyError) Unwrap() error { return e.Err }
 
-// ErrOwnNamespace is the agent's own network namespace, most often the host's, in place of a pod's.
-var ErrOwnNamespace = errors.New("this is the agent's own network namespace, not a pod's")
-
 // Engine owns the table in one network namespace. Its methods must not run at the same time.
 type Engine struct {
 	pod       string
-	transport *transport
+	transport *nfnl.Conn
 	flags     uint32        // of tables that it makes
 	budget    time.Duration // kernel time of one batch
 	have      *table        // nil: not known
 	stale     bool          // another process may have changed the table since
 	stats     Stats
+	seeding   seeding
 }
 
 // Options are what an Engine must know beside its namespace. The zero value does with any kernel.
@@ -58,12 +48,14 @@ type Stats struct {
 	ReadBacks                uint64 // times that the table was read
 	Restarts                 uint64 // batches that came too late: somebody else had changed something in the namespace
 	Repairs                  uint64 // times that the table was found changed by somebody else
+	Seeded                   uint64 // connections whose entries in connection tracking the Engine made or corrected
+	SeedFailures             uint64 // times that it could not make all of them
 }
 
 // Open enters the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net) and opens the
 // socket in it. It changes nothing there. pod is a name for errors. The namespace lives on while the Engine is open.
 func Open(pod, path string, o Options) (*Engine, error) {
-	t, err := open(path)
+	t, err := nfnl.Open(path)
 	if err != nil {
 		return nil, &ApplyError{Pod: pod, Op: "open", Err: err}
 	}
@@ -74,32 +66,13 @@ func Open(pod, path string, o Options) (*Engine, error) {
 	return e, nil
 }
 
-func newEngine(pod string, t *transport) *Engine {
+func newEngine(pod string, t *nfnl.Conn) *Engine {
 	return &Engine{pod: pod, transport: t, budget: batchBudget}
-}
-
-func open(path string) (*transport, error) {
-	netns, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer netns.Close()
-	var pods, own unix.Stat_t
-	if err := unix.Fstat(int(netns.Fd()), &pods); err != nil {
-		return nil, fmt.Errorf("stat %s: %w", path, err)
-	}
-	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
-		return nil, fmt.Errorf("stat own network namespace: %w", err)
-	}
-	if pods.Dev == own.Dev && pods.Ino == own.Ino {
-		return nil, fmt.Errorf("%s: %w", path, ErrOwnNamespace)
-	}
-	return dial(netns)
 }
 
 // Close closes the socket. The table stays.
 func (e *Engine) Close() error {
-	if err := e.transport.close(); err != nil {
+	if err := e.transport.Close(); err != nil {
 		return &ApplyError{Pod: e.pod, Op: "close", Err: err}
 	}
 	return nil
@@ -137,6 +110,7 @@ const (
 	Repaired                      // another process had changed the table, and Check repaired it
 	OwnedByAnother                // the table is as applied, and the socket of another process owns it
 	TakenOver                     // the other owner is gone, and this Engine owns the table now
+	Reseeded                      // another process had deleted the entries of connections, and Check made them again
 )
 
 // Check reports whether the table is still as the last Apply left it, and repairs it if it is not. It costs one question
@@ -149,6 +123,10 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	}
 	x := exchanges.Get().(*exchange)
 	defer exchanges.Put(x)
+	reseeded, err := e.reseed(x)
+	if err != nil {
+		return AsApplied, e.fail("check", err)
+	}
 	generation, err := x.generation(e.transport)
 	if err != nil {
 		return AsApplied, e.fail("check", err)
@@ -157,6 +135,9 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	if !e.stale && !before.elsewhere { // the end of another owner does not change the generation
 		if generation == before.generation || before.isOwn() && x.isIntact(e.transport, before) {
 			before.generation = generation
+			if reseeded {
+				return Reseeded, nil
+			}
 			return AsApplied, nil
 		}
 	}
@@ -219,7 +200,7 @@ var ErrLocked = errors.New("another process changes the network namespace all th
 
 // replace replaces the table in one batch, which the kernel accepts whatever the table holds and whoever changes it.
 func (e *Engine) replace(x *exchange, want Ruleset) error {
-	unknown := &table{foreign: true, generation: unknownGeneration}
+	unknown := &table{foreign: true, generation: nfnl.AnyGeneration}
 	if e.have != nil {
 		unknown.lookup = e.have.lookup
 	}
@@ -235,7 +216,7 @@ func (e *Engine) replace(x *exchange, want Ruleset) error {
 	if err := e.send(x, &p, next); err != nil {
 		return err
 	}
-	e.have.generation = unknownGeneration
+	e.have.generation = nfnl.AnyGeneration
 	return result
 }
 
@@ -245,6 +226,22 @@ func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error
 			return err
 		}
 	}
+	if e.have.foreign || e.have.ruleset.isEnforcing() || !want.isEnforcing() {
+		return e.change(ctx, x, want)
+	}
+	// The rules switch connection tracking on before they judge packets.
+	if err := e.change(ctx, x, want.tracking()); err != nil {
+		return err
+	}
+	e.have.underWay = true
+	if err := e.seed(x); err != nil {
+		return err
+	}
+	return e.change(ctx, x, want)
+}
+
+// change brings the table from its known content to want.
+func (e *Engine) change(ctx context.Context, x *exchange, want Ruleset) error {
 	p := makePlan(e.have, want, e.flags)
 	if p.cost(e.have) > e.budget {
 		return e.applyInSteps(ctx, x, want)
@@ -305,7 +302,7 @@ func (e *Engine) look(x *exchange, want Ruleset) error {
 		}
 	}
 	e.have, e.stale = found, false
-	return nil
+	return e.resumeCorrections(x)
 }
 
 // send sends the plan as a batch. After the acknowledgement the table holds next. If the Engine owns the table, the batch
@@ -313,7 +310,7 @@ func (e *Engine) look(x *exchange, want Ruleset) error {
 func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 	generation := e.have.generation
 	if e.have.isOwn() {
-		generation = unknownGeneration
+		generation = nfnl.AnyGeneration
 	}
 	if err := x.batch.encode(p, generation); err != nil {
 		return err
@@ -323,8 +320,8 @@ func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 		return err
 	}
 	e.stats.Batches++
-	e.stats.Messages += uint64(len(x.batch.messages))
-	e.stats.Bytes += uint64(len(x.batch.buf))
+	e.stats.Messages += uint64(x.batch.Count())
+	e.stats.Bytes += uint64(x.batch.Len())
 	e.have = e.have.after(p, next)
 	return nil
 }

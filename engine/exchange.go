@@ -1,68 +1,50 @@
 package engine
 
 import (
-	"errors"
+	"encoding/binary"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
 // exchange holds the buffers for one batch and its answers. Engines take turns with it.
 type exchange struct {
 	batch     batch
-	in        []byte
 	canonical canonicals
 	elements  []element
 	keys      arena
 }
 
-var exchanges = sync.Pool{New: func() any { return &exchange{in: make([]byte, maximumMessage)} }}
+var exchanges = sync.Pool{New: func() any { return &exchange{} }}
+
+// maximumEcho is the size of the echo of one rule, bytes. The kernel doubles the limit for its own overhead.
+const maximumEcho = 2 << 10
 
 // roundTrip sends the batch and reads the kernel's answers. It stores the handles of new rules in handles.
-func (x *exchange) roundTrip(t *transport, handles map[string][]uint64) error {
-	if err := t.growRcvbuf(x.batch.echoes * maximumEcho); err != nil {
+func (x *exchange) roundTrip(t *nfnl.Conn, handles map[string][]uint64) error {
+	if err := t.GrowReceive(len(x.batch.added) * maximumEcho); err != nil {
 		return err
 	}
-	r := replies{batch: &x.batch, handles: handles}
-	if err := x.exchange(t, r.parse); err != nil {
-		return err
-	}
-	return r.err()
+	return t.Do(&x.batch.Messages, func(a nfnl.Answer) error { return x.batch.echo(a, handles) })
 }
 
-// mostDrained is the number of datagrams that exchange discards after an error. If the kernel sends more, exchange
-// replaces the socket, which ends the dump.
-const mostDrained = 16
+// echo reads the handle of a rule that the batch added.
+func (b *batch) echo(a nfnl.Answer, handles map[string][]uint64) error {
+	i, ok := slices.BinarySearchFunc(b.added, a.Sequence, func(r addedRule, seq uint32) int { return int(r.sequence) - int(seq) })
+	if !ok || a.Type != nfnl.NFTables|unix.NFT_MSG_NEWRULE {
+		return nil
+	}
+	return nfnl.EachAttr(a.Content(), func(typ uint16, value []byte) {
+		if typ == unix.NFTA_RULE_HANDLE && len(value) == 8 {
+			handles[b.added[i].chain][b.added[i].index] = binary.BigEndian.Uint64(value)
+		}
+	})
+}
 
-// exchange sends the messages in the buffer and calls take for each datagram of the answer, until take returns last. After
-// an error it discards the remaining datagrams: the next exchange must not find them.
-func (x *exchange) exchange(t *transport, take func([]byte) (last bool, err error)) error {
-	if err := t.send(x.batch.buf); err != nil {
-		return err
-	}
-	var first error
-	for drained := 0; ; {
-		n, err := t.receive(x.in)
-		last := false
-		switch {
-		case err == nil && n == 0:
-			return first
-		case err == nil && first == nil:
-			last, err = take(x.in[:n])
-		case errors.Is(err, unix.ENOBUFS): // some datagrams are lost, the others follow
-		case err != nil:
-			return err
-		default:
-			drained++
-		}
-		if first == nil {
-			first = err
-		}
-		switch {
-		case last && first == nil:
-			return nil
-		case drained == mostDrained:
-			return errors.Join(first, t.reopen())
-		}
-	}
+// ask sends the questions in the buffer and calls visit with each answer of a type (NFT_MSG_…), see nfnl.Conn.Ask.
+func (x *exchange) ask(t *nfnl.Conn, answer uint16, visit func(nfnl.Attrs) error) error {
+	return t.Ask(&x.batch.Messages, nfnl.NFTables|answer, visit)
 }

@@ -9,11 +9,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// answering makes the kernel's side of the Engine's socket a queue with one datagram in it, until stop. The batch or
-// question that is sent goes nowhere.
+// answering replaces the Engine's socket by a queue with one datagram, until stop. The kernel does not get the batches and
+// questions of the Engine meanwhile.
 func answering(t *testing.T, e *Engine, datagram []byte) (stop func()) {
 	t.Helper()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
@@ -25,11 +26,15 @@ func answering(t *testing.T, e *Engine, datagram []byte) (stop func()) {
 			t.Fatal(err)
 		}
 	}
-	real := e.transport.fd
-	e.transport.fd = pair[0]
+	socket := e.transport.FD()
+	kept, err := unix.FcntlInt(uintptr(socket), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replaceFD(t, socket, pair[0])
 	return func() {
-		e.transport.fd = real
-		for _, fd := range pair {
+		replaceFD(t, socket, kept)
+		for _, fd := range append(pair[:], kept) {
 			if err := unix.Close(fd); err != nil {
 				t.Error(err)
 			}
@@ -37,24 +42,32 @@ func answering(t *testing.T, e *Engine, datagram []byte) (stop func()) {
 	}
 }
 
-// errorAnswer is what the kernel says of message number seq: NLMSG_ERROR and the header of that message.
+// replaceFD makes the descriptor stand for the file of another descriptor.
+func replaceFD(t *testing.T, fd, other int) {
+	t.Helper()
+	if err := unix.Dup3(other, fd, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// errorAnswer is the kernel's answer to message number seq: NLMSG_ERROR and the header of that message.
 func errorAnswer(seq uint32, errno unix.Errno) []byte {
-	b := make([]byte, nlmsgHdrLen+4+nlmsgHdrLen)
+	b := make([]byte, unix.SizeofNlMsghdr+4+unix.SizeofNlMsghdr)
 	binary.NativeEndian.PutUint32(b, uint32(len(b)))
 	binary.NativeEndian.PutUint16(b[4:], unix.NLMSG_ERROR)
 	binary.NativeEndian.PutUint32(b[8:], seq)
-	binary.NativeEndian.PutUint32(b[nlmsgHdrLen:], uint32(-int32(errno)))
+	binary.NativeEndian.PutUint32(b[unix.SizeofNlMsghdr:], uint32(-int32(errno)))
 	return b
 }
 
 // doneAnswer is the end of a dump.
 func doneAnswer(errno unix.Errno) []byte {
-	b := make([]byte, nlmsgHdrLen+4)
+	b := make([]byte, unix.SizeofNlMsghdr+4)
 	binary.NativeEndian.PutUint32(b, uint32(len(b)))
 	binary.NativeEndian.PutUint16(b[4:], unix.NLMSG_DONE)
 	binary.NativeEndian.PutUint16(b[6:], unix.NLM_F_MULTI)
 	binary.NativeEndian.PutUint32(b[8:], 1)
-	binary.NativeEndian.PutUint32(b[nlmsgHdrLen:], uint32(-int32(errno)))
+	binary.NativeEndian.PutUint32(b[unix.SizeofNlMsghdr:], uint32(-int32(errno)))
 	return b
 }
 
@@ -69,7 +82,7 @@ func TestKernelOutOfResources(t *testing.T) {
 		"no memory for a message":   {errorAnswer(2, unix.ENOMEM), unix.ENOMEM},
 		"no memory for the commit":  {errorAnswer(1, unix.ENOMEM), unix.ENOMEM},
 		"too many references":       {errorAnswer(2, unix.EMFILE), unix.EMFILE},
-		"no memory for the answers": {nil, errNoAnswer},
+		"no memory for the answers": {nil, nfnl.ErrNoAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, e := pod(t, l, "pod")
@@ -165,7 +178,7 @@ func TestNoFiles(t *testing.T) {
 		if _, err := Open("default/pod", h.NetNS(), Options{}); !errors.Is(err, unix.EMFILE) {
 			t.Errorf("open: %v", err)
 		}
-		if err := e.transport.reopen(); !errors.Is(err, unix.EMFILE) {
+		if err := e.transport.Reopen(); !errors.Is(err, unix.EMFILE) {
 			t.Errorf("reopen: %v", err)
 		}
 		if err := e.Apply(t.Context(), isolated(parseAddrs("10.0.0.2"), 80)); !errors.Is(err, unix.EBADF) {
@@ -191,12 +204,12 @@ func TestReopen(t *testing.T) {
 	e := own(t, h)
 	want := isolated(parseAddrs("10.0.0.1"), 80)
 	apply(t, e, want)
-	files, port := openFiles(t), e.transport.port
-	if err := e.transport.reopen(); err != nil {
+	files, port := openFiles(t), e.transport.Port()
+	if err := e.transport.Reopen(); err != nil {
 		t.Fatal(err)
 	}
-	if now := openFiles(t); now != files || e.transport.port == port {
-		t.Errorf("%d open files, and before %d; port %d, and before %d", now, files, e.transport.port, port)
+	if now := openFiles(t); now != files || e.transport.Port() == port {
+		t.Errorf("%d open files, and before %d; port %d, and before %d", now, files, e.transport.Port(), port)
 	}
 	e.have.generation = math.MaxUint32 // somebody has changed another table since
 	finds(t, "another socket", e, AsApplied)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
@@ -44,7 +45,7 @@ func TestOtherTablesCostNothing(t *testing.T) {
 	nft(t, h, otherTable(50_000), "--file", "-")
 	apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
 	took := leastOf(t, func() {
-		e.have.generation = unknownGeneration
+		e.have.generation = nfnl.AnyGeneration
 		finds(t, "another table", e, AsApplied)
 		if _, err := e.Counts(); err != nil {
 			t.Fatal(err)
@@ -77,13 +78,13 @@ func TestFilledTable(t *testing.T) {
 			h, e := pod(t, l, "pod")
 			apply(t, e, want)
 			nft(t, h, "table inet multi_networkpolicy {\n"+tt.content+"\n}\n", "--file", "-")
-			files, socket := openFiles(t), e.transport.port
+			files, socket := openFiles(t), e.transport.Port()
 			x := exchanges.Get().(*exchange)
 			defer exchanges.Put(x)
 			if found, err := x.readBack(e.transport, want); err != nil || !found.foreign {
 				t.Errorf("%+v, %v", found, err)
 			}
-			if givenUp := e.transport.port != socket; givenUp != tt.givenUp {
+			if givenUp := e.transport.Port() != socket; givenUp != tt.givenUp {
 				t.Errorf("given up: %v", givenUp)
 			}
 			if now := openFiles(t); now != files {
@@ -126,7 +127,7 @@ func BenchmarkCheck(b *testing.B) {
 		apply(b, e, isolated(parseAddrs("10.0.0.1"), 80))
 		b.Run(fmt.Sprintf("table/foreign=%d", n), func(b *testing.B) {
 			for b.Loop() {
-				e.have.generation = unknownGeneration
+				e.have.generation = nfnl.AnyGeneration
 				if found, err := e.Check(b.Context()); found != AsApplied || err != nil {
 					b.Fatal(found, err)
 				}

@@ -17,17 +17,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-func TestMain(m *testing.M) {
-	if path := os.Getenv(traceChildVar); path != "" {
-		os.Exit(traceChild(path))
-	}
-	lab.Main(m)
-}
+func TestMain(m *testing.M) { lab.Main(m) }
 
 // pod is a network namespace of the test's own and an Engine in it.
 func pod(t testing.TB, l *lab.Lab, name string, prefixes ...netip.Prefix) (*lab.Host, *Engine) {
@@ -175,10 +171,10 @@ func isolated(peers sets.Addrs, port uint16) Ruleset {
 			{Name: ports, Elements: Ports{sets.NewPorts(sets.PortRange{Proto: unix.IPPROTO_TCP, From: port, To: port})}},
 		},
 		[]*Chain{
-			{Name: "input", Hook: HookInput, Rules: []Rule{rule("", expr.IIFName("net1"), expr.Goto("ingress-net1"))}},
+			{Name: "prerouting", Hook: HookPrerouting, Rules: []Rule{rule("", expr.IIFName("net1"), expr.Goto("ingress-net1"))}},
 			{Name: "ingress-net1", Rules: []Rule{
 				rule("", expr.Established(), expr.Accept()),
-				rule("", expr.NeighborDiscovery()[0], expr.Accept()),
+				rule("", append(expr.LinkControl()[0], expr.Accept())...),
 				rule("policy", expr.SourceIn(sets.V4, "peers-v4"), expr.PortIn(ports), expr.Accept()),
 				rule("policy", expr.SourceIn(sets.V6, "peers-v6"), expr.PortIn(ports), expr.Accept()),
 				rule("", expr.Counter(), expr.Drop()),
@@ -244,7 +240,7 @@ func TestRefusedBatch(t *testing.T) {
 	}))
 	err := e.Apply(context.Background(), bad)
 	var applyErr *ApplyError
-	var messageErr *MessageError
+	var messageErr *nfnl.MessageError
 	switch {
 	case !errors.Is(err, unix.ENOENT), !errors.As(err, &applyErr), !errors.As(err, &messageErr):
 		t.Fatalf("error: %v", err)
@@ -329,7 +325,7 @@ func TestManyRules(t *testing.T) {
 	const n = 20_000
 	h, e := pod(t, lab.ForTest(t), "pod")
 	chain := func(first func(i int) int) Ruleset {
-		c := &Chain{Name: "input", Hook: HookInput}
+		c := &Chain{Name: "prerouting", Hook: HookPrerouting}
 		for i := range n {
 			mark := expr.Mark().Range(expr.Is, sets.NumberRange{From: uint32(first(i)), To: uint32(first(i))})
 			c.Rules = append(c.Rules, Rule{Statements: []expr.Statement{mark, expr.Counter()}, Comment: strings.Repeat("c", 100)})
@@ -368,7 +364,7 @@ func TestHighDescriptor(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	if _, err := Open("default/pod", "/proc/thread-self/ns/net", Options{}); !errors.Is(err, ErrOwnNamespace) {
+	if _, err := Open("default/pod", "/proc/thread-self/ns/net", Options{}); !errors.Is(err, nfnl.ErrOwnNamespace) {
 		t.Errorf("own namespace: %v", err)
 	}
 	if _, err := Open("default/pod", "/does/not/exist", Options{}); !errors.Is(err, fs.ErrNotExist) {

@@ -26,10 +26,10 @@ func oneRule(suffix string, peers sets.Addrs) Ruleset {
 			{Name: "ports" + suffix, Elements: Ports{sets.NewPorts(sets.PortRange{Proto: unix.IPPROTO_UDP, From: 80, To: 80})}},
 		},
 		[]*Chain{
-			{Name: "input", Hook: HookInput, Rules: []Rule{rule(expr.IIFName("net1"), expr.Goto("ingress-net1"))}},
+			{Name: "prerouting", Hook: HookPrerouting, Rules: []Rule{rule(expr.IIFName("net1"), expr.Goto("ingress-net1"))}},
 			{Name: "ingress-net1", Rules: []Rule{
 				rule(expr.SourceIn(sets.V4, "peers"+suffix), expr.PortIn("ports"+suffix), expr.Accept()),
-				rule(expr.Counter(), expr.Drop()),
+				rule(expr.DestinationPort(expr.UDP).Range(expr.Is, sets.NumberRange{From: 80, To: 80}), expr.Counter(), expr.Drop()),
 			}},
 		})
 }

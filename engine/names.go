@@ -3,6 +3,7 @@ package engine
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strings"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
@@ -19,6 +20,7 @@ const RepliesPrefix = "replies-"
 const (
 	commonPrefix = "common-"
 	customPrefix = "custom-"
+	selfPrefix   = "self-"
 	policyInfix  = "policy-" // between the direction and the ID
 )
 
@@ -46,6 +48,9 @@ func PolicyChain(d Direction, id string) string { return d.String() + "-" + poli
 
 // CommonChain returns the name of the chain that every isolated interface consults before its policies.
 func CommonChain(d Direction) string { return commonPrefix + d.String() }
+
+// SelfChain returns the name of the chain for packets that no policy allows, and that the pod sends to itself.
+func SelfChain(d Direction) string { return selfPrefix + d.String() }
 
 // CustomChain returns the name of the chain with the user's custom rules for one family.
 func CustomChain(d Direction, f sets.Family) string {
@@ -78,6 +83,9 @@ const (
 	DestinationField AddressField = "destination"
 )
 
+// ServedSet is the name of the set of kind Served.
+const ServedSet = "served-udp"
+
 // AllowSet returns the name of the set with the prefixes that flags allow in one direction, whatever the policies say.
 func AllowSet(d Direction, field AddressField, f sets.Family) string {
 	return "allow-" + d.String() + "-" + string(field) + "-" + f.String()
@@ -92,6 +100,7 @@ const (
 	KindInterface                  // isolates one interface
 	KindPolicy                     // allows what one policy allows
 	KindCommon                     // allows what passes on every isolated interface
+	KindSelf                       // allows what the pod sends to itself
 	KindCustom                     // holds the user's custom rules
 )
 
@@ -101,7 +110,7 @@ type ChainName struct {
 	Direction Direction   // of the traffic; where Replies is set, of the traffic that the judged packets answer
 	Replies   bool        // the chain judges reply packets
 	Family    sets.Family // of a custom chain, else 0
-	ID        string      // of a policy; or the interface's part of the name, as InterfaceChain spells it; else empty
+	ID        string      // of a policy, or the interface's part of the name as InterfaceChain spells it, or a hook; else empty
 }
 
 // String returns the name. ParseChain of it returns n again.
@@ -117,10 +126,12 @@ func (n ChainName) String() string {
 		return prefix + PolicyChain(n.Direction, n.ID)
 	case KindCommon:
 		return prefix + CommonChain(n.Direction)
+	case KindSelf:
+		return prefix + SelfChain(n.Direction)
 	case KindCustom:
 		return prefix + CustomChain(n.Direction, n.Family)
 	}
-	return string(n.Direction.Hook())
+	return n.ID
 }
 
 // ParseChain parses the name of a chain of the agent's table. It returns false for a name that has none of their forms.
@@ -132,10 +143,12 @@ func ParseChain(name string) (ChainName, bool) {
 		case CommonChain(d):
 			n.Kind = KindCommon
 			return n, true
-		case string(d.Hook()):
-			if replies { // no base chain is for replies alone
-				return ChainName{}, false
-			}
+		case SelfChain(d):
+			n.Kind = KindSelf
+			return n, true
+		}
+		if slices.Contains(d.Hooks(), Hook(name)) {
+			n.ID = name
 			return n, true
 		}
 		for _, f := range sets.Families {

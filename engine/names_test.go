@@ -15,8 +15,10 @@ func TestChainNames(t *testing.T) {
 		made   string
 		parsed ChainName
 	}{
-		"input":                           {string(Ingress.Hook()), ChainName{}},
-		"output":                          {string(Egress.Hook()), ChainName{Direction: Egress}},
+		"prerouting":                      {string(HookPrerouting), ChainName{ID: "prerouting"}},
+		"forward":                         {string(HookForward), ChainName{Direction: Egress, ID: "forward"}},
+		"output":                          {string(HookOutput), ChainName{Direction: Egress, ID: "output"}},
+		"self-ingress":                    {SelfChain(Ingress), ChainName{Kind: KindSelf}},
 		"ingress-net1":                    {InterfaceChain(Ingress, "net1"), ChainName{Kind: KindInterface, ID: "net1"}},
 		"egress-net1.100":                 {InterfaceChain(Egress, "net1.100"), ChainName{Kind: KindInterface, Direction: Egress, ID: "net1.100"}},
 		"ingress-n_t-856e59b8b040dfdb":    {InterfaceChain(Ingress, "n@t"), ChainName{Kind: KindInterface, ID: "n_t-856e59b8b040dfdb"}},
@@ -61,7 +63,7 @@ func TestSetNames(t *testing.T) {
 func TestParseChainRefuses(t *testing.T) {
 	for _, name := range []string{
 		"", "c", "ingress", "ingress-", "common", "common-", "common-net1", "custom-v4", "custom-v5-ingress", "replies-",
-		"replies-input", "replies-replies-ingress-net1", "trace-net1",
+		"input", "replies-prerouting", "replies-replies-ingress-net1", "trace-net1",
 	} {
 		if parsed, ok := ParseChain(name); ok || parsed != (ChainName{}) {
 			t.Errorf("ParseChain(%q) = %+v, %v", name, parsed, ok)
@@ -98,7 +100,7 @@ func FuzzInterfaceChain(f *testing.F) {
 
 // FuzzParseChain: a name that is parsed is spelled from its parts again.
 func FuzzParseChain(f *testing.F) {
-	for _, name := range []string{"input", "ingress-net1", "replies-egress-policy-" + somePolicy, "custom-v6-egress", "common-ingress"} {
+	for _, name := range []string{"prerouting", "ingress-net1", "replies-egress-policy-" + somePolicy, "custom-v6-egress", "common-ingress"} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {

@@ -21,10 +21,6 @@ type table struct {
 	lookup time.Duration
 }
 
-// unknownGeneration is a number that no namespace has: the kernel skips it when it counts. A batch for it is valid at any
-// generation.
-const unknownGeneration = 0
-
 func (t *table) exists() bool { return t.foreign || !t.ruleset.IsEmpty() }
 
 // isOwn reports whether the Engine's socket owns the table, so that no other process can change it.

@@ -270,8 +270,8 @@ func TestPlanSendsOnlyTheDifference(t *testing.T) {
 				t.Fatal(err)
 			}
 			var ops []string
-			for _, m := range b.messages[1 : len(b.messages)-1] {
-				ops = append(ops, m.op+" "+m.object)
+			for _, m := range b.Labels()[1 : b.Count()-1] {
+				ops = append(ops, m.Op+" "+m.Object)
 			}
 			if diff := cmp.Diff(tt.ops, ops); diff != "" {
 				t.Errorf("messages (-want +got):\n%s", diff)
@@ -303,7 +303,7 @@ func TestPlanReplacesWhatCannotChange(t *testing.T) {
 		"another family":     {known, NewRuleset([]*Set{{Name: "s", Comment: "c", Elements: Addrs{Family: sets.V6}}}, base.Chains)},
 		"other numbers":      {numbers(expr.TypeMark, 1), numbers(expr.TypeMark, 2).ruleset},
 		"another type":       {numbers(expr.TypeICMP, 1), numbers(expr.TypeICMPv6, 1).ruleset},
-		"another hook":       {known, NewRuleset(base.Sets, []*Chain{{Name: "c", Hook: HookInput, Rules: []Rule{{}}}})},
+		"another hook":       {known, NewRuleset(base.Sets, []*Chain{{Name: "c", Hook: HookPrerouting, Rules: []Rule{{}}}})},
 		"a handle not known": {unknownHandle, NewRuleset(base.Sets, []*Chain{{Name: "c"}})},
 	} {
 		if p := makePlan(tt.have, tt.want, 0); !p.deleteTable || !p.create {

@@ -8,6 +8,8 @@ import (
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
 // Features are what not every kernel has.
@@ -79,9 +81,9 @@ func inside(f func(*Engine) error) error {
 		return err
 	}
 	defer netns.Close()
-	t, err := dial(netns)
+	t, err := nfnl.Dial(netns)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(newEngine("probe", t)), t.close())
+	return errors.Join(f(newEngine("probe", t)), t.Close())
 }

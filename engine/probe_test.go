@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
@@ -18,7 +19,7 @@ func TestTry(t *testing.T) {
 		t.Error(err)
 	}
 	bad := NewRuleset(nil, []*Chain{{Name: "c", Rules: []Rule{{Statements: []expr.Statement{expr.Jump("missing")}}}}})
-	var refused *MessageError
+	var refused *nfnl.MessageError
 	if err := Try(bad); !errors.Is(err, unix.ENOENT) || !errors.As(err, &refused) {
 		t.Errorf("error: %v", err)
 	}

@@ -38,7 +38,7 @@ func randomRuleset(r *rand.Rand) Ruleset {
 		}
 	}
 	var cc []*Chain
-	for _, hook := range []Hook{HookInput, HookOutput} {
+	for _, hook := range []Hook{HookPrerouting, HookOutput} {
 		base := &Chain{Name: string(hook), Hook: hook}
 		for i := range 4 * r.IntN(2) {
 			if r.IntN(4) == 0 {

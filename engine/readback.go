@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
 // errForeign is the error for a table that holds objects which a Ruleset cannot have, or too many objects.
@@ -33,7 +35,7 @@ const (
 // whether the table exists. The cost depends on the table and on likely, not on other tables of the namespace.
 //
 // If another process changes any table of the namespace at the same time, readBack returns its result with errUnstable.
-func (x *exchange) readBack(t *transport, likely ...Ruleset) (*table, error) {
+func (x *exchange) readBack(t *nfnl.Conn, likely ...Ruleset) (*table, error) {
 	before, err := x.generation(t)
 	if err != nil {
 		return nil, fmt.Errorf("read the table back: %w", err)
@@ -59,7 +61,7 @@ func (x *exchange) readBack(t *transport, likely ...Ruleset) (*table, error) {
 	return have, err
 }
 
-func (x *exchange) readTable(t *transport, head tableHead, likely []Ruleset) (*table, error) {
+func (x *exchange) readTable(t *nfnl.Conn, head tableHead, likely []Ruleset) (*table, error) {
 	r := reader{
 		exchange: x, transport: t, likely: likely, most: limitsFor(likely),
 		rules: map[string][]Rule{}, handles: map[string][]uint64{},
@@ -79,20 +81,33 @@ func (x *exchange) readTable(t *transport, head tableHead, likely []Ruleset) (*t
 		ruleset:   NewRuleset(r.sets, r.chains),
 		handles:   r.handles,
 		flags:     head.flags,
-		elsewhere: head.flags&ownedOnly != 0 && head.owner != t.port,
+		elsewhere: head.flags&ownedOnly != 0 && head.owner != t.Port(),
 	}, nil
 }
 
 // reader collects the content of the table.
 type reader struct {
 	*exchange
-	transport *transport
+	transport *nfnl.Conn
 	likely    []Ruleset
 	most      limits
 	sets      []*Set
 	chains    []*Chain
 	rules     map[string][]Rule   // by chain
 	handles   map[string][]uint64 // by chain, one for each rule
+}
+
+// ofTable is the attribute with the table's name: NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_SET_TABLE are the same number.
+const ofTable = unix.NFTA_RULE_TABLE
+
+// dump calls visit with the attributes of each rule or each set of the table. The kernel filters these two dumps by the
+// name of the table (nf_tables_dump_rules, nf_tables_dump_sets); it does not filter the dump of chains.
+func (r *reader) dump(get, answer uint16, op string, visit func(nfnl.Attrs) error) error {
+	r.batch.reset()
+	r.batch.begin(get, unix.NLM_F_DUMP, nfnl.Label{Op: op, Object: TableName})
+	r.batch.Text(ofTable, TableName)
+	r.batch.End()
+	return r.ask(r.transport, answer, visit)
 }
 
 // limits bound how much of the table is read. A table beyond the limits is foreign: another process has filled it, and a
@@ -126,16 +141,16 @@ func limitsFor(likely []Ruleset) limits {
 }
 
 // generation is the number that every batch raises (NFT_MSG_GETGEN).
-func (x *exchange) generation(t *transport) (id uint32, err error) {
+func (x *exchange) generation(t *nfnl.Conn) (id uint32, err error) {
 	x.batch.reset()
-	x.batch.begin(unix.NFT_MSG_GETGEN, 0, message{op: "GETGEN"})
-	x.batch.end()
-	err = x.ask(t, unix.NFT_MSG_NEWGEN, func(a attrs) error {
-		id = a.uint32(unix.NFTA_GEN_ID)
+	x.batch.begin(unix.NFT_MSG_GETGEN, 0, nfnl.Label{Op: "GETGEN"})
+	x.batch.End()
+	err = x.ask(t, unix.NFT_MSG_NEWGEN, func(a nfnl.Attrs) error {
+		id = a.Uint32(unix.NFTA_GEN_ID)
 		return nil
 	})
-	if err == nil && id == unknownGeneration {
-		err = errNoAnswer
+	if err == nil && id == nfnl.AnyGeneration {
+		err = nfnl.ErrNoAnswer
 	}
 	return id, err
 }
@@ -152,7 +167,7 @@ const shortLookup = 100 * time.Microsecond
 
 // timedHead returns the head and the time that the kernel needs to find the table, which is 0 if it is short. It asks
 // again after a long time, since other programs on the machine can make an answer late.
-func (x *exchange) timedHead(t *transport) (h tableHead, lookup time.Duration, err error) {
+func (x *exchange) timedHead(t *nfnl.Conn) (h tableHead, lookup time.Duration, err error) {
 	for range 3 {
 		start := time.Now()
 		h, err = x.tableHead(t)
@@ -168,11 +183,11 @@ func (x *exchange) timedHead(t *transport) (h tableHead, lookup time.Duration, e
 }
 
 // tableHead asks for the table by name. The error is errNoTable if it does not exist.
-func (x *exchange) tableHead(t *transport) (h tableHead, err error) {
+func (x *exchange) tableHead(t *nfnl.Conn) (h tableHead, err error) {
 	x.batch.reset()
 	x.batch.table(unix.NFT_MSG_GETTABLE, "GETTABLE", 0, 0)
-	err = x.ask(t, unix.NFT_MSG_NEWTABLE, func(a attrs) error {
-		h = tableHead{use: a.uint32(unix.NFTA_TABLE_USE), flags: a.uint32(unix.NFTA_TABLE_FLAGS), owner: a.uint32(tableOwner)}
+	err = x.ask(t, unix.NFT_MSG_NEWTABLE, func(a nfnl.Attrs) error {
+		h = tableHead{use: a.Uint32(unix.NFTA_TABLE_USE), flags: a.Uint32(unix.NFTA_TABLE_FLAGS), owner: a.Uint32(tableOwner)}
 		if h.flags&unix.NFT_TABLE_F_DORMANT != 0 {
 			return errForeign
 		}
@@ -186,9 +201,9 @@ func (x *exchange) tableHead(t *transport) (h tableHead, err error) {
 
 // isIntact reports whether the socket still owns the table, and the table still has the number of objects of have. No
 // other process can change a table while the socket owns it.
-func (x *exchange) isIntact(t *transport, have *table) bool {
+func (x *exchange) isIntact(t *nfnl.Conn, have *table) bool {
 	head, err := x.tableHead(t)
-	return err == nil && head.flags == have.flags && head.owner == t.port &&
+	return err == nil && head.flags == have.flags && head.owner == t.Port() &&
 		int(head.use) == len(have.ruleset.Sets)+len(have.ruleset.Chains)
 }
 
@@ -202,10 +217,10 @@ func (r *reader) readChains() error {
 	for names := range slices.Chunk(r.chainNames(), chainsAtOnce) {
 		r.batch.reset()
 		for _, name := range names {
-			r.batch.begin(unix.NFT_MSG_GETCHAIN, 0, message{op: "GETCHAIN", object: name, optional: true})
-			r.batch.string(unix.NFTA_CHAIN_TABLE, TableName)
-			r.batch.string(unix.NFTA_CHAIN_NAME, name)
-			r.batch.end()
+			r.batch.begin(unix.NFT_MSG_GETCHAIN, 0, nfnl.Label{Op: "GETCHAIN", Object: name, Optional: true})
+			r.batch.Text(unix.NFTA_CHAIN_TABLE, TableName)
+			r.batch.Text(unix.NFTA_CHAIN_NAME, name)
+			r.batch.End()
 		}
 		if err := r.ask(r.transport, unix.NFT_MSG_NEWCHAIN, r.readChain); err != nil {
 			return err
@@ -237,20 +252,19 @@ func (r *reader) chainNames() []string {
 }
 
 // readChain adds a chain with its rules.
-func (r *reader) readChain(a attrs) error {
-	c := &Chain{Name: a.string(unix.NFTA_CHAIN_NAME)}
+func (r *reader) readChain(a nfnl.Attrs) error {
+	c := &Chain{Name: a.Text(unix.NFTA_CHAIN_NAME)}
 	if hook, ok := a[unix.NFTA_CHAIN_HOOK]; ok {
-		h, err := parseAttrs(hook)
+		h, err := nfnl.ParseAttrs(hook)
 		if err != nil {
 			return err
 		}
-		c.Hook = hookOf(h.uint32(unix.NFTA_HOOK_HOOKNUM))
-		if c.Hook == HookNone || h.uint32(unix.NFTA_HOOK_PRIORITY) != 0 ||
-			a.uint32(unix.NFTA_CHAIN_POLICY) != policyAccept || a.string(unix.NFTA_CHAIN_TYPE) != chainType {
+		c.Hook = hookAt(h.Uint32(unix.NFTA_HOOK_HOOKNUM), int32(h.Uint32(unix.NFTA_HOOK_PRIORITY)))
+		if c.Hook == HookNone || a.Uint32(unix.NFTA_CHAIN_POLICY) != policyAccept || a.Text(unix.NFTA_CHAIN_TYPE) != chainType {
 			return errForeign
 		}
 	}
-	if a.uint32(chainFlags)&^chainBase != 0 { // offloaded, or bound to a rule, so that the kernel refuses to delete it
+	if a.Uint32(chainFlags)&^chainBase != 0 { // offloaded, or bound to a rule, so that the kernel refuses to delete it
 		return errForeign
 	}
 	c.Rules = r.rules[c.Name]
@@ -259,9 +273,9 @@ func (r *reader) readChain(a attrs) error {
 	return nil
 }
 
-func hookOf(number uint32) Hook {
-	for hook, n := range hookNumbers {
-		if n == number {
+func hookAt(number uint32, priority int32) Hook {
+	for hook, p := range places {
+		if p.number == number && p.priority == priority {
 			return hook
 		}
 	}

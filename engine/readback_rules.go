@@ -4,6 +4,7 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
@@ -14,7 +15,7 @@ func (r *reader) readRules() error {
 	if err != nil {
 		return err
 	}
-	return r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a attrs) error {
+	return r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a nfnl.Attrs) error {
 		if r.most.rules--; r.most.rules < 0 {
 			return errForeign
 		}
@@ -23,7 +24,7 @@ func (r *reader) readRules() error {
 		if err != nil {
 			return err
 		}
-		rule, ok := known[ruleKey{bytecode, tlv(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment)}]
+		rule, ok := known[ruleKey{bytecode, nfnl.UserData(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment)}]
 		if _, compat := a[unix.NFTA_RULE_COMPAT]; !ok || compat {
 			opaque, err := expr.Opaque(payload, bytecode)
 			if err != nil {
@@ -31,9 +32,9 @@ func (r *reader) readRules() error {
 			}
 			rule = Rule{Statements: []expr.Statement{opaque}}
 		}
-		chain := a.string(unix.NFTA_RULE_CHAIN)
+		chain := a.Text(unix.NFTA_RULE_CHAIN)
 		r.rules[chain] = append(r.rules[chain], rule)
-		r.handles[chain] = append(r.handles[chain], a.uint64(unix.NFTA_RULE_HANDLE))
+		r.handles[chain] = append(r.handles[chain], a.Uint64(unix.NFTA_RULE_HANDLE))
 		return nil
 	})
 }

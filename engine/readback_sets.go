@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -17,7 +18,7 @@ import (
 var kinds = allKinds()
 
 func allKinds() []Elements {
-	list := []Elements{Ports{}, Ports{sets.NewPorts(sets.PortRange{To: sets.MaxPort})}} // of single ports, and with ranges
+	list := []Elements{Served{}, Ports{}, Ports{sets.NewPorts(sets.PortRange{To: sets.MaxPort})}} // of single ports, and with ranges
 	for _, f := range sets.Families {
 		list = append(list, Addrs{Family: f}, Endpoints{Family: f})
 	}
@@ -28,7 +29,7 @@ func allKinds() []Elements {
 }
 
 func (r *reader) readSets() error {
-	err := r.dump(unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET, "GETSET", func(a attrs) error {
+	err := r.dump(unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET, "GETSET", func(a nfnl.Attrs) error {
 		kind, err := kindOf(a)
 		if err != nil {
 			return err
@@ -37,8 +38,8 @@ func (r *reader) readSets() error {
 			return errForeign
 		}
 		r.sets = append(r.sets, &Set{
-			Name:     a.string(unix.NFTA_SET_NAME),
-			Comment:  tlv(a[unix.NFTA_SET_USERDATA], userdata.NFTNL_UDATA_SET_COMMENT),
+			Name:     a.Text(unix.NFTA_SET_NAME),
+			Comment:  nfnl.UserData(a[unix.NFTA_SET_USERDATA], userdata.NFTNL_UDATA_SET_COMMENT),
 			Elements: kind,
 		})
 		return nil
@@ -59,8 +60,8 @@ func (r *reader) readSets() error {
 }
 
 // kindOf is which kind of set it is, or errForeign.
-func kindOf(a attrs) (Elements, error) {
-	for _, other := range []uint16{unix.NFTA_SET_TIMEOUT, unix.NFTA_SET_DATA_TYPE, unix.NFTA_SET_OBJ_TYPE, setExpr, setExpressions} {
+func kindOf(a nfnl.Attrs) (Elements, error) {
+	for _, other := range []uint16{unix.NFTA_SET_DATA_TYPE, unix.NFTA_SET_OBJ_TYPE, setExpr, setExpressions} {
 		if _, ok := a[other]; ok {
 			return nil, errForeign
 		}
@@ -71,8 +72,8 @@ func kindOf(a attrs) (Elements, error) {
 	}
 	for _, kind := range kinds {
 		l := layoutOf(kind)
-		if a.uint32(unix.NFTA_SET_FLAGS) == l.flags && a.uint32(unix.NFTA_SET_KEY_TYPE) == l.keyType &&
-			a.uint32(unix.NFTA_SET_KEY_LEN) == l.keyLen && slices.Equal(fields, l.fields) {
+		if a.Uint32(unix.NFTA_SET_FLAGS) == l.flags && a.Uint32(unix.NFTA_SET_KEY_TYPE) == l.keyType &&
+			a.Uint32(unix.NFTA_SET_KEY_LEN) == l.keyLen && a.Uint64(unix.NFTA_SET_TIMEOUT) == uint64(l.timeout.Milliseconds()) && slices.Equal(fields, l.fields) {
 			return kind, nil
 		}
 	}
@@ -81,13 +82,13 @@ func kindOf(a attrs) (Elements, error) {
 
 // fieldsOf is the lengths of the fields of a concatenation with ranges.
 func fieldsOf(desc []byte) (fields []uint32, err error) {
-	d, err := parseAttrs(desc)
+	d, err := nfnl.ParseAttrs(desc)
 	if err != nil {
 		return nil, err
 	}
-	err = eachAttr(d[setDescConcat], func(_ uint16, field []byte) {
-		if f, e := parseAttrs(field); e == nil {
-			fields = append(fields, f.uint32(setFieldLen))
+	err = nfnl.EachAttr(d[setDescConcat], func(_ uint16, field []byte) {
+		if f, e := nfnl.ParseAttrs(field); e == nil {
+			fields = append(fields, f.Uint32(setFieldLen))
 		}
 	})
 	return fields, err
@@ -108,16 +109,15 @@ type element struct {
 }
 
 func (r *reader) readElements(s *Set) error {
+	if isServed(s.Elements) {
+		return nil // no part of a Ruleset
+	}
 	r.elements = r.elements[:0]
 	r.keys.reset()
-	r.batch.reset()
-	r.batch.begin(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, message{op: "GETSETELEM", object: s.Name})
-	r.batch.string(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
-	r.batch.string(unix.NFTA_SET_ELEM_LIST_SET, s.Name)
-	r.batch.end()
-	err := r.ask(r.transport, unix.NFT_MSG_NEWSETELEM, func(a attrs) error {
+	r.askElements(s.Name)
+	err := r.ask(r.transport, unix.NFT_MSG_NEWSETELEM, func(a nfnl.Attrs) error {
 		var bad error
-		err := eachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
+		err := nfnl.EachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
 			if r.most.elements--; r.most.elements < 0 {
 				bad = errForeign
 				return
@@ -149,6 +149,15 @@ func (r *reader) readElements(s *Set) error {
 	return nil
 }
 
+// askElements writes the question for the elements of a set.
+func (x *exchange) askElements(set string) {
+	x.batch.reset()
+	x.batch.begin(unix.NFT_MSG_GETSETELEM, unix.NLM_F_DUMP, nfnl.Label{Op: "GETSETELEM", Object: set})
+	x.batch.Text(unix.NFTA_SET_ELEM_LIST_TABLE, TableName)
+	x.batch.Text(unix.NFTA_SET_ELEM_LIST_SET, set)
+	x.batch.End()
+}
+
 // arena keeps many short byte strings in few allocations.
 type arena struct{ free []byte }
 
@@ -169,8 +178,8 @@ func (a *arena) keep(b []byte) []byte {
 
 // parseElement reads one element; its keys are part of b.
 func parseElement(b []byte) (e element, err error) {
-	for len(b) >= nlattrLen {
-		typ, value, rest, err := cutAttr(b)
+	for len(b) >= unix.SizeofNlAttr {
+		typ, value, rest, err := nfnl.CutAttr(b)
 		if err != nil {
 			return e, err
 		}
@@ -197,8 +206,8 @@ func parseElement(b []byte) (e element, err error) {
 
 // dataValue is the value in a nest of data.
 func dataValue(nest []byte) (found []byte, err error) {
-	for len(nest) >= nlattrLen {
-		typ, value, rest, err := cutAttr(nest)
+	for len(nest) >= unix.SizeofNlAttr {
+		typ, value, rest, err := nfnl.CutAttr(nest)
 		if err != nil {
 			return nil, err
 		}
@@ -229,7 +238,7 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 		}
 		return kind
 	case Ports:
-		return portsOf(kind.isPlain(), list)
+		return portsOf(kind.IsPlain(), list)
 	case Endpoints:
 		var endpoints []sets.Endpoint
 		for _, e := range list {
@@ -273,7 +282,7 @@ func portsOf(isPlain bool, list []element) Elements {
 		})
 	}
 	p := Ports{sets.NewPorts(ranges...)}
-	if p.isPlain() != isPlain || size(p) != len(ranges) {
+	if p.IsPlain() != isPlain || size(p) != len(ranges) {
 		return nil
 	}
 	return p

@@ -41,6 +41,9 @@ func renderSet(b *bytes.Buffer, s *Set) {
 	if layoutOf(s.Elements).flags&unix.NFT_SET_INTERVAL != 0 {
 		b.WriteString("\t\tflags interval\n")
 	}
+	if isServed(s.Elements) {
+		b.WriteString("\t\tflags timeout\n\t\ttimeout " + servedLifeText + "\n")
+	}
 	if s.Comment != "" {
 		fmt.Fprintf(b, "\t\tcomment \"%s\"\n", commentText(s.Comment))
 	}
@@ -60,6 +63,8 @@ func typeText(e Elements) string {
 		return addrType(e.Family) + " . inet_proto . inet_service"
 	case Numbers:
 		return e.Type.String()
+	case Served:
+		return "inet_service"
 	}
 	return ""
 }
@@ -81,7 +86,7 @@ func elementTexts(e Elements) []string {
 		}
 	case Ports:
 		for r := range e.Ports.Ranges() {
-			for ; e.isPlain() && r.From < r.To; r.From++ {
+			for ; e.IsPlain() && r.From < r.To; r.From++ {
 				texts = append(texts, fmt.Sprintf("%d . %s", r.From, protocolText(r.Proto)))
 			}
 			texts = append(texts, portText(r)+" . "+protocolText(r.Proto))
@@ -120,7 +125,7 @@ func protocolText(number uint8) string {
 func renderChain(b *bytes.Buffer, c *Chain) {
 	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
 	if c.Hook != HookNone {
-		fmt.Fprintf(b, "\t\ttype filter hook %s priority filter; policy accept;\n", c.Hook)
+		fmt.Fprintf(b, "\t\ttype filter hook %s priority %s; policy accept;\n", c.Hook, places[c.Hook].text)
 	}
 	for i := range c.Rules {
 		b.WriteString("\t\t" + c.Rules[i].Text())

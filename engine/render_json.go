@@ -21,6 +21,9 @@ func RenderJSON(w io.Writer, rs Ruleset) error {
 		if layoutOf(s.Elements).flags&unix.NFT_SET_INTERVAL != 0 {
 			j.Flags = []string{"interval"}
 		}
+		if isServed(s.Elements) {
+			j.Flags, j.Timeout = []string{"timeout"}, servedLifeText
+		}
 		t.Sets = append(t.Sets, j)
 	}
 	for _, c := range rs.Chains {
@@ -44,6 +47,7 @@ type setJSON struct {
 	Name     string   `json:"name"`
 	Type     string   `json:"type"`
 	Flags    []string `json:"flags,omitempty"`
+	Timeout  string   `json:"timeout,omitempty"`
 	Comment  string   `json:"comment,omitempty"`
 	Elements []string `json:"elements,omitempty"`
 }

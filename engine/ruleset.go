@@ -61,7 +61,7 @@ type Set struct {
 	memory // of how it came about
 }
 
-// Elements is what a set holds: Addrs, Ports, Endpoints or Numbers.
+// Elements is what a set holds: Addrs, Ports, Endpoints, Numbers or Served.
 type Elements interface{ elements() }
 
 // Addrs is an interval set of one family: `type ipv4_addr; flags interval`, or ipv6_addr.
@@ -81,8 +81,8 @@ const (
 	fewPortsInRow = 4
 )
 
-// isPlain reports whether the set is a hash set of single ports.
-func (p Ports) isPlain() bool {
+// IsPlain reports whether the set is a hash set of single ports.
+func (p Ports) IsPlain() bool {
 	_, ok := p.single()
 	return ok
 }
@@ -111,20 +111,51 @@ type Numbers struct {
 	Numbers sets.Numbers
 }
 
+// Served is a hash set of UDP ports with a lifetime: `type inet_service; flags timeout`. Its content is no part of a
+// Ruleset: the Engine adds ports when it seeds connection tracking (seed.go), and the kernel deletes them.
+type Served struct{}
+
 func (Addrs) elements()     {}
 func (Ports) elements()     {}
 func (Endpoints) elements() {}
 func (Numbers) elements()   {}
+func (Served) elements()    {}
 
-// Hook is where a base chain hangs. The zero value is a regular chain.
+// Hook is the netfilter hook of a base chain, which has the type filter and the policy accept. The zero value is the hook
+// of a regular chain.
 type Hook string
 
-// The hooks of base chains; both `type filter`, `priority filter`, `policy accept`.
+// The hooks of base chains. At prerouting, a packet still has the interface that it came in on, and the port that its
+// sender dialed: virtual routing (VRF) replaces the interface, and address translation the port. At the other two hooks,
+// it already has the destination that it leaves for.
 const (
-	HookNone   Hook = ""
-	HookInput  Hook = "input"
-	HookOutput Hook = "output"
+	HookNone       Hook = ""
+	HookPrerouting Hook = "prerouting"
+	HookForward    Hook = "forward"
+	HookOutput     Hook = "output"
 )
+
+// Number returns the number of the hook in enum nf_inet_hooks (linux/netfilter.h).
+func (h Hook) Number() uint32 { return places[h].number }
+
+// Priority returns the priority of the hook's base chain. Chains with lower priorities see a packet before
+// (enum nf_ip_hook_priorities in linux/netfilter_ipv4.h).
+func (h Hook) Priority() int32 { return places[h].priority }
+
+// place is where a base chain hangs.
+type place struct {
+	number   uint32
+	priority int32
+	text     string // the priority as nft prints it
+}
+
+// places has the place of each hook's base chain. Ingress is judged after connection tracking (-200), and before address
+// translation (-100). Egress is judged after address translation.
+var places = map[Hook]place{
+	HookPrerouting: {0, -110, "dstnat - 10"},
+	HookForward:    {2, 0, "filter"},
+	HookOutput:     {3, 0, "filter"},
+}
 
 // Chain is a chain and its rules in order.
 type Chain struct {

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
@@ -25,7 +26,7 @@ func largePolicy(n int) Ruleset {
 	}
 	closed := isolated(sets.Addrs{}, 80)
 	return NewRuleset(append(list, closed.Sets...), []*Chain{
-		closed.chain("input"), policy,
+		closed.chain("prerouting"), policy,
 		{Name: "ingress-net1", Rules: []Rule{
 			{Statements: []expr.Statement{expr.Jump(policy.Name)}, Comment: "ns/policy"},
 			{Statements: []expr.Statement{expr.Counter(), expr.Drop()}},
@@ -116,7 +117,7 @@ func TestStepsAreFew(t *testing.T) {
 				t.Errorf("%d batches", n)
 			}
 			before = e.Stats().Batches
-			input := &Chain{Name: "input", Hook: HookInput}
+			input := &Chain{Name: "prerouting", Hook: HookPrerouting}
 			apply(t, e, Ruleset{Sets: tt.want.Sets, Chains: override(tt.want.Chains, []*Chain{input}, chainName)})
 			if n := e.Stats().Batches - before; n != 1 {
 				t.Errorf("%d batches for one rule less", n)
@@ -214,24 +215,22 @@ func TestStepsInStorm(t *testing.T) {
 // long, a batch has fewer messages.
 func TestStepsAmongManyTables(t *testing.T) {
 	h, e := pod(t, lab.ForTest(t), "pod")
-	other, err := open(h.NetNS())
+	other, err := nfnl.Open(h.NetNS())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer other.close()
+	defer other.Close()
 	const atOnce = 1_000
 	for first := 0; first < 15_000; first += atOnce {
 		var b batch
-		b.control(unix.NFNL_MSG_BATCH_BEGIN, batchBegin)
-		b.end()
+		b.BeginBatch(nfnl.AnyGeneration)
 		for i := range atOnce {
-			b.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, message{})
-			b.string(unix.NFTA_TABLE_NAME, fmt.Sprintf("t%d", first+i))
-			b.end()
+			b.begin(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, nfnl.Label{})
+			b.Text(unix.NFTA_TABLE_NAME, fmt.Sprintf("t%d", first+i))
+			b.End()
 		}
-		b.control(unix.NFNL_MSG_BATCH_END, "BATCH_END")
-		b.end()
-		if err := other.send(b.buf); err != nil {
+		b.EndBatch()
+		if err := other.Do(&b.Messages, nil); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -32,17 +32,20 @@ func randomWorld(r *rand.Rand, before *Ruleset) Ruleset {
 		w.before = *before
 	}
 	for _, d := range Directions {
-		base := &Chain{Name: string(d.Hook()), Hook: d.Hook()}
+		var jumps []Rule
 		for _, iface := range []string{"net1", "net2"} {
 			if r.IntN(4) == 0 {
 				continue
 			}
-			base.Rules = append(base.Rules, Rule{Statements: []expr.Statement{d.OnInterface(iface), expr.Goto(InterfaceChain(d, iface))}})
+			jumps = append(jumps, Rule{Statements: []expr.Statement{d.OnInterface(iface), expr.Goto(InterfaceChain(d, iface))}})
 			w.isolate(d, iface)
 		}
-		if len(base.Rules) > 0 {
-			w.common(d)
-			w.chains = append(w.chains, base)
+		if len(jumps) == 0 {
+			continue
+		}
+		w.common(d)
+		for _, h := range d.Hooks() {
+			w.chains = append(w.chains, &Chain{Name: string(h), Hook: h, Rules: jumps})
 		}
 	}
 	var list []*Set
@@ -327,7 +330,7 @@ func TestLockdown(t *testing.T) {
 		return Rule{Statements: []expr.Statement{expr.IIFName("net1"), expr.Goto(name)}}
 	}
 	rule := func(s ...expr.Statement) Rule { return Rule{Statements: s} }
-	base := &Chain{Name: "input", Hook: HookInput, Rules: []Rule{goTo("ingress-net1")}}
+	base := &Chain{Name: "prerouting", Hook: HookPrerouting, Rules: []Rule{goTo("ingress-net1")}}
 	established, drop := rule(expr.Established(), expr.Accept()), rule(expr.Counter(), expr.Drop())
 	want := NewRuleset(nil, []*Chain{base, {Name: "ingress-net1", Rules: []Rule{
 		established, rule(expr.Jump("custom")), rule(expr.ICMP(sets.V4), expr.Accept()), drop,
@@ -340,7 +343,7 @@ func TestLockdown(t *testing.T) {
 	for name, chains := range map[string][]*Chain{
 		"no base chain":  {{Name: "ingress-net1", Rules: []Rule{drop}}},
 		"ends open":      {base, {Name: "ingress-net1", Rules: []Rule{established}}},
-		"jumps":          {{Name: "input", Hook: HookInput, Rules: []Rule{rule(expr.Jump("c"))}}, {Name: "c", Rules: []Rule{drop}}},
+		"jumps":          {{Name: "prerouting", Hook: HookPrerouting, Rules: []Rule{rule(expr.Jump("c"))}}, {Name: "c", Rules: []Rule{drop}}},
 		"no such chain":  {base},
 		"no rule at all": {base, {Name: "ingress-net1"}},
 	} {

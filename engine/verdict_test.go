@@ -13,7 +13,7 @@ import (
 func passes(t *testing.T, rs Ruleset, p expr.Packet) bool {
 	t.Helper()
 	for _, c := range rs.Chains {
-		isHere := c.Hook == HookInput && p.Input != "" || c.Hook == HookOutput && p.Output != ""
+		isHere := c.Hook == HookPrerouting && p.Input != "" || c.Hook == HookOutput && p.Output != ""
 		if isHere && verdictOf(t, rs, c, p) == "drop" {
 			return false
 		}

@@ -16,6 +16,8 @@ func (s *Set) empty() *Set {
 		return s.like(Endpoints{Family: e.Family})
 	case Numbers:
 		return s.like(Numbers{Type: e.Type})
+	case Served:
+		return s
 	}
 	return s.like(Ports{})
 }

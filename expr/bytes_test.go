@@ -27,6 +27,7 @@ func vocabulary() []expr.Statement {
 		expr.IIFName("a23456789012345"),
 		expr.PortIn("ports"),
 		expr.SourcePortIn("ports"),
+		expr.DialedPortIn(expr.UDP, "ports"),
 		expr.Established(),
 		expr.ICMP(sets.V4),
 		expr.ICMP(sets.V6),
@@ -43,7 +44,11 @@ func vocabulary() []expr.Statement {
 			expr.DestinationEndpointIn(f, "endpoints-"+f.String()),
 			expr.SourceEndpointIn(f, "endpoints-"+f.String()))
 	}
-	v = append(v, expr.NeighborDiscovery()...)
+	for _, matches := range expr.LinkControl() {
+		v = append(v, matches...)
+	}
+	v = append(v, expr.OwnCopy(sets.V4)...)
+	v = append(v, expr.OwnCopy(sets.V6)[1:]...) // the first one is the same
 	v = append(v, expr.ReplyOfEstablished()...)
 	return append(v, customVocabulary()...)
 }

@@ -77,10 +77,21 @@ func ReplyOfEstablished() []Statement {
 		Text: "ct direction reply",
 		Exprs: []expr.Any{
 			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{1}}, // IP_CT_DIR_REPLY
+			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{directionReply}},
 		},
 	}}
 }
+
+// loadDialedPort loads the destination port of a connection's first packet, as it was before any address translation.
+func loadDialedPort(register uint32) expr.Any {
+	return &expr.Ct{Key: expr.CtKeyPROTODST, Register: register, Direction: directionOriginal, OptDirection: true}
+}
+
+// The directions of a connection's packets, enum ip_conntrack_dir (linux/netfilter/nf_conntrack_tuple_common.h).
+const (
+	directionOriginal = 0
+	directionReply    = 1
+)
 
 // Established is `ct state established,related`.
 func Established() Statement { return InState(Is, StateEstablished|StateRelated) }

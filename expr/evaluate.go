@@ -13,7 +13,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Packet is what is known of a packet. Its source port and its mark are not.
+// Packet is what is known of a packet that starts a connection or belongs to none. Its source port and its mark are not.
 type Packet struct {
 	Family              sets.Family
 	Source, Destination netip.Addr // the zero value: not known
@@ -82,7 +82,7 @@ func (m *machine) step(e expr.Any) error {
 	case *expr.Payload:
 		m.payload(e)
 	case *expr.Ct:
-		m.load(e.Register, binaryutil.NativeEndian.PutUint32(uint32(m.packet.State)))
+		return m.conntrack(e)
 	case *expr.Byteorder:
 		slices.Reverse(m.bytes[start(e.SourceRegister):][:e.Len])
 	case *expr.Bitwise:
@@ -171,6 +171,20 @@ func (m *machine) meta(e *expr.Meta) error {
 		m.loadUnknown(e.Register, slotSize)
 	default:
 		return fmt.Errorf("meta key %d cannot be evaluated", e.Key)
+	}
+	return nil
+}
+
+func (m *machine) conntrack(e *expr.Ct) error {
+	switch e.Key {
+	case expr.CtKeySTATE:
+		m.load(e.Register, binaryutil.NativeEndian.PutUint32(uint32(m.packet.State)))
+	case expr.CtKeyDIRECTION:
+		m.load(e.Register, []byte{directionOriginal})
+	case expr.CtKeyPROTODST:
+		m.loadUnknown(e.Register, 2)
+	default:
+		return fmt.Errorf("conntrack key %d cannot be evaluated", e.Key)
 	}
 	return nil
 }

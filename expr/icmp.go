@@ -1,6 +1,8 @@
 package expr
 
 import (
+	"net/netip"
+
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
@@ -30,12 +32,17 @@ const (
 	mldv2Report           = 143 // RFC 9777
 )
 
-// NeighborDiscovery returns the matches of what IPv6 cannot do without on a link: MLD, router and neighbor discovery,
-// as one range of types, and MLDv2's report. Redirects (137) are not among them: a network works without.
-func NeighborDiscovery() []Statement {
+// LinkControl returns the matches of messages that a link does not work without, one list for each rule: MLD, router
+// discovery and neighbor discovery of IPv6 as one range of types, the report of MLDv2, and IGMP. Redirects (137) are not
+// among them.
+func LinkControl() [][]Statement {
 	types := ICMPType(sets.V6)
-	return []Statement{
-		types.Range(Is, sets.NumberRange{From: mldQuery, To: neighborAdvertisement}),
-		types.Range(Is, sets.NumberRange{From: mldv2Report, To: mldv2Report}),
+	return [][]Statement{
+		{types.Range(Is, sets.NumberRange{From: mldQuery, To: neighborAdvertisement})},
+		{types.Range(Is, sets.NumberRange{From: mldv2Report, To: mldv2Report})},
+		{
+			Destination(sets.V4).Prefix(Is, netip.MustParsePrefix("224.0.0.0/4")), // all messages of RFC 9776 go to a group
+			L4Protocol().Range(Is, sets.NumberRange{From: unix.IPPROTO_IGMP, To: unix.IPPROTO_IGMP}),
+		},
 	}
 }

@@ -102,11 +102,23 @@ func PortIn(set string) Statement { return portIn("dport", destinationPort, set)
 // SourcePortIn is PortIn, for the source port, in bytes 0 and 1.
 func SourcePortIn(set string) Statement { return portIn("sport", sourcePort, set) }
 
+// DialedPortIn is `meta l4proto PROTOCOL ct original proto-dst . meta l4proto @SET`: PortIn, for the first packet of the
+// packet's connection as it was before any address translation.
+func DialedPortIn(t Transport, set string) Statement {
+	s := protocolPortIn("ct original proto-dst", loadDialedPort(slot(0)), set)
+	protocol := L4Protocol().Range(Is, sets.NumberRange{From: uint32(t), To: uint32(t)})
+	return Statement{Text: protocol.Text + " " + s.Text, Exprs: append(protocol.Exprs, s.Exprs...)}
+}
+
 func portIn(word string, offset uint32, set string) Statement {
+	return protocolPortIn("th "+word, loadTransport(slot(0), offset, 2), set)
+}
+
+func protocolPortIn(words string, load expr.Any, set string) Statement {
 	return Statement{
-		Text: "th " + word + " . meta l4proto @" + set,
+		Text: words + " . meta l4proto @" + set,
 		Exprs: []expr.Any{
-			loadTransport(slot(0), offset, 2),
+			load,
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: slot(1)},
 			&expr.Lookup{SourceRegister: reg, SetName: set},
 		},

@@ -1,6 +1,3 @@
-// Package expr is the bytecode vocabulary of the rules that the agent writes: each function returns one nft
-// statement as the short list of kernel expressions that stock nft makes of the same text. Registers, offsets and
-// byte order live here and nowhere else.
 package expr
 
 import (

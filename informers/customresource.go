@@ -108,13 +108,13 @@ func (d decoder) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.Ob
 	if event, ok := into.(*metav1.WatchEvent); ok {
 		return event, nil, json.Unmarshal(data, event)
 	}
-	var status metav1.Status
-	err := json.Unmarshal(data, &status)
-	gvk := status.GroupVersionKind()
-	if status.Kind == "Status" {
-		return &status, &gvk, err
+	o, err := parseObject(data)
+	gvk := schema.FromAPIVersionAndKind(o.APIVersion, o.Kind)
+	if o.Kind == "Status" {
+		status := &metav1.Status{}
+		return status, &gvk, json.Unmarshal(data, status)
 	}
-	r := d.decodeObject(data)
+	r := d.recordOf(&o, err)
 	if r.version == "" {
 		return nil, &gvk, errNoVersion
 	}
@@ -179,8 +179,18 @@ func eachIn(in *json.Decoder, open json.Delim, member func() error) error {
 // decodeObject returns the record of an object. An object without a name is a problem, or a bookmark: a bookmark never
 // reaches the feed.
 func (d decoder) decodeObject(data []byte) *record {
-	var o rawObject
-	err := kjson.UnmarshalCaseSensitivePreserveInts(data, &o)
+	o, err := parseObject(data)
+	return d.recordOf(&o, err)
+}
+
+// parseObject reads an object once: it may be large, and the objects behind it wait.
+func parseObject(data []byte) (o rawObject, err error) {
+	err = kjson.UnmarshalCaseSensitivePreserveInts(data, &o)
+	return o, err
+}
+
+// recordOf returns the record of an object that was read, or could not be read.
+func (d decoder) recordOf(o *rawObject, err error) *record {
 	r := &record{
 		Key: cache.Key{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}, uid: types.UID(o.Metadata.UID),
 		version: o.Metadata.ResourceVersion, end: o.Metadata.Annotations[metav1.InitialEventsAnnotationKey] == "true",
@@ -192,7 +202,7 @@ func (d decoder) decodeObject(data []byte) *record {
 		r.problem = "it has no name"
 	default:
 		r.changed = o.lastChange()
-		d.fill(&o, r)
+		d.fill(o, r)
 	}
 	return r
 }

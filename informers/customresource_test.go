@@ -186,6 +186,7 @@ func TestBadNADs(t *testing.T) {
 		s.sink.becomes(t, "nad ns/a = ", "nad ns/b = ", "nad ns/c = ", "nad ns/d = macvlan")
 		watch.send(event("MODIFIED", object(nads, "d", 2, `"spec":[]`)))
 		s.sink.becomes(t, "nad ns/a = ", "nad ns/b = ", "nad ns/c = ", "nad ns/d = ")
+		synctest.Wait()
 		reports := s.events.take()
 		for i, name := range []string{"a", "b", "d"} {
 			want := fmt.Sprintf("NetworkAttachmentDefinition ns/%s InvalidNetworkAttachmentDefinition: spec.config: ", name)

@@ -137,7 +137,7 @@ func isolation(members int) engine.Ruleset {
 	return engine.NewRuleset(
 		[]*engine.Set{{Name: "peers", Elements: engine.Addrs{Family: sets.V4, Addrs: sets.NewAddrs(list...)}}},
 		[]*engine.Chain{
-			{Name: "input", Hook: engine.HookInput, Rules: []engine.Rule{rule(expr.IIFName("net1"), expr.Goto("ingress"))}},
+			{Name: "prerouting", Hook: engine.HookPrerouting, Rules: []engine.Rule{rule(expr.IIFName("net1"), expr.Goto("ingress"))}},
 			{Name: "ingress", Rules: []engine.Rule{
 				rule(expr.Established(), expr.Accept()),
 				rule(expr.SourceIn(sets.V4, "peers"), expr.Accept()),

@@ -1,7 +1,12 @@
-// Package sets holds the pure values that the agent's nftables sets are made
-// of: canonical sets of addresses ([Addrs]), of ports ([Ports]) and of
-// address, protocol and port together ([Endpoints]), and the difference
-// between two versions of one ([Delta]).
+// Package sets holds the pure values for the agent's nftables sets: canonical
+// sets of addresses ([Addrs]), of ports ([Ports]), of numbers ([Numbers]) and
+// of address, protocol and port together ([Endpoints]), and the difference
+// between two versions of a set ([Delta]).
+//
+//	ranges ─► NewAddrs ─► Addrs ─► Insert, Remove, Union ─► next version
+//	                        │                                  │
+//	                        └──────────► DiffAddrs ◄───────────┘
+//	                                         └─► Delta: ranges to delete and to add
 //
 // Every value is immutable. An operation returns a new value and leaves its
 // operands as they were, so a value may be kept, shared between goroutines and
@@ -11,13 +16,13 @@
 // Every value is canonical: ranges that overlap or touch are one range, so
 // equal content has one form whatever operations led to it.
 //
-// [Addrs] and [Endpoints] are persistent trees. A version derived from another
-// shares all of it but the path to what changed, so that one change among many
-// thousands of elements costs a few microseconds, and so does finding out what
-// changed ([DiffAddrs], [DiffEndpoints]). [Ports] are a handful a rule, and are
-// a sorted slice.
+// [Addrs] and [Endpoints] are persistent trees. A version shares all nodes with
+// the version that it was made from, but for the path to the change. So a change
+// among many thousands of elements costs a few microseconds, and so does the
+// difference between the versions ([DiffAddrs], [DiffEndpoints]). A rule has few
+// [Ports], so they are a sorted slice.
 //
 // Input that makes no sense (an invalid address, a range that ends before it
-// starts) contributes nothing: it adds nothing to a set, and takes nothing from
-// one. Nothing in this package panics on it.
+// starts) has no effect: it adds nothing to a set and removes nothing from it.
+// No function of this package panics on it.
 package sets

@@ -13,6 +13,7 @@ import (
 // IP protocol numbers (IANA) of what the common chain knows beside the protocols of policies.
 const (
 	protoICMP   = 1
+	protoIGMP   = 2
 	protoICMPv6 = 58
 )
 
@@ -20,6 +21,8 @@ const (
 func (e *explainer) explainCommon(iface string) (by, reason string) {
 	q := e.query
 	switch {
+	case q.isIGMP():
+		return "IGMP", "multicast does not work on a link without IGMP, so messages to a group always pass"
 	case q.isNeighborDiscovery():
 		return "neighbor discovery", "IPv6 does not work on a link without neighbor and router discovery and MLD, so they always pass"
 	case e.settings.AcceptICMP && q.Protocol == protoICMP:
@@ -44,6 +47,15 @@ func (e *explainer) explainCommon(iface string) (by, reason string) {
 // isNeighborDiscovery: RFC 4861 and 2710, and MLDv2's report of RFC 3810.
 func (q Query) isNeighborDiscovery() bool {
 	return q.Remote.Is6() && q.Protocol == protoICMPv6 && (q.ICMPType >= 130 && q.ICMPType <= 136 || q.ICMPType == 143)
+}
+
+// isIGMP reports whether the packet goes to a group. The group is the pod's end of ingress traffic (RFC 9776).
+func (q Query) isIGMP() bool {
+	group := q.Remote
+	if q.Direction == engine.Ingress {
+		group = q.Local
+	}
+	return q.Protocol == protoIGMP && group.Is4() && group.IsMulticast()
 }
 
 // addrsOf returns the pod's own addresses on an interface.

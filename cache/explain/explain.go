@@ -90,7 +90,11 @@ func Explain(c *cache.Cache, q Query) (Explanation, error) {
 	holders := holdersOf(c, q.Remote)
 	for _, p := range holders {
 		for _, a := range p.Has(q.Remote) {
-			out.RemotePods = append(out.RemotePods, fmt.Sprintf("%s (%s on %s)", p.Key, a.Interface, a.Network))
+			text := fmt.Sprintf("%s (%s on %s)", p.Key, a.Interface, a.Network)
+			if p.Limit != "" {
+				text += ", which is nobody's peer, as its namespace exceeds the limit " + p.Limit
+			}
+			out.RemotePods = append(out.RemotePods, text)
 		}
 	}
 	slices.Sort(out.RemotePods)

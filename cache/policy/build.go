@@ -68,21 +68,53 @@ type builder struct {
 func (b *builder) rule(r *Rule, ports sets.Ports) {
 	d := b.section.Direction
 	if !r.AllowsNobody() && (r.AnyPort || !ports.IsEmpty()) {
-		var port, replyPort []expr.Statement
+		match := anyPort
 		if !r.AnyPort {
-			name := b.ports(ports)
-			port, replyPort = []expr.Statement{expr.PortIn(name)}, []expr.Statement{expr.SourcePortIn(name)}
+			match = b.matchPorts(ports)
 		}
 		switch {
 		case r.Everyone:
-			b.accept(r, port, replyPort)
+			b.accept(r, nil, nil, match)
 		case r.Peers != nil:
-			b.peers(r, r.Peers, d.PeerIn, d.Opposite().PeerIn, port, replyPort)
+			b.peers(r, r.Peers, d.PeerIn, d.Opposite().PeerIn, match)
 		}
 	}
 	if r.Named != nil {
-		b.peers(r, r.Named, expr.DestinationEndpointIn, expr.SourceEndpointIn, nil, nil)
+		b.peers(r, r.Named, expr.DestinationEndpointIn, expr.SourceEndpointIn, anyPort)
 	}
+}
+
+// portMatch is the part of a rule about ports.
+type portMatch struct {
+	packet  []expr.Statement
+	replies [][]expr.Statement // alternatives, each for a rule of its own
+}
+
+var anyPort = portMatch{replies: [][]expr.Statement{nil}}
+
+// matchPorts matches a list of ports. The pod may redirect a connection that it accepts to another port, and the port that
+// the peer dialed decides: only conntrack knows it when the pod replies.
+func (b *builder) matchPorts(p sets.Ports) portMatch {
+	name := b.ports(p)
+	m := portMatch{packet: []expr.Statement{expr.PortIn(name)}}
+	if b.section.Direction == engine.Egress {
+		m.replies = [][]expr.Statement{{expr.SourcePortIn(name)}}
+		return m
+	}
+	for _, t := range protocols(p) {
+		m.replies = append(m.replies, []expr.Statement{expr.DialedPortIn(t, name)})
+	}
+	return m
+}
+
+// protocols returns the protocols of a list of ports.
+func protocols(p sets.Ports) (list []expr.Transport) {
+	for r := range p.Ranges() {
+		if t := expr.Transport(r.Proto); !slices.Contains(list, t) {
+			list = append(list, t)
+		}
+	}
+	return list
 }
 
 // ports notes a list of ports and returns the name of its set.
@@ -98,27 +130,30 @@ func (b *builder) ports(p sets.Ports) string {
 // match finds an address in the set of one family.
 type match func(f sets.Family, set string) expr.Statement
 
-func (b *builder) peers(r *Rule, g *Group, packet, reply match, port, replyPort []expr.Statement) {
+func (b *builder) peers(r *Rule, g *Group, packet, reply match, ports portMatch) {
 	if name := g.Name(); !b.known[name] {
 		b.known[name] = true
 		b.out.Groups = append(b.out.Groups, g)
 	}
 	for _, f := range sets.Families {
 		name := g.SetName(f)
-		b.accept(r, slices.Concat([]expr.Statement{packet(f, name)}, port), slices.Concat([]expr.Statement{reply(f, name)}, replyPort))
+		b.accept(r, []expr.Statement{packet(f, name)}, []expr.Statement{reply(f, name)}, ports)
 	}
 }
 
-func (b *builder) accept(r *Rule, packet, reply []expr.Statement) {
-	add := func(to *engine.Chain, matches []expr.Statement) {
-		statements := append(slices.Clip(matches), expr.Accept())
-		to.Rules = append(to.Rules, engine.Rule{Statements: statements, Comment: r.Comment})
+func (b *builder) accept(r *Rule, peer, replyPeer []expr.Statement, ports portMatch) {
+	add := func(to *engine.Chain, statements ...[]expr.Statement) {
+		to.Rules = append(to.Rules, engine.Rule{Statements: slices.Concat(statements...), Comment: r.Comment})
 	}
+	accept := []expr.Statement{expr.Accept()}
 	if b.options.Counters {
-		packet = append(slices.Clip(packet), expr.Counter())
+		add(b.out.Chain, peer, ports.packet, []expr.Statement{expr.Counter()}, accept)
+	} else {
+		add(b.out.Chain, peer, ports.packet, accept)
 	}
-	add(b.out.Chain, packet)
 	if b.out.Replies != nil {
-		add(b.out.Replies, reply)
+		for _, match := range ports.replies {
+			add(b.out.Replies, replyPeer, match, accept)
+		}
 	}
 }

@@ -105,8 +105,12 @@ func decodeNumber(raw json.RawMessage) (int64, bool) {
 // item is the path of an item of a list.
 func item(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
 
-// quoteJSON quotes a value of the user in a message: a string as it is, anything else as JSON.
-func quoteJSON(raw json.RawMessage) string {
+// quoteJSON quotes a value of the user in a message: a string as it is, anything else as JSON. It costs nothing unless the
+// message is formatted.
+type quoteJSON json.RawMessage
+
+func (q quoteJSON) String() string {
+	raw := json.RawMessage(q)
 	var s string
 	if !isNull(raw) && decode(raw, &s) == nil {
 		return Quote(s)

@@ -19,6 +19,9 @@ type Limits struct {
 	NamespaceClusterPeers int
 	NamespaceMembers      int
 
+	// Of the pods of one namespace, together.
+	NamespaceAddresses int
+
 	// Of the node. When all namespaces together exceed such a limit, each gets an equal share.
 	NodeItems   int
 	NodeMembers int
@@ -32,6 +35,7 @@ type Limits struct {
 	PodPolicies   int
 	PodSets       int
 	PodRules      int
+	PodMemory     int
 }
 
 // DefaultLimits returns the limits of an agent without the flag --limit.
@@ -62,9 +66,10 @@ var limitDocs = []LimitDoc{
 	{"policy-labels", 10000, "labels and values in the selectors of a policy", func(l *Limits) *int { return &l.PolicyLabels }},
 	{"namespace-items", 50_000, "rules, peers, CIDRs, ports, labels and networks of all policies of a namespace; a policy counts as ten more", func(l *Limits) *int { return &l.NamespaceItems }},
 	{"namespace-cluster-peers", 1000, "peers with a namespaceSelector in all policies of a namespace", func(l *Limits) *int { return &l.NamespaceClusterPeers }},
-	{"namespace-members", 1_000_000, "pods in the peer groups that policies of a namespace use on a node, each as often as groups have it", func(l *Limits) *int { return &l.NamespaceMembers }},
+	{"namespace-members", 250_000, "pods in the peer groups that policies of a namespace use on a node, each as often as groups have it", func(l *Limits) *int { return &l.NamespaceMembers }},
+	{"namespace-addresses", 2500, "addresses of all pods of a namespace as peers", func(l *Limits) *int { return &l.NamespaceAddresses }},
 	{"node-items", 500_000, "as namespace-items, of all namespaces", func(l *Limits) *int { return &l.NodeItems }},
-	{"node-members", 2_000_000, "as namespace-members, of all namespaces", func(l *Limits) *int { return &l.NodeMembers }},
+	{"node-members", 1_000_000, "as namespace-members, of all namespaces", func(l *Limits) *int { return &l.NodeMembers }},
 	{"node-memory", 300, "MiB of kernel memory of all tables of a node", func(l *Limits) *int { return &l.NodeMemory }},
 	{"pod-interfaces", 64, "interfaces of a pod", func(l *Limits) *int { return &l.PodInterfaces }},
 	{"pod-addresses", 64, "addresses of a pod as a peer", func(l *Limits) *int { return &l.PodAddresses }},
@@ -73,6 +78,7 @@ var limitDocs = []LimitDoc{
 	{"pod-policies", 500, "policies that select a pod", func(l *Limits) *int { return &l.PodPolicies }},
 	{"pod-sets", 2000, "sets in the table of a pod", func(l *Limits) *int { return &l.PodSets }},
 	{"pod-rules", 5000, "rules in the table of a pod", func(l *Limits) *int { return &l.PodRules }},
+	{"pod-memory", 64, "MiB of kernel memory of the table of a pod", func(l *Limits) *int { return &l.PodMemory }},
 }
 
 // LimitDocs returns the description of every limit.

@@ -141,6 +141,10 @@ func isolatedDirections(spec spec, ps *Problems) (isolates [len(engine.Direction
 		return both, false
 	}
 	for i, raw := range list {
+		if isolates == both && ps.isFull() {
+			ps.more += len(list) - i // the list may have as many items as fit an object
+			break
+		}
 		var t mnpv1.MultiPolicyType
 		switch err := decode(raw, &t); {
 		case err == nil && t == mnpv1.PolicyTypeIngress:

@@ -26,12 +26,15 @@ type Problems struct {
 
 // Add notes a problem.
 func (p *Problems) Add(field, format string, args ...any) {
-	if len(p.list) == MaxProblems {
+	if p.isFull() {
 		p.more++
 		return
 	}
 	p.list = append(p.list, Problem{Field: field, Message: fmt.Sprintf(format, args...)})
 }
+
+// isFull reports whether another problem is only counted.
+func (p *Problems) isFull() bool { return len(p.list) == MaxProblems }
 
 // Append adds the problems of another collection.
 func (p *Problems) Append(q Problems) {

@@ -1,4 +1,8 @@
-// Package custom reads files of custom rules: one rule a line, in the syntax of nft. A rule becomes statements of
-// package expr, which alone knows of registers and offsets, and a list in braces becomes a named set. What cannot be
-// read is an error that says where it is and what was expected there; nothing is passed over or guessed.
+// Package custom reads files of custom rules: a rule on each line, in the syntax of nft.
+//
+//	file ─► lexer ─► parser ─► Rules: statements of package expr, and a named set for each list in braces
+//	                    └────► SyntaxError: line, column, and the words that the parser expected
+//
+// Package expr alone knows of registers and offsets. The parser ignores nothing and guesses nothing: text that it cannot read
+// is a SyntaxError.
 package custom

@@ -147,9 +147,16 @@ func TestRestartRepairs(t *testing.T) {
 	}
 }
 
-// fold is the listing with each set's elements on a line of their own.
+// fold returns the sets and chains of a listing in the order of their names, each set's elements on a line of their own. nft
+// lists chains in the order in which they were made.
 func fold(listing string) []string {
-	return strings.Split(regexp.MustCompile(`,\s+`).ReplaceAllString(listing, ", "), "\n")
+	listing = regexp.MustCompile(`,\s+`).ReplaceAllString(listing, ", ")
+	objects := strings.Split(strings.TrimPrefix(listing, "table inet "+engine.TableName+" {\n"), "\n\t}\n")
+	for i := range objects {
+		objects[i] = strings.TrimPrefix(objects[i], "\n")
+	}
+	slices.Sort(objects)
+	return objects
 }
 
 // apply brings the table to the host by an Engine of its own.

@@ -81,13 +81,6 @@ func claimFriend(ctx context.Context, t *tenant) error {
 	return nil
 }
 
-// claimStranger needs no node: the API server admits a pod with the name of any node, and a kubelet leaves a pod that
-// waits for a volume as it is.
-func claimStranger(ctx context.Context, t *tenant) error {
-	return t.create(ctx, pods, evilNamespace, podObject("spoof", "node-2", map[string]string{"role": metricsLabel},
-		map[string]string{statusAnnotation: networkStatus(victimNetwork, addresses["stranger"])}))
-}
-
 // hugeStatus has many interfaces in half of the pods, and many addresses on an interface in the others.
 func hugeStatus(ctx context.Context, t *tenant) error {
 	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}, "ingress": []object{{"from": []object{{"podSelector": object{}}}}}}); err != nil {
@@ -249,7 +242,8 @@ func mirrors(ctx context.Context, t *tenant) error {
 }
 
 // forgedManagedFields changes managedFields after the creation of the pod: the API server lets everybody who may change
-// an object change them, and only ignores them when the object is created. A scheduling gate gives the time for that.
+// an object change them, and only ignores them when the object is created. A scheduling gate gives the time for that. The
+// agent must not conclude from managedFields that Multus wrote the status.
 func forgedManagedFields(ctx context.Context, t *tenant) error {
 	entry := func(manager, subresource, annotation, at string) object {
 		return object{

@@ -35,6 +35,8 @@ func (r *rig) apply(ctx context.Context, file string) error {
 		resource, ns := map[any]string{
 			"ServiceAccount": "api/v1/serviceaccounts", "ClusterRole": "apis/rbac.authorization.k8s.io/v1/clusterroles",
 			"ClusterRoleBinding": "apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+
+			"ValidatingAdmissionPolicy": admissionPolicies, "ValidatingAdmissionPolicyBinding": admissionBindings,
 		}[o["kind"]], ""
 		if meta, ok := o["metadata"].(object); ok {
 			ns, _ = meta["namespace"].(string)

@@ -120,6 +120,7 @@ func prepare(ctx context.Context, dir, agent string) error {
 		"nad-crd.yaml":       root + "/hack/cluster/nad-crd.yaml",
 		"rbac.yaml":          root + "/manifests/base/rbac.yaml",
 		"daemonset.yaml":     root + "/manifests/base/daemonset.yaml",
+		protection:           root + "/manifests/components/protect-network-status/policy.yaml",
 	} {
 		if err := copyFile(filepath.Join(dir, name), from, 0o644); err != nil {
 			return err

@@ -30,7 +30,8 @@ type tenant struct {
 	launcher  *launcher
 	network   *lab.Lab // of its pods; not the victim's
 	victim    *victim
-	useSchema func(ctx context.Context, file string) error // replaces the CRD of policies
+	useSchema func(ctx context.Context, file string) error  // replaces the CRD of policies
+	protect   func(ctx context.Context, install bool) error // installs or removes the component protect-network-status
 
 	loops  sync.WaitGroup
 	cancel context.CancelFunc
@@ -55,7 +56,7 @@ type claim struct {
 }
 
 func (r *rig) newTenant(ctx context.Context) (*tenant, error) {
-	t := &tenant{api: r.evil, admin: r.admin, runtime: r.runtime, victim: r.victim, launcher: r.launcher, useSchema: r.useSchema}
+	t := &tenant{api: r.evil, admin: r.admin, runtime: r.runtime, victim: r.victim, launcher: r.launcher, useSchema: r.useSchema, protect: r.protect}
 	t.ctx, t.cancel = context.WithCancel(ctx)
 	var err error
 	if t.network, err = lab.New(); err != nil {

@@ -21,6 +21,8 @@ const (
 	requestAnnotation = "k8s.v1.cni.cncf.io/networks"
 	statusAnnotation  = "k8s.v1.cni.cncf.io/network-status"
 	policyAnnotation  = "k8s.v1.cni.cncf.io/policy-for"
+
+	legacyStatusAnnotation = "k8s.v1.cni.cncf.io/networks-status"
 )
 
 // addresses are the hosts of the victim's network.
@@ -74,7 +76,7 @@ func newVictim(ctx context.Context, admin, user *client, r *containerRuntime) (*
 	if err := v.createObjects(ctx); err != nil {
 		return v, err
 	}
-	v.watch = newWatch(ctx, user)
+	v.watch = newWatch(ctx, admin)
 	if v.receiver, err = newReceiver(v.hosts["server"]); err != nil {
 		return v, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -13,10 +14,11 @@ import (
 )
 
 const (
-	statusInterval = 30 * time.Second // at most between tries to resolve one sandbox
-	statusLimit    = 10 * time.Second // for one answer of the runtime
-	statusParallel = 16               // questions about sandboxes that have not failed yet
-	retryParallel  = 4                // questions about sandboxes that have
+	statusInterval = 30 * time.Second      // at most between tries to resolve one sandbox
+	statusLimit    = 10 * time.Second      // for one answer of the runtime
+	statusSoon     = 50 * time.Millisecond // a question that takes longer gives its place to another one
+	statusParallel = 16                    // questions about sandboxes that have not failed yet
+	retryParallel  = 4                     // questions about sandboxes that have
 )
 
 // resolution is what is known about the network namespace of one sandbox. It belongs to the lock of the Sandboxes.
@@ -31,8 +33,9 @@ type resolution struct {
 }
 
 // resolveAll asks for the network namespaces that are not known yet, each in the background. A sandbox that fails is tried
-// again later, and questions about sandboxes that failed before wait for few places of their own: a sandbox whose status
-// hangs delays no other.
+// again later, and questions about sandboxes that failed before wait for few places of their own. The runtime answers a
+// question within milliseconds. If it does not, the question keeps waiting and gives its place up: many sandboxes whose status
+// hangs do not delay the others.
 func (s *Sandboxes) resolveAll(ctx context.Context, sandboxes []*runtimeapi.PodSandbox) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -53,7 +56,9 @@ func (s *Sandboxes) resolveAll(ctx context.Context, sandboxes []*runtimeapi.PodS
 		s.asking.Go(func() {
 			select {
 			case places <- struct{}{}:
-				defer func() { <-places }()
+				leave := sync.OnceFunc(func() { <-places })
+				defer leave()
+				defer time.AfterFunc(statusSoon, leave).Stop()
 				s.resolveOne(ctx, p, r)
 			case <-ctx.Done():
 			}

@@ -146,6 +146,9 @@ func (i *inputs) Received(r informers.Receipt) { i.progress.changed(r.Kind, r.Ch
 
 // Taken implements informers.Observer.
 func (i *inputs) Taken(r informers.Receipt) {
+	if r.Kind == informers.KindPolicy {
+		i.policies.meet(r.Key)
+	}
 	if r.IsLocal {
 		i.sandboxes.Poke(r.UID)
 		i.traces.observe(cache.PodID{Key: r.Key, UID: r.UID}, r.Trace)

@@ -18,10 +18,10 @@ var attempts = []string{
 	"flush ruleset",
 	"flush table inet multi_networkpolicy",
 	"delete table inet multi_networkpolicy",
-	"flush chain inet multi_networkpolicy input; delete chain inet multi_networkpolicy input",
+	"flush chain inet multi_networkpolicy prerouting; delete chain inet multi_networkpolicy prerouting",
 	"flush chain inet multi_networkpolicy ingress-net1",
 	"insert rule inet multi_networkpolicy ingress-net1 accept",
-	"insert rule inet multi_networkpolicy input accept",
+	"insert rule inet multi_networkpolicy prerouting accept",
 	"add chain inet multi_networkpolicy more { type filter hook input priority -10; }",
 	"add table inet multi_networkpolicy { flags dormant; }",
 }

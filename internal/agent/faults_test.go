@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
@@ -121,7 +122,7 @@ func (t *faultyTable) Apply(ctx context.Context, want engine.Ruleset) error {
 		}
 		return err
 	case tooLate: // each time that it was made anew
-		return &engine.MessageError{Op: "BATCH_BEGIN", Errno: unix.ERESTART}
+		return &nfnl.MessageError{Op: "BATCH_BEGIN", Errno: unix.ERESTART}
 	case lostAnswer:
 		return errors.Join(t.Table.Apply(ctx, want), unix.ENOBUFS)
 	case notSent:
@@ -134,7 +135,7 @@ func (t *faultyTable) Apply(ctx context.Context, want engine.Ruleset) error {
 
 // spoiled is a batch that would open the pod, and that the kernel refuses for its last message.
 func spoiled(want engine.Ruleset, kind string) engine.Ruleset {
-	open := slices.DeleteFunc(slices.Clone(want.Chains), func(c *engine.Chain) bool { return c.Name == "input" || c.Name == "output" })
+	open := slices.DeleteFunc(slices.Clone(want.Chains), func(c *engine.Chain) bool { return c.Hook != engine.HookNone })
 	last := &engine.Chain{Name: "zzz"}
 	if kind == refused {
 		last.Rules = []engine.Rule{{Statements: []expr.Statement{expr.Jump("no-such-chain")}}}

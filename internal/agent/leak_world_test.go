@@ -130,7 +130,7 @@ func portsOf(numbers ...int) []mnpv1.MultiNetworkPolicyPort {
 // start is a new agent, which knows everything before it writes, as the pipeline sees to.
 func (w *leakWorld) start() {
 	w.state = cache.New(cache.Options{Node: "node", NetworkPlugins: DefaultNetworkPlugins()})
-	w.agent = reconciler.New(w.state, w.tables.around(w.metrics.meter(reconciler.OpenEngine(engine.Features{Owner: w.own}))), w.state.Limits().NodeMemory<<20, nil)
+	w.agent = reconciler.New(w.state, w.tables.around(w.metrics.meter(reconciler.OpenEngine(engine.Features{Owner: w.own}))), reconciler.BudgetOf(w.state.Limits()), nil)
 	w.putNAD()
 	for _, p := range w.pods {
 		w.putPod(p)

@@ -35,6 +35,7 @@ type metrics struct {
 	hooks, locks                           prometheus.Histogram
 	batches, messages, bytes               prometheus.Counter
 	repairs, restarts, readBacks, failures prometheus.Counter
+	seeded, seedFailures                   prometheus.Counter
 	refused, outages, hookResults          *prometheus.CounterVec
 	down, lastSync, nriState               *prometheus.GaugeVec
 	policies                               *policyMetrics
@@ -70,6 +71,10 @@ func newMetrics(version string) *metrics {
 	m.repairs = m.counter("repairs_total", "Times that somebody else was found to have changed a table, which is then put right.").WithLabelValues()
 	m.restarts = m.counter("batch_restarts_total",
 		"Batches made anew as somebody else changed something in the namespace meanwhile (ERESTART).").WithLabelValues()
+	m.seeded = m.counter("connections_seeded_total",
+		"Connections from before a pod's first policy, or from before the loss of all entries, that connection tracking was told of.").WithLabelValues()
+	m.seedFailures = m.counter("connection_seed_failures_total",
+		"Times that connection tracking could not be told of all connections of a pod.").WithLabelValues()
 	m.readBacks = m.counter("read_backs_total", "Tables read from the kernel.").WithLabelValues()
 	m.lastSync = m.gauge("last_sync_timestamp_seconds", "When the kernel last acknowledged the rules of a pod.")
 	m.outages = m.counter("watch_outages_total", "Times that an input was lost: a kind of the API server's objects, the runtime's sandboxes, or its NRI.", "source")

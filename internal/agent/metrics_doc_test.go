@@ -29,7 +29,7 @@ func allMetrics() *metrics {
 	m := newMetrics("")
 	state := cache.New(cache.Options{})
 	m.watch(sources{
-		state: state, progress: newProgress(m), reconciler: reconciler.New(state, nil, 0, nil), reports: informers.NewReporter(nil),
+		state: state, progress: newProgress(m), reconciler: reconciler.New(state, nil, reconciler.Budget{}, nil), reports: informers.NewReporter(nil),
 		events: informers.NewEvents(nil, ""), traces: newTraces(context.Background(), state),
 	})
 	return m

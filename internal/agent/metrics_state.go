@@ -77,6 +77,7 @@ func (m *metrics) watch(s sources) {
 	c.by(gauge, "limits_exceeded", "Objects that exceed a limit, see --limit: the part over the limit allows nothing.", "object", []labeled{
 		{"policy", func(s snapshot) int64 { return s.LimitedPolicies }},
 		{"pod", func(s snapshot) int64 { return s.LimitedPods }},
+		{"namespace", func(s snapshot) int64 { return s.LimitedNamespaces }},
 	})
 	c.by(gauge, "policies", "Policies: all of them, those that select a local pod, those with a field that cannot be understood or exceeds a limit.", "state", []labeled{
 		{"all", func(s snapshot) int64 { return s.Policies }},

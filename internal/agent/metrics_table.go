@@ -88,6 +88,8 @@ func (t *meteredTable) count(err error) {
 	m.bytes.Add(float64(now.Bytes - t.counted.Bytes))
 	m.repairs.Add(float64(now.Repairs - t.counted.Repairs))
 	m.restarts.Add(float64(now.Restarts - t.counted.Restarts))
+	m.seeded.Add(float64(now.Seeded - t.counted.Seeded))
+	m.seedFailures.Add(float64(now.SeedFailures - t.counted.SeedFailures))
 	m.readBacks.Add(float64(now.ReadBacks - t.counted.ReadBacks))
 	t.counted = now
 }

@@ -27,7 +27,7 @@ func observe(config Config) (*observation, error) {
 
 // reconciler returns a reconciler that is observed.
 func (o *observation) reconciler(state *cache.Cache, open reconciler.OpenTable) *reconciler.Reconciler {
-	return reconciler.New(state, o.metrics.meter(open), state.Limits().NodeMemory<<20, o.progress)
+	return reconciler.New(state, o.metrics.meter(open), reconciler.BudgetOf(state.Limits()), o.progress)
 }
 
 // background runs beside the pipeline.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -109,7 +110,7 @@ func TestProgress(t *testing.T) {
 	stalled := time.Duration(0)
 	h.follow(func() []string { return missing }, func() time.Duration { return stalled })
 	good, bad := cache.PodID{Key: cache.Key{Namespace: "ns", Name: "good"}}, cache.PodID{Key: cache.Key{Namespace: "ns", Name: "bad"}}
-	refused := &engine.ApplyError{Op: "apply", Err: &engine.MessageError{Op: "NEWRULE", Errno: unix.ENOENT}}
+	refused := &engine.ApplyError{Op: "apply", Err: &nfnl.MessageError{Op: "NEWRULE", Errno: unix.ENOENT}}
 
 	p.Queued([]cache.PodID{good, bad})
 	if why := h.whyNotReady(); why != "waiting for everything" {

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,11 +17,15 @@ const countsInterval = 5 * time.Second
 // policyMetrics are the packets and bytes of each policy, with the flag --policy-counters.
 type policyMetrics struct {
 	packets, bytes *prometheus.CounterVec
+
+	mu   sync.Mutex
+	live map[cache.Key]struct{} // policies of the API server: a table can have the rules of a deleted policy for a while
 }
 
 func newPolicyMetrics(m *metrics) *policyMetrics {
 	labels := []string{"namespace", "policy", "direction", "verdict"}
 	return &policyMetrics{
+		live: map[cache.Key]struct{}{},
 		packets: m.counter("policy_packets_total", "With --policy-counters: packets that a policy's rules allowed, the first ones of connections, and "+
 			"those dropped on the interfaces that it isolates, counted for each policy that does.", labels...),
 		bytes: m.counter("policy_bytes_total", "The same in bytes.", labels...),
@@ -66,20 +71,30 @@ func (p *policyMetrics) add(last counted, now []engine.RuleCount) counted {
 
 func (p *policyMetrics) count(policy, direction, verdict string, packets, bytes float64) {
 	namespace, name, _ := strings.Cut(policy, "/")
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.live[cache.Key{Namespace: namespace, Name: name}]; !ok {
+		return
+	}
 	p.packets.WithLabelValues(namespace, name, direction, verdict).Add(packets)
 	p.bytes.WithLabelValues(namespace, name, direction, verdict).Add(bytes)
 }
 
-// forget removes the series of a policy that is gone, and again a while later: a table that still has its rules may have
-// been counted meanwhile.
+// meet lets the packets of a policy be counted.
+func (p *policyMetrics) meet(key cache.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.live[key] = struct{}{}
+}
+
+// forget removes the series of a deleted policy.
 func (p *policyMetrics) forget(key cache.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.live, key)
 	labels := prometheus.Labels{"namespace": key.Namespace, "policy": key.Name}
-	remove := func() {
-		p.packets.DeletePartialMatch(labels)
-		p.bytes.DeletePartialMatch(labels)
-	}
-	remove()
-	time.AfterFunc(3*countsInterval, remove)
+	p.packets.DeletePartialMatch(labels)
+	p.bytes.DeletePartialMatch(labels)
 }
 
 func kindOf(chain string) engine.ChainKind {

@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,8 +26,8 @@ func (w *leakWorld) batches(f func()) map[string]uint32 {
 	return counts
 }
 
-// table is what is in a pod, without the counters, and the kernel's numbers of all that is in it: what is made anew has
-// another one, also when it says the same.
+// table returns what is in a pod, without the counters, and the handles of all that is in it: a chain that is made again
+// has another handle. The listing has the chains and sets in sorted order.
 func (w *leakWorld) table(pod string) (listing, handles string) {
 	w.t.Helper()
 	out, err := w.nft(pod, "--stateless", "--handle", "list", "ruleset")
@@ -34,7 +35,9 @@ func (w *leakWorld) table(pod string) (listing, handles string) {
 		w.t.Fatalf("nft: %v %s", err, out)
 	}
 	handle := regexp.MustCompile(` # handle \d+`)
-	return handle.ReplaceAllString(out, ""), strings.Join(handle.FindAllString(out, -1), "")
+	blocks := strings.Split(strings.TrimSuffix(handle.ReplaceAllString(out, ""), "\n}\n"), "\n\n")
+	slices.Sort(blocks)
+	return strings.Join(blocks, "\n\n"), strings.Join(handle.FindAllString(out, -1), "")
 }
 
 // TestTakeOver: an agent that finds what it wants sends nothing, and one batch where the table gets its owner. What

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -50,7 +50,7 @@ func TestTraceAnnotation(t *testing.T) {
 		if err != nil {
 			t.Fatalf("nft: %v: %s", err, out)
 		}
-		return strings.Contains(out, engine.TraceTableName)
+		return strings.Contains(out, trace.TableName)
 	}
 
 	r.Load(annotated("--protocol icmp --duration 5m"))

@@ -12,7 +12,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/tracing"
@@ -45,11 +45,11 @@ type traces struct {
 	running sync.WaitGroup
 
 	mu   sync.Mutex
-	pods map[cache.Key]*trace
+	pods map[cache.Key]*podTrace
 }
 
-// trace is the last request of one pod.
-type trace struct {
+// podTrace is the last request of one pod.
+type podTrace struct {
 	pod   cache.PodID
 	text  string
 	stop  context.CancelFunc
@@ -58,7 +58,7 @@ type trace struct {
 
 func newTraces(ctx context.Context, state *cache.Cache) *traces {
 	return &traces{
-		ctx: ctx, state: state, budget: budget.New(podTraces, namespaceTraces, traceInterval), pods: map[cache.Key]*trace{},
+		ctx: ctx, state: state, budget: budget.New(podTraces, namespaceTraces, traceInterval), pods: map[cache.Key]*podTrace{},
 	}
 }
 
@@ -105,7 +105,7 @@ func (t *traces) end(key cache.Key) {
 func (t *traces) start(pod cache.PodID, text string) {
 	log := logr.FromContextOrDiscard(t.ctx).WithValues("pod", pod.String())
 	ctx, stop := context.WithCancel(t.ctx)
-	request := &trace{pod: pod, text: text, stop: stop}
+	request := &podTrace{pod: pod, text: text, stop: stop}
 	t.pods[pod.Key] = request
 	if !t.budget.Allow(pod.String(), pod.Namespace) { // one annotation after another must not fill the log
 		t.refused.Add(1)
@@ -126,7 +126,7 @@ func (t *traces) start(pod cache.PodID, text string) {
 	}
 	t.running.Go(func() {
 		defer stop()
-		if err := t.trace(ctx, log, pod, options, filter); err != nil && ctx.Err() == nil {
+		if err := t.follow(ctx, log, pod, options, filter); err != nil && ctx.Err() == nil {
 			log.Error(err, "The trace that the annotation asks for failed")
 		}
 		t.mu.Lock()
@@ -156,8 +156,8 @@ func (t *traces) hasRoom(pod cache.PodID) error {
 	return nil
 }
 
-// trace waits for the pod's sandbox and traces the pod, both together for the duration at most.
-func (t *traces) trace(ctx context.Context, log logr.Logger, pod cache.PodID, o *tracing.Options, filter engine.TraceFilter) error {
+// follow waits for the pod's sandbox and traces the pod, both together for the duration at most.
+func (t *traces) follow(ctx context.Context, log logr.Logger, pod cache.PodID, o *tracing.Options, filter trace.Filter) error {
 	until := time.Now().Add(o.Duration)
 	var path string
 	for path == "" {
@@ -184,10 +184,10 @@ func (t *traces) trace(ctx context.Context, log logr.Logger, pod cache.PodID, o 
 }
 
 // parseTrace reads the flags in an annotation.
-func parseTrace(text string) (*tracing.Options, engine.TraceFilter, error) {
+func parseTrace(text string) (*tracing.Options, trace.Filter, error) {
 	o, err := tracing.Parse(text)
 	if err != nil {
-		return nil, engine.TraceFilter{}, err
+		return nil, trace.Filter{}, err
 	}
 	filter, err := o.Filter()
 	switch {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
 )
 
@@ -95,7 +96,7 @@ func (n podNamespace) clean(ctx context.Context) (string, error) {
 		return "", cause(err)
 	}
 	err = e.Apply(ctx, engine.Ruleset{})
-	traced, errTrace := e.RemoveTrace()
+	traced, errTrace := trace.Remove(n.path)
 	if err := errors.Join(err, errTrace, e.Close()); err != nil {
 		return "", cause(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
@@ -57,7 +58,7 @@ func TestCleanup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	isolated := engine.NewRuleset(nil, []*engine.Chain{{Name: "input", Hook: engine.HookInput}})
+	isolated := engine.NewRuleset(nil, []*engine.Chain{{Name: "prerouting", Hook: engine.HookPrerouting}})
 	if err := agent.Apply(t.Context(), isolated); err != nil {
 		t.Fatal(err)
 	}
@@ -112,14 +113,14 @@ func TestCleanupAfterTrace(t *testing.T) {
 		}
 		return out
 	}
-	for _, name := range []string{engine.TableName, engine.TraceTableName, "of_somebody_else"} {
+	for _, name := range []string{engine.TableName, trace.TableName, "of_somebody_else"} {
 		nft("add", "table", "inet", name)
 	}
 	wantLines(t, []string{pod.NetNS() + ": removed; what a killed trace left is removed"}, cleanUp(t, 0, "--netns", pod.NetNS()))
 	if got := nft("list", "tables"); got != "table inet of_somebody_else\n" {
 		t.Errorf("tables: %s", got)
 	}
-	nft("add", "table", "inet", engine.TraceTableName)
+	nft("add", "table", "inet", trace.TableName)
 	wantLines(t, []string{pod.NetNS() + ": has no table; what a killed trace left is removed"}, cleanUp(t, 0, "--netns", pod.NetNS()))
 }
 

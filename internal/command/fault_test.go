@@ -266,6 +266,10 @@ func TestNothingIsLeft(t *testing.T) {
 			"port lists": r.metric(t, `multi_networkpolicy_cache_objects{kind="port_list"}`), "groups": r.metric(t, "multi_networkpolicy_peer_groups"),
 		}
 	}
+	node.Eventually(t, "the policy is counted", func() bool {
+		_, page := node.Get(t, r.metrics)
+		return strings.Contains(page, `policy="p"`)
+	})
 	before := series()
 	play(2, rounds)
 	r.Becomes("enforced as before", true, false)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/tracing"
 )
@@ -29,7 +29,7 @@ func newTrace() *cobra.Command {
 decided. What the flags say is what the packets must be that are shown; answers to them are other packets, with source
 and destination exchanged.
 
-It has the kernel mark the packets by rules in a table of its own in the pod, inet ` + engine.TraceTableName + `,
+It has the kernel mark the packets by rules in a table of its own in the pod, inet ` + trace.TableName + `,
 which change nothing for them and are gone when it ends, also when it is killed. "nft monitor trace" in the pod's network
 namespace shows the same packets meanwhile.`,
 		Example: `  ` + program + ` trace --pod shop/web --port 80

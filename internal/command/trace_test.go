@@ -19,6 +19,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
@@ -141,7 +142,7 @@ func (r traceRig) hasTraceTable() bool {
 	if err != nil || !strings.Contains(out, engine.TableName+"\n") {
 		r.Fatalf("nft: %v: %s", err, out)
 	}
-	return strings.Contains(out, engine.TraceTableName)
+	return strings.Contains(out, trace.TableName)
 }
 
 // unsteady is what differs from run to run.

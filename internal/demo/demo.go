@@ -1,7 +1,3 @@
-// Package demo shows the agent at work without a cluster: network namespaces stand for pods, example manifests for the
-// API server, and real packets show who reaches whom.
-//
-//	files/cluster, files/policies ─► agent.Pipeline ─► table in each namespace ─► probes ─► compared with files/expected.txt
 package demo
 
 import (
@@ -114,7 +110,7 @@ func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
 		return nil, err
 	}
 	d.state = cache.New(cache.Options{Node: node, NetworkPlugins: agent.DefaultNetworkPlugins()})
-	d.agent = reconciler.New(d.state, reconciler.OpenEngine(features), d.state.Limits().NodeMemory<<20, nil)
+	d.agent = reconciler.New(d.state, reconciler.OpenEngine(features), reconciler.BudgetOf(d.state.Limits()), nil)
 	settings := informers.Settings{Node: node, Limits: d.state.Limits()}
 	in := informers.New(ctx, informers.Config{
 		Source: d.files.Source(settings), Sink: d.state, Settings: settings, Notify: d.agent.Notify,

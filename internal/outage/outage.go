@@ -1,4 +1,3 @@
-// Package outage logs the loss and the return of an input that is asked again and again.
 package outage
 
 import (

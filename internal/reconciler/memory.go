@@ -7,51 +7,92 @@ import (
 	"sync/atomic"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
 // memory books the kernel memory of the tables of the node. The kernel charges it to the cgroup of the agent, so without a
 // budget the tables of one tenant could end the agent. While all tables fit the budget, everybody gets what is asked for.
 // When they do not, each namespace has the same share, as far as it wants it (max-min fairness): a namespace within its share
 // always gets what it asks for, and the pods of a namespace beyond it get a table that isolates them and allows nothing.
+//
+// The pods of the larger namespaces give their memory back a moment after others have been admitted. Until then the sum may
+// exceed the budget, by the reserve at most.
 type memory struct {
-	budget int // bytes
+	Budget
 
 	mu         sync.Mutex
 	total      int
 	pods       map[cache.PodID]int
 	namespaces map[string]int
-	refused    map[cache.PodID]struct{} // pods whose whole table was not admitted
+	refused    map[cache.PodID]struct{} // pods whose table waits for memory
 
 	bytes, refusals atomic.Int64 // total, and pods in refused
 }
 
-func newMemory(budget int) *memory {
-	return &memory{budget: budget, pods: map[cache.PodID]int{}, namespaces: map[string]int{}, refused: map[cache.PodID]struct{}{}}
+// Budget is the kernel memory of tables, in bytes.
+type Budget struct {
+	Node int // of all tables
+	Pod  int // of each table
 }
 
-// admit books the table of a pod in the place of its last one, or refuses it: then the pod must get a smaller table, which
-// book takes. It returns the pods that must be looked at again, as others must make room or may find room now.
-func (m *memory) admit(pod cache.PodID, bytes int) (ok bool, again []cache.PodID) {
+// BudgetOf returns the budget that the limits set.
+func BudgetOf(l *policy.Limits) Budget {
+	return Budget{Node: l.NodeMemory << 20, Pod: l.PodMemory << 20}
+}
+
+// The limits of --limit that set the budget.
+const (
+	nodeMemory = "node-memory"
+	podMemory  = "pod-memory"
+)
+
+// MemoryReserve is the kernel memory beyond the budget that tables may take until other tables have become smaller.
+const MemoryReserve = 64 << 20
+
+func newMemory(b Budget) *memory {
+	return &memory{Budget: b, pods: map[cache.PodID]int{}, namespaces: map[string]int{}, refused: map[cache.PodID]struct{}{}}
+}
+
+// admit books the table of a pod in the place of its last one, or returns the name of the limit that it exceeds: then the pod
+// must get a smaller table, which book takes. It returns the pods that must be looked at again, as they must make room or may
+// find room now.
+func (m *memory) admit(pod cache.PodID, bytes int) (exceeds string, again []cache.PodID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if bytes > m.Pod {
+		m.refuse(pod, false)
+		return podMemory, nil
+	}
 	before := m.pods[pod]
 	total, used := m.total-before+bytes, m.namespaces[pod.Namespace]-before+bytes
-	share := m.budget
-	if total > m.budget {
+	share := m.Node
+	if total > m.Node {
 		share = m.share(pod.Namespace, used)
 	}
 	if used > share {
-		m.refused[pod] = struct{}{}
-		m.refusals.Store(int64(len(m.refused)))
-		return false, nil
+		m.refuse(pod, true)
+		return nodeMemory, nil
 	}
-	delete(m.refused, pod)
-	m.refusals.Store(int64(len(m.refused)))
+	if total > m.Node+MemoryReserve && bytes > before {
+		m.refuse(pod, true)
+		return nodeMemory, m.beyond(share)
+	}
+	m.refuse(pod, false)
 	m.set(pod, bytes)
-	if total > m.budget {
-		return true, m.beyond(share)
+	if total > m.Node {
+		return "", m.beyond(share)
 	}
-	return true, m.retry(before > bytes)
+	return "", m.retry(before > bytes)
+}
+
+// refuse notes whether a pod waits for memory.
+func (m *memory) refuse(pod cache.PodID, waits bool) {
+	if waits {
+		m.refused[pod] = struct{}{}
+	} else {
+		delete(m.refused, pod)
+	}
+	m.refusals.Store(int64(len(m.refused)))
 }
 
 // book books the table of a pod without a question: a table that isolates the pod, or none.
@@ -67,8 +108,7 @@ func (m *memory) book(pod cache.PodID, bytes int) (again []cache.PodID) {
 func (m *memory) forget(pod cache.PodID) (again []cache.PodID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.refused, pod)
-	m.refusals.Store(int64(len(m.refused)))
+	m.refuse(pod, false)
 	shrinks := m.pods[pod] > 0
 	m.set(pod, 0)
 	return m.retry(shrinks)
@@ -95,7 +135,7 @@ func (m *memory) share(namespace string, wanted int) int {
 		}
 	}
 	slices.Sort(amounts)
-	left := m.budget
+	left := m.Node
 	for i, amount := range amounts {
 		share := left / (len(amounts) - i)
 		if amount > share {
@@ -103,7 +143,7 @@ func (m *memory) share(namespace string, wanted int) int {
 		}
 		left -= amount
 	}
-	return m.budget
+	return m.Node
 }
 
 // beyond returns the pods of namespaces that use more than the share, those with the largest tables first.
@@ -119,7 +159,7 @@ func (m *memory) beyond(share int) (pods []cache.PodID) {
 
 // retry returns the pods that were refused, once memory is free again.
 func (m *memory) retry(isFree bool) (pods []cache.PodID) {
-	if !isFree || m.total > m.budget {
+	if !isFree || m.total > m.Node {
 		return nil
 	}
 	for pod := range m.refused {

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -16,23 +17,23 @@ func podIn(namespace string, n int) cache.PodID {
 
 // A namespace within its share always gets what it asks for, whatever others have taken before.
 func TestMemoryShares(t *testing.T) {
-	m := newMemory(1000)
+	m := newMemory(Budget{1000, 1000})
 	for i := range 9 {
-		if ok, again := m.admit(podIn("evil", i), 100); !ok || len(again) > 0 {
-			t.Fatalf("pod %d: %v, %v, while there is room", i, ok, again)
+		if exceeds, again := m.admit(podIn("evil", i), 100); exceeds != "" || len(again) > 0 {
+			t.Fatalf("pod %d: %v, %v, while there is room", i, exceeds, again)
 		}
 	}
-	if ok, _ := m.admit(podIn("evil", 9), 200); ok {
+	if exceeds, _ := m.admit(podIn("evil", 9), 200); exceeds == "" {
 		t.Error("over the budget, and admitted")
 	}
 	m.book(podIn("evil", 9), 1)
-	ok, again := m.admit(podIn("good", 0), 300)
-	if !ok || len(again) != 10 {
-		t.Errorf("a small namespace: %v, again %v", ok, again)
+	exceeds, again := m.admit(podIn("good", 0), 300)
+	if exceeds != "" || len(again) != 10 {
+		t.Errorf("a small namespace: %v, again %v", exceeds, again)
 	}
 	refused := 0
 	for _, pod := range again { // the reconciler looks at them again
-		if ok, _ := m.admit(pod, map[bool]int{true: 200, false: 100}[pod == podIn("evil", 9)]); !ok {
+		if exceeds, _ := m.admit(pod, map[bool]int{true: 200, false: 100}[pod == podIn("evil", 9)]); exceeds != "" {
 			refused++
 			m.book(pod, 1)
 		}
@@ -40,19 +41,19 @@ func TestMemoryShares(t *testing.T) {
 	if bytes, n := m.bytes.Load(), m.refusals.Load(); bytes > 1000 || n != int64(refused) || refused == 0 || refused > 4 {
 		t.Errorf("%d bytes, %d refused, %d are noted", bytes, refused, n)
 	}
-	if ok, _ := m.admit(podIn("good", 1), 150); !ok {
+	if exceeds, _ := m.admit(podIn("good", 1), 150); exceeds != "" {
 		t.Error("a namespace within its share")
 	}
 }
 
 // What was refused is tried again when memory is free.
 func TestMemoryRetry(t *testing.T) {
-	m := newMemory(100)
+	m := newMemory(Budget{100, 100})
 	a, b := podIn("a", 0), podIn("a", 1)
-	if ok, _ := m.admit(a, 90); !ok {
+	if exceeds, _ := m.admit(a, 90); exceeds != "" {
 		t.Fatal("refused")
 	}
-	if ok, _ := m.admit(b, 90); ok {
+	if exceeds, _ := m.admit(b, 90); exceeds == "" {
 		t.Fatal("admitted")
 	}
 	if again := m.book(b, 1); len(again) > 0 {
@@ -61,7 +62,7 @@ func TestMemoryRetry(t *testing.T) {
 	if again := m.forget(a); len(again) != 1 || again[0] != b {
 		t.Errorf("again %v", again)
 	}
-	if ok, _ := m.admit(b, 90); !ok {
+	if exceeds, _ := m.admit(b, 90); exceeds != "" {
 		t.Error("there is room")
 	}
 	if again := m.forget(b); len(again) > 0 {
@@ -75,7 +76,7 @@ func TestMemoryRetry(t *testing.T) {
 // A pod whose table does not fit is isolated, and gets its table when another pod is gone.
 func TestMemoryBudget(t *testing.T) {
 	s := newStage(t)
-	s.agent = New(s, s.openTable, chains(5).Memory(), nil)
+	s.agent = New(s, s.openTable, Budget{chains(5).Memory(), chains(5).Memory()}, nil)
 	s.set("first", "s1", chains(4))
 	s.run()
 	s.settled()
@@ -89,4 +90,39 @@ func TestMemoryBudget(t *testing.T) {
 	}
 	s.remove("first")
 	s.until("the second pod has its table", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.tables["/s2"] == 4 })
+}
+
+// The sum of all tables never exceeds the budget and the reserve, while the larger namespaces have not given memory back.
+func TestMemoryReserve(t *testing.T) {
+	const table = MemoryReserve / 4
+	m := newMemory(Budget{10 * table, 3 * table})
+	for i := range 10 {
+		m.admit(podIn("evil", i), table)
+	}
+	var waiting []cache.PodID
+	for i := range 5 {
+		exceeds, again := m.admit(podIn("good", i), table)
+		if exceeds != "" {
+			waiting = append(waiting, podIn("good", i))
+		}
+		if len(again) != 10 {
+			t.Errorf("to be looked at again: %v", again)
+		}
+		if n := m.bytes.Load(); n > 10*table+MemoryReserve {
+			t.Errorf("%d bytes", n)
+		}
+	}
+	if len(waiting) != 1 {
+		t.Errorf("waiting: %v", waiting)
+	}
+	var again []cache.PodID
+	for i := range 5 {
+		again = append(again, m.book(podIn("evil", i), 0)...)
+	}
+	if !slices.Contains(again, waiting[0]) {
+		t.Errorf("memory is free, again %v", again)
+	}
+	if exceeds, _ := m.admit(podIn("good", 9), 4*table); exceeds != podMemory {
+		t.Errorf("a table that is too large exceeds %q", exceeds)
+	}
 }

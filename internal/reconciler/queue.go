@@ -82,6 +82,13 @@ func (q *queue) add(pod cache.PodID) {
 	q.push(pod)
 }
 
+// addNow queues a pod that must give memory back, or may have memory now. It does not wait for its share of the workers.
+func (q *queue) addNow(pod cache.PodID) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.push(pod)
+}
+
 // addAfter queues a pod after a pause, unless it comes earlier by itself.
 func (q *queue) addAfter(pod cache.PodID, pause time.Duration) {
 	q.mu.Lock()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 )
 
@@ -48,6 +49,7 @@ type Table interface {
 	Apply(ctx context.Context, want engine.Ruleset) error
 	Changed(ctx context.Context) (bool, error)
 	Check(ctx context.Context) (engine.Finding, error)
+	SeedFailure() error // why connection tracking does not know all connections, or nil
 	Close() error
 }
 
@@ -97,6 +99,7 @@ type Reconciler struct {
 	workers  int
 	lines    *budget.Budget
 	memory   *memory
+	flight   *flight
 	locks    podLocks // the holder of a pod's lock works on the pod
 
 	mu          sync.Mutex
@@ -114,11 +117,12 @@ type enforced struct {
 	applied bool  // ruleset is in the kernel
 	ruleset engine.Ruleset
 	found   engine.Finding // by the last check
+
+	toldSeedFailure bool
 }
 
-// New returns a Reconciler that does nothing until Run. The tables of all pods get so many bytes of kernel memory. The observer
-// may be nil.
-func New(t Targets, open OpenTable, memory int, observer Observer) *Reconciler {
+// New returns a Reconciler that does nothing until Run. The observer may be nil.
+func New(t Targets, open OpenTable, memory Budget, observer Observer) *Reconciler {
 	if observer == nil {
 		observer = Unobserved{}
 	}
@@ -131,6 +135,7 @@ func New(t Targets, open OpenTable, memory int, observer Observer) *Reconciler {
 		workers:     max(minimumWorkers, workersPerCore*cores),
 		lines:       budget.New(podLines, namespaceLines, lineInterval),
 		memory:      newMemory(memory),
+		flight:      newFlight(InFlightMemory),
 		pods:        map[cache.PodID]*enforced{},
 		outstanding: map[cache.PodID]int{},
 		retries:     map[cache.PodID]int{},
@@ -322,7 +327,7 @@ func (r *Reconciler) mayLog(pod cache.PodID) bool {
 // IsGone reports whether the error belongs to a pod whose network namespace does not exist any more. The kernel says
 // ENOENT as well about a message that names something that is not there.
 func IsGone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*engine.MessageError))
+	return errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*nfnl.MessageError))
 }
 
 // reconcile makes one pod what its target says.
@@ -340,6 +345,7 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 		*e = enforced{sandbox: target.Sandbox}
 	}
 	r.admit(&target)
+	defer r.flight.enter(max(target.Ruleset.Memory(), e.ruleset.Memory()))()
 	if !e.applied || !sameRuleset(e.ruleset, target.Ruleset) {
 		return r.apply(ctx, log, e, target)
 	}
@@ -351,30 +357,38 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 		log.V(1).Info("The table of the pod cannot be checked, applying it again", "cause", err.Error())
 		return r.apply(ctx, log, e, target)
 	}
-	if (found != e.found || found == engine.Repaired) && r.mayLog(pod) {
+	if (found != e.found || found == engine.Repaired || found == engine.Reseeded) && r.mayLog(pod) {
 		logFinding(log, found)
 	}
 	e.found = found
+	r.logSeedFailure(log, e, pod)
 	return nil
 }
 
 // admit books the memory of the target's table. A table that does not fit the budget becomes one that isolates the pod and
 // allows nothing.
 func (r *Reconciler) admit(target *cache.Target) {
-	ok, again := r.memory.admit(target.Pod, target.Ruleset.Memory())
-	if !ok {
-		target.Ruleset = r.targets.Closed(target.Pod, memoryLimit)
-		again = r.memory.book(target.Pod, target.Ruleset.Memory())
+	exceeds, again := r.memory.admit(target.Pod, target.Ruleset.Memory())
+	if exceeds != "" {
+		target.Ruleset = r.targets.Closed(target.Pod, exceeds)
+		again = append(again, r.memory.book(target.Pod, target.Ruleset.Memory())...)
 	}
 	for _, pod := range again {
 		if pod != target.Pod {
-			r.queue.add(pod)
+			r.queue.addNow(pod)
 		}
 	}
 }
 
-// memoryLimit is the limit of --limit that sets the budget of the memory.
-const memoryLimit = "node-memory"
+// logSeedFailure logs that connection tracking does not know all connections of a pod.
+func (r *Reconciler) logSeedFailure(log logr.Logger, e *enforced, pod cache.PodID) {
+	if err := e.table.SeedFailure(); err != nil && !e.toldSeedFailure && r.mayLog(pod) {
+		log.Error(err, "Connection tracking does not know all connections of the pod, so their next packets are judged as first packets")
+		e.toldSeedFailure = true
+	} else if err == nil {
+		e.toldSeedFailure = false
+	}
+}
 
 func logFinding(log logr.Logger, found engine.Finding) {
 	switch found {
@@ -382,6 +396,8 @@ func logFinding(log logr.Logger, found engine.Finding) {
 		log.Info("Table repaired: somebody else had changed it")
 	case engine.OwnedByAnother:
 		log.Info("Another process owns the table of the pod, which is as it should be; the agent takes the table over when that process ends")
+	case engine.Reseeded:
+		log.Info("Connections restored: another process had deleted the entries of connection tracking")
 	case engine.TakenOver:
 		log.Info("Table taken over: its owner has ended")
 	}
@@ -392,7 +408,7 @@ func (r *Reconciler) apply(ctx context.Context, log logr.Logger, e *enforced, ta
 	err := r.tryApply(ctx, e, target)
 	// A refusal came over a socket that works. Another error may be the socket's own: then another socket is tried at once,
 	// since anybody can change a table whose owner is gone.
-	var refused *engine.MessageError
+	var refused *nfnl.MessageError
 	if err != nil && !errors.As(err, &refused) {
 		e.close(log)
 		err = r.tryApply(ctx, e, target)
@@ -404,6 +420,7 @@ func (r *Reconciler) apply(ctx context.Context, log logr.Logger, e *enforced, ta
 	removed := target.Ruleset.IsEmpty() && !e.ruleset.IsEmpty()
 	e.applied, e.ruleset = true, target.Ruleset
 	r.observer.Applied(target)
+	r.logSeedFailure(log, e, target.Pod)
 	took := time.Since(start).Round(time.Microsecond)
 	switch {
 	case target.Ruleset.IsEmpty() && !removed:

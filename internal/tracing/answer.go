@@ -6,6 +6,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 )
 
 // Answer is one traced packet in terms of policies.
@@ -44,9 +45,9 @@ type Step struct {
 	NoMatch bool     `json:"noMatch,omitempty"` // no rule of the target matched
 }
 
-func newAnswer(pod string, p engine.TracedPacket) Answer {
+func newAnswer(pod string, p trace.Packet) Answer {
 	a := Answer{
-		Time: p.Time, Pod: pod, Direction: engine.Ingress.String(), Interface: p.In, Packet: newPacket(p.Packet),
+		Time: p.Time, Pod: pod, Direction: engine.Ingress.String(), Interface: p.In, Packet: newPacket(p.Headers),
 		Verdict: explain.Allowed, Steps: []Step{},
 	}
 	if p.In == "" {
@@ -66,7 +67,7 @@ func newAnswer(pod string, p engine.TracedPacket) Answer {
 	return a
 }
 
-func newPacket(p engine.Packet) Packet {
+func newPacket(p trace.Headers) Packet {
 	if !p.Source.IsValid() {
 		return Packet{Protocol: "unknown", Source: "unknown", Destination: "unknown"}
 	}
@@ -90,7 +91,7 @@ func protocolText(n uint8) string {
 }
 
 // decide takes the drop for what decided, wherever it is, else the agent's last accept.
-func (a *Answer) decide(steps []engine.TraceStep) {
+func (a *Answer) decide(steps []trace.Step) {
 	a.Reason = "the agent's table does not look at it: no policy isolates the interface in this direction"
 	for _, s := range steps {
 		switch {
@@ -106,14 +107,14 @@ func (a *Answer) decide(steps []engine.TraceStep) {
 	}
 }
 
-func chainText(s engine.TraceStep) string {
+func chainText(s trace.Step) string {
 	if s.IsOfAgent() {
 		return "chain " + s.Chain
 	}
 	return fmt.Sprintf("table %s %s, chain %s", s.Family, s.Table, s.Chain)
 }
 
-func whyDropped(s engine.TraceStep) (decidedBy, reason string) {
+func whyDropped(s trace.Step) (decidedBy, reason string) {
 	switch {
 	case !s.IsOfAgent():
 		return chainText(s), "it is not of the agent's"
@@ -123,7 +124,7 @@ func whyDropped(s engine.TraceStep) (decidedBy, reason string) {
 	return chainText(s), "no policy and no common rule allows it"
 }
 
-func whyAccepted(s engine.TraceStep) (decidedBy, reason string) {
+func whyAccepted(s trace.Step) (decidedBy, reason string) {
 	switch name, _ := engine.ParseChain(s.Chain); name.Kind {
 	case engine.KindPolicy:
 		if name.Replies {
@@ -134,6 +135,8 @@ func whyAccepted(s engine.TraceStep) (decidedBy, reason string) {
 		return chainText(s), "it passes on every isolated interface"
 	case engine.KindCustom:
 		return customRule(s), "custom rules come before the policies"
+	case engine.KindSelf:
+		return chainText(s), "the pod sent it to itself"
 	case engine.KindInterface:
 		return "connection tracking", "it belongs to a connection that was allowed"
 	}
@@ -141,12 +144,12 @@ func whyAccepted(s engine.TraceStep) (decidedBy, reason string) {
 }
 
 // kindOf returns the kind of the chain of a step in the agent's table.
-func kindOf(s engine.TraceStep) engine.ChainKind {
+func kindOf(s trace.Step) engine.ChainKind {
 	name, _ := engine.ParseChain(s.Chain)
 	return name.Kind
 }
 
-func customRule(s engine.TraceStep) string {
+func customRule(s trace.Step) string {
 	if s.Comment == "" {
 		return chainText(s)
 	}

@@ -1,7 +1,3 @@
-// Package tracing traces the packets of a pod and explains them in terms of policies. The command trace and the traces
-// that annotations ask for share it.
-//
-//	Options ─► engine.Tracer ─► Answer (verdict, deciding policy, steps) ─► text, JSON or a log line
 package tracing
 
 import (
@@ -18,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 )
 
 // Bounds of a trace.
@@ -64,8 +61,8 @@ func Parse(text string) (*Options, error) {
 
 // Trace shows packets of a pod, whose network namespace the path is a handle of. It ends without an error when the time is
 // over or the context ends. Notes for the user go to notes.
-func (o *Options) Trace(ctx context.Context, pod, path string, filter engine.TraceFilter, show func(Answer) error, notes io.Writer) (err error) {
-	tracer, err := engine.OpenTracer(path)
+func (o *Options) Trace(ctx context.Context, pod, path string, filter trace.Filter, show func(Answer) error, notes io.Writer) (err error) {
+	tracer, err := trace.Open(path)
 	if err != nil {
 		return cause(err)
 	}
@@ -77,7 +74,7 @@ func (o *Options) Trace(ctx context.Context, pod, path string, filter engine.Tra
 		return cause(err)
 	}
 	note := fmt.Sprintf("tracing %s for %s, at most %d packets a second\n", pod, o.Duration, o.Limit)
-	if !tracer.Isolated() {
+	if !tracer.IsIsolated() {
 		note += fmt.Sprintf("note: there is no table inet %s: no policy isolates an interface of the pod\n", engine.TableName)
 	}
 	if !endsWithProcess {
@@ -87,7 +84,7 @@ func (o *Options) Trace(ctx context.Context, pod, path string, filter engine.Tra
 		return err
 	}
 	shown := 0
-	lost, err := follow(ctx, tracer, func(p engine.TracedPacket) error {
+	lost, err := follow(ctx, tracer, func(p trace.Packet) error {
 		shown++
 		return show(newAnswer(pod, p))
 	})
@@ -103,7 +100,7 @@ func (o *Options) Trace(ctx context.Context, pod, path string, filter engine.Tra
 }
 
 // follow shows packets until the context ends, and returns how often events were lost.
-func follow(ctx context.Context, tracer *engine.Tracer, show func(engine.TracedPacket) error) (lost int, err error) {
+func follow(ctx context.Context, tracer *trace.Tracer, show func(trace.Packet) error) (lost int, err error) {
 	for {
 		p, err := tracer.Next(ctx)
 		if ctx.Err() != nil {
@@ -128,8 +125,8 @@ func follow(ctx context.Context, tracer *engine.Tracer, show func(engine.TracedP
 }
 
 // Filter checks the options and returns the filter of the packets.
-func (o *Options) Filter() (engine.TraceFilter, error) {
-	f := engine.TraceFilter{Interface: o.Interface, Port: o.Port, Rate: o.Limit}
+func (o *Options) Filter() (trace.Filter, error) {
+	f := trace.Filter{Interface: o.Interface, Port: o.Port, Rate: o.Limit}
 	if o.Duration <= 0 || o.Duration > maxDuration {
 		return f, fmt.Errorf("--duration %s: must be up to %s", o.Duration, maxDuration)
 	}

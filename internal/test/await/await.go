@@ -1,4 +1,3 @@
-// Package await lets the tests of informers wait for conditions and for log lines.
 package await
 
 import (

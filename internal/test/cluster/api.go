@@ -1,5 +1,3 @@
-// Package cluster speaks the protocols of a cluster's API server and container runtime from memory, for tests: real
-// clients connect to them over real sockets, and the tests choose what goes wrong.
 package cluster
 
 import (

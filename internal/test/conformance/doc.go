@@ -1,12 +1,18 @@
-// Package conformance proves, with real packets, that what the agent puts into the kernel is what the policies mean.
+// Package conformance compares the verdicts of the kernel with the meaning of the policies, packet by packet.
 //
-// An Oracle says from the plain API objects alone whether a packet may pass: it is written from the specification in the
-// simplest way and shares no code with the packages that it judges. A Fabric makes the pods of a case real: network
-// namespaces joined by bridges. A Player feeds a Case, a sequence of changes with quiet points, to an agent through an
-// in-memory API server, and at each quiet point sends real packets between all pairs of addresses, in all protocols and
-// ports, and compares what arrives with what the Oracle says. Cases are written by hand (testdata/cases), read from the
-// documentation, or made at random by a Generator; a random one that fails is shrunk, and printed so that it can be kept
-// in testdata/regressions.
+//	Case ─► Player ─► Server (API) ─► agent under test ─► tables in the Fabric
+//	          │                                               │ real packets
+//	          ├─► State ─► Oracle ─► expected verdict ──┐     ▼
+//	          └─► probes ──────────────────────────► compared ─► Result, or Shrink ─► Format
+//
+// An Oracle decides from the plain API objects alone whether a packet may pass. It is written from the specification in the
+// simplest way, and shares no code with the packages that it judges. A Fabric makes the pods of a Case real: network namespaces
+// joined by bridges. A Player feeds a Case, a sequence of changes with quiet points, to an agent through an in-memory API
+// server. At each quiet point it sends real packets between all pairs of addresses, in all protocols and to all ports, and
+// compares the arrivals with the Oracle.
+//
+// Cases are written by hand (testdata/cases), read from the documentation, or made at random by a generator. A random Case that
+// fails is shrunk and printed, so that it can be kept in testdata/regressions.
 //
 // Only tests use the package.
 package conformance

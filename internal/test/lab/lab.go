@@ -1,9 +1,3 @@
-// Package lab builds small real networks out of the kernel's own parts: network namespaces that stand for pods,
-// joined by bridges, with real sockets and real packets. The demo and every test that needs a kernel use it.
-//
-// A lab owns all that it makes: each namespace is anonymous and held open by a descriptor only, so that nothing is
-// left behind even when the process is killed. It never touches an interface of the namespace it was started in.
-// Making namespaces needs CAP_SYS_ADMIN; Main and Reexec get it without root, through a user namespace.
 package lab
 
 import (

@@ -1,3 +1,10 @@
-// Package model helps tests to say what policies mean without the code under test: it builds objects of the API, makes
-// random clusters, judges packets by the words of the API (Oracle), and walks packets through a ruleset (Table).
+// Package model helps tests to tell the meaning of policies without the code under test.
+//
+//	NewPod, NewPolicy, … ─┐
+//	World (random) ───────┴─► objects ─┬─► Oracle.Passes(pod, packet) ──┐
+//	                                   │                                ├─► equal?
+//	                                   └─► cache ─► Ruleset ─► Table ───┘
+//	                                                          Passes(packet)
+//
+// An Oracle judges packets by the words of the API. A Table walks packets through a ruleset, as the kernel does.
 package model

@@ -70,12 +70,15 @@ func NewTable(t testing.TB, rs engine.Ruleset) *Table {
 
 // Passes says whether the table lets a Packet through.
 func (tb *Table) Passes(p Packet) bool {
-	base := tb.Chains[string(p.Direction.Hook())]
-	if base == nil {
-		return true
+	passes := map[bool]bool{}
+	for _, h := range p.Direction.Hooks() {
+		base := tb.Chains[string(h)]
+		passes[base == nil || tb.Walk(base, p) != "drop"] = true
 	}
-	verdict := tb.Walk(base, p)
-	return verdict != "drop"
+	if len(passes) != 1 {
+		tb.t.Fatalf("the hooks of %s disagree about %+v", p.Direction, p)
+	}
+	return passes[true]
 }
 
 // Walk returns "accept", "drop", or nothing at the end of the chain.
@@ -127,6 +130,8 @@ func (tb *Table) matches(s expr.Statement, p Packet) bool {
 		return p.Direction == engine.Egress
 	case "ct state established,related":
 		return p.Established
+	case "meta pkttype != host", "ip daddr 127.0.0.0/8", "ip6 daddr ::1", "ip daddr 224.0.0.0/4": // no Packet is such
+		return false
 	case "meta l4proto icmp":
 		return p.Proto == 1
 	case "meta l4proto ipv6-icmp":

@@ -1,0 +1,131 @@
+package cache
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+)
+
+// A policy that lets pods of other namespaces in has their addresses in its peer groups, so the pods of one namespace can make
+// the tables of another namespace large. So the addresses that the pods of a namespace have as peers are limited. The
+// oldest pods are peers, as many as fit. Which pods these are follows from the pods alone, and a new pod takes nothing from others.
+
+// addressed is the pods of a namespace that have addresses.
+type addressed struct {
+	pods  []*pod // by age
+	fit   int    // the first of them, which are peers
+	used  int    // addresses of these
+	total int    // addresses of all
+}
+
+// compareAges sorts the oldest pod first.
+func compareAges(a, b *pod) int {
+	return cmp.Or(cmp.Compare(a.created, b.created), comparePodIDs(a.id(), b.id()))
+}
+
+func countAddresses(list []attachment) (n int) {
+	for _, a := range list {
+		n += len(a.addrs)
+	}
+	return n
+}
+
+// visible returns the attachments of a pod as policies see them, and the old list when it is the same.
+func (p *pod) visible(old []attachment) []attachment {
+	if !p.unfit {
+		return p.read
+	}
+	bare := slices.Clone(p.read)
+	for i := range bare {
+		bare[i].addrs = nil
+	}
+	if slices.EqualFunc(old, bare, attachment.equal) {
+		return old
+	}
+	return bare
+}
+
+// setAddresses takes the number of addresses of a pod. Other pods of the namespace become peers, or cease to be peers: no
+// more of them than the pod has, or had, addresses. The caller brings the state of the pod itself up to date.
+func (c *Cache) setAddresses(p *pod, n int) {
+	if p.addresses == n {
+		return
+	}
+	a := &p.namespace.addressed
+	was := a.fit < len(a.pods)
+	i, found := slices.BinarySearchFunc(a.pods, p, compareAges)
+	if found {
+		a.pods = slices.Delete(a.pods, i, i+1)
+		a.total -= p.addresses
+		if i < a.fit {
+			a.fit--
+			a.used -= p.addresses
+		}
+	}
+	p.addresses, p.unfit = n, false
+	if n > 0 {
+		a.pods = slices.Insert(a.pods, i, p)
+		a.total += n
+		p.unfit = i > a.fit
+		if !p.unfit {
+			a.fit++
+			a.used += n
+		}
+	}
+	for _, other := range a.fill(c.limits.NamespaceAddresses) {
+		if other != p {
+			c.setState(other, other.state.with(other.visible(nil)))
+		}
+	}
+	switch is := a.fit < len(a.pods); {
+	case is && !was:
+		c.counts.limitedNamespaces.Add(1)
+	case was && !is:
+		c.counts.limitedNamespaces.Add(-1)
+	}
+}
+
+// fill makes as many pods peers as the limit admits, and returns the pods that changed.
+func (a *addressed) fill(limit int) (changed []*pod) {
+	for ; a.used > limit; changed = append(changed, a.pods[a.fit]) {
+		a.fit--
+		a.used -= a.pods[a.fit].addresses
+		a.pods[a.fit].unfit = true
+	}
+	for ; a.fit < len(a.pods) && a.used+a.pods[a.fit].addresses <= limit; a.fit++ {
+		a.used += a.pods[a.fit].addresses
+		a.pods[a.fit].unfit = false
+		changed = append(changed, a.pods[a.fit])
+	}
+	return changed
+}
+
+// with returns the state with other attachments.
+func (s *podState) with(attachments []attachment) *podState {
+	next := *s
+	next.attachments = attachments
+	return &next
+}
+
+// withAddressProblem returns the problems of a pod. If the namespace of the pod has too many addresses, they say so.
+func (c *Cache) withAddressProblem(p *pod) []policy.Problem {
+	a := &p.namespace.addressed
+	if a.fit == len(a.pods) || p.addresses == 0 {
+		return p.problems
+	}
+	pods := "this pod is nobody's peer"
+	if !p.unfit {
+		pods = fmt.Sprintf("the %d youngest pods are nobody's peers", len(a.pods)-a.fit)
+	}
+	return append(slices.Clip(p.problems), policy.Problem{
+		Field:   annotationField(StatusAnnotation),
+		Message: fmt.Sprintf("the pods of the namespace exceed the limit %s, so %s (--limit)", c.addressLimit(), pods),
+	})
+}
+
+// addressLimit is the limit of the addresses of a namespace, as in --limit.
+func (c *Cache) addressLimit() string {
+	return fmt.Sprintf("namespace-addresses=%d", c.limits.NamespaceAddresses)
+}

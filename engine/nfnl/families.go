@@ -1,0 +1,56 @@
+package nfnl
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// DialSockDiag opens a NETLINK_SOCK_DIAG socket, which lists the sockets of the namespace that netns is a handle of.
+func DialSockDiag(netns *os.File) (*Conn, error) { return dialFamily(netns, unix.NETLINK_SOCK_DIAG) }
+
+// DialRoute opens a NETLINK_ROUTE socket, which lists the addresses of the namespace that netns is a handle of.
+func DialRoute(netns *os.File) (*Conn, error) { return dialFamily(netns, unix.NETLINK_ROUTE) }
+
+// Addresses calls visit with each address of the namespace's interfaces. The Conn must come from DialRoute. An error of visit ends
+// the list.
+func (c *Conn) Addresses(visit func(netip.Addr) error) error {
+	var m Messages
+	m.labels = append(m.labels, Label{Op: "RTM_GETADDR"})
+	m.beginHeader(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+	m.Raw(make([]byte, unix.SizeofIfAddrmsg))
+	m.End()
+	return c.dump(&m, unix.RTM_NEWADDR, func(a Answer) error {
+		attributes, err := ParseAttrs(a.Body[min(len(a.Body), unix.SizeofIfAddrmsg):])
+		if err != nil {
+			return err
+		}
+		local := attributes[unix.IFA_LOCAL]
+		if local == nil { // IPv6 has it only for tunnels
+			local = attributes[unix.IFA_ADDRESS]
+		}
+		addr, ok := netip.AddrFromSlice(local)
+		if !ok {
+			return nil
+		}
+		return visit(addr)
+	})
+}
+
+// Sockets calls visit with a struct inet_diag_msg, and the attributes behind it, for each socket of one address family
+// (AF_INET, AF_INET6) and transport protocol. states is a bit for each state that the caller wants (1 << TCP_LISTEN), and
+// extensions a bit for each attribute (1 << (INET_DIAG_INFO - 1)); see linux/inet_diag.h. The Conn must come from
+// DialSockDiag. An error of visit ends the list.
+func (c *Conn) Sockets(family, protocol, extensions uint8, states uint32, visit func(message []byte) error) error {
+	const rest = 48 // of struct inet_diag_req_v2: the ends of a single socket
+	var m Messages
+	m.labels = append(m.labels, Label{Op: "SOCK_DIAG_BY_FAMILY"})
+	m.beginHeader(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+	m.Raw([]byte{family, protocol, extensions, 0})
+	m.Raw(binary.NativeEndian.AppendUint32(nil, states))
+	m.Raw(make([]byte, rest))
+	m.End()
+	return c.dump(&m, unix.SOCK_DIAG_BY_FAMILY, func(a Answer) error { return visit(a.Body) })
+}

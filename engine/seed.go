@@ -1,0 +1,158 @@
+package engine
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/conntrack"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+)
+
+// The kernel tracks connections in a namespace from the first rule on that needs it. So the Engine makes a new table in
+// three steps: the rules without base chains, which switch tracking on and judge nothing; the entries of the connections
+// that exist (package conntrack); the base chains.
+//
+// A UDP socket without a peer does not show who its clients are. If the pod sends first on such a socket, the kernel takes the
+// pod for the client. The set ServedSet has the ports of these sockets for a while: rules of a Ruleset must not take packets to
+// them for replies. Meanwhile the Engine corrects the entries.
+const (
+	servedLife     = 150 * time.Second // an entry of UDP without packets lives for 120 s, so its connection would then be new anyway
+	servedLifeText = "2m30s"
+	servedInterval = 10 * time.Second // between two corrections
+	seedRetry      = time.Minute      // after a failure
+)
+
+// seeding is the state of connection tracking in the namespace.
+type seeding struct {
+	failure    error     // of the last attempt to make the entries
+	retry      time.Time // when the next attempt is due
+	served     []uint16
+	correction time.Time // the next one
+	end        time.Time // of the corrections
+}
+
+// SeedFailure returns the error of the last attempt to make the entries of connections, or nil.
+func (e *Engine) SeedFailure() error { return e.seeding.failure }
+
+func (e *Engine) hasFailedToSeed() bool { return e.seeding.failure != nil }
+
+// isEnforcing reports whether the ruleset has base chains.
+func (r Ruleset) isEnforcing() bool {
+	for _, c := range r.Chains {
+		if c.Hook != HookNone {
+			return true
+		}
+	}
+	return false
+}
+
+// tracking returns the ruleset without its base chains.
+func (r Ruleset) tracking() Ruleset { return Ruleset{Sets: r.Sets, Chains: r.regular()} }
+
+func isServed(e Elements) bool {
+	_, ok := e.(Served)
+	return ok
+}
+
+// seed makes the entries of all connections. If it cannot make them, the policies are enforced all the same: they then judge
+// each connection by its next packet. The returned error is of the table.
+func (e *Engine) seed(x *exchange) error {
+	r, err := conntrack.Seed(e.transport)
+	e.stats.Seeded += uint64(r.Made + r.Turned)
+	e.seeding = seeding{failure: err}
+	if err != nil {
+		e.stats.SeedFailures++
+		e.seeding.retry = time.Now().Add(seedRetry)
+	}
+	if len(r.Served) == 0 || e.have.ruleset.set(ServedSet) == nil {
+		return nil
+	}
+	now := time.Now()
+	e.seeding.served, e.seeding.correction, e.seeding.end = r.Served, now.Add(servedInterval), now.Add(servedLife)
+	return e.addServed(x, r.Served)
+}
+
+// addServed adds ports to the set of served ports.
+func (e *Engine) addServed(x *exchange, ports []uint16) error {
+	generation := e.have.generation
+	if e.have.isOwn() {
+		generation = nfnl.AnyGeneration
+	}
+	x.batch.reset()
+	x.batch.BeginBatch(generation)
+	l := x.batch.list(unix.NFT_MSG_NEWSETELEM, "NEWSETELEM", ServedSet)
+	for _, port := range ports {
+		l.next()
+		l.element(binary.BigEndian.AppendUint16(nil, port), 0)
+	}
+	l.close()
+	x.batch.EndBatch()
+	if err := x.roundTrip(e.transport, nil); err != nil {
+		e.stats.Refused++
+		return err
+	}
+	e.have.generation++
+	return nil
+}
+
+// isDue reports whether connection tracking needs work: entries are missing, or a correction is due.
+func (e *Engine) isDue() (bool, error) {
+	if !e.have.ruleset.isEnforcing() {
+		return false, nil
+	}
+	if e.hasFailedToSeed() {
+		return !time.Now().Before(e.seeding.retry), nil
+	}
+	if !e.seeding.correction.IsZero() && !time.Now().Before(e.seeding.correction) {
+		return true, nil
+	}
+	isSeeded, err := conntrack.IsSeeded(e.transport)
+	return !isSeeded, err
+}
+
+// reseed makes the entries of connections again if another process has deleted them, and makes a correction that is due.
+func (e *Engine) reseed(x *exchange) (reseeded bool, err error) {
+	due, err := e.isDue()
+	if err != nil || !due {
+		return false, err
+	}
+	if e.hasFailedToSeed() {
+		return false, e.seed(x)
+	}
+	if isSeeded, err := conntrack.IsSeeded(e.transport); err != nil || !isSeeded {
+		return true, errors.Join(err, e.seed(x))
+	}
+	now := time.Now()
+	turned, err := conntrack.TurnServed(e.transport, e.seeding.served)
+	e.stats.Seeded += uint64(turned)
+	e.seeding.correction = now.Add(servedInterval)
+	if now.After(e.seeding.end) {
+		e.seeding.served, e.seeding.correction = nil, time.Time{}
+	}
+	return false, err
+}
+
+// resumeCorrections goes on with the corrections that an earlier agent began.
+func (e *Engine) resumeCorrections(x *exchange) error {
+	if !e.seeding.correction.IsZero() || e.have.ruleset.set(ServedSet) == nil {
+		return nil
+	}
+	x.askElements(ServedSet)
+	var ports []uint16
+	err := x.ask(e.transport, unix.NFT_MSG_NEWSETELEM, func(a nfnl.Attrs) error {
+		return nfnl.EachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, element []byte) {
+			attributes, err := nfnl.ParseAttrs(element)
+			if key, bad := dataValue(attributes[unix.NFTA_SET_ELEM_KEY]); err == nil && bad == nil && len(key) == 2 {
+				ports = append(ports, binary.BigEndian.Uint16(key))
+			}
+		})
+	})
+	if err == nil && len(ports) > 0 {
+		now := time.Now()
+		e.seeding.served, e.seeding.correction, e.seeding.end = ports, now, now.Add(servedLife)
+	}
+	return err
+}

@@ -1,0 +1,247 @@
+package trace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+)
+
+// Tracer follows packets through the rules of a network namespace. Open it, Start it, call Next until the context ends, then
+// call Rest for the packets whose events may be incomplete, and Close it. Its methods must not run at the same time.
+type Tracer struct {
+	netns   *os.File
+	table   *nfnl.Conn        // owns the table that marks packets: the kernel deletes the table with the socket
+	events  *netlink.Conn     // receives the events
+	links   map[uint32]string // names of interfaces by index
+	rules   ruleIndex
+	pending assembler
+	lost    int // times that the kernel dropped events
+}
+
+// ErrBusy means that another process traces packets in the network namespace.
+var ErrBusy = errors.New("another process traces packets there")
+
+// settle is the time without an event after which a packet counts as complete. A packet passes all rules within the same
+// system call or interrupt, unless a rule queues it to user space.
+const settle = 100 * time.Millisecond
+
+// Open opens the sockets in the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net). It
+// changes nothing there.
+func Open(path string) (_ *Tracer, err error) {
+	t := &Tracer{links: map[uint32]string{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, t.Close())
+		}
+	}()
+	if t.table, err = nfnl.Open(path); err != nil {
+		return nil, err
+	}
+	t.rules.conn = t.table
+	// Not from the path again, which may lead to another namespace by now (/proc/PID of a process that has ended).
+	if t.netns, err = t.table.Namespace(); err != nil {
+		return nil, err
+	}
+	if t.events, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(t.netns.Fd())}); err != nil {
+		return nil, fmt.Errorf("open the socket for trace events: %w", err)
+	}
+	if err := t.events.SetReadBuffer(nfnl.ReceiveBuffer); err != nil {
+		return nil, fmt.Errorf("receive buffer for trace events: %w", err)
+	}
+	return t, nil
+}
+
+// Start creates the table that marks the packets of the filter. The kernel deletes the table when the Tracer is closed or
+// the process ends, even if it is killed. Kernels before 5.12 cannot do that: then Start returns false, and the table marks no
+// packets after the time end. The error is ErrBusy if another process traces packets in the namespace.
+func (t *Tracer) Start(filter Filter, end time.Time) (endsWithProcess bool, err error) {
+	// The Tracer joins before it creates the table, and misses no event.
+	if err := t.events.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
+		return false, fmt.Errorf("join the group of trace events: %w", err)
+	}
+	err = t.create(markTable{filter: filter, flags: owner})
+	// Kernels that know no flag but dormant answer EINVAL.
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		return false, t.create(markTable{filter: filter, end: end})
+	}
+	return err == nil, err
+}
+
+// owner is NFT_TABLE_F_OWNER (kernel 5.12): the socket owns the table, and the kernel deletes the table with the socket.
+const owner = 1 << 1
+
+// IsIsolated reports whether the namespace has the agent's table.
+func (t *Tracer) IsIsolated() bool { return t.hasTable(engine.TableName) }
+
+// create creates the table. It replaces a table without an owner, which a killed process left behind.
+func (t *Tracer) create(table markTable) error {
+	var m nfnl.Messages
+	if err := table.encode(&m); err != nil {
+		return err
+	}
+	err := t.table.Do(&m, nil)
+	switch {
+	case errors.Is(err, unix.EEXIST):
+		// The table has no owner, so its process is gone: with an owner, the error is EPERM.
+		if _, err := remove(t.table); err != nil {
+			return err
+		}
+		err = t.table.Do(&m, nil)
+	case errors.Is(err, unix.EPERM) && t.hasTable(TableName):
+		return fmt.Errorf("%w: the table inet %s has an owner", ErrBusy, TableName)
+	}
+	if err != nil {
+		return fmt.Errorf("make the table inet %s: %w", TableName, err)
+	}
+	return nil
+}
+
+// hasTable reports whether the namespace has the table in family inet.
+func (t *Tracer) hasTable(name string) (found bool) {
+	var m nfnl.Messages
+	begin(&m, unix.NFT_MSG_GETTABLE, 0, nfnl.Label{Op: "GETTABLE", Object: name})
+	m.Text(unix.NFTA_TABLE_NAME, name)
+	m.End()
+	err := t.table.Ask(&m, nfnl.NFTables|unix.NFT_MSG_NEWTABLE, func(nfnl.Attrs) error { found = true; return nil })
+	return err == nil && found
+}
+
+// Next waits for the next packet whose events are complete. It returns the error of the context when that ends.
+func (t *Tracer) Next(ctx context.Context) (Packet, error) {
+	for {
+		if err := ctx.Err(); err != nil {
+			return Packet{}, err
+		}
+		if p, ok := t.pending.settled(time.Now().Add(-settle)); ok {
+			return p, nil
+		}
+		if err := t.receive(time.Now().Add(settle / 2)); err != nil {
+			return Packet{}, err
+		}
+	}
+}
+
+// Rest returns the oldest packet that Next has not returned, or false if there is none. It does not wait for more events.
+func (t *Tracer) Rest() (Packet, bool) { return t.pending.settled(time.Now()) }
+
+// Lost returns how many times the kernel dropped events because the receive buffer was full. The number of dropped events
+// is unknown.
+func (t *Tracer) Lost() int { return t.lost }
+
+// receive reads a datagram of events, or returns at the deadline.
+func (t *Tracer) receive(deadline time.Time) error {
+	if err := t.events.SetReadDeadline(deadline); err != nil {
+		return fmt.Errorf("deadline for trace events: %w", err)
+	}
+	messages, err := t.events.Receive()
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil
+	case errors.Is(err, unix.ENOBUFS):
+		t.lost++
+		return nil
+	case err != nil:
+		return fmt.Errorf("receive trace events: %w", err)
+	}
+	for _, m := range messages {
+		if m.Header.Type != nfnl.NFTables|unix.NFT_MSG_TRACE {
+			continue
+		}
+		e, err := parseEvent(m.Data)
+		if err == nil {
+			err = t.take(e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take adds an event to its packet. The event of the rule that marks packets starts a packet. Events of packets that another
+// table marked are ignored.
+func (t *Tracer) take(e event) error {
+	now := time.Now()
+	switch {
+	case e.marks():
+		return t.begin(e, now)
+	case e.isOurs() || e.isEnd() || !t.pending.has(e.id):
+		// The rules of the Tracer and the ends of chains are no steps.
+		return nil
+	}
+	step := e.step()
+	if step.Handle != 0 {
+		// The event has the handle of the rule only; the comment and the sets come from a dump.
+		rule, err := t.rules.find(e)
+		if err != nil {
+			return err
+		}
+		step.Comment, step.Rule, step.Sets = rule.comment, rule.text, rule.sets
+	}
+	t.pending.add(e.id, step, now)
+	return nil
+}
+
+// begin starts a packet, from its first event.
+func (t *Tracer) begin(e event, now time.Time) error {
+	p := Packet{Time: now, Headers: e.packet}
+	var err error
+	if p.In, err = t.link(e.in); err != nil {
+		return err
+	}
+	if p.Out, err = t.link(e.out); err != nil {
+		return err
+	}
+	t.pending.begin(e.id, p)
+	return t.rules.refresh()
+}
+
+// Close deletes the table and closes the sockets. The deletion matters for kernels before 5.12: later kernels delete the
+// table with the socket.
+func (t *Tracer) Close() error {
+	var errs []error
+	if t.table != nil {
+		_, err := remove(t.table)
+		errs = append(errs, err, t.table.Close())
+	}
+	if t.events != nil {
+		errs = append(errs, t.events.Close())
+	}
+	if t.netns != nil {
+		errs = append(errs, t.netns.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Remove deletes the table of a Tracer whose process was killed, in the network namespace at the path, and reports whether the
+// table existed. Only kernels before 5.12 leave such a table. Remove does not end a running trace.
+func Remove(path string) (removed bool, err error) {
+	c, err := nfnl.Open(path)
+	if err != nil {
+		return false, err
+	}
+	removed, err = remove(c)
+	return removed, errors.Join(err, c.Close())
+}
+
+// remove deletes the table unless another socket owns it (EPERM).
+func remove(c *nfnl.Conn) (removed bool, err error) {
+	var m nfnl.Messages
+	encodeRemoval(&m)
+	switch err := c.Do(&m, nil); {
+	case err == nil:
+		return true, nil
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EPERM): // no table, or the table of a running trace
+		return false, nil
+	default:
+		return false, fmt.Errorf("remove the table inet %s: %w", TableName, err)
+	}
+}

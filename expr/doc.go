@@ -1,0 +1,11 @@
+// Package expr is the vocabulary of the rules that the agent writes. Each function returns a Statement: the text of an nft
+// statement, and the kernel expressions that stock nft makes of the text.
+//
+//	SourceIn, Established, Drop, … ─► Statement ─► Marshal ───► bytecode of a rule ─► kernel
+//	                                     │                                             │
+//	                                     ├─► Evaluate: outcome for a packet            ▼
+//	                                     └─► Summarize: lookups, verdict    Canonical ◄── dump of a rule
+//
+// Registers, offsets and byte order live in this package and nowhere else. Canonical turns bytecode into a text that is equal
+// for equivalent rules, so the agent finds its own rules in a dump.
+package expr

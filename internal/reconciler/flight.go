@@ -1,0 +1,62 @@
+package reconciler
+
+import (
+	"slices"
+	"sync"
+)
+
+// InFlightMemory bounds the tables that are applied or read back at the same time, in bytes of their kernel memory. While a
+// table is applied, the kernel may hold the new sets besides the old sets, and the agent holds their differences and messages:
+// each of the two takes no more memory than the table.
+const InFlightMemory = 64 << 20
+
+// smallTable is applied at any time: a node has at most some hundred workers.
+const smallTable = 128 << 10
+
+// flight admits tables while their sum is within the bound. Of the tables that wait, the smallest is next, so a large table
+// of one tenant does not hold up the tables of others.
+type flight struct {
+	mu      sync.Mutex
+	free    int
+	waiting []*boarding // smallest first
+}
+
+type boarding struct {
+	bytes int
+	ready chan struct{}
+}
+
+func newFlight(bytes int) *flight { return &flight{free: bytes} }
+
+// enter waits until there is room for a table. A table beyond the bound counts as the bound. The caller calls leave.
+func (f *flight) enter(bytes int) (leave func()) {
+	if bytes <= smallTable {
+		return func() {}
+	}
+	b := &boarding{min(bytes, InFlightMemory), make(chan struct{})}
+	f.mu.Lock()
+	i, _ := slices.BinarySearchFunc(f.waiting, b, func(a, b *boarding) int {
+		if a.bytes <= b.bytes {
+			return -1 // behind tables of the same size
+		}
+		return 1
+	})
+	f.waiting = slices.Insert(f.waiting, i, b)
+	f.admit()
+	f.mu.Unlock()
+	<-b.ready
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.free += b.bytes
+		f.admit()
+	}
+}
+
+func (f *flight) admit() {
+	for len(f.waiting) > 0 && f.waiting[0].bytes <= f.free {
+		f.free -= f.waiting[0].bytes
+		close(f.waiting[0].ready)
+		f.waiting = f.waiting[1:]
+	}
+}

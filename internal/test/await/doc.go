@@ -1,0 +1,5 @@
+// Package await lets tests wait for conditions and for log lines.
+//
+//	That(condition) ─► polls until the condition holds, or fails the test
+//	code under test ─► Log.Logger() ─► lines ─► Log.With(parts) ─► test
+package await
