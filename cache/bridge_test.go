@@ -50,6 +50,8 @@ const droppingTable = `table bridge multi_networkpolicy {
 		type filter hook forward priority 0; policy accept;
 		oifname "net1" goto egress-net1
 		oifname "net1-nic" goto egress-net1
+		oifname "net1.*" goto egress-net1
+		oifname "net1-nic.*" goto egress-net1
 	}
 
 	chain ingress-net1 {
@@ -61,12 +63,16 @@ const droppingTable = `table bridge multi_networkpolicy {
 		type filter hook output priority 0; policy accept;
 		oifname "net1" goto egress-net1
 		oifname "net1-nic" goto egress-net1
+		oifname "net1.*" goto egress-net1
+		oifname "net1-nic.*" goto egress-net1
 	}
 
 	chain prerouting {
 		type filter hook prerouting priority -110; policy accept;
 		iifname "net1" goto ingress-net1
 		iifname "net1-nic" goto ingress-net1
+		iifname "net1.*" goto ingress-net1
+		iifname "net1-nic.*" goto ingress-net1
 	}
 }
 `

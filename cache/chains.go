@@ -151,9 +151,10 @@ func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 	return chain
 }
 
-// baseChain sends the packets of each isolated interface to its chain. Where a pod has more interfaces than the limit,
-// the packets of an interface that is not known are dropped.
-func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction) *engine.Chain {
+// baseChain sends the packets of each isolated interface, and of the VLAN devices on it, to the chain of the interface. The
+// kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless somebody chooses another one. If a
+// pod has more interfaces than the limit, the packets of an unknown interface are dropped.
+func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, notVLANs []string) *engine.Chain {
 	chain := &engine.Chain{Name: string(h), Hook: h}
 	add := func(statements ...expr.Statement) {
 		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements})
@@ -161,6 +162,18 @@ func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction) 
 	for _, i := range v.isolated[d] {
 		for _, name := range v.names(f, i.iface) {
 			add(d.OnInterface(name), expr.Goto(engine.InterfaceChain(d, i.iface)))
+		}
+	}
+	for _, iface := range notVLANs {
+		for _, name := range v.names(f, iface) {
+			add(d.OnInterface(name), expr.Accept())
+		}
+	}
+	for _, i := range v.isolated[d] {
+		for _, name := range v.names(f, i.iface) {
+			if pattern := name + ".*"; len(pattern) <= interfaceNameMax {
+				add(d.OnInterfaces(pattern), expr.Goto(engine.InterfaceChain(d, i.iface)))
+			}
 		}
 	}
 	if v.overflow {

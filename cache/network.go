@@ -11,6 +11,7 @@ import (
 type NAD struct {
 	Key
 	PluginType string // of the first plugin; empty: unknown
+	Since      int64  // pods created before this time can be attached by another definition; seconds since 1970, 0: unknown
 	Problems   []policy.Problem
 }
 
@@ -56,6 +57,7 @@ type network struct {
 
 	defined    bool   // its NetworkAttachmentDefinition exists
 	pluginType string // by its NetworkAttachmentDefinition now; empty: unknown
+	since      int64  // as NAD.Since
 
 	pods map[*pod]struct{} // attached
 	sets []*networkSet     // active sets of networks that contain it
@@ -80,9 +82,12 @@ func (c *Cache) dropNetwork(n *network) {
 	}
 }
 
-// isolates reports whether policies isolate interfaces of the network. They isolate a network of unknown type: to leave
-// it open would be a guess.
-func (c *Cache) isolates(n *network) bool { return n.pluginType == "" || c.plugins[n.pluginType] }
+// isolates reports whether policies isolate the pod's interfaces on the network. They isolate a network of unknown type: to
+// leave it open would be a guess. A definition that is edited, or made again, speaks for pods that are created later only:
+// the interfaces of the other pods are as an earlier definition has made them.
+func (c *Cache) isolates(n *network, p *pod) bool {
+	return n.pluginType == "" || c.plugins[n.pluginType] || p.created < n.since
+}
 
 // UpsertNAD takes a NetworkAttachmentDefinition as it is now.
 func (c *Cache) UpsertNAD(nad NAD) {
@@ -90,7 +95,7 @@ func (c *Cache) UpsertNAD(nad NAD) {
 	defer c.unlock()
 	n := c.network(nad.Key)
 	n.defined = true
-	c.setPluginType(n, nad.PluginType)
+	c.setDefinition(n, nad.PluginType, nad.Since)
 }
 
 // DeleteNAD removes a NetworkAttachmentDefinition.
@@ -99,23 +104,20 @@ func (c *Cache) DeleteNAD(key Key) {
 	defer c.unlock()
 	if n := c.networks[key]; n != nil && n.defined {
 		n.defined = false
-		c.setPluginType(n, "")
+		c.setDefinition(n, "", 0)
 		c.dropNetwork(n)
 	}
 }
 
-// setPluginType takes the type of the definition, and marks the local pods for which it makes a difference.
-func (c *Cache) setPluginType(n *network, pluginType string) {
-	if n.pluginType == pluginType {
+// setDefinition takes the definition of a network, and marks the local pods for which it makes a difference.
+func (c *Cache) setDefinition(n *network, pluginType string, since int64) {
+	if n.pluginType == pluginType && n.since == since {
 		return
 	}
-	isolated := c.isolates(n)
-	n.pluginType = pluginType
-	if isolated && c.isolates(n) {
-		return
-	}
+	before := *n
+	n.pluginType, n.since = pluginType, since
 	for _, t := range c.targets {
-		if t.selected.count > 0 && t.pod.isOn(n) {
+		if t.selected.count > 0 && t.pod.isOn(n) && c.isolates(&before, t.pod) != c.isolates(n, t.pod) {
 			c.markStale(t)
 		}
 	}

@@ -160,6 +160,7 @@ func (c *Cache) removePod(p *pod) {
 
 // update reads the object into the pod.
 func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
+	isDated := p.created != obj.Created // the runtime had announced the pod, without the time
 	p.mirrors, p.created = obj.Mirrors, obj.Created
 	next := *p.state
 	next.labels, next.cutLabels = keepEqual(p.state.labels, obj.Labels), obj.CutLabels
@@ -177,6 +178,9 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 	next.attachments = p.visible(p.state.attachments)
 	c.setLocal(p, local)
 	c.setState(p, &next)
+	if isDated && p.target != nil && p.target.selected.count > 0 {
+		c.markStale(p.target)
+	}
 	return c.withAddressProblem(p)
 }
 

@@ -378,7 +378,7 @@ func (c *Cache) view(t *target) view {
 			walk.step()
 		}
 		for _, a := range state.attachments {
-			v.attachments = append(v.attachments, place{a.iface, a.network.key, a.network.pluginType, c.isolates(a.network)})
+			v.attachments = append(v.attachments, place{a.iface, a.network.key, a.network.pluginType, c.isolates(a.network, t.pod)})
 		}
 		if version == ns.policyVersion && state == t.pod.state {
 			return v
@@ -404,6 +404,17 @@ func (v *view) isolate() {
 			v.open = append(v.open, a.iface)
 		}
 	}
+}
+
+// notVLANs returns the open interfaces of a direction whose names look like those of VLAN devices on isolated interfaces.
+func (v *view) notVLANs(d engine.Direction) (names []string) {
+	for _, a := range v.attachments {
+		isLikeVLAN := func(i isolation) bool { return strings.HasPrefix(a.iface, i.iface+".") }
+		if slices.ContainsFunc(v.isolated[d], isLikeVLAN) && !isIsolated(v.isolated[d], a.iface) && !slices.Contains(names, a.iface) {
+			names = append(names, a.iface)
+		}
+	}
+	return names
 }
 
 // isolations returns the interfaces that are isolated in a direction, sorted.
@@ -632,8 +643,10 @@ func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 	if v.overflow {
 		source = append(source, "overflow", strings.Join(v.open, "/"))
 	}
+	notVLANs := v.notVLANs(d)
+	source = append(source, notVLANs...)
 	for _, h := range d.Hooks() {
-		b.keep(f, string(h), strings.Join(source, "/"), func() *engine.Chain { return v.baseChain(f, h, d) })
+		b.keep(f, string(h), strings.Join(source, "/"), func() *engine.Chain { return v.baseChain(f, h, d, notVLANs) })
 	}
 	if b.hasFull(f) {
 		b.share(f, &b.cache.common[f][d], b.replies[d])

@@ -45,6 +45,14 @@ func (d Direction) OnInterface(name string) expr.Statement {
 	return expr.OIFName(name)
 }
 
+// OnInterfaces matches packets of this direction on the pod's interfaces with a pattern of names, "net1.*".
+func (d Direction) OnInterfaces(pattern string) expr.Statement {
+	if d == Ingress {
+		return expr.InputInterface(expr.Is, pattern)
+	}
+	return expr.OutputInterface(expr.Is, pattern)
+}
+
 // PeerIn matches packets of this direction whose peer is in the set. The peer is the source of ingress traffic and the
 // destination of egress traffic.
 func (d Direction) PeerIn(f sets.Family, set string) expr.Statement {

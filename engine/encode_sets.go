@@ -59,7 +59,7 @@ func layoutOf(e Elements) setLayout {
 		return setLayout{flags: unix.NFT_SET_INTERVAL, keyType: typeIP6Addr, keyLen: 16}
 	case Ports:
 		l := setLayout{keyType: typeInetService<<typeBits | typeInetProto, keyLen: 8}
-		if !e.isPlain() {
+		if !e.IsPlain() {
 			l.flags, l.fields = unix.NFT_SET_INTERVAL|setConcat, []uint32{2, 1}
 		}
 		return l
@@ -245,7 +245,7 @@ func (b *batch) fillSet(s *Set) {
 		}
 	case Ports:
 		for r := range e.Ports.Ranges() {
-			if e.isPlain() {
+			if e.IsPlain() {
 				l.singlePorts(r)
 			} else {
 				l.portRange(r)

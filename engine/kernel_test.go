@@ -126,6 +126,7 @@ func kernelHoldsWhatWasWanted(t *testing.T, budget time.Duration) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	reloads := lab.LoadsNFTPorts(t, other)
 	for step := range 40 {
 		want := randomRuleset(r)
 		apply(t, e, want)
@@ -133,13 +134,18 @@ func kernelHoldsWhatWasWanted(t *testing.T, budget time.Duration) {
 		if diff := cmp.Diff(normal(rendered(t, want)), normal(listing)); diff != "" {
 			t.Fatalf("step %d (-rendered +nft):\n%s", step, diff)
 		}
-		nft(t, other, listing, "--check", "--file", "-")
-		nft(t, other, rendered(t, want), "--check", "--file", "-")
+		if reloads {
+			nft(t, other, listing, "--check", "--file", "-")
+			nft(t, other, rendered(t, want), "--check", "--file", "-")
+		}
 		before := lab.Generation(t, h)
 		apply(t, e, want)
 		if after := lab.Generation(t, h); after != before {
 			t.Fatalf("step %d: the second Apply sent a batch", step)
 		}
+	}
+	if !reloads {
+		t.Skip(lab.NFTPortsRefused)
 	}
 }
 

@@ -13,10 +13,14 @@ func lockdown(want Ruleset) (Ruleset, bool) {
 		chains = append(chains, base)
 		for i := range base.Rules {
 			s := base.Rules[i].summary()
-			if s.Verdict != "goto" || len(s.Sets) > 0 {
+			switch {
+			case len(s.Sets) > 0:
+				return Ruleset{}, false
+			case s.Verdict == "goto":
+				isolating[s.Chain] = true
+			case s.Verdict != "accept" && s.Verdict != "drop":
 				return Ruleset{}, false
 			}
-			isolating[s.Chain] = true
 		}
 	}
 	for name := range isolating {

@@ -238,7 +238,7 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 		}
 		return kind
 	case Ports:
-		return portsOf(kind.isPlain(), list)
+		return portsOf(kind.IsPlain(), list)
 	case Endpoints:
 		var endpoints []sets.Endpoint
 		for _, e := range list {
@@ -282,7 +282,7 @@ func portsOf(isPlain bool, list []element) Elements {
 		})
 	}
 	p := Ports{sets.NewPorts(ranges...)}
-	if p.isPlain() != isPlain || size(p) != len(ranges) {
+	if p.IsPlain() != isPlain || size(p) != len(ranges) {
 		return nil
 	}
 	return p

@@ -87,7 +87,7 @@ func elementTexts(e Elements) []string {
 		}
 	case Ports:
 		for r := range e.Ports.Ranges() {
-			for ; e.isPlain() && r.From < r.To; r.From++ {
+			for ; e.IsPlain() && r.From < r.To; r.From++ {
 				texts = append(texts, fmt.Sprintf("%d . %s", r.From, protocolText(r.Proto)))
 			}
 			texts = append(texts, portText(r)+" . "+protocolText(r.Proto))

@@ -96,8 +96,8 @@ const (
 	fewPortsInRow = 4
 )
 
-// isPlain reports whether the set is a hash set of single ports.
-func (p Ports) isPlain() bool {
+// IsPlain reports whether the set is a hash set of single ports.
+func (p Ports) IsPlain() bool {
 	_, ok := p.single()
 	return ok
 }

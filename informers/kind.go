@@ -2,6 +2,7 @@ package informers
 
 import (
 	"encoding/json"
+	"math"
 	"time"
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
@@ -108,6 +109,7 @@ type rawObject struct {
 		Name              string            `json:"name"`
 		UID               string            `json:"uid"`
 		ResourceVersion   string            `json:"resourceVersion"`
+		Generation        json.RawMessage   `json:"generation"`
 		Annotations       map[string]string `json:"annotations"`
 		CreationTimestamp json.RawMessage   `json:"creationTimestamp"`
 		ManagedFields     json.RawMessage   `json:"managedFields"`
@@ -115,13 +117,31 @@ type rawObject struct {
 	Spec json.RawMessage `json:"spec"`
 }
 
-// lastChange returns the time of the last change, as far as the object tells it readably.
+// lastChange returns the time of the last change. Without readable managed fields it is the time of the creation.
 func (o *rawObject) lastChange() time.Time {
 	var created metav1.Time
 	var managers []metav1.ManagedFieldsEntry
 	_ = json.Unmarshal(o.Metadata.CreationTimestamp, &created) //nolint:errcheck // the time is for a metric
 	_ = json.Unmarshal(o.Metadata.ManagedFields, &managers)    //nolint:errcheck // as above
 	return lastChange(created, managers)
+}
+
+// definedSince returns the time that cache.NAD.Since asks for. The API server raises the generation with each change of the
+// spec. It writes times in whole seconds, so a pod that is as old as an edit can be older.
+func (o *rawObject) definedSince() int64 {
+	var created metav1.Time
+	var generation int64
+	if json.Unmarshal(o.Metadata.CreationTimestamp, &created) != nil || created.IsZero() {
+		return 0
+	}
+	if json.Unmarshal(o.Metadata.Generation, &generation) == nil && generation <= 1 {
+		return created.Unix()
+	}
+	var managers []metav1.ManagedFieldsEntry
+	if json.Unmarshal(o.Metadata.ManagedFields, &managers) != nil || len(managers) == 0 {
+		return math.MaxInt64 // nobody knows when the last edit was
+	}
+	return lastChange(created, managers).Unix() + 1
 }
 
 // nadRecordOf returns the record of a NetworkAttachmentDefinition.
@@ -134,6 +154,7 @@ func (s Settings) nadRecordOf(o *rawObject, r *record) {
 		config = spec.Config
 	}
 	nad := cache.NewNAD(r.Key, config)
+	nad.Since = o.definedSince()
 	r.nad = &nad
 }
 

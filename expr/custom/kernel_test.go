@@ -124,11 +124,17 @@ func testTableOfEveryForm(t *testing.T, f expr.TableFamily) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := other.Do(func() error { runNFT(t, listing, "--check", "--file", "-"); return nil }); err != nil {
-		t.Fatal(err)
+	reloads := lab.LoadsNFTPorts(t, other)
+	if reloads {
+		if err := other.Do(func() error { runNFT(t, listing, "--check", "--file", "-"); return nil }); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if s := apply(t, h, f, want); s.Batches != 0 || s.ReadBacks != 1 {
 		t.Errorf("a restart sent something: %+v", s)
+	}
+	if !reloads {
+		t.Skip(lab.NFTPortsRefused)
 	}
 }
 

@@ -20,7 +20,7 @@ func newArchive(w io.Writer) *archive {
 	return &archive{w: w, dirs: map[string]bool{".": true, "": true}, files: map[string]bool{}}
 }
 
-// The types of files, in the high bits of their modes.
+// File types, in the high bits of a mode.
 const (
 	typeDir     = 0o040000
 	typeFile    = 0o100000
@@ -44,7 +44,7 @@ func (a *archive) entry(name string, mode uint32, content []byte) {
 	}
 }
 
-// dir adds a directory and its parents, unless they are there.
+// dir adds a directory and its parents. Directories that the archive has are not added again.
 func (a *archive) dir(name string) {
 	if a.dirs[name] {
 		return
@@ -54,7 +54,7 @@ func (a *archive) dir(name string) {
 	a.entry(name, typeDir|0o755, nil)
 }
 
-// file adds a file. The first file of a name counts.
+// file adds a file. If the archive has a file with the name, the call does nothing.
 func (a *archive) file(name string, mode os.FileMode, content []byte) {
 	if a.files[name] {
 		return

@@ -15,9 +15,12 @@
 //	                                                          kernel log ◄─┘                  ▼
 //	                                                      go tool test2json ─► table: kernel × package
 //
-// Everything that the tests need is in the initramfs, so the virtual machine has no disk, no network but its own, and no
-// access to the files of this machine. Kernel modules are loaded by the kernel itself, through modprobe, as on a node.
+// The initramfs contains everything that the tests need, so the virtual machine has no disk, no outside network, and no access to
+// the files of this machine. The kernel loads its modules through modprobe, as on a node.
 //
-// The run fails if a test fails, if a package does not report (the kernel crashed, or the time is over), or if a kernel
-// cannot be had. Logs stay in bin/kernels. The program needs Linux on amd64, and Debian's tools: hack/tools.sh installs them.
+// QEMU emulates the machine. With two CPUs (the default) tests run in parallel and find races, but a busy host makes tests with
+// time limits fail. With -cpus 1 the clock of the machine counts instructions, so the load of the host does not matter.
+//
+// The run fails if a test fails, if a package does not report (the kernel crashed, or the time is over), or if a download
+// fails. Logs stay in bin/kernels. The program needs Debian on amd64; hack/tools.sh installs the tools.
 package main

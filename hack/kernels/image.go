@@ -17,7 +17,7 @@ import (
 //go:embed init.sh
 var initScript []byte
 
-// programs are files of this machine that tests use: they start nft and sleep (an applet of busybox), and read the others.
+// Tests start nft and sleep, which is an applet of busybox. They read the names of protocols and services.
 var programs = []string{"nft", "busybox"}
 var systemFiles = []string{"/etc/protocols", "/etc/services"}
 
@@ -60,7 +60,7 @@ func script(suites []suite, flags testFlags) string {
 	return b.String()
 }
 
-// loaded is a library, or the dynamic linker, in a line that ldd prints.
+// loaded matches a library, or the dynamic linker, in the output of ldd.
 var loaded = regexp.MustCompile(`(/\S+) \(0x`)
 
 func addPrograms(ctx context.Context, a *archive) error {
@@ -74,7 +74,7 @@ func addPrograms(ctx context.Context, a *archive) error {
 			return err
 		}
 		// ldd fails for a static program, which needs no libraries.
-		out, _ := exec.CommandContext(ctx, "ldd", path).Output() //nolint:errcheck // see above
+		out, _ := exec.CommandContext(ctx, "ldd", path).Output() //nolint:errcheck // as the line above says
 		for _, m := range loaded.FindAllStringSubmatch(string(out), -1) {
 			files = append(files, m[1])
 		}

@@ -2,7 +2,7 @@
 # The first process of the virtual machine. It runs the tests that /tests.sh lists, one package after the other, and switches
 # the machine off. The second serial port carries the output of the tests, between a line "start PACKAGE" and a line
 # "end PACKAGE STATUS"; these lines begin with the byte 1, which no test prints. The first serial port has the kernel's log.
-export PATH=/bin:/usr/sbin HOME=/root
+export PATH=/bin:/usr/sbin HOME=/root DISPOSABLE_MACHINE=1
 /bin/busybox --install -s /bin
 add() { mkdir -p "$2" && mount -t "$1" "$1" "$2"; }
 add proc /proc

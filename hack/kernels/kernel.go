@@ -32,7 +32,7 @@ type kernel struct {
 	modules string // directory with lib/modules/VERSION in it
 }
 
-// getKernel returns the kernel from the cache, and downloads it if it is not there.
+// getKernel returns the kernel from the cache. It downloads a kernel that the cache lacks.
 func getKernel(ctx context.Context, cache, version string) (kernel, error) {
 	dir := filepath.Join(cache, version)
 	k := kernel{image: filepath.Join(dir, "vmlinuz"), modules: filepath.Join(dir, "modules")}
@@ -47,7 +47,7 @@ func getKernel(ctx context.Context, cache, version string) (kernel, error) {
 	return k, fmt.Errorf("no kernel %s; there are %s", version, strings.Join(versions(), ", "))
 }
 
-// download makes the directory of a kernel. It is there as a whole, or not at all.
+// download makes the directory of a kernel. If the download fails, no directory remains.
 func download(ctx context.Context, debian, dir string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
@@ -78,8 +78,8 @@ func download(ctx context.Context, debian, dir string) (err error) {
 	return os.Rename(ready, dir)
 }
 
-// downloadDeb downloads the newest kernel of a Debian release with apt-get, from the security archive that this machine is
-// set up to use, and returns the file. The release may be another one than this machine's, so apt gets lists of its own.
+// downloadDeb downloads the newest kernel of a Debian release with apt-get and returns the file. It uses the security archive in
+// this machine's apt sources. The release may differ from this machine's release, so apt gets a separate directory for lists.
 func downloadDeb(ctx context.Context, debian, dir string) (string, error) {
 	bases, err := command(ctx, dir, "apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI)",
 		"Created-By: Packages")
@@ -125,14 +125,14 @@ func downloadDeb(ctx context.Context, debian, dir string) (string, error) {
 	return debs[0], nil
 }
 
-// moduleFolders have the modules that pods and the agent can make the kernel load: the network stack, virtual network
-// devices, and what these compute with. Patterns, below the folder of all modules.
+// moduleFolders are the folders with the modules that pods and the agent can make the kernel load: the network stack, virtual
+// network devices, checksums and ciphers. They are patterns below the folder "kernel" of the package.
 var moduleFolders = []string{
 	"net", "lib", "crypto", "arch/x86/crypto",
 	"drivers/net/*.ko*", "drivers/net/bonding", "drivers/net/ipvlan", "drivers/net/team", "drivers/net/vxlan",
 }
 
-// takeModules moves these modules from the files of a package to a directory, and makes the index for modprobe.
+// takeModules moves the modules in moduleFolders from the files of a package to a directory, and makes the index for modprobe.
 func takeModules(ctx context.Context, files, to string) error {
 	found, err := filepath.Glob(filepath.Join(files, "lib", "modules", "*"))
 	if err != nil || len(found) == 0 {
@@ -169,7 +169,7 @@ func takeModules(ctx context.Context, files, to string) error {
 	return err
 }
 
-// command runs a program in a directory and returns its output. The error has what the program said.
+// command runs a program in a directory and returns its output. The error contains its standard error.
 func command(ctx context.Context, dir, name string, args ...string) (string, error) {
 	var stderr strings.Builder
 	c := exec.CommandContext(ctx, name, args...)

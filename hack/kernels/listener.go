@@ -24,7 +24,7 @@ type result struct {
 	skips  []outcome
 }
 
-// outcome is a test that did not pass, with its output.
+// outcome is a failed or skipped test with its output.
 type outcome struct{ test, output string }
 
 func (r result) ok() bool { return r.status == 0 && len(r.failed) == 0 }
@@ -32,14 +32,14 @@ func (r result) ok() bool { return r.status == 0 && len(r.failed) == 0 }
 // mark is the first byte of the lines that init.sh writes between the outputs of the suites.
 const mark = 1
 
-// listener reads the second serial port of a virtual machine. It is the io.Writer that the output of QEMU goes to.
+// listener reads the second serial port of a virtual machine: QEMU writes the output of the port to it.
 type listener struct {
 	ctx     context.Context
 	kernel  string
 	logs    string       // directory for the output of each suite
 	line    []byte       // without its end
 	output  bytes.Buffer // of the current suite
-	log     *os.File     // the same
+	log     *os.File     // receives the output too
 	start   time.Time
 	results []result
 }
@@ -131,7 +131,7 @@ func shortened(output string) string {
 // testMark is the byte before the lines of the testing package in the form that go tool test2json reads.
 const testMark = 22
 
-// evaluate counts the tests in the output of a test binary. A test that did not end, because the binary did, has failed.
+// evaluate counts the tests in the output of a test binary. A test without an end has failed: the binary ended before it.
 func (r *result) evaluate(ctx context.Context, output io.Reader) error {
 	c := exec.CommandContext(ctx, "go", "tool", "test2json")
 	c.Stdin, c.Stderr = output, os.Stderr
@@ -164,7 +164,7 @@ func (r *result) evaluate(ctx context.Context, output io.Reader) error {
 	return nil
 }
 
-// count counts a test if the action ends it, and reports whether the action does.
+// count counts the test if the action ends a test, and reports whether it does.
 func (r *result) count(action string, isSub bool, o outcome) (ended bool) {
 	switch {
 	case o.test == "":

@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// session is the output of a machine: a suite that passes but for a skipped subtest, a suite with one failed and one skipped test, a suite that panics, a
+// session is the output of a machine: a suite that passes with a skipped subtest, a suite with one failed and one skipped test, a suite that panics, a
 // suite that is killed, and a suite that never ends.
 const session = "\x01kernel 6.1.0\n" +
 	"\x01start good\n\x16=== RUN   TestA\n\x16=== RUN   TestA/new\n    a_test.go:1: SKIPPED: too old\n\x16--- SKIP: TestA/new (0.00s)\n" +

@@ -18,8 +18,8 @@ type machine struct {
 	limit  time.Duration
 }
 
-// boot starts a kernel with an initramfs and waits for the machine to switch itself off. What the machine writes to its second
-// serial port goes to out.
+// boot starts a kernel with an initramfs and waits until the machine switches itself off. The output of the first serial port
+// goes to the file console, the output of the second serial port to out.
 func (m machine) boot(ctx context.Context, kernel, initramfs, console string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, m.limit)
 	defer cancel()

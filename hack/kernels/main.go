@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// tools are the commands that this program starts, with the Debian packages that have them.
+// tools are the commands that this program starts, each with its Debian package.
 var tools = []string{"qemu-system-x86_64=qemu-system-x86", "busybox=busybox-static", "xz=xz-utils"}
 
 // options are the flags.
@@ -39,7 +39,7 @@ func parseOptions() (*options, error) {
 	if err != nil {
 		return nil, err
 	}
-	flag.StringVar(&o.kernels, "kernels", strings.Join(versions(), ","), "versions of the kernels, the first ones of a list with commas first")
+	flag.StringVar(&o.kernels, "kernels", strings.Join(versions(), ","), "versions of the kernels, separated by commas")
 	flag.StringVar(&o.tests.run, "run", "", "run only the tests whose names match the regular expression")
 	flag.StringVar(&o.tests.skip, "skip", "", "skip the tests whose names match the regular expression")
 	flag.DurationVar(&o.tests.timeout, "timeout", 20*time.Minute, "time for the tests of one package")
@@ -47,7 +47,7 @@ func parseOptions() (*options, error) {
 	flag.IntVar(&o.machine.cpus, "cpus", 2, "CPUs of the virtual machine")
 	flag.IntVar(&o.machine.memory, "memory", 3072, "memory of the virtual machine, in MiB")
 	flag.StringVar(&o.cache, "cache", filepath.Join(cache, "multi-networkpolicy-nftables", "kernels"),
-		"directory that keeps the kernels; delete it to get newer ones")
+		"directory for downloaded kernels; delete it to get newer kernels")
 	flag.StringVar(&o.logs, "logs", filepath.Join("bin", "kernels"), "directory for the logs")
 	flag.Parse()
 	if o.packages = flag.Args(); len(o.packages) == 0 {
@@ -94,7 +94,7 @@ func run(ctx context.Context) error {
 	return nil
 }
 
-// onKernel runs the suites under one kernel. The results of suites that ended are valid in spite of an error.
+// onKernel runs the suites under one kernel. If it returns an error, the results contain the suites that ended before.
 func (o *options) onKernel(ctx context.Context, version string, suites []suite, work string) ([]result, error) {
 	k, err := getKernel(ctx, o.cache, version)
 	if err != nil {

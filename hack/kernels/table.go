@@ -72,7 +72,7 @@ func (t *table) String() string {
 	return w.String()
 }
 
-// reason is the line of a test that says why the test is skipped.
+// reason matches a line that a test logs. The last such line of a skipped test has the reason.
 var reason = regexp.MustCompile(`(?m)^ +\S+\.go:\d+: (.*)$`)
 
 // writeSkips writes the tests that did not run, with their reasons.
@@ -95,15 +95,15 @@ func (r result) String() string {
 		r.others(), r.took.Round(time.Second))
 }
 
-// others counts the tests that did not pass.
+// others returns the numbers of failed and skipped tests.
 func (r result) others() string {
 	var b strings.Builder
 	for _, c := range []struct {
-		n    int
-		what string
+		n     int
+		state string
 	}{{len(r.failed), "failed"}, {len(r.skips), "skipped"}} {
 		if c.n > 0 {
-			fmt.Fprintf(&b, ", %d %s", c.n, c.what)
+			fmt.Fprintf(&b, ", %d %s", c.n, c.state)
 		}
 	}
 	return b.String()

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
@@ -59,26 +61,30 @@ const (
 	undoPatience = 2 * time.Minute
 )
 
-// judge returns the bounds that a row breaks.
-func (r *row) judge(memoryLimit int64) (broken []string) {
-	check := func(ok bool, format string, args ...any) {
+// judge notes the bounds that a row breaks, and whether all of them are times: these depend on the other work of the machine.
+func (r *row) judge(memoryLimit int64) {
+	r.onlyTimes = true
+	note := func(isTime, ok bool, format string, args ...any) {
 		if !ok {
-			broken = append(broken, fmt.Sprintf(format, args...))
+			r.broken = append(r.broken, fmt.Sprintf(format, args...))
+			r.onlyTimes = r.onlyTimes && isTime
 		}
 	}
+	check := func(ok bool, format string, args ...any) { note(false, ok, format, args...) }
+	checkTime := func(ok bool, format string, args ...any) { note(true, ok, format, args...) }
 	check(r.leaks <= leaksAtMost, "%d packets leaked", r.leaks)
 	check(r.lost <= lostAtMost, "%d allowed packets lost", r.lost)
 	typical := max(changeFloor, changeFactor*median(r.phases[before].changes))
 	for p, s := range r.phases {
-		check(slowest(s.changes) <= changeAtMost, "a change took %s %s", round(slowest(s.changes)), phase(p))
-		check(slowest(s.own) <= ownAtMost, "the agent's part of a change took %s %s", round(slowest(s.own)), phase(p))
-		check(median(s.changes) <= typical, "a typical change took %s %s", round(median(s.changes)), phase(p))
-		check(slowest(s.hooks) <= hookAtMost, "a pod waited %s for the hook %s", round(slowest(s.hooks)), phase(p))
-		check(slowest(s.events) <= eventAtMost, "an Event took %s %s", round(slowest(s.events)), phase(p))
-		check(len(s.refused) <= refusedAtMost, "%d pods did not start %s: %.200v", len(s.refused), phase(p), s.refused)
+		checkTime(slowest(s.changes) <= changeAtMost, "a change took %s %s", round(slowest(s.changes)), phase(p))
+		checkTime(slowest(s.own) <= ownAtMost, "the agent's part of a change took %s %s", round(slowest(s.own)), phase(p))
+		checkTime(median(s.changes) <= typical, "a typical change took %s %s", round(median(s.changes)), phase(p))
+		checkTime(slowest(s.hooks) <= hookAtMost, "a pod waited %s for the hook %s", round(slowest(s.hooks)), phase(p))
+		checkTime(slowest(s.events) <= eventAtMost, "an Event took %s %s", round(slowest(s.events)), phase(p))
+		note(areLate(s.refused), len(s.refused) <= refusedAtMost, "%d pods did not start %s: %.200v", len(s.refused), phase(p), s.refused)
 		check(len(s.failed) == 0, "%s: %.300v", phase(p), s.failed)
 	}
-	check(r.ready <= readyAtMost, "the agent was ready %s after its restart", round(r.ready))
+	checkTime(r.ready <= readyAtMost, "the agent was ready %s after its restart", round(r.ready))
 	check(r.logBytes <= logAtMost, "%d bytes of log", r.logBytes)
 	check(r.events <= eventsAtMost, "%d Events", r.events)
 	check(len(r.health.deaths) <= deathsAtMost, "the agent ended %d times: %.200v", len(r.health.deaths), r.health.deaths)
@@ -87,5 +93,10 @@ func (r *row) judge(memoryLimit int64) (broken []string) {
 	check(r.peak < memoryLimit, "the agent reached its memory limit")
 	check(r.goroutines <= goroutinesMargin, "%d goroutines remain", r.goroutines)
 	check(r.descriptors <= descriptorsMargin, "%d descriptors remain", r.descriptors)
-	return append(broken, r.faults...)
+	check(len(r.faults) == 0, "%s", strings.Join(r.faults, "; "))
+}
+
+// areLate reports whether all of these pods did not start since the agent could not enforce their policies in time.
+func areLate(refused []string) bool {
+	return !slices.ContainsFunc(refused, func(text string) bool { return !strings.Contains(text, "not done in time") })
 }

@@ -27,7 +27,7 @@ func (o *options) addFlags(f *flag.FlagSet) {
 	f.BoolVar(&o.list, "list", false, "list the attacks and exit")
 	f.BoolVar(&o.quick, "quick", false, "run one attack of each kind, for development")
 	f.StringVar(&o.agent, "agent", "", "binary of the agent, instead of building it from this repository")
-	f.StringVar(&o.out, "out", "", "file for the table, besides standard output")
+	f.StringVar(&o.out, "out", "", "file for the page of the documents about the results")
 	f.StringVar(&o.keepLogs, "logs", "", "directory to keep the logs of all processes in")
 	f.StringVar(&o.profile, "profile", "", "directory for a CPU and a heap profile of the agent during each attack")
 }

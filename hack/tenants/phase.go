@@ -67,7 +67,7 @@ func (r *rig) attack(ctx context.Context, a attack) (*row, error) {
 	}
 	x.policy, x.notes, x.rounds = t.policy0, t.notes, t.rounds.Load()
 	x.faults = append(x.faults, t.faults...)
-	x.broken = x.judge(r.agent.limit)
+	x.judge(r.agent.limit)
 	return x, nil
 }
 

@@ -35,7 +35,7 @@ func runRig(ctx context.Context, dir string, o options, chosen []attack) int {
 	text := table(rows)
 	fmt.Println(text)
 	if o.out != "" {
-		err = errors.Join(err, os.WriteFile(o.out, []byte(text), 0o644))
+		err = errors.Join(err, os.WriteFile(o.out, []byte(page(rows)), 0o644))
 	}
 	if o.keepLogs != "" {
 		err = errors.Join(err, r.copyLogs(o.keepLogs))
@@ -57,14 +57,22 @@ func (r *rig) run(ctx context.Context, chosen []attack) ([]*row, error) {
 	go r.agent.supervise(ctx)
 	var rows []*row
 	for i, a := range chosen {
-		start := time.Now()
-		x, err := r.attack(ctx, a)
-		if err != nil {
-			return rows, fmt.Errorf("%s: %w", a.name, err)
+		// Other programs on the machine can break a bound on a time, but hardly twice.
+		for try := range 2 {
+			start := time.Now()
+			x, err := r.attack(ctx, a)
+			if err != nil {
+				return rows, fmt.Errorf("%s: %w", a.name, err)
+			}
+			x.took = time.Since(start)
+			x.repeated = try == 0 && len(x.broken) > 0 && x.onlyTimes
+			rows = append(rows, x)
+			fmt.Fprintf(os.Stderr, "%2d/%d %-22s %5.1f s (start %.1f s, undo %.1f s)  %s\n", i+1, len(chosen), a.name,
+				x.took.Seconds(), x.startTook.Seconds(), x.undoTook.Seconds(), x.verdict())
+			if !x.repeated {
+				break
+			}
 		}
-		rows = append(rows, x)
-		fmt.Fprintf(os.Stderr, "%2d/%d %-22s %5.1f s (start %.1f s, undo %.1f s)  %s\n", i+1, len(chosen), a.name,
-			time.Since(start).Seconds(), x.startTook.Seconds(), x.undoTook.Seconds(), x.verdict())
 	}
 	return rows, r.tryShipped(ctx, rows)
 }

@@ -25,8 +25,8 @@ func newCleanup() *cobra.Command {
 	var o cleanupOptions
 	cmd := &cobra.Command{
 		Use:   "cleanup",
-		Short: "Removes the agent's table from every pod on this node",
-		Long: `Removes the agent's table from the network namespace of every pod on this node, as the container runtime tells of them,
+		Short: "Removes the agent's tables from every pod on this node",
+		Long: `Removes the agent's tables from the network namespace of every pod on this node, as the container runtime tells of them,
 or of those at the paths of --netns, and what a trace left that was killed. Nothing is isolated after that. Nothing else
 ever removes the rules of pods that policies select: stop the agent for good first, or it puts them back.
 

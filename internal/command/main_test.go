@@ -3,6 +3,7 @@ package command
 import (
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"testing"
 
@@ -19,8 +20,13 @@ func TestMain(m *testing.M) {
 	lab.Main(m)
 }
 
-// agentMain is the program, but that SIGUSR1 makes it panic.
+// agentMain is the program. SIGUSR1 makes it panic, and largestWriteVar refuses large writes.
 func agentMain() int {
+	if larger, err := strconv.Atoi(os.Getenv(largestWriteVar)); err == nil {
+		if err := refuseWrites(uint32(larger)); err != nil {
+			panic(err)
+		}
+	}
 	fault := make(chan os.Signal, 1)
 	signal.Notify(fault, syscall.SIGUSR1)
 	go func() { panic(<-fault) }()

@@ -26,7 +26,7 @@ func newRender() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "render -f FILE|DIR... --pod NAMESPACE/NAME",
 		Short: "Prints the table that a pod would get",
-		Long: `Prints the nftables table that a pod would get, in nft's syntax: from manifests, or without -f from the objects of an
+		Long: `Prints the nftables table that a pod would get, in nft's syntax, and for a virtual machine the table for its bridge: from manifests, or without -f from the objects of an
 API server. The pod can be on any node. It needs no rights and no kernel, and changes nothing.`,
 		Args: asUsage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {

@@ -30,14 +30,15 @@ type stage struct {
 	tables  map[string]int      // chains in the kernel, by network namespace
 	busy    map[string]chan any // applies of a pod that wait until the channel is closed
 	bridged map[string]bool     // pods with a bridge
-	running map[string]int      // applies under way, by pod
-	most    int                 // applies under way at the same time
+	applied map[string][]engine.Tables
+	running map[string]int // applies under way, by pod
+	most    int            // applies under way at the same time
 }
 
 func newStage(t *testing.T) *stage {
 	s := &stage{
 		t: t, targets: map[cache.PodID]cache.Target{}, fail: map[string]error{}, open: map[string]int{},
-		tables: map[string]int{}, busy: map[string]chan any{}, bridged: map[string]bool{}, running: map[string]int{},
+		tables: map[string]int{}, busy: map[string]chan any{}, bridged: map[string]bool{}, applied: map[string][]engine.Tables{}, running: map[string]int{},
 	}
 	s.agent = New(s, s.openTable, Budget{1 << 30, 1 << 30}, nil)
 	return s
@@ -185,6 +186,7 @@ func cut(pod string) (namespace, name string, ok bool) {
 func (t *stageTable) Apply(_ context.Context, want engine.Tables) error {
 	s := t.stage
 	s.mu.Lock()
+	s.applied[t.pod] = append(s.applied[t.pod], want)
 	s.calls = append(s.calls, fmt.Sprintf("apply %s %d", t.pod, len(want[engine.Inet].Chains)))
 	busy, err := s.busy[t.pod], s.fail["apply "+t.pod]
 	s.running[t.pod]++

@@ -94,8 +94,8 @@ func (m *messages) newChain(c *engine.Chain) {
 			return
 		}
 		m.nest(unix.NLA_F_NESTED|unix.NFTA_CHAIN_HOOK, func() {
-			m.u32(unix.NFTA_HOOK_HOOKNUM, c.Hook.Number())
-			m.u32(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority()))
+			m.u32(unix.NFTA_HOOK_HOOKNUM, int(c.Hook.Number()))
+			m.u32(unix.NFTA_HOOK_PRIORITY, int(uint32(c.Hook.Priority())))
 		})
 		m.u32(unix.NFTA_CHAIN_POLICY, 1) // accept
 		m.text(unix.NFTA_CHAIN_TYPE, "filter")
@@ -131,11 +131,14 @@ func (m *messages) newSet(s *engine.Set, id int) {
 	const concatenation, interval = 0x80, unix.NFT_SET_INTERVAL
 	flags, key, data := interval, [2]int{13<<6 | 12, 8}, []byte(nil) // inet_service . inet_proto
 	list := portElements(s)
-	if a, ok := s.Elements.(engine.Addrs); ok {
-		key, list = keyOfSet[a.Family], intervals(rangesOf(s))
+	switch e := s.Elements.(type) {
+	case engine.Addrs:
+		key, list = keyOfSet[e.Family], intervals(rangesOf(s))
 		data = userdata(0, []byte{2, 0, 0, 0}) // big endian
-	} else {
-		flags |= concatenation
+	case engine.Ports:
+		if flags |= concatenation; e.IsPlain() {
+			flags = 0
+		}
 	}
 	if s.Comment != "" {
 		data = append(data, userdata(7, append([]byte(s.Comment), 0))...)
@@ -193,7 +196,14 @@ func portElements(s *engine.Set) []element {
 		return append(binary.BigEndian.AppendUint16(nil, port), 0, 0, protocol, 0, 0, 0)
 	}
 	for r := range p.Ports.Ranges() {
-		list = append(list, element{key: key(r.From, r.Proto), keyEnd: key(r.To, r.Proto)})
+		for ; p.IsPlain() && r.From < r.To; r.From++ {
+			list = append(list, element{key: key(r.From, r.Proto)})
+		}
+		last := element{key: key(r.From, r.Proto)}
+		if !p.IsPlain() {
+			last.keyEnd = key(r.To, r.Proto)
+		}
+		list = append(list, last)
 	}
 	return list
 }

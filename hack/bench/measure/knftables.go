@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 
 	"sigs.k8s.io/knftables"
 
@@ -144,6 +145,9 @@ func transact(tx *knftables.Transaction, nft knftables.Interface, d *delta) erro
 
 func addSet(tx *knftables.Transaction, s *engine.Set) {
 	set := &knftables.Set{Name: s.Name, Flags: []knftables.SetFlag{knftables.IntervalFlag}}
+	if p, ok := s.Elements.(engine.Ports); ok && p.IsPlain() {
+		set.Flags = nil
+	}
 	if s.Comment != "" {
 		set.Comment = &s.Comment
 	}
@@ -158,6 +162,13 @@ func addSet(tx *knftables.Transaction, s *engine.Set) {
 		set.Type = "inet_service . inet_proto"
 		tx.Add(set)
 		for r := range e.Ports.Ranges() { // the worlds have UDP only
+			for ; e.IsPlain() && r.From < r.To; r.From++ {
+				tx.Add(&knftables.Element{Set: s.Name, Key: []string{fmt.Sprint(r.From), "udp"}})
+			}
+			if r.From == r.To {
+				tx.Add(&knftables.Element{Set: s.Name, Key: []string{fmt.Sprint(r.From), "udp"}})
+				continue
+			}
 			tx.Add(&knftables.Element{Set: s.Name, Key: []string{fmt.Sprintf("%d-%d", r.From, r.To), "udp"}})
 		}
 	}

@@ -116,13 +116,13 @@ func renewed(from, to []engine.Ruleset) []engine.Ruleset {
 type agentWay struct {
 	*tables
 	world *world
-	order map[cache.Key]int // number of a pod
+	order map[cache.PodID]int // number of a pod
 }
 
 func newAgentWay(t *tables, w *world) *agentWay {
-	y := &agentWay{tables: t, world: w, order: map[cache.Key]int{}}
+	y := &agentWay{tables: t, world: w, order: map[cache.PodID]int{}}
 	for i, p := range w.pods {
-		y.order[keyOf(p)] = i
+		y.order[idOf(p)] = i
 	}
 	return y
 }
@@ -133,8 +133,8 @@ func (y *agentWay) prepare(e event) error {
 	y.world.enter(e.from)
 	rulesets := make([]engine.Ruleset, len(y.world.pods))
 	if e.from != absent {
-		for key, i := range y.order {
-			rulesets[i] = y.world.cache.Ruleset(key)
+		for i, p := range y.world.pods {
+			rulesets[i] = rulesetOf(y.world.cache, p)
 		}
 	}
 	y.world.cache.TakeDirty()
@@ -143,8 +143,8 @@ func (y *agentWay) prepare(e event) error {
 	}
 	switch e {
 	case firstApply:
-		for key := range y.order {
-			y.world.cache.DeletePod(key)
+		for id := range y.order {
+			y.world.cache.DeletePod(id.Key)
 		}
 		y.world.cache.TakeDirty()
 	case restartNoChange:
@@ -170,7 +170,7 @@ func (y *agentWay) run(e event) error {
 		return fmt.Errorf("%s: %d of %d pods are dirty", e.name, len(keys), len(y.order))
 	}
 	return each(len(keys), func(i int) error {
-		target, ok := y.world.cache.Target(keys[i])
+		target, ok := y.world.cache.Plan(keys[i])
 		if !ok {
 			return fmt.Errorf("%s: no target for %s", e.name, keys[i])
 		}

@@ -158,7 +158,8 @@ func (w *wholeAgent) startAgent() error {
 	defer log.Close()
 	start := time.Now()
 	w.agent = exec.Command(self, agentArgument, "--kubeconfig="+kubeconfig, "--hostname-override="+node,
-		"--container-runtime-endpoint=unix://"+w.path("cri.sock"), "--metrics-bind-address=", "--health-bind-address=")
+		"--container-runtime-endpoint=unix://"+w.path("cri.sock"), "--metrics-bind-address=", "--health-bind-address=",
+		fmt.Sprintf("--limit=namespace-addresses=%d", manyPeers))
 	w.agent.Stdout, w.agent.Stderr = log, log
 	w.agent.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := w.agent.Start(); err != nil {

@@ -10,6 +10,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
@@ -80,7 +82,7 @@ func newWorld(s size) *world {
 	for at := base; at < states; at++ {
 		w.enter(at)
 		for _, p := range w.pods {
-			w.rulesets[at] = append(w.rulesets[at], w.cache.Ruleset(keyOf(p)))
+			w.rulesets[at] = append(w.rulesets[at], rulesetOf(w.cache, p))
 		}
 		w.leave(at)
 	}
@@ -90,7 +92,16 @@ func newWorld(s size) *world {
 
 func newCache() *cache.Cache { return cache.New(cacheOptions) }
 
-var cacheOptions = cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}}
+var cacheOptions = cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}, Limits: withManyPeers()}
+
+// manyPeers is more than any measurement has in one namespace.
+const manyPeers = 1_000_000
+
+func withManyPeers() policy.Limits {
+	l := policy.DefaultLimits()
+	l.NamespaceAddresses = manyPeers
+	return l
+}
 
 // revoking is the first pod's ruleset where every packet of a connection is asked.
 func (w *world) revoking() engine.Ruleset {
@@ -99,8 +110,30 @@ func (w *world) revoking() engine.Ruleset {
 	c := cache.New(o)
 	w.fill(c)
 	w.addPods(c)
-	return c.Ruleset(keyOf(w.pods[0]))
+	return rulesetOf(c, w.pods[0])
 }
+
+// upsert gives the cache an object, converted as the informers convert it.
+func upsert(c *cache.Cache, o any) {
+	switch o := o.(type) {
+	case *corev1.Pod:
+		c.UpsertPod(cache.NewPod(o, node, c.Limits()))
+	case *corev1.Namespace:
+		c.UpsertNamespace(cache.Namespace{Name: o.Name, Labels: labelindex.NewSet(o.Labels)})
+	case *netv1.NetworkAttachmentDefinition:
+		c.UpsertNAD(cache.NewNAD(cache.Key{Namespace: o.Namespace, Name: o.Name}, o.Spec.Config))
+	case *mnpv1.MultiNetworkPolicy:
+		c.UpsertPolicy(policy.Compile(policy.ObjectOf(o), c.Limits()))
+	}
+}
+
+// rulesetOf is the table of a local pod.
+func rulesetOf(c *cache.Cache, p *corev1.Pod) engine.Ruleset {
+	target, _ := c.Plan(idOf(p))
+	return target.Ruleset
+}
+
+func idOf(p *corev1.Pod) cache.PodID { return cache.PodID{Key: keyOf(p), UID: p.UID} }
 
 func keyOf(p *corev1.Pod) cache.Key { return cache.Key{Namespace: p.Namespace, Name: p.Name} }
 
@@ -128,7 +161,7 @@ func newObjects(s size) objects {
 		o.networks = append(o.networks, newNetwork(i+1))
 	}
 	add := func(namespace, app string, block [4]byte, i int) {
-		o.peers = append(o.peers, newPod(namespace, fmt.Sprintf("pod-%d", i), app, "", s.addr(block, i)))
+		o.peers = append(o.peers, newPod(namespace, fmt.Sprintf("pod-%d", i), app, "elsewhere", s.addr(block, i)))
 	}
 	for i := range s.Peers + 1 {
 		add("peers", app(i%s.Policies), [4]byte{10}, i)
@@ -150,22 +183,22 @@ func newObjects(s size) objects {
 // fill gives a cache all of the base state but the local pods.
 func (w *world) fill(c *cache.Cache) {
 	for _, n := range w.networks {
-		c.UpsertNAD(n)
+		upsert(c, n)
 	}
 	for _, n := range append(w.namespaces, w.moving) {
-		c.UpsertNamespace(n)
+		upsert(c, n)
 	}
 	for _, p := range w.peers {
-		c.UpsertPod(p)
+		upsert(c, p)
 	}
 	for _, p := range w.policies {
-		c.UpsertPolicy(p)
+		upsert(c, p)
 	}
 }
 
 func (w *world) addPods(c *cache.Cache) {
 	for _, p := range w.pods {
-		c.UpsertPod(p)
+		upsert(c, p)
 	}
 }
 
@@ -202,11 +235,11 @@ func (s size) portsOf(i int) []mnpv1.MultiNetworkPolicyPort {
 func (w *world) enter(s state) {
 	switch s {
 	case withPeer:
-		w.cache.UpsertPod(w.peer)
+		upsert(w.cache, w.peer)
 	case withNamespace:
-		w.cache.UpsertNamespace(w.movedIn)
+		upsert(w.cache, w.movedIn)
 	case withPolicy:
-		w.cache.UpsertPolicy(w.policy)
+		upsert(w.cache, w.policy)
 	}
 }
 
@@ -216,7 +249,7 @@ func (w *world) leave(s state) {
 	case withPeer:
 		w.cache.DeletePod(keyOf(w.peer))
 	case withNamespace:
-		w.cache.UpsertNamespace(w.moving)
+		upsert(w.cache, w.moving)
 	case withPolicy:
 		w.cache.DeletePolicy(cache.Key{Namespace: w.policy.Namespace, Name: w.policy.Name})
 	}

@@ -1,11 +1,45 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
+
+// NFTPortsRefused is the reason to skip tests of stock nft where LoadsNFTPorts reports false.
+const NFTPortsRefused = "SKIPPED in part: this kernel refuses the rule that nft 1.0.6 makes of `th dport . meta l4proto @ports`"
+
+// LoadsNFTPorts reports whether the kernel loads the rule that nft 1.0.6 makes of a lookup in an interval set of ports. The rule
+// swaps the bytes of the protocol, which has one byte, in units of two. Linux 6.12.118 refuses this expression.
+func LoadsNFTPorts(t TB, h *Host) bool {
+	t.Helper()
+	err := h.Do(func() error {
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		const register = 9 // the second field of a concatenation
+		table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "probe"})
+		c.AddRule(&nftables.Rule{
+			Table: table,
+			Chain: c.AddChain(&nftables.Chain{Table: table, Name: "probe"}),
+			Exprs: []expr.Any{
+				&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: register},
+				&expr.Byteorder{SourceRegister: register, DestRegister: register, Op: expr.ByteorderHton, Len: 1, Size: 2},
+			},
+		})
+		c.DelTable(table)
+		return c.Flush()
+	})
+	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Fatalf("probe for rules of nft: %v", err)
+	}
+	return err == nil
+}
 
 // KernelAtLeast reports whether the running kernel has the version, or a later one.
 func KernelAtLeast(t TB, major, minor int) bool {
