@@ -38,7 +38,7 @@ func (c *Cache) SetBridged(id PodID) {
 	}
 }
 
-// hasBridge reports whether the pod has, or will have, a bridge that policies must be enforced in.
+// hasBridge reports whether policies must be enforced in a bridge that the pod has or will have.
 func (t *target) hasBridge() bool { return t.bridged || t.pod.state.hasVirtualMachine() }
 
 // hasFull reports whether the table of a family is to have the rules of the policies.
@@ -51,7 +51,7 @@ func (b *planBuilder) hasTable(f expr.TableFamily) bool {
 	return f == engine.Inet || b.cache.options.Bridge != BridgeMissing
 }
 
-// Shortfall says what the kernel cannot enforce in the bridge of a pod. It is empty if nothing is missing.
+// Shortfall returns the reason why the kernel does not enforce policies in the bridge of a pod, or an empty text if it does.
 func (s BridgeSupport) Shortfall() string {
 	switch s {
 	case BridgeDrops:
@@ -59,7 +59,7 @@ func (s BridgeSupport) Shortfall() string {
 			"(CONFIG_NF_CONNTRACK_BRIDGE), so all packets of IP between the bridge and isolated interfaces are dropped"
 	case BridgeMissing:
 		return "the pod has a bridge, as of a virtual machine, and the kernel of the node has no nf_tables for bridges " +
-			"(CONFIG_NF_TABLES_BRIDGE), so policies do not isolate what is behind the bridge"
+			"(CONFIG_NF_TABLES_BRIDGE), so policies do not isolate the other ports of the bridge"
 	}
 	return ""
 }

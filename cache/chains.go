@@ -207,7 +207,7 @@ func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke,
 			add(slices.Concat(expr.ReplyOfEstablished(), notServed, []expr.Statement{verdict})...)
 		}
 	}
-	if f == engine.Bridge { // a rule of a policy may accept whatever it gets
+	if f == engine.Bridge { // a rule without peers and ports accepts every frame
 		chain.Rules = append(chain.Rules, frameRules()...)
 	}
 	chain.Rules = append(chain.Rules, i.jumps("", d)...)

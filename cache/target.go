@@ -350,7 +350,7 @@ type view struct {
 	attachments []place      // sorted by interface
 	overflow    bool
 	ports       []policy.NamedPort
-	bridge      bool // the pod has, or will have, a bridge that policies must be enforced in
+	bridge      bool // policies must be enforced in a bridge, which the pod has or will have
 
 	isolated [len(engine.Directions)][]isolation
 	open     []string // interfaces that are not isolated in either direction, lo included

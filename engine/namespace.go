@@ -29,8 +29,8 @@ func OpenNamespace(pod, path string, o Options) (*Namespace, error) {
 	return n, nil
 }
 
-// Apply makes both tables equal to want, see Engine.Apply. A packet passes one of the tables only, so their order has no effect
-// on packets. If one of them fails, the other is applied all the same.
+// Apply makes both tables equal to want, see Engine.Apply. No packet is judged by both tables, so their order has no effect on
+// packets. If one of them fails, the other is applied all the same.
 func (n *Namespace) Apply(ctx context.Context, want Tables) error {
 	var errs []error
 	for f, e := range n.engines {

@@ -198,15 +198,16 @@ func TestBridgePort(t *testing.T) {
 func BenchmarkSecondTable(b *testing.B) {
 	l := lab.ForTest(b)
 	drop := []Rule{{Statements: []expr.Statement{expr.ARP(), expr.Accept()}}, {Statements: []expr.Statement{expr.Counter(), expr.Drop()}}}
-	base := func(h Hook, chain string, on func(string) expr.Statement) *Chain {
-		c := &Chain{Name: string(h), Hook: h}
+	base := func(h Hook, d Direction) *Chain {
+		c, chain := &Chain{Name: string(h), Hook: h}, expr.Goto(InterfaceChain(d, "net1"))
 		for _, name := range []string{"net1", "net1-nic"} {
-			c.Rules = append(c.Rules, Rule{Statements: []expr.Statement{on(name), expr.Goto(chain)}})
+			c.Rules = append(c.Rules, Rule{Statements: []expr.Statement{d.OnInterface(name), chain}},
+				Rule{Statements: []expr.Statement{d.OnInterfaces(name + ".*"), chain}})
 		}
 		return c
 	}
 	table := NewRuleset(nil, []*Chain{
-		base(HookPrerouting, "ingress-net1", expr.IIFName), base(HookForward, "egress-net1", expr.OIFName), base(HookOutput, "egress-net1", expr.OIFName),
+		base(HookPrerouting, Ingress), base(HookForward, Egress), base(HookOutput, Egress),
 		{Name: "ingress-net1", Rules: drop}, {Name: "egress-net1", Rules: drop},
 	})
 	b.Run("make and remove", func(b *testing.B) {

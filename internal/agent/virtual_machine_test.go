@@ -191,7 +191,7 @@ func reaches(from *lab.Host, protocol string, to netip.AddrPort, size int, patie
 
 // How long a test waits for what must pass, and for what must not.
 const (
-	vmSoon  = 5 * time.Second
+	vmSoon  = 15 * time.Second // SCTP waits three seconds before it sends a lost INIT again
 	vmNever = 400 * time.Millisecond
 )
 
