@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,6 +38,15 @@ func newRig(t *testing.T) *rig {
 		RuntimeEndpoint: r.RuntimeSocket, NRISocket: sandbox.NRINone,
 	}
 	return r
+}
+
+// isEnforced waits until the server has rules, or has none.
+func (r *rig) isEnforced(want bool) {
+	r.t.Helper()
+	node.Eventually(r.t, fmt.Sprintf("enforced %t", want), func() bool {
+		out, _ := node.NFT(r.Hosts["server"], "list", "ruleset")
+		return strings.Contains(out, "hook") == want
+	})
 }
 
 // start starts the agent. It fails the test when the agent ends by itself.
