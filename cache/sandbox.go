@@ -58,6 +58,7 @@ func (c *Cache) DeleteSandbox(uid types.UID) {
 func (c *Cache) markSandbox(uid types.UID) {
 	mark := func(t *target) {
 		c.dirty[t.id()] = struct{}{}
+		c.updateRuntime(t)
 		c.recount(t)
 	}
 	if t := c.byUID[uid]; t != nil {

@@ -6,12 +6,16 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -371,4 +375,34 @@ func (r *deviceRig) addOnMaster(link func(netlink.LinkAttrs) netlink.Link) (mac 
 		return onLink(made, func(l netlink.Link) error { return netlink.LinkSetName(l, "net1") })
 	})
 	return mac, errors.Join(err, r.address("server", "net1", 1))
+}
+
+// TestNotEnforceable: policies that the kernel cannot enforce completely have an Event, and the pod counts in the metrics. The
+// definition of the network tells, or the container runtime.
+func TestNotEnforceable(t *testing.T) {
+	for _, tc := range []struct{ config, handler string }{
+		{`{"type": "ipvlan", "mode": "l3s"}`, ""},
+		{`{"type": "macvlan"}`, "kata-qemu"},
+	} {
+		t.Run(tc.config+tc.handler, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.config.MetricsAddress = node.FreeAddress(t)
+			r.StartRuntime()
+			r.Runtime.Set(cluster.Sandbox{
+				ID: "s1", UID: "server", Namespace: "ns", Name: "server", Handler: tc.handler, Info: cluster.InfoOf(node.PathOf(r.Hosts["server"])),
+			})
+			r.Load(strings.Replace(node.Cluster, `{"type": "macvlan"}`, tc.config, 1) + node.Policy)
+			r.start()
+			node.Eventually(t, "the metric", func() bool {
+				_, text := node.Get(t, "http://"+r.config.MetricsAddress+"/metrics")
+				return strings.Contains(text, `multi_networkpolicy_pods_not_enforced{reason="not_enforceable"} 1`)
+			})
+			node.Eventually(t, "the Event", func() bool {
+				return slices.ContainsFunc(r.API.Events(), func(e corev1.Event) bool {
+					return e.Reason == cache.NotEnforceable && e.InvolvedObject.Name == "p" && strings.Contains(e.Message, "interface net1 of network ns/net: ")
+				})
+			})
+		})
+	}
 }

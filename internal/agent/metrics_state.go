@@ -71,6 +71,7 @@ func (m *metrics) watch(s sources) {
 		{"namespace_gone", func(s snapshot) int64 { return s.failing[reasonGone] }},
 		{"kernel_error", func(s snapshot) int64 { return s.failing[reasonKernel] }},
 		{"unsupported_plugin", func(s snapshot) int64 { return s.Unsupported }},
+		{"not_enforceable", func(s snapshot) int64 { return s.NotEnforceable }},
 	})
 	c.one(gauge, "unknown_sandboxes", "Sandboxes of the container runtime whose pod is no pod of this node, by the API server.",
 		func(s snapshot) float64 { return float64(s.UnknownSandboxes) })

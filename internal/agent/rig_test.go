@@ -34,7 +34,9 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r.config = Config{
-		Version: "test", Server: server, Cache: cache.Options{Node: node.Name, NetworkPlugins: DefaultNetworkPlugins()},
+		Version: "test", Server: server, Cache: cache.Options{
+			Node: node.Name, NetworkPlugins: DefaultNetworkPlugins(), UnenforceableRuntimes: cache.DefaultUnenforceableRuntimes(),
+		},
 		RuntimeEndpoint: r.RuntimeSocket, NRISocket: sandbox.NRINone,
 	}
 	return r
