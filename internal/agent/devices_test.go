@@ -114,7 +114,7 @@ func TestReportedName(t *testing.T) {
 	r.device.iface = name
 	r.Load(r.withPolicy("net", "Ingress, Egress"))
 	node.Eventually(t, "rules for the reported name", func() bool {
-		table, _ := node.NFT(r.Hosts["server"], "list", "ruleset")
+		table, _ := node.NFT(r.Hosts["server"], "list", "table", "inet", "multi_networkpolicy")
 		return strings.Contains(table, name)
 	})
 	r.wantBoth("under the reported name", lab.Dropped)

@@ -42,11 +42,11 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// isEnforced waits until the server has rules, or has none.
+// isEnforced waits until the server has the table of family inet, or has none.
 func (r *rig) isEnforced(want bool) {
 	r.t.Helper()
 	node.Eventually(r.t, fmt.Sprintf("enforced %t", want), func() bool {
-		out, _ := node.NFT(r.Hosts["server"], "list", "ruleset")
+		out, _ := node.NFT(r.Hosts["server"], "list", "table", "inet", "multi_networkpolicy")
 		return strings.Contains(out, "hook") == want
 	})
 }

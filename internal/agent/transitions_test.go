@@ -15,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/conntrack"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -292,7 +294,7 @@ func testTransitions(t *testing.T, isolate string, revoke bool) {
 	r.isEnforced(true)
 	expect("with another policy", ingress, egress)
 	r.in("server", func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
-	time.Sleep(2 * time.Second) // more than two audits
+	r.isSeeded()
 	expect("after connection tracking has forgotten everything", ingress, egress)
 }
 
@@ -354,6 +356,23 @@ func hasSCTP(t *testing.T) bool {
 		return false
 	}
 	return unix.Close(fd) == nil
+}
+
+// isSeeded waits until the server's connection tracking knows its connections again.
+func (r *rig) isSeeded() {
+	r.t.Helper()
+	c, err := nfnl.Open(r.Hosts["server"].NetNS())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer c.Close()
+	node.Eventually(r.t, "connections are restored", func() bool {
+		is, err := conntrack.IsSeeded(c)
+		if err != nil {
+			r.t.Error(err)
+		}
+		return is || err != nil
+	})
 }
 
 // connect gives a UDP socket a peer, as connect(2) does.

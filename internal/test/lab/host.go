@@ -86,8 +86,8 @@ func (h *Host) BindTo(ifname string) {
 	h.device = ifname
 }
 
-// bind binds a socket to the interface that BindTo names.
-func (h *Host) bind(fd int) error {
+// bindSocket binds a socket to the interface that BindTo names.
+func (h *Host) bindSocket(fd int) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.device == "" {

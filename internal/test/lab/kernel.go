@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -53,4 +54,12 @@ func KernelAtLeast(t TB, major, minor int) bool {
 		t.Fatalf("version of the kernel %s: %v", release, err)
 	}
 	return is[0] > major || is[0] == major && is[1] >= minor
+}
+
+// LosesLookups reports whether a lookup in an interval set may find nothing while another CPU replaces the range that has the
+// address. The lookup reads the generation before the commit, and the tree after it. Stock nft loses packets the same way:
+// see "Kernels" in docs/nftables.md.
+func LosesLookups(t TB) bool {
+	t.Helper()
+	return runtime.NumCPU() > 1 && !KernelAtLeast(t, 6, 18)
 }

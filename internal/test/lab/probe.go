@@ -85,7 +85,7 @@ func (h *Host) socket(to netip.AddrPort, proto Protocol) (*os.File, error) {
 	err := h.Do(func() (err error) {
 		fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 		if err == nil {
-			err = h.bind(fd)
+			err = h.bindSocket(fd)
 		}
 		return err
 	})

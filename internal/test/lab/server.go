@@ -25,7 +25,7 @@ func (h *Host) Serve(ctx context.Context, proto Protocol, port uint16) error {
 	addr := netip.AddrPortFrom(netip.IPv6Unspecified(), port).String()
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var bound error
-		err := c.Control(func(fd uintptr) { bound = h.bind(int(fd)) })
+		err := c.Control(func(fd uintptr) { bound = h.bindSocket(int(fd)) })
 		return errors.Join(err, bound)
 	}}
 	return h.Do(func() error {
