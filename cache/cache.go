@@ -17,8 +17,13 @@ import (
 type Options struct {
 	Node           string   // pods on this node are local; empty: pods of all nodes are read like local ones
 	NetworkPlugins []string // plugin types whose networks policies isolate
-	AcceptICMP     bool     // ICMP passes on isolated interfaces
-	AcceptICMPv6   bool     // ICMPv6 passes on isolated interfaces, not only the messages that IPv6 needs on a link
+
+	// UnenforceableRuntimes are patterns (path.Match) for the names of RuntimeClasses, and of handlers of the container runtime,
+	// whose pods have a network stack of their own.
+	UnenforceableRuntimes []string
+
+	AcceptICMP   bool // ICMP passes on isolated interfaces
+	AcceptICMPv6 bool // ICMPv6 passes on isolated interfaces, not only the messages that IPv6 needs on a link
 
 	// RevokeEstablished makes every packet of a connection face the policies, not only its first.
 	RevokeEstablished bool

@@ -24,6 +24,7 @@ type Shortfall struct {
 const (
 	UnresolvedNamedPort      = "UnresolvedNamedPort"      // nobody has a port of the name, so the name allows nothing
 	UnsupportedNetworkPlugin = "UnsupportedNetworkPlugin" // interfaces of the network are not isolated
+	NotEnforceable           = "NotEnforceable"           // the kernel hides packets of the interface from rules
 	BridgeNotEnforced        = "BridgeNotEnforced"        // the kernel cannot enforce the policy in the bridge of a pod
 	PodLimitExceeded         = "PodLimitExceeded"         // the policy allows nothing in a pod that has too many rules
 	UndefinedNetwork         = "UndefinedNetwork"         // no definition and no pod has the network
@@ -122,6 +123,9 @@ func (p *plan) addShortfalls(pod Key, bridge BridgeSupport, found shortfalls) {
 			Message: fmt.Sprintf("network %s has the plugin type %s, which is none of --network-plugins, so its interfaces are not isolated",
 				u.network, policy.Quote(u.pluginType)),
 		})
+	}
+	for _, u := range p.unenforced {
+		found.add(u.policy, NotEnforceable, u.problem())
 	}
 	if message := bridge.Shortfall(); p.hasBridge && message != "" {
 		for _, chosen := range p.chosen {

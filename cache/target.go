@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -30,8 +31,12 @@ type target struct {
 	closed   *plan     // in force in its place; nil: none
 	stale    bool      // the next plan may be another one
 	bridged  bool      // an isolated interface was found to be a port of a bridge
-	mark     uint64
-	flags    flags
+
+	runtimeClass  string // as Pod.RuntimeClass
+	unenforceable string // why policies cannot be enforced in the pod; empty: they can
+
+	mark  uint64
+	flags flags
 
 	planning sync.Mutex // held while a plan is made
 }
@@ -74,6 +79,7 @@ type plan struct {
 	limited      int             // number of these policies
 	wantsRoom    bool            // a policy was left out as its groups have too many members
 	unsupported  []unsupported   // uses of networks that are not isolated; only the first of them
+	unenforced   []unenforceable // isolated interfaces whose packets the kernel hides from rules; only the first of them
 }
 
 // unsupported is a network of the pod that a policy is for, and that policies do not isolate.
@@ -116,6 +122,8 @@ type isolation struct {
 	iface     string
 	policies  []*installed // sorted
 	effective []*installed // those whose rules apply: the others exceed a limit
+
+	unenforceable string // as place.unenforceable
 }
 
 // Plan brings the plan of a pod up to date and returns its Target. The worker of the pod calls it: it may take long for a
@@ -362,6 +370,8 @@ type place struct {
 	network    Key
 	pluginType string
 	isolated   bool // by policies for the network
+
+	unenforceable string // why the kernel does not show all packets to the rules; empty: it does
 }
 
 // view takes the view of a pod. It lets go of the lock now and then, and starts again if something changed meanwhile.
@@ -378,7 +388,11 @@ func (c *Cache) view(t *target) view {
 			walk.step()
 		}
 		for _, a := range state.attachments {
-			v.attachments = append(v.attachments, place{a.iface, a.network.key, a.network.pluginType, c.isolates(a.network, t.pod)})
+			v.attachments = append(v.attachments, place{
+				a.iface, a.network.key, a.network.PluginType, c.isolates(a.network, t.pod),
+				cmp.Or(t.unenforceable, a.network.unenforceable, state.inBond(a.iface)),
+			})
+			walk.step()
 		}
 		if version == ns.policyVersion && state == t.pod.state {
 			return v
@@ -436,8 +450,9 @@ func (v *view) isolations(d engine.Direction) []isolation {
 			all := append(out[n-1].policies, policies...)
 			slices.SortFunc(all, comparePolicies)
 			out[n-1].policies = slices.Compact(all)
+			out[n-1].unenforceable = cmp.Or(out[n-1].unenforceable, a.unenforceable)
 		default:
-			out = append(out, isolation{iface: a.iface, policies: policies})
+			out = append(out, isolation{iface: a.iface, policies: policies, unenforceable: a.unenforceable})
 		}
 	}
 	return out
@@ -466,7 +481,9 @@ func isIsolated(list []isolation, iface string) bool {
 // newPlan makes a plan, with the chains that stay the same from the plan before. With a limit, all policies exceed it.
 func (c *Cache) newPlan(v view, before *plan, limit string) *plan {
 	v.isolate()
-	b := planBuilder{cache: c, view: v, before: before, plan: &plan{own: map[ownKey]ownChain{}, unsupported: v.unsupported()}}
+	b := planBuilder{cache: c, view: v, before: before, plan: &plan{
+		own: map[ownKey]ownChain{}, unsupported: v.unsupported(), unenforced: v.unenforceable(),
+	}}
 	b.choosePolicies(limit)
 	for _, d := range engine.Directions {
 		if len(v.isolated[d]) == 0 && (!v.overflow || !b.isolatesAny(d)) {

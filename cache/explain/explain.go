@@ -44,10 +44,12 @@ type Explanation struct {
 // Verdict is what happens to a packet.
 type Verdict string
 
-// The verdicts.
+// The verdicts. NotEnforced is the verdict on an interface whose packets the kernel hides from rules: policies isolate it, but
+// the packet may pass or be dropped, whatever they allow.
 const (
-	Allowed Verdict = "allowed"
-	Denied  Verdict = "denied"
+	Allowed     Verdict = "allowed"
+	Denied      Verdict = "denied"
+	NotEnforced Verdict = "not enforced"
 )
 
 // InterfaceExplanation is the verdict on one interface.
@@ -195,6 +197,10 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 	if !out.Isolated {
 		out.DecidedBy = "no policy"
 		out.Reason = fmt.Sprintf("no policy isolates %s for %s, so all passes", iface, e.query.Direction)
+		return out, nil
+	}
+	if isolation.Unenforceable != "" {
+		out.Verdict, out.DecidedBy, out.Reason = NotEnforced, "no rule", "policies cannot be enforced on "+iface+": "+isolation.Unenforceable
 		return out, nil
 	}
 	if e.pod.HasBridge && !out.explainBridge(e.settings.Bridge) {

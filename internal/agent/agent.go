@@ -25,7 +25,7 @@ const (
 
 // DefaultNetworkPlugins returns the plugin types that give a pod an interface of its own in its network namespace.
 func DefaultNetworkPlugins() []string {
-	return []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge"}
+	return []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge", "bond", "vlan", "tap", "ipoib"}
 }
 
 // Config is what an agent is made of. Server and Cache.Node are needed.

@@ -71,6 +71,7 @@ func (m *metrics) watch(s sources) {
 		{"namespace_gone", func(s snapshot) int64 { return s.failing[reasonGone] }},
 		{"kernel_error", func(s snapshot) int64 { return s.failing[reasonKernel] }},
 		{"unsupported_plugin", func(s snapshot) int64 { return s.Unsupported }},
+		{"not_enforceable", func(s snapshot) int64 { return s.NotEnforceable }},
 	})
 	c.by(gauge, "pods_with_bridge", "Local pods with a bridge, such as virtual machines, that a policy selects, by what happens in the bridge: "+
 		"policies are enforced, all packets of IP are dropped, or all pass.", "enforcement", []labeled{

@@ -277,28 +277,21 @@ func testTransitions(t *testing.T, isolate string, revoke bool) {
 		}
 		all.Wait()
 	}
-	isEnforced := func(want bool) {
-		t.Helper()
-		node.Eventually(t, fmt.Sprintf("enforced %t", want), func() bool {
-			out, _ := node.NFT(r.Hosts["server"], "list", "ruleset")
-			return strings.Contains(out, "hook") == want
-		})
-	}
 	r.Load(node.Cluster)
 	r.StartRuntime("server")
 	stop := r.start()
 	expect("without a policy", false, false)
 	r.Load(node.Cluster + policy)
-	isEnforced(true)
+	r.isEnforced(true)
 	expect("with the first policy", ingress, egress)
 	stop()
 	r.start()
 	expect("after a restart", ingress, egress)
 	r.Load(node.Cluster)
-	isEnforced(false)
+	r.isEnforced(false)
 	expect("after the last policy", false, false)
 	r.Load(node.Cluster + policy)
-	isEnforced(true)
+	r.isEnforced(true)
 	expect("with another policy", ingress, egress)
 	r.in("server", func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 	r.isSeeded()
