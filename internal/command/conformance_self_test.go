@@ -39,11 +39,12 @@ func TestConformanceFindsFaults(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		seed  uint64 // from which on it does not take long
-		fault func(informers.Sink) informers.Sink
+		fault plant
 	}{
-		{"policies are kept", 0, func(s informers.Sink) informers.Sink { return keptPolicies{s} }},
-		{"pods are kept", 41, func(s informers.Sink) informers.Sink { return keptPods{s} }},
-		{"namespaces are fixed", 17, func(s informers.Sink) informers.Sink { return fixedNamespaces{s, map[string]bool{}} }},
+		{"policies are kept", 0, plant{sink: func(s informers.Sink) informers.Sink { return keptPolicies{s} }}},
+		{"pods are kept", 41, plant{sink: func(s informers.Sink) informers.Sink { return keptPods{s} }}},
+		{"namespaces are fixed", 17, plant{sink: func(s informers.Sink) informers.Sink { return fixedNamespaces{s, map[string]bool{}} }}},
+		{"connections are kept", 0, plant{options: func(o *cache.Options) { o.RevokeEstablished = false }}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

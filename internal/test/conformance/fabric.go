@@ -54,6 +54,7 @@ type Fabric struct {
 	outside *host
 	all     []*host         // in the order in which they came
 	wires   map[string]bool // the outside is on these
+	flows   []*flow
 	round   int
 	sent    []*Probe // of the round, by number
 	first   uint32   // number of the first of them
@@ -85,6 +86,9 @@ func (f *Fabric) add(name string, key Key) (*host, error) {
 // Close lets go of everything.
 func (f *Fabric) Close() error {
 	var errs []error
+	for _, l := range f.flows {
+		errs = append(errs, l.sockets.Close())
+	}
 	for _, h := range f.all {
 		errs = append(errs, h.close())
 	}
@@ -118,7 +122,8 @@ func (f *Fabric) PutPod(p *corev1.Pod) (Sandbox, bool, error) {
 			return Sandbox{}, false, err
 		}
 	}
-	return Sandbox{UID: p.UID, ID: string(p.UID), NetNS: h.NetNS()}, true, h.setLinks(links)
+	err := errors.Join(h.setLinks(links), f.dropFlows())
+	return Sandbox{UID: p.UID, ID: string(p.UID), NetNS: h.NetNS()}, true, err
 }
 
 // Leave takes the pods that are not among those off their wires, and returns their UIDs.
@@ -139,7 +144,10 @@ func (f *Fabric) Leave(state State) ([]types.UID, error) {
 		f.all = slices.DeleteFunc(f.all, func(other *host) bool { return other == h })
 		left = append(left, uid)
 	}
-	return left, nil
+	if len(left) == 0 {
+		return nil, nil
+	}
+	return left, f.dropFlows()
 }
 
 // reach connects the outside to a wire.
@@ -193,6 +201,17 @@ type Terminal struct {
 	iface string
 	wire  string
 	addr  netip.Addr
+}
+
+// isOnSharedWire reports whether the host has another interface on the same wire.
+func (t Terminal) isOnSharedWire() bool {
+	links := 0
+	for _, l := range t.host.links {
+		if l.Wire == t.wire {
+			links++
+		}
+	}
+	return links > 1
 }
 
 // Endpoint is what the Oracle knows of it.

@@ -51,7 +51,9 @@ type generator struct {
 	wireOf map[Key]string          // of the networks
 	links  map[Key][]netLink       // of the pods: what they are attached to
 	free   map[string][]netip.Addr // by wire, those to be taken first at the end
-	broken map[types.UID]bool      // pods whose network status cannot be read
+	others []Outsider
+	opened int                // times that connections were opened
+	broken map[types.UID]bool // pods whose network status cannot be read
 }
 
 // netLink is an interface of a pod, and the network that it is on.
@@ -104,6 +106,7 @@ func (g *generator) make(name string) Case {
 	for _, n := range append(someNetworks, clusterNetwork) {
 		g.wireOf[n] = one(g, g.wires...)
 	}
+	g.others = c.Outsiders
 	g.start()
 	for range 3 + g.IntN(6) {
 		for range 1 + g.IntN(4) {
@@ -148,7 +151,7 @@ func (g *generator) giveBack(links []netLink) {
 
 // start makes the first objects, in any order.
 func (g *generator) start() {
-	makers := []func(){}
+	var makers, policies []func()
 	for _, name := range someNamespaces {
 		if g.chance(90) {
 			makers = append(makers, func() { g.put(g.namespace(name)) })
@@ -163,11 +166,23 @@ func (g *generator) start() {
 		makers = append(makers, g.newPod)
 	}
 	for range 3 + g.IntN(2*policyCount) {
-		makers = append(makers, func() { g.put(g.policy()) })
+		policies = append(policies, func() { g.put(g.policy()) })
+	}
+	isEarly := g.chance(40) // connections are open before the first policy
+	if !isEarly {
+		makers = append(makers, policies...)
 	}
 	g.Shuffle(len(makers), func(i, j int) { makers[i], makers[j] = makers[j], makers[i] })
 	for _, f := range makers {
 		f()
+	}
+	if isEarly {
+		for range maxOpened {
+			g.openFlows()
+		}
+		for _, f := range policies {
+			f()
+		}
 	}
 	g.quiet()
 }

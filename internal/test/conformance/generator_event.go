@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
@@ -21,7 +22,7 @@ func (g *generator) event() {
 		{8, func() { g.put(g.namespace(one(g, someNamespaces...))) }},
 		{3, func() { g.remove(Ref{kindNamespace, Key{Name: one(g, someNamespaces...)}}) }},
 		{14, func() { g.put(g.policy()) }}, {6, g.editPolicy}, {6, g.dropPolicy},
-		{6, g.changeNAD}, {5, g.dropNAD}, {3, g.restart},
+		{6, g.changeNAD}, {5, g.dropNAD}, {3, g.restart}, {12, g.openFlows}, {1, g.forgetConnections},
 	}
 	total := 0
 	for _, e := range events {
@@ -244,6 +245,54 @@ func (g *generator) dropNAD() {
 		nads = open
 	}
 	g.remove(refOf(one(g, nads...)))
+}
+
+// maxOpened bounds how often a case opens connections.
+const maxOpened = 6
+
+// openFlows opens connections between two addresses, at least one of a pod.
+func (g *generator) openFlows() {
+	if g.opened >= maxOpened {
+		return
+	}
+	wire := one(g, g.wires...)
+	var pods, all []netip.Addr
+	for _, key := range g.podKeys() {
+		for _, l := range g.links[key] {
+			if l.Wire == wire {
+				pods = append(pods, l.Addrs...)
+			}
+		}
+	}
+	for _, o := range g.others {
+		if o.Wire == wire {
+			all = append(all, o.Addr)
+		}
+	}
+	all = append(all, pods...)
+	if len(pods) == 0 {
+		return
+	}
+	from, to := one(g, pods...), one(g, all...)
+	if from.Is4() != to.Is4() || from == to {
+		return
+	}
+	if g.chance(50) {
+		from, to = to, from
+	}
+	e, err := parseExpectation(fmt.Sprintf("%s -> %s tcp/%d udp/%d", from, to, one(g, somePorts...), one(g, somePorts...)), true)
+	if err != nil {
+		panic(err) // it is of that form
+	}
+	g.opened++
+	g.happen(Event{Open: &e})
+}
+
+// forgetConnections deletes the entries of connection tracking.
+func (g *generator) forgetConnections() {
+	if g.opened > 0 {
+		g.happen(Event{Forget: true})
+	}
 }
 
 // restart ends the agent; sometimes packets are sent, or things happen, before another one starts. It would not know the

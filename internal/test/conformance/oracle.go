@@ -88,6 +88,27 @@ func (o *Oracle) Judge(p Packet) (atSender, atReceiver Ruling) {
 	return o.rule(egress, p.From, p.To.Addr, p), o.rule(ingress, p.To, p.From.Addr, p)
 }
 
+// JudgeFlow says what both sides say to a packet of a connection that is open, in the direction in which it was opened or in
+// the other one. With --established=keep it goes on. Else the direction in which it was opened is judged like a first packet,
+// and a reply passes as long as that does, or where the policies allow it by itself.
+func (o *Oracle) JudgeFlow(opened, reply Packet, isReply bool) (atSender, atReceiver Ruling) {
+	if o.Flags["established"] != "revoke" {
+		keep := Ruling{true, "the connection is established"}
+		return keep, keep
+	}
+	if !isReply {
+		return o.Judge(opened)
+	}
+	atSender, atReceiver = o.Judge(reply)
+	if !atSender.Allowed {
+		atSender = o.rule(ingress, reply.From, reply.To.Addr, opened)
+	}
+	if !atReceiver.Allowed {
+		atReceiver = o.rule(egress, reply.To, reply.From.Addr, opened)
+	}
+	return atSender, atReceiver
+}
+
 // Isolated says whether any policy isolates any interface of a pod, so that it must have a table.
 func (o *Oracle) Isolated(pod Key) bool {
 	p := o.state.pod(pod)

@@ -20,6 +20,9 @@ type Probe struct {
 	Port     uint16
 	OneWay   bool // no answer is waited for: it would go astray, since the source is not the sender's, or another way
 
+	flow  *flow // that the packet belongs to; nil: it is the first packet of a new connection
+	reply bool  // it goes against the direction in which its flow was opened
+
 	Egress, Ingress Ruling // what the Oracle says
 
 	refused  bool   // by the sender's own rules
@@ -143,7 +146,11 @@ func (f *Fabric) sendAll(hosts []*host, probes []*Probe) error {
 	for i, p := range probes {
 		id := f.first + uint32(len(f.sent))
 		f.sent = append(f.sent, p)
-		f.buf = appendPacket(f.buf[:0], p.From.addr, p.To.addr, p.Proto, sport, p.Port, id)
+		if p.flow != nil {
+			f.buf = p.flow.appendPacket(f.buf[:0], p.reply, id)
+		} else {
+			f.buf = appendPacket(f.buf[:0], p.From.addr, p.To.addr, p.Proto, sport, p.Port, id)
+		}
 		sent, err := f.sendOne(hosts, p)
 		if err != nil {
 			return err

@@ -16,6 +16,7 @@ const (
 	ipv6Header = 40 // RFC 8200
 
 	tcpSYN = 0x02
+	tcpPSH = 0x08
 	tcpACK = 0x10
 
 	sctpInit = 1 // chunk type, RFC 9260
@@ -52,6 +53,24 @@ func appendPacket(b []byte, from, to netip.Addr, proto Protocol, sport, dport ui
 	case ICMP:
 		b = appendEcho(b, from, to, sport, id)
 	}
+	putLength(b[start:], to)
+	return b
+}
+
+// repeated is the number of bytes in a segment of appendSegment.
+const repeated = 4
+
+// appendSegment appends a TCP segment of a connection that is open. The number is its payload.
+func appendSegment(b []byte, from, to netip.Addr, sport, dport uint16, seq, ack, id uint32) []byte {
+	start := len(b)
+	b = appendIPHeader(b, from, to, unix.IPPROTO_TCP)
+	segment := len(b)
+	b = appendPorts(b, sport, dport)
+	b = binary.BigEndian.AppendUint32(b, seq)
+	b = binary.BigEndian.AppendUint32(b, ack)
+	b = append(b, 5<<4, tcpPSH|tcpACK, 0xff, 0xff, 0, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, id)
+	putChecksum(b[segment:], 16, from, to, unix.IPPROTO_TCP)
 	putLength(b[start:], to)
 	return b
 }
@@ -166,6 +185,10 @@ func sight(proto uint8, b []byte) sighting {
 			return sighting{arrival, binary.BigEndian.Uint32(b[4:])}
 		case tcpSYN | tcpACK:
 			return sighting{answered, binary.BigEndian.Uint32(b[8:]) - 1}
+		case tcpPSH | tcpACK:
+			if len(b) == 20+repeated {
+				return sighting{arrival, binary.BigEndian.Uint32(b[20:])}
+			}
 		}
 	case proto == unix.IPPROTO_UDP && len(b) == 12:
 		return sighting{arrival, binary.BigEndian.Uint32(b[8:])}
