@@ -121,7 +121,7 @@ func (s FlowSpec) listen(ctx context.Context) (accept func(deadline time.Time) (
 			return nil, err
 		}
 		return func(deadline time.Time) (FlowEnd, error) {
-			defer l.Close()
+			defer hangUp(l)
 			if err := l.(*net.TCPListener).SetDeadline(deadline); err != nil {
 				return nil, err
 			}
