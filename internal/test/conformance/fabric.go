@@ -161,11 +161,14 @@ func (f *Fabric) reach(wire string) error {
 		return err
 	}
 	// The kernel makes a link-local address some time later; without one it sends no IPv6.
-	if err := f.outside.AddAddr(iface, netip.MustParsePrefix("fe80::ff/64")); err != nil {
+	if err := f.outside.AddAddr(iface, netip.PrefixFrom(linkLocal, 64)); err != nil {
 		return err
 	}
 	return f.outside.addRoute(iface)
 }
+
+// linkLocal is the link-local address of the outside on each wire.
+var linkLocal = netip.MustParseAddr("fe80::ff")
 
 func outsideIface(wire string) string { return "o-" + wire }
 
@@ -193,6 +196,19 @@ func (f *Fabric) present() []*host {
 		}
 	}
 	return hosts
+}
+
+// manyPort is the port of packets to everybody on a wire.
+const manyPort = 53
+
+// everybody returns the addresses of everybody on the wire of an address.
+func everybody(a netip.Addr) []netip.Addr {
+	if a.Is6() {
+		return []netip.Addr{netip.IPv6LinkLocalAllNodes()}
+	}
+	broadcast := prefixOf(a).Masked().Addr().As4()
+	broadcast[2], broadcast[3] = 0xff, 0xff
+	return []netip.Addr{netip.AddrFrom4([4]byte{224, 0, 0, 1}), netip.AddrFrom4(broadcast)}
 }
 
 // Terminal is one end of a probe: a host, an interface of it, and an address.

@@ -32,9 +32,9 @@ type flow struct {
 // packet returns the packet of the direction in which the flow was opened, or of the other one.
 func (f *flow) packet(reply bool) Packet {
 	if reply {
-		return Packet{f.to.Endpoint(), f.from.Endpoint(), f.proto, f.sport}
+		return Packet{f.to.Endpoint(), f.from.Endpoint(), f.proto, f.sport, plain}
 	}
-	return Packet{f.from.Endpoint(), f.to.Endpoint(), f.proto, f.port}
+	return Packet{f.from.Endpoint(), f.to.Endpoint(), f.proto, f.port, plain}
 }
 
 // probe returns a probe of one direction.
@@ -46,7 +46,7 @@ func (f *flow) probe(reply bool) *Probe {
 	return p
 }
 
-// appendPacket appends the packet of a probe.
+// appendPacket appends the packet of a direction.
 func (f *flow) appendPacket(b []byte, reply bool, id uint32) []byte {
 	from, to, sport, dport, own, other := f.from.addr, f.to.addr, f.sport, f.port, f.next[0], f.next[1]
 	if reply {
@@ -56,6 +56,12 @@ func (f *flow) appendPacket(b []byte, reply bool, id uint32) []byte {
 		return appendSegment(b, from, to, sport, dport, own-repeated, other, id)
 	}
 	return appendPacket(b, from, to, f.proto, sport, dport, id)
+}
+
+// failure returns a probe of an ICMP error from the other end about a packet of the opener. It belongs to the connection.
+func (f *flow) failure() *Probe {
+	related := Ruling{true, "ICMP errors of a connection are related to it"}
+	return &Probe{From: f.to, To: f.from, Proto: ICMP, OneWay: true, flow: f, shape: asError, Egress: related, Ingress: related}
 }
 
 // openFlow opens a flow between two terminals.
@@ -167,7 +173,7 @@ func (r *play) open(ctx context.Context, e Expectation) error {
 				continue
 			}
 			for _, s := range e.Services {
-				first := Packet{from.Endpoint(), to.Endpoint(), s.proto, s.port}
+				first := Packet{from.Endpoint(), to.Endpoint(), s.proto, s.port, plain}
 				out, in := r.oracle.Judge(first)
 				if r.foreign || !out.Allowed || !in.Allowed {
 					continue
@@ -194,6 +200,9 @@ func (r *play) compareFlows() (probes []*Probe, err error) {
 			p := f.probe(f.otherFirst == first)
 			p.Egress, p.Ingress = r.oracle.JudgeFlow(f.packet(false), f.packet(true), p.reply)
 			sent = append(sent, p)
+			if !first {
+				sent = append(sent, f.failure())
+			}
 		}
 		if err := r.fabric.Send(sent); err != nil {
 			return nil, err

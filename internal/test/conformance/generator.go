@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +19,7 @@ import (
 func Random(seed uint64) Case {
 	g := &generator{
 		Rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), state: State{}, broken: map[types.UID]bool{},
-		free: map[string][]netip.Addr{}, links: map[Key][]netLink{}, wireOf: map[Key]string{},
+		now: 1_800_000_000, free: map[string][]netip.Addr{}, links: map[Key][]netLink{}, wireOf: map[Key]string{},
 	}
 	return g.make(fmt.Sprintf("seed-%d", seed))
 }
@@ -27,12 +28,15 @@ func Random(seed uint64) Case {
 var (
 	someNamespaces = []string{"a", "b", "c"}
 	someKeys       = []string{"app", "tier"}
-	someValues     = []string{"x", "y", "z"}
+	someValues     = []string{"x", "y", ""}
 	someNetworks   = []Key{
-		{Namespace: "a", Name: "one"}, {Namespace: "a", Name: "two"}, {Namespace: "b", Name: "one"}, {Namespace: "b", Name: "three"},
+		{Namespace: "a", Name: "one"}, {Namespace: "a", Name: "two"}, {Namespace: "b", Name: "one"}, {Namespace: "b", Name: longName + "n"},
 	}
 	clusterNetwork = Key{Namespace: "kube-system", Name: "cluster"}
 )
+
+// longName has one character less than names may have.
+var longName = strings.Repeat("name.", 50) + "of"
 
 const (
 	podCount    = 7
@@ -53,7 +57,8 @@ type generator struct {
 	free   map[string][]netip.Addr // by wire, those to be taken first at the end
 	others []Outsider
 	opened int                // times that connections were opened
-	broken map[types.UID]bool // pods whose network status cannot be read
+	broken map[types.UID]bool // pods whose network status or requested networks cannot be read
+	now    int64              // seconds since 1970
 }
 
 // netLink is an interface of a pod, and the network that it is on.
@@ -211,10 +216,45 @@ func (g *generator) nad(n Key) *netv1.NetworkAttachmentDefinition {
 	if g.chance(60) {
 		config = configs[0]
 	}
-	return &netv1.NetworkAttachmentDefinition{
+	nad := &netv1.NetworkAttachmentDefinition{
 		ObjectMeta: metav1.ObjectMeta{Namespace: n.Namespace, Name: n.Name, UID: types.UID(n.String())},
 		Spec:       netv1.NetworkAttachmentDefinitionSpec{Config: config},
 	}
+	g.date(nad)
+	return nad
+}
+
+// date gives a definition its times. An edit may come in the second in which pods are created.
+func (g *generator) date(nad *netv1.NetworkAttachmentDefinition) {
+	before, ok := g.state[Ref{kindNAD, Key{Namespace: nad.Namespace, Name: nad.Name}}].(*netv1.NetworkAttachmentDefinition)
+	if !ok {
+		created(nad, g.now+1)
+		g.now += 2
+		return
+	}
+	nad.CreationTimestamp, nad.Generation, nad.ManagedFields = before.CreationTimestamp, before.Generation, before.ManagedFields
+	if nad.Spec.Config == before.Spec.Config {
+		return
+	}
+	if g.chance(70) {
+		g.now++
+	}
+	edited(nad, g.now)
+	if g.chance(70) {
+		g.now++
+	}
+}
+
+// created gives a new definition its times, in seconds since 1970.
+func created(nad *netv1.NetworkAttachmentDefinition, at int64) {
+	nad.CreationTimestamp, nad.Generation = metav1.Unix(at, 0), 1
+	nad.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "create", Time: new(metav1.Unix(at, 0))}}
+}
+
+// edited gives a definition that has been changed its times.
+func edited(nad *netv1.NetworkAttachmentDefinition, at int64) {
+	nad.Generation++
+	nad.ManagedFields = append(slices.Clone(nad.ManagedFields[:1]), metav1.ManagedFieldsEntry{Manager: "edit", Time: new(metav1.Unix(at, 0))})
 }
 
 // podKeys returns the pods that run, sorted.

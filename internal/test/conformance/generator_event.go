@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -18,7 +20,7 @@ func (g *generator) event() {
 		f      func()
 	}{
 		{10, g.newPod}, {8, g.relabelPod}, {9, g.endPod}, {6, g.replacePod}, {8, g.changeLinks}, {3, g.renamePorts},
-		{3, g.breakStatus}, {2, g.startPod},
+		{3, g.breakStatus}, {2, g.breakRequest}, {2, g.startPod},
 		{8, func() { g.put(g.namespace(one(g, someNamespaces...))) }},
 		{3, func() { g.remove(Ref{kindNamespace, Key{Name: one(g, someNamespaces...)}}) }},
 		{14, func() { g.put(g.policy()) }}, {6, g.editPolicy}, {6, g.dropPolicy},
@@ -106,13 +108,14 @@ func (g *generator) endPod() {
 // name for it.
 func (g *generator) makeTwin(pod *corev1.Pod, links []netLink) bool {
 	twin := pod.DeepCopy()
-	twin.Name += "-twin"
+	twin.Name = strings.TrimPrefix(twin.Name, longName) + "-twin"
 	key := Key{Namespace: twin.Namespace, Name: twin.Name}
 	if g.state.pod(key) != nil {
 		return false
 	}
 	g.uids++
 	twin.UID = types.UID(fmt.Sprintf("uid-%d", g.uids))
+	twin.CreationTimestamp = metav1.Unix(g.now, 0)
 	g.links[key] = links
 	g.describe(twin)
 	g.put(twin)
@@ -169,8 +172,33 @@ func (g *generator) changeLinks() {
 		links[i] = next
 	}
 	g.links[key] = links
+	status, isBroken := pod.Annotations[statusAnnotation], g.broken[pod.UID]
 	g.describe(pod)
+	if status != "" && !isBroken && g.chance(30) { // hot plug: Multus writes the status later
+		plugged := pod.DeepCopy()
+		g.request(plugged)
+		plugged.Annotations[statusAnnotation] = status
+		delete(plugged.Annotations, legacyStatusAnnotation)
+		g.put(plugged)
+		if g.chance(50) {
+			return
+		}
+		g.settle()
+	}
 	g.put(pod)
+}
+
+// breakRequest makes the requested networks of a pod unreadable: what was known of it stays.
+func (g *generator) breakRequest() {
+	pod := g.somePod()
+	if pod == nil || pod.Annotations[networksAnnotation] == "" {
+		return
+	}
+	g.settle()
+	pod.Annotations[networksAnnotation] = one(g, "[", `{"name": "one"}`, `[{"name": 1}]`)
+	g.put(pod)
+	g.broken[pod.UID] = true
+	g.settle()
 }
 
 // breakStatus makes a pod's network status unreadable: what was known of it stays. The other changes of the pod then
@@ -295,8 +323,8 @@ func (g *generator) forgetConnections() {
 	}
 }
 
-// restart ends the agent; sometimes packets are sent, or things happen, before another one starts. It would not know the
-// pods whose network status cannot be read, so it needs that there are none.
+// restart ends the agent; sometimes packets are sent, or things happen, before another one starts. It would not
+// know the pods whose annotations cannot be read, so it needs that there are none.
 func (g *generator) restart() {
 	if len(g.broken) > 0 {
 		return

@@ -16,8 +16,8 @@ import (
 
 // Oracle says what policies mean, by looking at all objects for each question.
 //
-// It has one memory, as the specification asks: the interfaces of a pod of its node while the network status of the pod
-// cannot be read.
+// It has one memory, as the specification asks: the interfaces of a pod of its node while the network status or the requested
+// networks of the pod cannot be read.
 type Oracle struct {
 	Node    string
 	Plugins []string // types whose networks policies isolate
@@ -60,19 +60,22 @@ func (o *Oracle) Observe(s State) {
 			continue
 		}
 		status, readable := attachmentsOf(p)
-		var requested []attachment
-		if p.Spec.NodeName == o.Node {
-			requested = requestedBy(p)
-		}
-		remembered, known := before[p.UID]
-		switch {
-		case readable:
-			o.attachments[p.UID] = slices.Concat(status, requested)
-		case p.Spec.NodeName == o.Node && (known || len(requested) > 0):
-			for _, a := range remembered {
-				requested = append(requested, attachment{iface: a.iface, network: a.network})
+		if p.Spec.NodeName != o.Node { // only its addresses count
+			if readable {
+				o.attachments[p.UID] = status
 			}
-			o.attachments[p.UID] = requested
+			continue
+		}
+		requested, clear := requestedBy(p)
+		all := slices.Concat(status, requested)
+		remembered, known := before[p.UID]
+		if !readable || !clear {
+			for _, a := range remembered {
+				all = append(all, attachment{iface: a.iface, network: a.network})
+			}
+		}
+		if readable || known || len(all) > 0 {
+			o.attachments[p.UID] = all
 		}
 	}
 }
@@ -166,6 +169,9 @@ func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet
 	if !self.IsPod() || !o.Enforced(self.Pod) {
 		return Ruling{true, string(d) + " of " + self.String() + " is not enforced here"}
 	}
+	if d == ingress && packet.From.Pod == self.Pod {
+		return Ruling{true, "a pod gets its own packets back"}
+	}
 	q := question{d, self.Pod, self.Iface, peer}
 	a, ok := o.memo[q]
 	if !ok {
@@ -209,8 +215,7 @@ func (o *Oracle) answer(q question) answer {
 func (o *Oracle) isolating(d direction, p *corev1.Pod, iface string) []*mnpv1.MultiNetworkPolicy {
 	var networks []Key
 	for _, a := range o.attachments[p.UID] {
-		// A network whose type is not known is isolated.
-		if t := o.pluginType(a.network); a.iface == iface && (t == "" || slices.Contains(o.Plugins, t)) {
+		if a.iface == iface && o.isIsolated(a.network, p) {
 			networks = append(networks, a.network)
 		}
 	}
@@ -231,13 +236,32 @@ func (o *Oracle) isolating(d direction, p *corev1.Pod, iface string) []*mnpv1.Mu
 	return out
 }
 
-// pluginType returns the type of a network, empty if it is not known.
-func (o *Oracle) pluginType(network Key) string {
+// isIsolated reports whether policies isolate a pod's interfaces on a network: its type is not known or one that they isolate,
+// or the interfaces may be older than the definition.
+func (o *Oracle) isIsolated(network Key, p *corev1.Pod) bool {
 	nad, ok := o.state[Ref{kindNAD, network}].(*netv1.NetworkAttachmentDefinition)
 	if !ok {
-		return ""
+		return true
 	}
-	return pluginTypeOf(nad)
+	t := pluginTypeOf(nad)
+	return t == "" || slices.Contains(o.Plugins, t) || !speaksFor(nad, p)
+}
+
+// speaksFor reports whether a pod is younger than the last edit of a definition, or than a definition that was never edited.
+// Times are in seconds, and in the second of an edit nobody knows which was first. Cases without times are about other things.
+func speaksFor(nad *netv1.NetworkAttachmentDefinition, p *corev1.Pod) bool {
+	switch {
+	case nad.CreationTimestamp.IsZero():
+		return true
+	case nad.Generation <= 1:
+		return !p.CreationTimestamp.Before(&nad.CreationTimestamp)
+	}
+	for _, m := range nad.ManagedFields {
+		if m.Time != nil && !m.Time.Before(&p.CreationTimestamp) {
+			return false
+		}
+	}
+	return len(nad.ManagedFields) > 0
 }
 
 // isFor says whether a policy isolates a direction. A type that is none may stand for either.
@@ -262,20 +286,37 @@ func isFor(policy *mnpv1.MultiNetworkPolicy, d direction) bool {
 	return false
 }
 
-// requestedBy reads what a pod asks for, as cases write it: names of networks with commas between them, and an
-// interface's name behind an @ where it is not net and its place in the list.
-func requestedBy(p *corev1.Pod) []attachment {
-	var out []attachment
-	if p.Annotations[networksAnnotation] == "" {
-		return nil
+// requestedBy reads what a pod asks for: a JSON list, or names of networks with commas between them and an interface's name
+// behind an @. An interface without a name is net and its place in the list. It is false when that cannot be read.
+func requestedBy(p *corev1.Pod) ([]attachment, bool) {
+	raw := strings.TrimSpace(p.Annotations[networksAnnotation])
+	if raw == "" {
+		return nil, true
 	}
-	for i, s := range strings.Split(p.Annotations[networksAnnotation], ",") {
-		name, iface, _ := strings.Cut(s, "@")
-		if network, ok := networkNamed(name, p.Namespace); ok {
-			out = append(out, attachment{iface: cmp.Or(iface, fmt.Sprint("net", i+1)), network: network})
+	var requests []struct{ Name, Namespace, Interface, InterfaceRequest string }
+	if strings.ContainsAny(raw, "[{") {
+		if err := json.Unmarshal([]byte(raw), &requests); err != nil {
+			return nil, false
+		}
+	} else {
+		for _, s := range strings.Split(raw, ",") {
+			name, iface, _ := strings.Cut(s, "@")
+			namespace, name, ok := strings.Cut(name, "/")
+			if !ok {
+				namespace, name = "", namespace
+			}
+			requests = append(requests, struct{ Name, Namespace, Interface, InterfaceRequest string }{name, namespace, iface, ""})
 		}
 	}
-	return out
+	var out []attachment
+	for i, r := range requests {
+		iface := cmp.Or(strings.TrimSpace(r.Interface), r.InterfaceRequest, fmt.Sprint("net", i+1))
+		network, ok := networkNamed(cmp.Or(strings.TrimSpace(r.Namespace), p.Namespace)+"/"+r.Name, "")
+		if ok && len(iface) <= 15 {
+			out = append(out, attachment{iface: iface, network: network})
+		}
+	}
+	return out, true
 }
 
 func statusOf(p *corev1.Pod) string {

@@ -374,6 +374,9 @@ func (r *play) misexplained(p *Probe) string {
 		if !side.self.IsPod() || !r.oracle.Enforced(side.self.Pod) {
 			continue
 		}
+		if !side.egress && p.From.host == p.To.host { // by its address, it could be from somebody else
+			continue
+		}
 		allowed, why, err := r.agent.Explain(side.egress, p.Packet())
 		if err != nil || allowed != side.ruling.Allowed {
 			return fmt.Sprintf("egress %v: the explanation is allowed: %v (%s, %v), but it is allowed: %v (%s)",
@@ -399,17 +402,56 @@ func (r *play) probes(expect []Expectation) []*Probe {
 				continue
 			}
 			for _, s := range services(r.fabric.ports) {
-				p := &Probe{From: from, To: to, Proto: s.proto, Port: s.port, OneWay: spoofed || r.answersElsewhere(to)}
 				if r.Share > 0 && r.sample.IntN(r.Share) > 0 {
 					continue
 				}
-				if len(only) == 0 || only[p.Packet()] {
-					out = append(out, p)
+				for _, shape := range r.shapes(s.proto) {
+					p := &Probe{From: from, To: to, Proto: s.proto, Port: s.port, shape: shape, OneWay: spoofed || r.answersElsewhere(to)}
+					if len(only) == 0 || only[p.Packet()] {
+						out = append(out, p)
+					}
+				}
+			}
+		}
+	}
+	for _, p := range r.toMany(terminals) {
+		if r.Share > 0 && r.sample.IntN(r.Share) == 0 || only[p.Packet()] {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+// toMany are packets to everybody on a wire: to a multicast group that all hosts are in, and to the broadcast address. The
+// kernel gives the sender a copy.
+func (r *play) toMany(terminals []Terminal) []*Probe {
+	var out []*Probe
+	for _, from := range terminals {
+		for _, h := range r.fabric.present() {
+			for _, l := range h.links {
+				hasFamily := slices.ContainsFunc(l.Addrs, func(a netip.Addr) bool { return a.Is4() == from.addr.Is4() })
+				isSelf := h == from.host
+				if l.Wire != from.wire || !hasFamily || isSelf && (l.Iface != from.iface || h == r.fabric.outside) {
+					continue
+				}
+				for _, to := range everybody(from.addr) {
+					out = append(out, &Probe{From: from, To: Terminal{h, l.Iface, l.Wire, to}, Proto: UDP, Port: manyPort, OneWay: true, toMany: true})
 				}
 			}
 		}
 	}
 	return out
+}
+
+// shapes returns the shapes in which packets of a protocol are sent. Cases that a person wrote are about other things.
+func (r *play) shapes(proto Protocol) []shape {
+	switch {
+	case len(r.Only) > 0:
+		return shapesOf(proto)
+	case r.Share > 0:
+		return []shape{someShape(r.sample, proto)}
+	}
+	return []shape{plain}
 }
 
 // answersElsewhere says whether an answer may leave by another interface than the one that the connection came in on,
@@ -429,7 +471,7 @@ func services(ports []uint16) []service {
 	return out
 }
 
-// spoofed are terminals of the outside with addresses that are not the outside's: those that pods had, for they must be
+// spoofed are terminals of the outside with a link-local address, and with addresses that are not the outside's: those that pods had, for they must be
 // no peers any more, and those of pods that are expected to send without being them.
 func (r *play) spoofed(terminals []Terminal, expect []Expectation) []Terminal {
 	owned := func(s spot) bool {
@@ -439,6 +481,11 @@ func (r *play) spoofed(terminals []Terminal, expect []Expectation) []Terminal {
 		return slices.ContainsFunc(expect, func(e Expectation) bool { return e.From.addr == a })
 	}
 	var spots []spot
+	if r.Share > 0 || len(r.Only) > 0 { // no pod has a link-local address by its status
+		for wire := range r.fabric.wires {
+			spots = append(spots, spot{wire, linkLocal})
+		}
+	}
 	for s := range r.pods {
 		if !owned(s) || claimed(s.addr) {
 			spots = append(spots, s)

@@ -102,7 +102,7 @@ func (h *host) sender(iface string, v6 bool) (int, error) {
 		if fd, err = unix.Socket(family, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
 			return err
 		}
-		return unix.BindToDevice(fd, iface)
+		return errors.Join(unix.BindToDevice(fd, iface), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
 	})
 	if err != nil {
 		if fd >= 0 {

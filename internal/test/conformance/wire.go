@@ -23,7 +23,10 @@ const (
 
 	icmpEcho   = 8
 	icmpv6Echo = 128
-	icmpv6RS   = 133 // router solicitation, RFC 4861
+
+	icmpUnreachable, icmpHostUnreachable     = 3, 1 // type and code
+	icmpv6Unreachable, icmpv6AddrUnreachable = 1, 3
+	icmpv6RS                                 = 133 // router solicitation, RFC 4861
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -197,6 +200,9 @@ func sight(proto uint8, b []byte) sighting {
 	case proto == unix.IPPROTO_ICMP && len(b) == 12 && b[0] == icmpEcho,
 		proto == unix.IPPROTO_ICMPV6 && len(b) == 12 && b[0] == icmpv6Echo:
 		return sighting{arrival, binary.BigEndian.Uint32(b[8:])}
+	case proto == unix.IPPROTO_ICMP && len(b) == 8+ipv4Header+8 && b[0] == icmpUnreachable,
+		proto == unix.IPPROTO_ICMPV6 && len(b) == 8+ipv6Header+8 && b[0] == icmpv6Unreachable:
+		return sighting{arrival, binary.BigEndian.Uint32(b[4:])}
 	case proto == unix.IPPROTO_ICMPV6 && len(b) == 16 && b[0] == icmpv6RS && b[8] == 253:
 		return sighting{marked, binary.BigEndian.Uint32(b[12:])}
 	}
