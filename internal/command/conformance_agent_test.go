@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -95,7 +96,8 @@ func (a *judged) Explain(egress bool, p conformance.Packet) (allowed bool, why s
 	if egress {
 		self, remote, q.Direction = p.From, p.To, engine.Egress
 	}
-	q.Pod, q.Interface, q.Local, q.Remote = self.Pod, self.Iface, self.Addr, remote.Addr
+	q.Pod, q.Local, q.Remote = self.Pod, self.Addr, remote.Addr
+	q.Interface, _, _ = strings.Cut(self.Iface, ".") // explain knows no VLAN devices
 	if p.Proto == conformance.ICMP {
 		q.ICMPType = 8 // echo request
 		if remote.Addr.Is6() {

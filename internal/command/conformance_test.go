@@ -15,6 +15,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/conformance"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -45,6 +46,9 @@ func TestConformanceCases(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.Name, func(t *testing.T) {
 				t.Parallel()
+				if c.Needs != "" && !lab.HasDevices(t, c.Needs) {
+					t.Skipf("SKIPPED: this kernel has no devices of type %s", c.Needs)
+				}
 				playCase(t, c)
 			})
 		}

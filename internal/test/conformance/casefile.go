@@ -39,6 +39,7 @@ import (
 type caseFile struct {
 	Case      string     `json:"case"`
 	Flags     Flags      `json:"flags,omitempty"`
+	Needs     string     `json:"needs,omitempty"` // a type of devices that not all kernels have
 	Outsiders []string   `json:"outsiders,omitempty"`
 	Then      []stepFile `json:"then,omitempty"`
 	stepFile  `json:",inline"`
@@ -118,7 +119,7 @@ func parseCase(document []byte) (Case, error) {
 		return Case{}, errors.New("a case without a name")
 	}
 	b := newBuilder()
-	c := Case{Name: f.Case, Flags: f.Flags}
+	c := Case{Name: f.Case, Flags: f.Flags, Needs: f.Needs}
 	for _, s := range append([]stepFile{f.stepFile}, f.Then...) {
 		step, err := b.step(s)
 		if err != nil {

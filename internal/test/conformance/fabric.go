@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -150,12 +151,17 @@ func (f *Fabric) Leave(state State) ([]types.UID, error) {
 	return left, f.dropFlows()
 }
 
-// reach connects the outside to a wire.
+// reach connects the outside to a wire. A VLAN has the name of its wire, a point, and its number.
 func (f *Fabric) reach(wire string) error {
 	if f.wires[wire] {
 		return nil
 	}
 	f.wires[wire] = true
+	if parent, _, isVLAN := strings.Cut(wire, "."); isVLAN {
+		if err := f.reach(parent); err != nil {
+			return err
+		}
+	}
 	iface := outsideIface(wire)
 	if err := f.outside.attach(iface, wire); err != nil {
 		return err

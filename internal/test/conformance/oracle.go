@@ -214,6 +214,7 @@ func (o *Oracle) answer(q question) answer {
 // isolating returns the policies that isolate an interface of a pod in a direction.
 func (o *Oracle) isolating(d direction, p *corev1.Pod, iface string) []*mnpv1.MultiNetworkPolicy {
 	var networks []Key
+	iface, _, _ = strings.Cut(iface, ".") // a VLAN device is isolated like the interface that it is on
 	for _, a := range o.attachments[p.UID] {
 		if a.iface == iface && o.isIsolated(a.network, p) {
 			networks = append(networks, a.network)
