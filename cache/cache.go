@@ -11,7 +11,6 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
 // Options configure a Cache.
@@ -25,6 +24,8 @@ type Options struct {
 	RevokeEstablished bool
 
 	PolicyCounters bool // rules of policies count the packets that they accept
+
+	Bridge BridgeSupport // of the kernel
 
 	Ingress, Egress Common
 
@@ -53,7 +54,7 @@ type Cache struct {
 	node    string
 	limits  *policy.Limits
 	plugins map[string]bool
-	common  [len(engine.Directions)]commonPart
+	common  commonTables
 	seed    maphash.Seed
 
 	mu     sync.Mutex

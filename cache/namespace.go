@@ -154,9 +154,20 @@ type podIndex struct {
 // fewPods is the number of pods below which a walk over all of them is cheaper than an index.
 var fewPods = 64
 
+func (ns *namespace) podsByLabel(walk *slice) map[labelindex.Label][]*pod {
+	index := map[labelindex.Label][]*pod{}
+	for p := range ns.pods {
+		for _, l := range p.state.labels {
+			index[l] = append(index[l], p)
+		}
+		walk.step()
+	}
+	return index
+}
+
 // podCandidates returns a list that contains every pod of the namespace that the selector matches; nil and false mean all
-// pods.
-func (ns *namespace) podCandidates(s *labelindex.Selector) ([]*pod, bool) {
+// pods. It works in slices.
+func (ns *namespace) podCandidates(s *labelindex.Selector, walk *slice) ([]*pod, bool) {
 	if len(s.Pairs()) == 0 || len(ns.pods) < fewPods {
 		return nil, false
 	}
@@ -166,12 +177,12 @@ func (ns *namespace) podCandidates(s *labelindex.Selector) ([]*pod, bool) {
 		*x = podIndex{version: ns.version, asked: true}
 		return nil, false
 	case x.pods == nil:
-		x.pods = map[labelindex.Label][]*pod{}
-		for p := range ns.pods {
-			for _, l := range p.state.labels {
-				x.pods[l] = append(x.pods[l], p)
-			}
+		version := ns.version
+		pods := ns.podsByLabel(walk)
+		if ns.version != version { // a pod has changed between two slices
+			return nil, false
 		}
+		x.pods = pods
 	}
 	count := func(labels []labelindex.Label) (n int) {
 		for _, l := range labels {

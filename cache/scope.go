@@ -226,7 +226,7 @@ func (c *Cache) eachPodIn(ns *namespace, e *peerEntry, walk *slice, f func(*pod)
 		}
 		walk.step()
 	}
-	if list, ok := ns.podCandidates(e.pods); ok {
+	if list, ok := ns.podCandidates(e.pods, walk); ok {
 		for _, p := range list {
 			visit(p)
 		}

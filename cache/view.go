@@ -21,7 +21,8 @@ type PodView struct {
 	Policies    []*policy.Policy   // of the pod's namespace, sorted
 	Isolated    [len(engine.Directions)][]IsolationView
 	Problems    []PolicyProblem // of policies that exceed a limit of the pod
-	Ruleset     engine.Ruleset
+	Tables      engine.Tables
+	HasBridge   bool // policies must be enforced in a bridge, too: the pod has a virtual machine
 }
 
 // AttachmentView is one interface of a pod on one network.
@@ -54,7 +55,8 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	}
 	s := t.pod.state
 	v := PodView{
-		ID: id, Known: s.known, Overflow: s.overflow, Labels: s.labels, Ports: s.ports, Problems: t.plan.problems, Ruleset: target.Ruleset,
+		ID: id, Known: s.known, Overflow: s.overflow, Labels: s.labels, Ports: s.ports, Problems: t.plan.problems, Tables: target.Tables,
+		HasBridge: target.HasBridge,
 	}
 	for _, a := range t.pod.read {
 		v.Attachments = append(v.Attachments, viewOf(a))

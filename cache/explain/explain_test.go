@@ -279,3 +279,23 @@ func TestExplainCommon(t *testing.T) {
 		}
 	}
 }
+
+// TestExplainBridge: for a virtual machine the kernel may decide.
+func TestExplainBridge(t *testing.T) {
+	for support, want := range map[cache.BridgeSupport]string{
+		cache.BridgeStateful: "net1 allowed by default/p ingress[0]", cache.BridgeDrops: "net1 denied by the kernel", cache.BridgeMissing: "net1 allowed by the kernel",
+	} {
+		o := testOptions()
+		o.Bridge = support
+		c := cache.New(o)
+		upsert(c, model.NewPod("web", "kubevirt.io=virt-launcher", "net1 net-a 10.0.0.1"))
+		upsert(c, model.NewPolicy("p", "net-a", `{ingress: [{}]}`))
+		e, err := Explain(c, newQuery("web ingress net1 10.0.0.9 tcp 80"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := told(e)[0]; got != want || (e.Interfaces[0].Bridge != "") != (support == cache.BridgeStateful) {
+			t.Errorf("support %d: %s, %q, want %s", support, got, e.Interfaces[0].Bridge, want)
+		}
+	}
+}

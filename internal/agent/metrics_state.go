@@ -72,6 +72,12 @@ func (m *metrics) watch(s sources) {
 		{"kernel_error", func(s snapshot) int64 { return s.failing[reasonKernel] }},
 		{"unsupported_plugin", func(s snapshot) int64 { return s.Unsupported }},
 	})
+	c.by(gauge, "pods_with_bridge", "Local pods with a bridge, such as virtual machines, that a policy selects, by what happens in the bridge: "+
+		"policies are enforced, all packets of IP are dropped, or all pass.", "enforcement", []labeled{
+		{"policies", func(s snapshot) int64 { return s.BridgesEnforced }},
+		{"drop", func(s snapshot) int64 { return s.BridgesDropped }},
+		{"none", func(s snapshot) int64 { return s.BridgesOpen }},
+	})
 	c.one(gauge, "unknown_sandboxes", "Sandboxes of the container runtime whose pod is no pod of this node, by the API server.",
 		func(s snapshot) float64 { return float64(s.UnknownSandboxes) })
 	c.by(gauge, "limits_exceeded", "Objects that exceed a limit, see --limit: the part over the limit allows nothing.", "object", []labeled{

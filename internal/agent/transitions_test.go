@@ -14,6 +14,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/conntrack"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -256,6 +258,23 @@ func testTransitions(t *testing.T, isolate string, revoke bool) {
 	isEnforced(true)
 	expect("with another policy", ingress, egress)
 	r.in("server", func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
-	time.Sleep(2 * time.Second) // more than two audits
+	r.isSeeded()
 	expect("after connection tracking has forgotten everything", ingress, egress)
+}
+
+// isSeeded waits until the server's connection tracking knows its connections again.
+func (r *rig) isSeeded() {
+	r.t.Helper()
+	c, err := nfnl.Open(r.Hosts["server"].NetNS())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer c.Close()
+	node.Eventually(r.t, "connections are restored", func() bool {
+		is, err := conntrack.IsSeeded(c)
+		if err != nil {
+			r.t.Error(err)
+		}
+		return is || err != nil
+	})
 }

@@ -54,7 +54,7 @@ func judgedAgents(log logr.Logger, dir string, fault plant) conformance.StartAge
 			fault.options(&options)
 		}
 		a := &judged{state: cache.New(options), tracker: conformance.NewTracker()}
-		a.reconciler = reconciler.New(a.state, reconciler.OpenEngine(features), reconciler.BudgetOf(a.state.Limits()), nil)
+		a.reconciler = reconciler.New(a.state, reconciler.OpenNamespace(features), reconciler.BudgetOf(a.state.Limits()), nil)
 		for _, s := range sandboxes {
 			a.state.SetSandbox(s.UID, cache.Sandbox{ID: s.ID, NetNS: s.NetNS})
 		}

@@ -104,7 +104,7 @@ func (m *messages) newChain(c *engine.Chain) {
 
 // newRule appends at the end of the chain, or behind the rule with the handle.
 func (m *messages) newRule(chain string, r *engine.Rule, behind uint64) {
-	expressions, err := expr.Marshal(r.Statements)
+	expressions, err := expr.Marshal(expr.Inet, r.Statements)
 	if err != nil {
 		panic(err) // of a ruleset that the engine took
 	}

@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -79,4 +80,12 @@ func HasDevices(t TB, kind string) bool {
 		t.Fatalf("probe for devices of type %s: %v", kind, err)
 	}
 	return true
+}
+
+// LosesLookups reports whether a lookup in an interval set may find nothing while another CPU replaces the range that has the
+// address. The lookup reads the generation before the commit, and the tree after it. Stock nft loses packets the same way:
+// see "Kernels" in docs/nftables.md.
+func LosesLookups(t TB) bool {
+	t.Helper()
+	return runtime.NumCPU() > 1 && !KernelAtLeast(t, 6, 18)
 }
