@@ -38,7 +38,7 @@ func (s fixedNamespaces) UpsertNamespace(ns cache.Namespace) {
 	}
 }
 
-// changed hands on changed objects.
+// changed changes objects before a Sink gets them.
 type changed struct {
 	informers.Sink
 	pod    func(*cache.Pod)

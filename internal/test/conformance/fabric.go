@@ -207,7 +207,7 @@ func (f *Fabric) present() []*host {
 // manyPort is the port of packets to everybody on a wire.
 const manyPort = 53
 
-// everybody returns the addresses of everybody on the wire of an address.
+// everybody returns the multicast and broadcast addresses that reach all hosts on the wire of an address.
 func everybody(a netip.Addr) []netip.Addr {
 	if a.Is6() {
 		return []netip.Addr{netip.IPv6LinkLocalAllNodes()}
