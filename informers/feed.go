@@ -48,8 +48,8 @@ func (f *feed) Delete(obj any) error {
 	return nil
 }
 
-// Replace implements toolscache.ReflectorStore. It upserts all listed records, and removes from the sink the objects that the list
-// lacks. After the first list, the feed is in sync.
+// Replace implements toolscache.ReflectorStore. It upserts all listed records, and removes from the sink the objects that the
+// list lacks. After the first list, the feed is in sync.
 func (f *feed) Replace(list []any, _ string) error {
 	listed := make(map[cache.Key]struct{}, len(list))
 	for i, obj := range list {
