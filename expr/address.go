@@ -8,48 +8,48 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// AddressField is the source or the destination address of one family; packets of the other family do not match,
-// whatever they are compared with.
+// AddressField is the source or destination address of packets of one family. A match on it never matches a packet of the
+// other family, not even with IsNot.
 type AddressField struct {
 	field
 	family sets.Family
 	offset uint32
 }
 
-// Source is `ip saddr` or `ip6 saddr`.
+// Source returns the field `ip saddr` or `ip6 saddr`.
 func Source(f sets.Family) AddressField { return address(f, " saddr", familyOf(f).source) }
 
-// Destination is `ip daddr` or `ip6 daddr`.
+// Destination returns the field `ip daddr` or `ip6 daddr`.
 func Destination(f sets.Family) AddressField { return address(f, " daddr", familyOf(f).dest) }
 
 func address(f sets.Family, word string, offset uint32) AddressField {
 	fam := familyOf(f)
 	return AddressField{
 		field: field{
-			words: fam.word + word, guard: fam.isFamily(), load: []expr.Any{fam.load(offset)}, size: fam.addrLen,
+			words: fam.word + word, checks: fam.isFamily(), load: []expr.Any{fam.load(offset)}, size: fam.addrLen,
 		},
 		family: f,
 		offset: offset,
 	}
 }
 
-// Family is the family of the addresses.
+// Family returns the family of the field.
 func (a AddressField) Family() sets.Family { return a.family }
 
-// In is a match with a set of addresses.
+// In matches the field with a named set of addresses of its family.
 func (a AddressField) In(op Op, set string) Statement { return a.in(op, set) }
 
-// Range is a match with an address or a range of them, which must be valid and of the field's family.
+// Range matches the field with an address or a range of addresses. The range must be valid and of the field's family.
 func (a AddressField) Range(op Op, r sets.AddrRange) Statement {
 	if r.From == r.To {
 		return a.equal(op, r.From.String(), r.From.AsSlice())
 	}
-	// Not AddrRange's own text: nft prints a range as one, also where it is a prefix.
+	// AddrRange.String would write a prefix where the range is a prefix. nft prints a range of a match with both ends.
 	return a.within(op, r.From.String()+"-"+r.To.String(), r.From.AsSlice(), r.To.AsSlice())
 }
 
-// Prefix is a match with a prefix, which must be valid and of the field's family. As nft does, whole bytes are compared
-// without the rest of the address, and other lengths under a mask.
+// Prefix matches the field with a prefix. The prefix must be valid and of the field's family. As nft does, it loads only the
+// bytes of the prefix if the length is a multiple of 8, and masks the whole address otherwise.
 func (a AddressField) Prefix(op Op, p netip.Prefix) Statement {
 	p = p.Masked()
 	bits, value := p.Bits(), p.Addr().AsSlice()

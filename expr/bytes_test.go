@@ -19,7 +19,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden file anew")
 
-// vocabulary is every statement of the package once, in each of its forms.
+// vocabulary returns every statement of the package once, in each of its forms.
 func vocabulary() []expr.Statement {
 	v := []expr.Statement{
 		expr.IIFName("net1"),
@@ -48,13 +48,13 @@ func vocabulary() []expr.Statement {
 		v = append(v, matches...)
 	}
 	v = append(v, expr.OwnCopy(sets.V4)...)
-	v = append(v, expr.OwnCopy(sets.V6)[1:]...) // the first one is the same
+	v = append(v, expr.OwnCopy(sets.V6)[1:]...) // its first statement is the same for both families
 	v = append(v, expr.ReplyOfEstablished()...)
 	return append(v, customVocabulary()...)
 }
 
-// TestBytes compares what goes to the kernel, byte by byte, with testdata/bytecode.txt: under each nft line its
-// expressions, one a line, name and data. The kernel's own word on the same lines is in TestSameAsNFT.
+// TestBytes compares the bytecode of each statement with testdata/bytecode.txt. The file has the name and the data of each
+// expression under the nft line that it belongs to. TestSameAsNFT compares the same statements with stock nft.
 func TestBytes(t *testing.T) {
 	var got bytes.Buffer
 	for _, s := range vocabulary() {
@@ -109,7 +109,8 @@ func TestInterfaceNameIsWhole(t *testing.T) {
 	}
 }
 
-// TestUnequalTexts holds the vocabulary to what the plan relies on: a text is one bytecode, and the other way round.
+// TestUnequalTexts checks an assumption of the engine's plan: two statements have the same text if and only if they have the
+// same bytecode.
 func TestUnequalTexts(t *testing.T) {
 	texts := map[string]string{}
 	for _, s := range vocabulary() {

@@ -11,10 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Canonical is a text that is equal for two payloads of NFTA_RULE_EXPRESSIONS exactly if the rules do the same,
-// whether the payload was made by Marshal or dumped by the kernel. The kernel dumps no nested flags, leaves out the
-// set's id, and adds attributes that say what is so by default; counters have counted. All else must be the same: an
-// attribute or expression that is not known here stays in the text, and so is equal only to itself.
+// Canonical returns a text for a payload of NFTA_RULE_EXPRESSIONS. Two payloads have the same text if and only if their rules
+// do the same, regardless of whether Marshal made them or the kernel dumped them.
+//
+// A dump differs from the payload that was sent: the kernel sets no NLA_F_NESTED flags, leaves out the id of a set, and adds
+// attributes with default values, and counters have counted. Canonical evens out these differences and no others. Unknown
+// attributes and expressions stay in the text as bytes.
 func Canonical(payload []byte) (string, error) {
 	list, err := netlink.UnmarshalAttributes(payload)
 	if err != nil {
@@ -29,16 +31,16 @@ func Canonical(payload []byte) (string, error) {
 	return b.String(), nil
 }
 
-// attributes is what is known of a list of them: which hold lists, and which say nothing when they are zero.
+// attributes describes a list of netlink attributes. The zero value describes a list of plain bytes without defaults.
 type attributes struct {
-	nested map[uint16]attributes
-	zero   []uint16
+	nested map[uint16]attributes // attributes that hold lists themselves, by type
+	zero   []uint16              // attributes that the kernel may add or leave out when their value is 0
 }
 
-// nftData is NFTA_DATA_VALUE, which holds bytes, or NFTA_DATA_VERDICT, which holds a code and a chain.
+// nftData describes struct nft_data: NFTA_DATA_VALUE with bytes, or NFTA_DATA_VERDICT with a code and a chain.
 var nftData = attributes{nested: map[uint16]attributes{unix.NFTA_DATA_VERDICT: {}}}
 
-// known has the expressions of the vocabulary for which an empty attributes is not enough.
+// known describes expressions by name. Expressions that are not in it have plain attributes without defaults.
 var known = map[string]attributes{
 	"cmp":       {nested: map[uint16]attributes{unix.NFTA_CMP_DATA: nftData}},
 	"immediate": {nested: map[uint16]attributes{unix.NFTA_IMMEDIATE_DATA: nftData}},
@@ -54,7 +56,7 @@ var known = map[string]attributes{
 // bitwiseOp is NFTA_BITWISE_OP, which x/sys lacks; zero is NFT_BITWISE_MASK_XOR.
 const bitwiseOp = 6
 
-// nameAndData returns the parts of one NFTA_LIST_ELEM: NFTA_EXPR_NAME and NFTA_EXPR_DATA.
+// nameAndData returns NFTA_EXPR_NAME and NFTA_EXPR_DATA of an NFTA_LIST_ELEM.
 func nameAndData(element []byte) (name string, data []byte, err error) {
 	parts, err := netlink.UnmarshalAttributes(element)
 	if err != nil {
@@ -71,14 +73,14 @@ func nameAndData(element []byte) (name string, data []byte, err error) {
 	return name, data, nil
 }
 
-// canonicalExpr writes one NFTA_LIST_ELEM.
+// canonicalExpr writes the text of an NFTA_LIST_ELEM: the name of the expression and its attributes.
 func canonicalExpr(b *strings.Builder, element []byte) error {
 	name, data, err := nameAndData(element)
 	if err != nil {
 		return err
 	}
 	b.WriteString(name)
-	if name == "counter" {
+	if name == "counter" { // its data are the packets and bytes counted so far
 		data = nil
 	}
 	if err := known[name].write(b, data); err != nil {
@@ -87,6 +89,7 @@ func canonicalExpr(b *strings.Builder, element []byte) error {
 	return nil
 }
 
+// write writes the attributes in data, in the order of their types: the kernel dumps them in an order of its own.
 func (a attributes) write(b *strings.Builder, data []byte) error {
 	list, err := netlink.UnmarshalAttributes(data)
 	if err != nil {

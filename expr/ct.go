@@ -8,10 +8,10 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// State is one or more states of a connection, as bits. A packet is in exactly one.
+// State is a set of conntrack states, as bits. A packet is in exactly one state.
 type State uint32
 
-// The states.
+// The states of a packet, as conntrack sees it (linux/netfilter/nf_conntrack_common.h, enum ip_conntrack_info).
 const (
 	StateInvalid     = State(expr.CtStateBitINVALID)
 	StateEstablished = State(expr.CtStateBitESTABLISHED)
@@ -29,7 +29,7 @@ var stateNames = []struct {
 	{StateUntracked, "untracked"},
 }
 
-// StateByName is the state that nft calls so.
+// StateByName returns the state with the name that nft uses.
 func StateByName(name string) (State, bool) {
 	for _, s := range stateNames {
 		if s.name == name {
@@ -49,8 +49,9 @@ func (s State) text() string {
 	return strings.Join(names, ",")
 }
 
-// InState is `ct state established,related`, or with IsNot `ct state ! established,related`: the packet is in one of
-// the states, or in none of them. (`ct state != established,related` would be true of every packet.)
+// InState is `ct state established,related`: the packet is in any of the states. With IsNot it is
+// `ct state ! established,related`: the packet is in none of the states. (nft compares `ct state != established,related` with
+// both bits together, which is true for every packet.)
 func InState(op Op, states State) Statement {
 	load := &expr.Ct{Key: expr.CtKeySTATE, Register: reg}
 	bytes := binaryutil.NativeEndian.PutUint32(uint32(states))
@@ -61,17 +62,17 @@ func InState(op Op, states State) Statement {
 		}
 	}
 	s := Statement{Text: "ct state " + states.text()}
-	is := expr.CmpOpNeq
+	cmp := expr.CmpOpNeq
 	if op == IsNot {
 		s.Text = "ct state ! " + states.text()
-		is = expr.CmpOpEq
+		cmp = expr.CmpOpEq
 	}
-	s.Exprs = []expr.Any{load, keepBits(bytes), &expr.Cmp{Op: is, Register: reg, Data: binaryutil.NativeEndian.PutUint32(0)}}
+	s.Exprs = []expr.Any{load, keepBits(bytes), &expr.Cmp{Op: cmp, Register: reg, Data: binaryutil.NativeEndian.PutUint32(0)}}
 	return s
 }
 
-// ReplyOfEstablished is `ct state established ct direction reply`: the packet answers one of a connection that began the
-// other way.
+// ReplyOfEstablished is `ct state established ct direction reply`: the packet belongs to a connection that the other side of
+// the packet opened.
 func ReplyOfEstablished() []Statement {
 	return []Statement{InState(Is, StateEstablished), {
 		Text: "ct direction reply",
@@ -82,7 +83,8 @@ func ReplyOfEstablished() []Statement {
 	}}
 }
 
-// loadDialedPort loads the destination port of a connection's first packet, as it was before any address translation.
+// loadDialedPort loads the destination port of a connection's first packet before any address translation: the port that the
+// client dialed.
 func loadDialedPort(register uint32) expr.Any {
 	return &expr.Ct{Key: expr.CtKeyPROTODST, Register: register, Direction: directionOriginal, OptDirection: true}
 }
@@ -93,5 +95,5 @@ const (
 	directionReply    = 1
 )
 
-// Established is `ct state established,related`.
+// Established is `ct state established,related`: the packet belongs to a known connection, or is an error message about one.
 func Established() Statement { return InState(Is, StateEstablished|StateRelated) }

@@ -9,11 +9,11 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Datatype is the type of the numbers that a field or a set has. Its value is the number that stock nft gives to the
-// type (nftables, include/datatype.h, enum datatypes); the kernel only stores it.
+// Datatype is the type of the numbers in a field or a set. Its value is the number that stock nft gives to the type
+// (nftables, include/datatype.h, enum datatypes). The kernel only stores this number, for nft to print elements.
 type Datatype uint32
 
-// The types of numbers that fields have.
+// The types of fields that hold numbers.
 const (
 	TypeInetProto   Datatype = 12
 	TypeInetService Datatype = 13
@@ -22,10 +22,10 @@ const (
 	TypeICMPv6      Datatype = 29
 )
 
-// Datatypes lists all of them.
+// Datatypes lists all types.
 var Datatypes = [...]Datatype{TypeInetProto, TypeInetService, TypeICMP, TypeMark, TypeICMPv6}
 
-// String is the name of the type in nft.
+// String returns the name of the type in nft.
 func (d Datatype) String() string {
 	switch d {
 	case TypeInetProto:
@@ -42,7 +42,7 @@ func (d Datatype) String() string {
 	return "integer"
 }
 
-// Len is how many bytes a number has.
+// Len returns the length of a number in bytes.
 func (d Datatype) Len() int {
 	switch d {
 	case TypeInetService:
@@ -53,11 +53,11 @@ func (d Datatype) Len() int {
 	return 1
 }
 
-// Max is the greatest number.
+// Max returns the greatest number of the type.
 func (d Datatype) Max() uint32 { return 1<<(8*d.Len()) - 1 }
 
-// HostOrder says whether the packet has the number in the byte order of the host. Ranges and elements of interval sets
-// have all numbers in network byte order.
+// HostOrder reports whether the kernel loads the number in host byte order. Ranges and elements of interval sets are in
+// network byte order for all types, since the kernel compares them as byte strings.
 func (d Datatype) HostOrder() bool { return d == TypeMark }
 
 // Append appends the number in network byte order.
@@ -67,7 +67,7 @@ func (d Datatype) Append(buf []byte, n uint32) []byte {
 	return append(buf, b[4-d.Len():]...)
 }
 
-// Text is the number as nft prints it alone.
+// Text returns the number as nft prints a single number: by name if it has a name.
 func (d Datatype) Text(n uint32) string {
 	switch d {
 	case TypeMark:
@@ -81,7 +81,7 @@ func (d Datatype) Text(n uint32) string {
 	return strconv.FormatUint(uint64(n), 10)
 }
 
-// rangeText is the range as nft prints it in a match: ends of a range are numbers also where these have names.
+// rangeText returns the range as nft prints it in a match: nft does not replace the ends of a range by names.
 func (d Datatype) rangeText(r sets.NumberRange) string {
 	if r.From == r.To {
 		return d.Text(r.From)
@@ -92,8 +92,8 @@ func (d Datatype) rangeText(r sets.NumberRange) string {
 	return strconv.FormatUint(uint64(r.From), 10) + "-" + strconv.FormatUint(uint64(r.To), 10)
 }
 
-// ElementText is the range as nft prints it in a set, which differs for marks: it takes a range that a mask can say for
-// a prefix.
+// ElementText returns the range as nft prints an element of a set. It differs from the text in a match for marks only: nft
+// prints a range of marks as a prefix where it can.
 func (d Datatype) ElementText(r sets.NumberRange) string {
 	size := uint64(r.To) - uint64(r.From) + 1
 	if d == TypeMark && size > 1 && bits.OnesCount64(size) == 1 && uint64(r.From)%size == 0 {
@@ -102,7 +102,7 @@ func (d Datatype) ElementText(r sets.NumberRange) string {
 	return d.rangeText(r)
 }
 
-// Number is the number that the type has a name for. Ports have none here: their names are not nft's.
+// Number returns the number with a name. Ports have no names here: nft takes their names from /etc/services of the machine.
 func (d Datatype) Number(name string) (uint32, bool) {
 	n, ok := symbolsOf(d).byName[name]
 	return n, ok

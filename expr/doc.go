@@ -10,4 +10,8 @@
 //
 // Registers, offsets and byte order live in this package and nowhere else. Canonical turns bytecode into a text that is equal
 // for equivalent rules, so the agent finds its own rules in a dump.
+//
+// A match reads a field of the packet into register 1 and compares it with a value or looks it up in a set. If the match fails,
+// the kernel skips the rest of the rule. Values in bytecode are in network byte order, except those that the kernel loads in
+// host byte order: marks and connection states.
 package expr

@@ -13,29 +13,30 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Packet is what is known of a packet that starts a connection or belongs to none. Its source port and its mark are not.
+// Packet is a packet that starts a connection or belongs to none, for Evaluate. Its source port and its mark are unknown.
 type Packet struct {
 	Family              sets.Family
-	Source, Destination netip.Addr // the zero value: not known
-	Input, Output       string     // names of the interfaces; empty: it has none
+	Source, Destination netip.Addr // the zero value: unknown
+	Input, Output       string     // names of the interfaces; empty if the hook has no such interface
 	Protocol            uint8
 	DestinationPort     uint16 // of TCP, UDP and SCTP
 	ICMPType            uint8  // of ICMP and ICMPv6
 	State               State
 }
 
-// Outcome is what a rule does to a packet.
+// Outcome is the effect of a rule on a packet.
 type Outcome struct {
 	Verdict string // "accept", "drop", "reject" or "return"; empty: the next rule decides
-	Unsure  bool   // whether the verdict is reached depends on what is not known of the packet, or on a limit
+	Unsure  bool   // the verdict depends on an unknown property of the packet, or on a limit
 }
 
-// Lookup finds a set: how long its keys are, bytes, and whether it has one, in network byte order. A set that is not
-// there has keys of 0 bytes.
-type Lookup func(set string) (size int, has func(key []byte) bool)
+// Lookup finds a set by name. It returns the length of the set's keys in bytes, and a function that reports whether the set
+// contains a key in network byte order. For an unknown set it returns a size of 0.
+type Lookup func(set string) (size int, contains func(key []byte) bool)
 
-// Evaluate does with the bytecode of a rule what the kernel does (net/netfilter/nf_tables_core.c). It is an error for
-// what custom rules have not, like a jump.
+// Evaluate runs the bytecode of a rule on a packet, as the kernel does (net/netfilter/nf_tables_core.c, nft_do_chain). It is
+// used to explain verdicts without sending a packet. It supports the expressions of custom rules; other expressions, such as a
+// jump, are an error.
 func Evaluate(rule []Statement, p Packet, sets Lookup) (Outcome, error) {
 	m := machine{packet: p, sets: sets}
 	for _, s := range rule {
@@ -44,7 +45,7 @@ func Evaluate(rule []Statement, p Packet, sets Lookup) (Outcome, error) {
 				return Outcome{}, fmt.Errorf("statement %q: %w", s.Text, err)
 			}
 			switch {
-			case m.broken:
+			case m.mismatch:
 				return Outcome{}, nil
 			case m.verdict != "":
 				return Outcome{Verdict: m.verdict, Unsure: m.unsure}, nil
@@ -54,20 +55,21 @@ func Evaluate(rule []Statement, p Packet, sets Lookup) (Outcome, error) {
 	return Outcome{}, nil
 }
 
-// machine has the registers, as bytes that are known or not, and what has come out so far.
+// machine is the state of the evaluation of a rule: struct nft_regs of the kernel, with a flag for each byte that depends on
+// an unknown property of the packet.
 type machine struct {
-	packet  Packet
-	sets    Lookup
-	bytes   [5 * wideRegister]byte // the verdict's register is the first
-	unknown [5 * wideRegister]bool
-	broken  bool // the rule does not match
-	unsure  bool
-	verdict string
+	packet   Packet
+	sets     Lookup
+	bytes    [5 * wideRegister]byte // first NFT_REG_VERDICT, then NFT_REG_1 to NFT_REG_4
+	unknown  [5 * wideRegister]bool
+	mismatch bool // a match failed, so the rule has no effect (NFT_BREAK)
+	unsure   bool // a match on unknown bytes was taken as passed, or a limit was met
+	verdict  string
 }
 
-const wideRegister = 4 * slotSize
+const wideRegister = 4 * slotSize // bytes
 
-// start is where a register is in the memory: the inverse of slot.
+// start returns the offset of a register in machine.bytes. It accepts both names of a register (see slot).
 func start(register uint32) int {
 	if register >= unix.NFT_REG32_00 {
 		return wideRegister + int(register-unix.NFT_REG32_00)*slotSize
@@ -75,6 +77,7 @@ func start(register uint32) int {
 	return int(register) * wideRegister
 }
 
+// step runs an expression. Counters and logs have no effect on the verdict.
 func (m *machine) step(e expr.Any) error {
 	switch e := e.(type) {
 	case *expr.Meta:
@@ -98,11 +101,11 @@ func (m *machine) step(e expr.Any) error {
 			return within == (e.Op == expr.CmpOpEq)
 		})
 	case *expr.Lookup:
-		size, has := m.sets(e.SetName)
+		size, contains := m.sets(e.SetName)
 		if size == 0 {
 			return fmt.Errorf("there is no set %s", e.SetName)
 		}
-		m.match(e.SourceRegister, size, func(b []byte) bool { return has(b) != e.Invert })
+		m.match(e.SourceRegister, size, func(b []byte) bool { return contains(b) != e.Invert })
 	case *expr.Limit:
 		m.unsure = true
 	case *expr.Counter, *expr.Log:
@@ -116,16 +119,17 @@ func (m *machine) step(e expr.Any) error {
 	return nil
 }
 
-// match ends the rule if a register's value does not fit.
+// match ends the rule if a register's value does not fit. If the value is unknown, the rule goes on and becomes unsure.
 func (m *machine) match(register uint32, size int, fits func(value []byte) bool) {
 	from := start(register)
 	if slices.Contains(m.unknown[from:from+size], true) {
 		m.unsure = true
 		return
 	}
-	m.broken = m.broken || !fits(m.bytes[from:from+size])
+	m.mismatch = m.mismatch || !fits(m.bytes[from:from+size])
 }
 
+// compares reports whether the result c of bytes.Compare satisfies the operator.
 func compares(c int, op expr.CmpOp) bool {
 	switch op {
 	case expr.CmpOpEq:
@@ -189,6 +193,7 @@ func (m *machine) conntrack(e *expr.Ct) error {
 	return nil
 }
 
+// payload loads bytes of the headers. Only addresses, destination ports and ICMP types are known.
 func (m *machine) payload(e *expr.Payload) {
 	p, fam := m.packet, familyOf(m.packet.Family)
 	size := int(e.Len)

@@ -6,10 +6,10 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// Op is how a field is compared.
+// Op is the operator of a match.
 type Op bool
 
-// The comparisons.
+// The operators.
 const (
 	Is    Op = false
 	IsNot Op = true
@@ -29,18 +29,18 @@ func (o Op) cmp() expr.CmpOp {
 	return expr.CmpOpEq
 }
 
-// field is what a match reads of a packet.
+// field is a property of a packet that a match can read.
 type field struct {
-	words string     // as nft calls it
-	guard []expr.Any // keeps the packets from the rule that do not have the field
-	load  []expr.Any // into reg
-	swap  []expr.Any // brings the number into network byte order
-	size  int        // bytes
+	words  string     // the name in nft
+	checks []expr.Any // match the packets that have the field; nil if all packets have it
+	load   []expr.Any // loads the field into reg
+	swap   []expr.Any // converts the number in reg into network byte order; nil if it already is
+	size   int        // bytes
 }
 
-// statement is a match that goes on from the field in reg.
+// statement returns a match: the checks, the load, then the given comparison with reg.
 func (f field) statement(text string, exprs ...expr.Any) Statement {
-	return Statement{Text: f.words + " " + text, Exprs: slices.Concat(f.guard, f.load, exprs)}
+	return Statement{Text: f.words + " " + text, Exprs: slices.Concat(f.checks, f.load, exprs)}
 }
 
 // in looks the field up in a set.
@@ -49,13 +49,13 @@ func (f field) in(op Op, set string) Statement {
 	return f.statement(op.text()+"@"+set, append(slices.Clone(f.swap), lookup)...)
 }
 
-// equal compares with one value, which is in the byte order that the packet has it in.
+// equal compares the field with a value in the byte order in which the kernel loads the field.
 func (f field) equal(op Op, text string, value []byte) Statement {
 	return f.statement(op.text()+text, &expr.Cmp{Op: op.cmp(), Register: reg, Data: value})
 }
 
-// within compares with both ends, in network byte order. As nft does, a range is two comparisons, and all but a range
-// is one expression.
+// within compares the field with both ends of a range, in network byte order. As nft does, Is takes two comparisons and IsNot
+// takes a range expression.
 func (f field) within(op Op, text string, from, to []byte) Statement {
 	exprs := slices.Clone(f.swap)
 	if op == IsNot {
@@ -68,12 +68,12 @@ func (f field) within(op Op, text string, from, to []byte) Statement {
 	return f.statement(op.text()+text, exprs...)
 }
 
-// masked compares what the mask leaves.
+// masked compares the bits of the field that the mask keeps with a value.
 func (f field) masked(op Op, text string, mask, value []byte) Statement {
 	return f.statement(text, keepBits(mask), &expr.Cmp{Op: op.cmp(), Register: reg, Data: value})
 }
 
-// keepBits keeps of reg what the mask has.
+// keepBits clears the bits of reg that are not in the mask.
 func keepBits(mask []byte) expr.Any {
 	return &expr.Bitwise{
 		SourceRegister: reg, DestRegister: reg, Len: uint32(len(mask)), Mask: mask, Xor: make([]byte, len(mask)),

@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// ICMP is `meta l4proto icmp` or `meta l4proto ipv6-icmp`: all messages of the protocol.
+// ICMP is `meta l4proto icmp` or `meta l4proto ipv6-icmp`: it matches all messages of the protocol.
 func ICMP(f sets.Family) Statement {
 	number := uint32(unix.IPPROTO_ICMP)
 	if f == sets.V6 {
@@ -18,6 +18,7 @@ func ICMP(f sets.Family) Statement {
 	return L4Protocol().Range(Is, sets.NumberRange{From: number, To: number})
 }
 
+// l4proto checks the transport protocol (IP protocol number) of the packet.
 func l4proto(number byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
@@ -32,9 +33,9 @@ const (
 	mldv2Report           = 143 // RFC 9777
 )
 
-// LinkControl returns the matches of messages that a link does not work without, one list for each rule: MLD, router
-// discovery and neighbor discovery of IPv6 as one range of types, the report of MLDv2, and IGMP. Redirects (137) are not
-// among them.
+// LinkControl returns the matches of the messages that a link needs to work, a list for each rule: first MLD, router discovery
+// and neighbor discovery of IPv6 as a range of types, then the report of MLDv2, then IGMP. Redirects (137) do not match: a
+// link works without them.
 func LinkControl() [][]Statement {
 	types := ICMPType(sets.V6)
 	return [][]Statement{

@@ -6,18 +6,18 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// Limit is how many packets may pass in a time.
+// Limit is a rate limit. It matches packets up to the rate, or with Over the packets beyond it.
 type Limit struct {
-	Over  bool // true of the packets that are too many, not of the others
-	Rate  uint32
+	Over  bool   // match the packets that exceed the limit
+	Rate  uint32 // packets for each unit
 	Unit  LimitUnit
-	Burst uint32 // packets beyond the rate
+	Burst uint32 // packets that may exceed the rate
 }
 
-// LimitUnit is a time in seconds.
+// LimitUnit is the unit of time of a limit, in seconds.
 type LimitUnit uint64
 
-// DefaultBurst is the burst that nft leaves out.
+// DefaultBurst is the burst that nft takes if a rule has none, and that it does not print.
 const DefaultBurst = 5
 
 var limitUnits = []struct {
@@ -28,7 +28,7 @@ var limitUnits = []struct {
 	{LimitUnit(expr.LimitTimeHour), "hour"}, {LimitUnit(expr.LimitTimeDay), "day"},
 }
 
-// LimitUnitByName is the unit that nft calls so.
+// LimitUnitByName returns the unit with the name that nft uses.
 func LimitUnitByName(name string) (LimitUnit, bool) {
 	for _, u := range limitUnits {
 		if u.name == name {
@@ -47,7 +47,7 @@ func (u LimitUnit) String() string {
 	return "second"
 }
 
-// Statement is `limit rate over 10/minute burst 20 packets`.
+// Statement returns `limit rate over 10/minute burst 20 packets`.
 func (l Limit) Statement() Statement {
 	over, burst := "", ""
 	if l.Over {

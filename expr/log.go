@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LogLevel is a level of syslog. The zero value is LogEmergency.
+// LogLevel is a level of syslog. The zero value is emerg.
 type LogLevel uint32
 
-// LogWarning is the level that nft leaves out.
+// LogWarning is the level that nft takes if a rule has none, and that it does not print.
 const LogWarning = LogLevel(expr.LogLevelWarning)
 
 var logLevels = newSymbols(
@@ -20,31 +20,31 @@ var logLevels = newSymbols(
 	symbol{"info", uint32(expr.LogLevelInfo)}, symbol{"debug", uint32(expr.LogLevelDebug)},
 )
 
-// LogLevelByName is the level that nft calls so.
+// LogLevelByName returns the level with the name that nft uses.
 func LogLevelByName(name string) (LogLevel, bool) {
 	n, ok := logLevels.byName[name]
 	return LogLevel(n), ok
 }
 
-// MaxLogPrefix is how many bytes a prefix can have: NF_LOG_PREFIXLEN without the NUL.
+// MaxLogPrefix is the maximum length of a prefix in bytes: NF_LOG_PREFIXLEN without the NUL.
 const MaxLogPrefix = 127
 
-// Log is a line in the kernel's log.
+// Log writes a line about the packet to the kernel's log.
 type Log struct {
 	Prefix    string
-	HasPrefix bool // else Prefix says nothing
+	HasPrefix bool // an empty prefix differs from no prefix
 	Level     LogLevel
 }
 
-// Statement is `log prefix "PREFIX" level LEVEL`.
+// Statement returns `log prefix "PREFIX" level LEVEL`.
 func (l Log) Statement() Statement {
-	// The level is always said, since the kernel always dumps it.
+	// The level is always sent, since the kernel always dumps it and Canonical compares it.
 	log := &expr.Log{Level: expr.LogLevel(l.Level), Key: 1 << unix.NFTA_LOG_LEVEL}
 	text := "log"
 	if l.HasPrefix {
 		text += ` prefix "` + l.Prefix + `"`
 		log.Key |= 1 << unix.NFTA_LOG_PREFIX
-		// Without room behind it: Marshal appends a NUL, and statements are shared.
+		// Clipped, since Marshal appends a NUL, which must not write into a shared array: statements are shared.
 		log.Data = slices.Clip([]byte(l.Prefix))
 	}
 	if l.Level != LogWarning {

@@ -19,12 +19,12 @@ func OIFName(name string) Statement {
 	return interfaceField("oifname", expr.MetaKeyOIFNAME).named(Is, name)
 }
 
-// InputInterface is IIFName, for a pattern: a star at its end is any rest of a name.
+// InputInterface is IIFName with an operator and a pattern: a star at the end of the pattern matches any rest of a name.
 func InputInterface(op Op, pattern string) Statement {
 	return interfaceField("iifname", expr.MetaKeyIIFNAME).matching(op, pattern)
 }
 
-// OutputInterface is OIFName, for a pattern.
+// OutputInterface is OIFName with an operator and a pattern, as in InputInterface.
 func OutputInterface(op Op, pattern string) Statement {
 	return interfaceField("oifname", expr.MetaKeyOIFNAME).matching(op, pattern)
 }
@@ -33,6 +33,7 @@ func interfaceField(word string, key expr.MetaKey) field {
 	return field{words: word, load: []expr.Any{&expr.Meta{Key: key, Register: reg}}, size: unix.IFNAMSIZ}
 }
 
+// matching compares the field with a pattern. For a prefix, it compares only the bytes of the prefix.
 func (f field) matching(op Op, pattern string) Statement {
 	start, isPrefix := strings.CutSuffix(pattern, "*")
 	if !isPrefix {
@@ -41,19 +42,19 @@ func (f field) matching(op Op, pattern string) Statement {
 	return f.equal(op, `"`+pattern+`"`, []byte(start))
 }
 
-// named compares all 16 bytes, so that "net1" is not also "net10"; the last one is always NUL in the kernel.
+// named compares all 16 bytes of a name, including the NULs at its end, so that "net1" does not match "net10".
 func (f field) named(op Op, name string) Statement {
 	return f.equal(op, `"`+name+`"`, paddedName(name))
 }
 
-// paddedName is the name of an interface as the kernel loads it.
+// paddedName returns the name of an interface as the kernel loads it: IFNAMSIZ bytes, padded with NULs.
 func paddedName(name string) []byte {
 	padded := make([]byte, unix.IFNAMSIZ)
 	copy(padded, name)
 	return padded
 }
 
-// family is what differs between the two IP headers: RFC 791 section 3.1 and RFC 8200 section 3.
+// family holds the differences between the IPv4 header (RFC 791 section 3.1) and the IPv6 header (RFC 8200 section 3).
 type family struct {
 	word           string
 	nfproto        byte
@@ -69,7 +70,8 @@ func familyOf(f sets.Family) family {
 	return family{word: "ip6", nfproto: unix.NFPROTO_IPV6, etherType: unix.ETH_P_IPV6, source: 8, dest: 24, addrLen: 16, slots: 4}
 }
 
-// isFamily keeps other packets from the rule. Without it, nft prints the payload that follows as raw `@nh,96,32`.
+// isFamily checks the family of the packet, since an inet table sees both. Without this check, nft would print the following
+// payload as raw `@nh,96,32`.
 func (f family) isFamily() []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
@@ -95,16 +97,16 @@ func IsFamily(f sets.Family) Statement {
 	return Statement{Text: "meta nfproto ipv6", Exprs: familyOf(f).isFamily()}
 }
 
-// PortIn is `th dport . meta l4proto @SET`. The port comes first, since the kernel's lookup of a concatenation with
-// ranges narrows by the first field, and a protocol narrows nothing. TCP, UDP and SCTP all have the destination port
-// in bytes 2 and 3 of their header (RFC 9293, 768, 9260); a packet without these bytes does not match.
+// PortIn is `th dport . meta l4proto @SET`. The port comes first, since the kernel narrows its search in a concatenation with
+// ranges by the first field, and all elements may have the same protocol. TCP, UDP and SCTP have the destination port in
+// bytes 2 and 3 of their header (RFC 9293, 768, 9260). A packet without these bytes does not match.
 func PortIn(set string) Statement { return portIn("dport", destinationPort, set) }
 
-// SourcePortIn is PortIn, for the source port, in bytes 0 and 1.
+// SourcePortIn is PortIn for the source port, in bytes 0 and 1 of the header.
 func SourcePortIn(set string) Statement { return portIn("sport", sourcePort, set) }
 
-// DialedPortIn is `meta l4proto PROTOCOL ct original proto-dst . meta l4proto @SET`: PortIn, for the first packet of the
-// packet's connection as it was before any address translation.
+// DialedPortIn is `meta l4proto PROTOCOL ct original proto-dst . meta l4proto @SET`. It is PortIn for the port that the client
+// of the packet's connection dialed, before any address translation.
 func DialedPortIn(t Transport, set string) Statement {
 	s := protocolPortIn("ct original proto-dst", loadDialedPort(slot(0)), set)
 	protocol := L4Protocol().Range(Is, sets.NumberRange{From: uint32(t), To: uint32(t)})
@@ -132,12 +134,13 @@ func DestinationEndpointIn(f sets.Family, set string) Statement {
 	return fam.endpointIn(" daddr . meta l4proto . th dport @", fam.dest, destinationPort, set)
 }
 
-// SourceEndpointIn is DestinationEndpointIn, for the source.
+// SourceEndpointIn is DestinationEndpointIn for the source address and the source port.
 func SourceEndpointIn(f sets.Family, set string) Statement {
 	fam := familyOf(f)
 	return fam.endpointIn(" saddr . meta l4proto . th sport @", fam.source, sourcePort, set)
 }
 
+// endpointIn loads address, protocol and port into adjacent slots, as the lookup of a concatenation requires.
 func (f family) endpointIn(words string, addr, port uint32, set string) Statement {
 	return Statement{
 		Text: f.word + words + set,
@@ -150,7 +153,7 @@ func (f family) endpointIn(words string, addr, port uint32, set string) Statemen
 	}
 }
 
-// Where TCP, UDP and SCTP have their ports in their headers, in bytes.
+// Offsets of the ports in the headers of TCP, UDP and SCTP, in bytes.
 const (
 	sourcePort      = 0
 	destinationPort = 2

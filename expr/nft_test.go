@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// scaffold holds what the vocabulary refers to.
+// scaffold holds the sets and chains that the vocabulary refers to.
 const scaffold = `table inet t {
 	set peers-v4 { type ipv4_addr; flags interval; }
 	set peers-v6 { type ipv6_addr; flags interval; }
@@ -36,8 +36,8 @@ const scaffold = `table inet t {
 }
 `
 
-// TestSameAsNFT lets stock nft make a rule of each text, and adds the statement's own bytecode beside it: the kernel
-// reads back the same expressions from both, and nft prints both as the text.
+// TestSameAsNFT adds each statement to a table twice: stock nft compiles its text, and the test sends its bytecode. The kernel
+// must dump the same expressions for both rules, and nft must print both as the text.
 func TestSameAsNFT(t *testing.T) {
 	h, err := lab.ForTest(t).Host("nft")
 	if err != nil {
@@ -100,11 +100,11 @@ func TestSameAsNFT(t *testing.T) {
 	}
 }
 
-// byteorderNop is an expression that nft 1.0.6 puts behind meta l4proto in a concatenation with ranges: it swaps the
-// pairs of bytes in one byte, which is none, and is not in ours.
+// byteorderNop is an expression that nft 1.0.6 adds after meta l4proto in a concatenation with ranges. It swaps pairs of bytes
+// in a single byte, so it does nothing. Package expr does not write it.
 var byteorderNop = regexp.MustCompile(`byteorder\{ 1=00000009 2=00000009 3=00000001 4=00000001 5=00000002 \}`)
 
-// dump is the rules of a chain as the kernel has them, one canonical text each.
+// dump returns the canonical texts of the rules of a chain, as the kernel dumps them.
 func dump(t *testing.T, chain string) []string {
 	t.Helper()
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
@@ -149,7 +149,7 @@ func dump(t *testing.T, chain string) []string {
 	return texts
 }
 
-// rules are the lines of a listed chain between its braces.
+// rules returns the lines of a listed chain between its braces.
 func rules(listing string) []string {
 	var list []string
 	for _, line := range strings.Split(listing, "\n")[2:] {

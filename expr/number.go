@@ -11,16 +11,16 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// NumberField is a field that holds a number.
+// NumberField is a field that holds a number: a port, a protocol, a message type or a mark.
 type NumberField struct {
 	field
 	Type Datatype
 }
 
-// Transport is a protocol whose header begins with the ports.
+// Transport is a transport protocol with ports at the start of its header.
 type Transport uint8
 
-// The transport protocols. AnyTransport is `th`: no check of the protocol, only of the bytes where these have ports.
+// The transport protocols. AnyTransport is `th` of nft: it compares the bytes of the ports without a check of the protocol.
 const (
 	AnyTransport Transport = 0
 	TCP          Transport = unix.IPPROTO_TCP
@@ -28,7 +28,7 @@ const (
 	SCTP         Transport = unix.IPPROTO_SCTP
 )
 
-// HasPorts says whether the header of a protocol begins with ports.
+// HasPorts reports whether the header of an IP protocol begins with ports.
 func HasPorts(protocol uint8) bool {
 	switch Transport(protocol) {
 	case TCP, UDP, SCTP:
@@ -44,41 +44,41 @@ func (t Transport) word() string {
 	return TypeInetProto.Text(uint32(t))
 }
 
-// SourcePort is `tcp sport` and the like.
+// SourcePort returns the field `tcp sport`, `udp sport`, `sctp sport` or `th sport`.
 func SourcePort(t Transport) NumberField { return port(t, " sport", sourcePort) }
 
-// DestinationPort is `tcp dport` and the like.
+// DestinationPort returns the field `tcp dport`, `udp dport`, `sctp dport` or `th dport`.
 func DestinationPort(t Transport) NumberField { return port(t, " dport", destinationPort) }
 
 func port(t Transport, word string, offset uint32) NumberField {
 	f := field{words: t.word() + word, load: []expr.Any{loadTransport(reg, offset, 2)}, size: 2}
 	if t != AnyTransport {
-		f.guard = l4proto(byte(t))
+		f.checks = l4proto(byte(t))
 	}
 	return NumberField{f, TypeInetService}
 }
 
-// L4Protocol is `meta l4proto`: the protocol behind all headers of IP.
+// L4Protocol returns the field `meta l4proto`: the protocol after the IP header and all IPv6 extension headers.
 func L4Protocol() NumberField {
 	load := []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}}
 	return NumberField{field{words: "meta l4proto", load: load, size: 1}, TypeInetProto}
 }
 
-// ICMPType is `icmp type` or `icmpv6 type`.
+// ICMPType returns the field `icmp type` or `icmpv6 type`.
 func ICMPType(f sets.Family) NumberField {
 	words, number, datatype := "icmp type", byte(unix.IPPROTO_ICMP), TypeICMP
 	if f == sets.V6 {
 		words, number, datatype = "icmpv6 type", unix.IPPROTO_ICMPV6, TypeICMPv6
 	}
 	return NumberField{field{
-		words: words,
-		guard: append(familyOf(f).isFamily(), l4proto(number)...),
-		load:  []expr.Any{loadTransport(reg, 0, 1)},
-		size:  1,
+		words:  words,
+		checks: append(familyOf(f).isFamily(), l4proto(number)...),
+		load:   []expr.Any{loadTransport(reg, 0, 1)},
+		size:   1,
 	}, datatype}
 }
 
-// Mark is `meta mark`.
+// Mark returns the field `meta mark`: the mark that the host has put on the packet.
 func Mark() NumberField {
 	return NumberField{field{
 		words: "meta mark",
@@ -90,10 +90,10 @@ func Mark() NumberField {
 	}, TypeMark}
 }
 
-// In is a match with a set of the field's type.
+// In matches the field with a named set of the field's type.
 func (n NumberField) In(op Op, set string) Statement { return n.in(op, set) }
 
-// Range is a match with a number or a range of them.
+// Range matches the field with a number or a range of numbers.
 func (n NumberField) Range(op Op, r sets.NumberRange) Statement {
 	text := n.Type.rangeText(r)
 	if r.From == r.To {
@@ -102,7 +102,7 @@ func (n NumberField) Range(op Op, r sets.NumberRange) Statement {
 	return n.within(op, text, n.Type.Append(nil, r.From), n.Type.Append(nil, r.To))
 }
 
-// value is the number in the byte order that the packet has it in.
+// value returns the number in the byte order in which the kernel loads the field.
 func (n NumberField) value(v uint32) []byte {
 	if n.Type.HostOrder() {
 		return binaryutil.NativeEndian.PutUint32(v)
@@ -110,15 +110,16 @@ func (n NumberField) value(v uint32) []byte {
 	return n.Type.Append(nil, v)
 }
 
-// MarkMasked is `meta mark & MASK == VALUE`. nft takes a mask of leading ones for a prefix.
+// MarkMasked is `meta mark & MASK == VALUE`. Like nft, it writes a mask that has only leading bits as a prefix, and compares
+// without a mask if all bits are set.
 func MarkMasked(op Op, mask, value uint32) Statement {
 	n := Mark()
-	ones := bits.LeadingZeros32(^mask)
+	leading := bits.LeadingZeros32(^mask)
 	switch {
-	case ones == 32:
+	case leading == 32:
 		return n.Range(op, sets.NumberRange{From: value, To: value})
-	case ones == bits.OnesCount32(mask):
-		return n.masked(op, fmt.Sprintf("%s%s/%d", op.text(), TypeMark.Text(value), ones), n.value(mask), n.value(value))
+	case leading == bits.OnesCount32(mask):
+		return n.masked(op, fmt.Sprintf("%s%s/%d", op.text(), TypeMark.Text(value), leading), n.value(mask), n.value(value))
 	}
 	sign := "=="
 	if op == IsNot {

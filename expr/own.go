@@ -7,10 +7,10 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// OwnCopy is `meta pkttype != host rt ip nexthop != 0.0.0.0`, or the same with ip6: the packet is the copy of a multicast
-// or broadcast message that the host itself sent. The kernel makes that copy behind the output hook
-// (dev_loopback_xmit in net/core/dev.c), so at the prerouting hook it already has a route. A packet from outside has none
-// there, and what it claims as its source does not matter.
+// OwnCopy is `meta pkttype != host rt ip nexthop != 0.0.0.0`, or the same with ip6. It matches the looped-back copy of a
+// multicast or broadcast packet that the host itself sent. The kernel makes the copy after the output hook
+// (dev_loopback_xmit in net/core/dev.c), so the copy already has a route at the prerouting hook. A packet from outside has no
+// route at this hook, so it does not match, even with a forged source address.
 func OwnCopy(f sets.Family) []Statement {
 	key := expr.RtNexthop4
 	text, none := "rt ip nexthop != 0.0.0.0", make([]byte, familyOf(f).addrLen)

@@ -10,17 +10,17 @@ import (
 // icmpxPortUnreachable is NFT_REJECT_ICMPX_PORT_UNREACH.
 const icmpxPortUnreachable = 1
 
-// Rejection is the kind of ICMP message that tells the sender.
+// Rejection is the kind of the ICMP error that a reject statement sends.
 type Rejection uint8
 
-// The kinds. RejectICMPX is that of the packet's family.
+// The kinds. With RejectICMPX, the kernel chooses ICMP or ICMPv6 by the packet's family.
 const (
 	RejectICMPX Rejection = iota
 	RejectICMP
 	RejectICMPv6
 )
 
-// RejectFamily is the kind of one family.
+// RejectFamily returns the kind for packets of a family.
 func RejectFamily(f sets.Family) Rejection {
 	if f == sets.V4 {
 		return RejectICMP
@@ -38,28 +38,28 @@ func (r Rejection) codes() (word string, codes symbols) {
 	return "icmpx", icmpxCodes
 }
 
-// Code is the number of a code that has the name.
+// Code returns the number of a code by its name.
 func (r Rejection) Code(name string) (byte, bool) {
 	_, codes := r.codes()
 	n, ok := codes.byName[name]
 	return byte(n), ok
 }
 
-// HasCode says whether the number is that of a code with a name.
+// HasCode reports whether the number is a code of this kind for an unreachable destination.
 func (r Rejection) HasCode(n uint32) bool {
 	_, codes := r.codes()
 	_, ok := codes.byNumber[n]
 	return ok
 }
 
-// Unreachable is the code that `reject` without any more words has.
+// Unreachable returns the code of a plain `reject`: port unreachable.
 func (r Rejection) Unreachable() byte {
 	code, _ := r.Code("port-unreachable")
 	return code
 }
 
-// Reject is `reject with icmp CODE` or the like: the packet is gone, and the sender is told why. Packets of another
-// family than the message's do not match.
+// Reject is `reject with icmp CODE`, `reject with icmpv6 CODE` or `reject with icmpx CODE`: it drops the packet and sends the
+// ICMP error to its sender. With icmp and icmpv6, packets of the other family do not match.
 func Reject(r Rejection, code byte) Statement {
 	word, codes := r.codes()
 	s := Statement{Text: "reject with " + word + " " + codes.byNumber[uint32(code)]}
@@ -79,7 +79,7 @@ func Reject(r Rejection, code byte) Statement {
 	return s
 }
 
-// RejectReset is `reject with tcp reset`. The rule must have a match before it that only TCP passes.
+// RejectReset is `reject with tcp reset`. The rule must match TCP before it.
 func RejectReset() Statement {
 	return Statement{
 		Text:  "reject with tcp reset",

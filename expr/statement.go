@@ -8,8 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Statement is one nft statement: its text, as `nft --stateless list` prints it, and the kernel expressions it stands
-// for. Equal texts are equal bytecode. The zero value is no statement. A Statement is not changed after it was made.
+// Statement is an nft statement: its text, as `nft --stateless list` prints it, and the kernel expressions that nft compiles
+// it to. Statements with equal texts have equal expressions. The zero value is no statement. A Statement is immutable and may
+// be shared.
 type Statement struct {
 	Text  string
 	Exprs []expr.Any
@@ -17,15 +18,15 @@ type Statement struct {
 	opaque bool // made by Opaque
 }
 
-// Registers (linux/netfilter/nf_tables.h, enum nft_registers): NFT_REG_1 is 16 bytes wide, and the same memory as the
-// four 4-byte registers NFT_REG32_00 to _03. A concatenation is read from 4-byte slots in a row.
+// Registers (linux/netfilter/nf_tables.h, enum nft_registers): NFT_REG_1 is 16 bytes wide, and shares its memory with the four
+// 4-byte registers NFT_REG32_00 to NFT_REG32_03. The kernel reads a concatenation from adjacent 4-byte registers ("slots").
 const (
 	reg      = unix.NFT_REG_1
 	slotSize = 4
 )
 
-// slot is the n-th 4-byte register, counted from the start of reg. The first of each four has the name of the wide one,
-// as it has in nft and in what the kernel dumps.
+// slot returns the n-th 4-byte register, counted from the start of reg. A slot at the start of a 16-byte register has the
+// number of the 16-byte register, since nft and the dumps of the kernel use this number.
 func slot(n int) uint32 {
 	if n%4 == 0 {
 		return uint32(reg + n/4)
@@ -33,9 +34,9 @@ func slot(n int) uint32 {
 	return uint32(unix.NFT_REG32_00 + n)
 }
 
-// Marshal is the payload of NFTA_RULE_EXPRESSIONS for statements in a table of the family: one NFTA_LIST_ELEM an
-// expression. It leaves out a check of the family or the protocol that an earlier statement of the rule has made
-// already, as nft does.
+// Marshal returns the payload of NFTA_RULE_EXPRESSIONS for a rule in a table of the family: an NFTA_LIST_ELEM for each
+// expression. As nft does, it leaves out a check of the family or the protocol if an earlier statement of the rule has the
+// same check.
 func Marshal(f TableFamily, statements []Statement) ([]byte, error) {
 	var list []netlink.Attribute
 	passed := map[check]bool{}
@@ -46,7 +47,7 @@ func Marshal(f TableFamily, statements []Statement) ([]byte, error) {
 		for i := 0; i < len(s.Exprs); i++ {
 			if c, ok := checkAt(s.Exprs, i); ok {
 				if passed[c] {
-					i++ // both of its expressions
+					i++ // skip both expressions of the check
 					continue
 				}
 				passed[c] = true
@@ -61,14 +62,15 @@ func Marshal(f TableFamily, statements []Statement) ([]byte, error) {
 	return netlink.MarshalAttributes(list)
 }
 
-// check is what must be so for the rest of a rule to be looked at, and stays so: a packet has one family and protocol.
+// check is a comparison of the packet's family or protocol. It needs to be made only once in a rule, because the family and
+// the protocol of a packet do not change.
 type check struct {
 	key   expr.MetaKey
 	value string // the bytes of the comparison
 }
 
-// checkAt reads the two expressions that a check is.
-func checkAt(exprs []expr.Any, i int) (check, bool) {
+// checkAt returns the check that the expressions i and i+1 make, a load and a comparison. ok is false if they are no check.
+func checkAt(exprs []expr.Any, i int) (c check, ok bool) {
 	if i+1 >= len(exprs) {
 		return check{}, false
 	}

@@ -11,10 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Summary is the part of a rule that depends on other objects of the table, and the rule's verdict.
+// Summary lists the objects of the table on which a rule depends, and the rule's verdict. The engine plans the order of its
+// steps with it.
 type Summary struct {
-	Sets    []string // the sets that it looks up
-	Negated bool     // one of the lookups matches packets whose key is not in the set
+	Sets    []string // names of the sets that the rule looks up
+	Negated bool     // a lookup matches packets whose key is not in the set
 	Verdict string   // "accept", "drop", "reject", "return", "jump", "goto"; "unknown"; empty: none
 	Chain   string   // the target of a jump or goto
 }
@@ -59,11 +60,12 @@ func verdictText(k expr.VerdictKind) string {
 	return unknownVerdict
 }
 
-// errOpaque is an attempt to send a statement that Opaque made.
+// errOpaque is the error of Marshal for a statement that Opaque made.
 var errOpaque = errors.New("a rule of unknown bytecode cannot be sent")
 
-// Opaque returns a statement for the bytecode of a rule in the kernel that the agent would not write: payload is
-// NFTA_RULE_EXPRESSIONS, text is Canonical of it. Summarize knows its sets and its verdict, Marshal refuses it.
+// Opaque returns a statement for a rule in the kernel that the agent would not write, such as a rule that someone else put in
+// its table. payload is the rule's NFTA_RULE_EXPRESSIONS, text is its Canonical. Summarize knows the sets and the verdict of an
+// opaque statement; Marshal refuses it. With an error, the statement is still valid, but its summary may be incomplete.
 func Opaque(payload []byte, text string) (Statement, error) {
 	s := Statement{Text: "(not ours) " + text, opaque: true}
 	list, err := netlink.UnmarshalAttributes(payload)
@@ -115,7 +117,7 @@ func parseLookup(data []byte) (*expr.Lookup, error) {
 	return l, nil
 }
 
-// parseVerdict returns nil for an immediate that is no verdict.
+// parseVerdict returns the verdict of an immediate expression, or nil if the expression loads data.
 func parseVerdict(data []byte) (*expr.Verdict, error) {
 	for _, nest := range []uint16{unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT} {
 		attributes, err := netlink.UnmarshalAttributes(data)
@@ -148,5 +150,5 @@ func parseVerdict(data []byte) (*expr.Verdict, error) {
 	return v, nil
 }
 
-// text is the value of a string attribute, which ends with a NUL.
+// text returns the value of a string attribute without the NUL at its end.
 func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }

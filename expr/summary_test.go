@@ -10,7 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// TestSummarize: a rule has the same summary whether it was made here or read from the kernel.
+// TestSummarize checks that a rule has the same summary before it is sent and after it is read back from the kernel.
 func TestSummarize(t *testing.T) {
 	rule := func(s ...Statement) []Statement { return s }
 	for name, tt := range map[string]struct {
@@ -45,7 +45,7 @@ func TestSummarize(t *testing.T) {
 	}
 }
 
-// TestSummarizeUnknown: a rule whose effect is not known is not taken for a rule without effect.
+// TestSummarizeUnknown checks that a rule with an unknown effect does not count as a rule without a verdict.
 func TestSummarizeUnknown(t *testing.T) {
 	payload, err := Marshal(Inet, []Statement{{Exprs: []expr.Any{&expr.Queue{Num: 1}}}})
 	if err != nil {
@@ -63,7 +63,7 @@ func TestSummarizeUnknown(t *testing.T) {
 	}
 }
 
-// FuzzOpaque reads what a pod's root may have put in the kernel.
+// FuzzOpaque reads arbitrary rules, since root in a pod can put any rule into the pod's tables.
 func FuzzOpaque(f *testing.F) {
 	payload, err := Marshal(Inet, []Statement{SourceIn(sets.V4, "peers"), Jump("policy")})
 	if err != nil {

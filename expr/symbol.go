@@ -1,12 +1,12 @@
 package expr
 
-// symbols are the names that nft has for numbers of one kind, to read and to print.
+// symbols holds nft's names for the numbers of a type, for reading and printing.
 type symbols struct {
 	byName   map[string]uint32
 	byNumber map[uint32]string
 }
 
-// symbol is one of them. Where a number has several, nft prints the first.
+// symbol is a name for a number. If a number has several names, nft prints the first.
 type symbol struct {
 	name   string
 	number uint32
@@ -23,7 +23,7 @@ func newSymbols(list ...symbol) symbols {
 	return s
 }
 
-// symbolsOf is empty for a type whose numbers have no names.
+// symbolsOf returns the names of a type. It returns no names for ports and marks.
 func symbolsOf(d Datatype) symbols {
 	switch d {
 	case TypeInetProto:
@@ -84,7 +84,7 @@ var icmpv6Codes = newSymbols(
 	symbol{"policy-fail", 5}, symbol{"reject-route", 6},
 )
 
-// icmpxCodes are those of which the kernel makes the code of the packet's own family (enum nft_reject_inet_code).
+// icmpxCodes are codes for either family. The kernel translates them for the packet's family (enum nft_reject_inet_code).
 var icmpxCodes = newSymbols(
 	symbol{"no-route", 0}, symbol{"port-unreachable", icmpxPortUnreachable}, symbol{"host-unreachable", 2},
 	symbol{"admin-prohibited", 3},

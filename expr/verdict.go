@@ -2,21 +2,22 @@ package expr
 
 import "github.com/google/nftables/expr"
 
-// Accept is `accept`: the packet passes this table.
+// Accept is `accept`: the packet passes this base chain. Base chains of other tables can still drop it.
 func Accept() Statement { return verdict("accept", &expr.Verdict{Kind: expr.VerdictAccept}) }
 
-// Drop is `drop`: the packet is gone, without an answer.
+// Drop is `drop`: the packet is discarded without an answer.
 func Drop() Statement { return verdict("drop", &expr.Verdict{Kind: expr.VerdictDrop}) }
 
-// Return is `return`: goes on where the chain was jumped to from.
+// Return is `return`: evaluation continues after the jump into the current chain.
 func Return() Statement { return verdict("return", &expr.Verdict{Kind: expr.VerdictReturn}) }
 
-// Jump is `jump CHAIN`: goes on in the chain, and comes back at its end.
+// Jump is `jump CHAIN`: evaluation continues in the chain, and returns at the chain's end.
 func Jump(chain string) Statement {
 	return verdict("jump "+chain, &expr.Verdict{Kind: expr.VerdictJump, Chain: chain})
 }
 
-// Goto is `goto CHAIN`: goes on in the chain, and at its end meets the policy of the base chain.
+// Goto is `goto CHAIN`: evaluation continues in the chain, and does not return to the current chain at the chain's end. From a
+// base chain, the end of the chain is the policy of the base chain.
 func Goto(chain string) Statement {
 	return verdict("goto "+chain, &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
 }
@@ -25,5 +26,5 @@ func verdict(text string, v *expr.Verdict) Statement {
 	return Statement{Text: text, Exprs: []expr.Any{v}}
 }
 
-// Counter is `counter`: counts the packets and bytes that get here.
+// Counter is `counter`: it counts the packets and bytes that reach it.
 func Counter() Statement { return Statement{Text: "counter", Exprs: []expr.Any{&expr.Counter{}}} }

@@ -7,10 +7,10 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// ops are both comparisons.
+// ops are both operators.
 var ops = []expr.Op{expr.Is, expr.IsNot}
 
-// customVocabulary is what only custom rules are made of, in each of its forms.
+// customVocabulary returns the statements that only custom rules use, in each of their forms.
 func customVocabulary() []expr.Statement {
 	var v []expr.Statement
 	for _, op := range ops {
@@ -43,7 +43,7 @@ func addressForms(op expr.Op) []expr.Statement {
 				field.Prefix(op, odd),
 				field.Prefix(op, netip.PrefixFrom(addr, 0)))
 		}
-		if op == expr.IsNot { // the others are in vocabulary
+		if op == expr.IsNot { // the matches with Is are in vocabulary
 			v = append(v, expr.Source(f).In(op, "peers-"+f.String()), expr.Destination(f).In(op, "peers-"+f.String()))
 		}
 	}

@@ -24,15 +24,18 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// customResource is a client of one kind of custom resources. A generated client decodes a whole list into Go types: one
-// object with a number that does not fit fails the list, and the watch, for all. This client cuts the objects out of the
-// answer and decodes each by itself.
+// customResource is a client for one kind of custom resources.
+//
+// It replaces a generated client, which decodes a whole list into Go types: a single object with a number that does not fit its
+// type would fail the list and the watch, and so stop all policies. This client cuts the objects out of the response and decodes
+// each object separately.
 type customResource struct {
 	client   *rest.RESTClient
 	resource string
 	decoder  decoder
 }
 
+// newCustomResource returns a client for a resource. fill sets the content of a record from an object that has a name.
 func newCustomResource(config *rest.Config, gv schema.GroupVersion, resource string, fill func(*rawObject, *record)) (*customResource, error) {
 	c := rest.CopyConfig(config)
 	c.GroupVersion, c.APIPath = &gv, "/apis"
@@ -62,7 +65,7 @@ func (c *customResource) list(ctx context.Context, o metav1.ListOptions) (runtim
 	return list, nil
 }
 
-// read lists the objects of one namespace, or of all.
+// read lists the objects of a namespace, or of all namespaces if it is empty.
 func (c *customResource) read(ctx context.Context, namespace string, o metav1.ListOptions) (*recordList, error) {
 	answer := c.client.Get().Namespace(namespace).Resource(c.resource).VersionedParams(&o, metav1.ParameterCodec).Do(ctx)
 	if err := answer.Error(); err != nil {
@@ -80,8 +83,8 @@ func (c *customResource) watch(ctx context.Context, o metav1.ListOptions) (watch
 	return c.client.Get().Resource(c.resource).VersionedParams(&o, metav1.ParameterCodec).Watch(ctx)
 }
 
-// get reads one object by a list: the agent may list policies, and needs no other verb. It returns nil for an object that
-// is gone.
+// get reads a single object. It uses a list with a field selector, so that the agent needs no permission to get policies. It
+// returns nil for an object that is gone.
 func (c *customResource) get(ctx context.Context, key cache.Key) (*record, error) {
 	list, err := c.read(ctx, key.Namespace, metav1.ListOptions{FieldSelector: "metadata.name=" + key.Name})
 	if err != nil || len(list.Items) == 0 {
@@ -94,7 +97,7 @@ func (c *customResource) listWatch() toolscache.ListerWatcher {
 	return &toolscache.ListWatch{ListWithContextFunc: c.list, WatchFuncWithContext: c.watch}
 }
 
-// decoder decodes the answers of the API server about one kind.
+// decoder decodes the responses of the API server for one kind.
 type decoder struct{ fill func(*rawObject, *record) }
 
 var (
@@ -121,8 +124,8 @@ func (d decoder) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.Ob
 	return r, &gvk, nil
 }
 
-// decodeList decodes the answer to a list. It fails for an answer that is no list, never for the content of an item: each
-// item is cut out by itself, so that not even its nesting counts.
+// decodeList decodes the response to a list. It fails if the response is not a list, but never for the content of an item: each
+// item is cut out as raw JSON first, so that even an item with too much nesting does not affect the others.
 func (d decoder) decodeList(data []byte) (*recordList, error) {
 	list := &recordList{}
 	var kind string
@@ -158,7 +161,7 @@ func (d decoder) decodeList(data []byte) (*recordList, error) {
 	return list, nil
 }
 
-// eachIn calls a function in front of each member of the object or the array that comes next. A null has no members.
+// eachIn reads the next object or array, and calls member at the start of each of its members. A null has no members.
 func eachIn(in *json.Decoder, open json.Delim, member func() error) error {
 	token, err := in.Token()
 	if err != nil || token == nil {
@@ -183,13 +186,15 @@ func (d decoder) decodeObject(data []byte) *record {
 	return d.recordOf(&o, err)
 }
 
-// parseObject reads an object once: it may be large, and the objects behind it wait.
+// parseObject parses the envelope of an object. It parses the data only once, since an object may be large, and the following
+// objects wait for it.
 func parseObject(data []byte) (o rawObject, err error) {
 	err = kjson.UnmarshalCaseSensitivePreserveInts(data, &o)
 	return o, err
 }
 
-// recordOf returns the record of an object that was read, or could not be read.
+// recordOf returns the record of an object, given the error of parseObject. With an error, the record has the problem and as
+// much of the object's identity as was read.
 func (d decoder) recordOf(o *rawObject, err error) *record {
 	r := &record{
 		Key: cache.Key{Namespace: o.Metadata.Namespace, Name: o.Metadata.Name}, uid: types.UID(o.Metadata.UID),

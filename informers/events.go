@@ -23,26 +23,27 @@ import (
 const component = "multi-networkpolicy-nftables"
 
 const (
-	eventBacklog          = 2048 // Events that wait, of all namespaces
-	namespaceEventBacklog = 64
+	eventBacklog          = 2048 // queued Events of all namespaces
+	namespaceEventBacklog = 64   // queued Events of a namespace
 	eventAttempts         = 5
-	eventPause            = time.Second // doubles with every attempt
-	eventMessage          = 1024        // the API server refuses longer ones
-	eventName             = 253 - 17    // leaves room for the digest
+	eventPause            = time.Second // after the first attempt; doubles with every attempt
+	eventMessage          = 1024        // bytes; the API server refuses longer messages
+	eventName             = 253 - 17    // bytes of the object's name; leaves room for the digest
 )
 
-// Budgets of Events: of one object and of one namespace at once. Each gets more over time, see package budget.
+// Budgets of Events: the number for an object and for a namespace at once. The budgets refill over time, see package budget.
 const (
 	objectEvents    = 30
 	namespaceEvents = 200
 	eventInterval   = 10 * time.Second
 )
 
-// Events publishes Warning Events through the API server, in the background. The name of an Event is a digest of its
-// content, so the agents of all nodes, which find the same fault in the same policy, make one Event of it.
+// Events publishes Warning Events through the API server, in the background. The name of an Event contains a digest of its
+// content. So when the agents of all nodes find the same fault in a policy, they create the same Event, and the API server keeps
+// the first.
 //
-// Namespaces take turns, and each has a budget: a tenant whose objects cause many Events delays the Events of no other
-// tenant. An Event over budget is dropped and counted: the log has its content too.
+// Namespaces take turns, and each has a budget. So a tenant with many Events does not delay the Events of other tenants. An Event
+// over budget is dropped and counted; the log has its content too. The methods are safe for concurrent use.
 type Events struct {
 	client  typedcorev1.EventsGetter
 	node    string
@@ -53,11 +54,11 @@ type Events struct {
 
 	mu      sync.Mutex
 	waiting map[string][]*corev1.Event // by namespace
-	turns   []string                   // namespaces with Events that wait
-	total   int
+	turns   []string                   // namespaces with queued Events, the next first
+	total   int                        // queued Events of all namespaces
 }
 
-// NewEvents returns Events that publishes nothing until Run.
+// NewEvents returns Events that queue and publish nothing until Run.
 func NewEvents(client typedcorev1.EventsGetter, node string) *Events {
 	return &Events{
 		client: client, node: node, pause: eventPause, budget: budget.New(objectEvents, namespaceEvents, eventInterval),
@@ -65,10 +66,11 @@ func NewEvents(client typedcorev1.EventsGetter, node string) *Events {
 	}
 }
 
-// Dropped returns the number of Events that were not queued.
+// Dropped returns the number of Events that were not queued or could not be published.
 func (e *Events) Dropped() uint64 { return e.dropped.Load() }
 
-// Warn queues a Warning Event, or drops it when too many Events are about the object or its namespace.
+// Warn queues a Warning Event. It drops the Event if the object or its namespace is over budget, or if a queue is full. It never
+// blocks.
 func (e *Events) Warn(about Subject, reason, message string) {
 	if !e.budget.Allow(about.Kind+"/"+about.String(), about.Namespace) || !e.add(e.event(about, reason, message)) {
 		e.dropped.Add(1)
@@ -104,7 +106,7 @@ func (e *Events) event(about Subject, reason, message string) *corev1.Event {
 	}
 }
 
-// add is false when the backlog has no room.
+// add queues an Event. It returns false if the queue is full.
 func (e *Events) add(event *corev1.Event) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -120,7 +122,7 @@ func (e *Events) add(event *corev1.Event) bool {
 	return true
 }
 
-// next takes the oldest Event of the namespace whose turn it is, or nil.
+// next removes and returns the oldest Event of the namespace whose turn it is, or returns nil if no Event is queued.
 func (e *Events) next() *corev1.Event {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -140,7 +142,7 @@ func (e *Events) next() *corev1.Event {
 	return waiting[0]
 }
 
-// Run publishes until the context ends.
+// Run publishes queued Events until the context ends.
 func (e *Events) Run(ctx context.Context) {
 	for {
 		select {
@@ -157,7 +159,8 @@ func (e *Events) Run(ctx context.Context) {
 	}
 }
 
-// publish tries a few times: the API server may be away, but what it refuses it would refuse again.
+// publish creates an Event. It retries while the API server cannot be reached, but not if the API server refuses the Event, since
+// it would refuse the same Event again.
 func (e *Events) publish(ctx context.Context, event *corev1.Event) error {
 	pause := e.pause
 	for attempt := 1; ; attempt++ {

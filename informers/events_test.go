@@ -196,7 +196,7 @@ func TestEventBudgetOfNamespace(t *testing.T) {
 	})
 }
 
-// The API server gets some tries for each Event. What it refuses is dropped at once, and the next Event follows.
+// Publishing an Event is retried a few times. An Event that the API server refuses is dropped at once, and the next follows.
 func TestEventRetries(t *testing.T) {
 	for name, tc := range map[string]struct {
 		answers []int

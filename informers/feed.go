@@ -8,8 +8,9 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// feed takes the records of one kind from a reflector and gives them to the sink. It keeps none: the reflector needs a
-// store only to replace its content after a list, and the sink knows its own content.
+// feed takes the records of one kind from a reflector and gives them to the sink. It implements toolscache.ReflectorStore, but
+// stores no objects: the sink knows which objects it has, and so which objects a new list lacks. The reflector calls it from a
+// single goroutine.
 type feed struct {
 	ctx    context.Context // carries the logger
 	in     *Informers
@@ -17,7 +18,7 @@ type feed struct {
 	synced atomic.Bool
 }
 
-// notifyEvery is the number of records of a list after which the queue hears of them.
+// notifyEvery is the number of records after which Replace calls Notify, so that workers start before a long list is handled.
 const notifyEvery = 256
 
 // Add implements toolscache.ReflectorStore.
@@ -47,7 +48,8 @@ func (f *feed) Delete(obj any) error {
 	return nil
 }
 
-// Replace implements toolscache.ReflectorStore: the list is all that there is.
+// Replace implements toolscache.ReflectorStore. It upserts all listed records, and removes from the sink the objects that the
+// list lacks. After the first list, the feed is in sync.
 func (f *feed) Replace(list []any, _ string) error {
 	listed := make(map[cache.Key]struct{}, len(list))
 	for i, obj := range list {
@@ -76,11 +78,13 @@ func (f *feed) Replace(list []any, _ string) error {
 // Resync implements toolscache.ReflectorStore.
 func (*feed) Resync() error { return nil }
 
+// upsert gives a record to the sink, and its problems to the Reporter. A record that could not be decoded does not reach the
+// sink: the last version of the object stays in force, or policies would be lifted by a mistake in an edit.
 func (f *feed) upsert(r *record) {
 	about := Subject{APIVersion: f.kind.apiVersion, Kind: f.kind.name, NamespacedName: r.Key, UID: r.uid}
 	if r.problem != "" {
 		f.in.config.Reporter.Report(f.ctx, about, undecodable(r.problem))
-		return // what is in force stays
+		return
 	}
 	receipt := Receipt{Kind: f.kind.name, Key: r.Key, UID: r.uid, Version: r.version, Changed: r.changed}
 	if r.pod != nil {
@@ -90,11 +94,12 @@ func (f *feed) upsert(r *record) {
 	problems := f.kind.upsert(f.in.config.Sink, r)
 	f.in.config.Observer.Taken(receipt)
 	if r.pod != nil && !receipt.IsLocal {
-		return // the agent of the other node reports its problems
+		return // the agent of the pod's node reports its problems
 	}
 	f.in.config.Reporter.Report(f.ctx, about, problems)
 }
 
+// remove removes an object from the sink, and drops its reports.
 func (f *feed) remove(key cache.Key) {
 	f.kind.remove(f.in.config.Sink, key)
 	f.in.config.Observer.Gone(f.kind.name, key)

@@ -10,21 +10,21 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Files stands in for the API server: it serves the objects of manifests to the same informers. Loading again replaces
-// all of them, and the informers see the difference, as changes. It is safe for concurrent use.
+// Files serves the objects of manifests to informers in place of the API server. Load replaces all objects, and the informers
+// receive the differences as events. It is safe for concurrent use.
 //
-// As the API server does, it puts what has no namespace into the namespace default, gives a UID to what has none, and
-// has every namespace that is used, with its label kubernetes.io/metadata.name.
+// Like the API server, it puts an object without a namespace into the namespace default, and gives a UID to an object without a
+// UID. It also creates the namespaces that objects are in, with the label kubernetes.io/metadata.name.
 type Files struct {
 	pods, namespaces, nads, policies *store
 }
 
-// NewFiles serves nothing yet.
+// NewFiles returns Files without objects.
 func NewFiles() *Files {
 	return &Files{pods: newStore(), namespaces: newStore(), nads: newStore(), policies: newStore()}
 }
 
-// FromFiles serves the manifests in files, and in directories with all below them.
+// FromFiles returns Files with the manifests in the given files and, recursively, directories.
 func FromFiles(paths ...string) (*Files, error) {
 	f := NewFiles()
 	m, err := ReadFiles(paths...)
@@ -34,10 +34,11 @@ func FromFiles(paths ...string) (*Files, error) {
 	return f, f.Load(m)
 }
 
-// Load replaces all objects by those of the manifests. After an error nothing has changed.
+// Load replaces all objects by the objects of the manifests. If it returns an error, it has changed nothing. It does not keep the
+// manifests.
 func (f *Files) Load(m Manifests) error {
 	next := map[*store]map[types.NamespacedName]object{f.pods: {}, f.namespaces: {}, f.nads: {}, f.policies: {}}
-	places := map[*store]map[types.NamespacedName]string{f.pods: {}, f.namespaces: {}, f.nads: {}, f.policies: {}}
+	places := map[*store]map[types.NamespacedName]string{f.pods: {}, f.namespaces: {}, f.nads: {}, f.policies: {}} // for errors
 	for _, m := range m {
 		s := f.storeOf(m.object)
 		key := keyOf(m.object)
@@ -65,7 +66,7 @@ func (f *Files) Objects() Objects {
 	return Objects{Pods: f.pods, Namespaces: f.namespaces, NADs: f.nads, Policies: f.policies}
 }
 
-// Source is where informers read the objects.
+// Source returns a source of the objects for informers.
 func (f *Files) Source(s Settings) Source { return FromObjects(f.Objects(), s) }
 
 func (f *Files) storeOf(o object) *store {
@@ -80,7 +81,7 @@ func (f *Files) storeOf(o object) *store {
 		}
 		return f.policies
 	}
-	panic(fmt.Sprintf("no store for %T", o)) // newObject makes no other
+	panic(fmt.Sprintf("no store for %T", o)) // newObject returns no other types
 }
 
 func keyOf(o metav1.Object) types.NamespacedName {
@@ -97,7 +98,7 @@ func (f *Files) Pods() []*corev1.Pod {
 	return pods
 }
 
-// PolicyCount is how many policies there are.
+// PolicyCount returns the number of policies.
 func (f *Files) PolicyCount() int {
 	objects, _ := f.policies.all()
 	return len(objects)

@@ -15,21 +15,22 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/outage"
 )
 
-// Observer hears of the objects on their way into the sink. Its methods must not block.
+// Observer is notified of events, for metrics, health and traces. Its methods must not block. Informers call them from several
+// goroutines, one for each kind.
 type Observer interface {
-	Received(Receipt)                // the object goes into the sink next
+	Received(Receipt)                // the object is about to be given to the sink
 	Taken(Receipt)                   // the sink has the object
-	Gone(kind string, key cache.Key) // the object is out of the sink
-	Outage(source string, down bool) // the watch of a kind is lost, or works again
+	Gone(kind string, key cache.Key) // the object was removed from the sink
+	Outage(source string, down bool) // the watch of a kind failed, or works again
 }
 
-// Receipt identifies one version of an object.
+// Receipt identifies a version of an object.
 type Receipt struct {
 	Kind    string
 	Key     cache.Key
 	UID     types.UID
 	Version string    // resource version
-	Changed time.Time // when somebody changed the object; zero: unknown
+	Changed time.Time // time of the last change by a client of the API; zero: unknown
 	IsLocal bool      // a pod of this node
 	Trace   *string   // TraceAnnotation of a local pod; nil: absent
 }
@@ -49,21 +50,21 @@ func (Unobserved) Gone(string, cache.Key) {}
 // Outage implements Observer.
 func (Unobserved) Outage(string, bool) {}
 
-// Config is what Informers are made of. Source, Sink, Settings and Notify are needed.
+// Config configures Informers. Source, Sink, Settings and Notify are required.
 type Config struct {
 	Source   Source
 	Sink     Sink
 	Settings Settings
 	Notify   func()    // called after changes of the sink; must not block
-	Reporter *Reporter // told the problems of objects
-	Observer Observer
+	Reporter *Reporter // receives the problems of objects; nil: they are logged only
+	Observer Observer  // nil: no observer
 
-	// Silence is the time without an event or a bookmark after which a watch of the API server is made anew. Zero: three
+	// Silence is the time without an event or a bookmark after which a watch of the API server is restarted. Zero: three
 	// minutes.
 	Silence time.Duration
 }
 
-// Informers feed the objects of a Source to a Sink.
+// Informers give the objects of a Source to a Sink, with a reflector for each kind.
 type Informers struct {
 	config     Config
 	log        logr.Logger
@@ -73,7 +74,7 @@ type Informers struct {
 	refetches  chan struct{}
 }
 
-// New makes informers that do nothing until Start. The context carries the logger.
+// New returns informers that do nothing until Start. The context carries the logger; its end has no effect.
 func New(ctx context.Context, config Config) *Informers {
 	if config.Reporter == nil {
 		config.Reporter = NewReporter(nil)
@@ -92,16 +93,16 @@ func New(ctx context.Context, config Config) *Informers {
 	return in
 }
 
-// add makes the reflector of one kind.
+// add makes the reflector and the feed of a kind.
 func (in *Informers) add(ctx context.Context, lw toolscache.ListerWatcher, k kind) {
 	out := outage.New(in.log.WithValues("kind", k.name), "Watching the API server",
 		func(down bool) { in.config.Observer.Outage(k.name, down) })
 	silence := in.config.Silence
 	if !in.config.Source.remote {
-		silence = forever // it sends no bookmarks
+		silence = forever // the source sends no bookmarks
 	}
 	f := &feed{ctx: ctx, in: in, kind: k}
-	quiet := logr.Discard() // the outage logs what a reflector has to say, once
+	quiet := logr.Discard() // a reflector logs every failure, the outage only the first
 	in.reflectors = append(in.reflectors, toolscache.NewReflectorWithOptions(observe(lw, out, silence), &record{}, f,
 		toolscache.ReflectorOptions{Name: k.name, Logger: &quiet}))
 	in.feeds = append(in.feeds, f)
@@ -119,7 +120,7 @@ func (in *Informers) Start(ctx context.Context) {
 // Wait returns when the informers have stopped.
 func (in *Informers) Wait() { in.running.Wait() }
 
-// HasSynced reports whether the sink has all that was there at the start.
+// HasSynced reports whether the sink has all objects of the first lists.
 func (in *Informers) HasSynced() bool {
 	for _, f := range in.feeds {
 		if !f.synced.Load() {
@@ -129,10 +130,10 @@ func (in *Informers) HasSynced() bool {
 	return true
 }
 
-// refetchPause spaces the reads of policies whose rules were dropped.
+// refetchPause is the pause between two reads of policies, and the first pause after a failed read.
 const refetchPause = 50 * time.Millisecond
 
-// wakeRefetch lets runRefetches look for work. It does not block.
+// wakeRefetch makes runRefetches ask the sink for policies to read. It does not block.
 func (in *Informers) wakeRefetch() {
 	select {
 	case in.refetches <- struct{}{}:
@@ -140,7 +141,8 @@ func (in *Informers) wakeRefetch() {
 	}
 }
 
-// runRefetches reads the policies again that the sink asks for.
+// runRefetches reads the policies that the sink asks for, until the context ends. The cache drops the rules of a policy when its
+// namespace exceeds a limit, and asks for the policy when there is room again.
 func (in *Informers) runRefetches(ctx context.Context) {
 	for {
 		select {
@@ -154,8 +156,8 @@ func (in *Informers) runRefetches(ctx context.Context) {
 	}
 }
 
-// refetch reads one policy until that works. The answer counts only if it is the version that the sink knows: a newer
-// version comes by the watch.
+// refetch reads a policy again, and retries until a read succeeds. The sink ignores a version other than the version that it
+// knows, since the watch brings newer versions.
 func (in *Informers) refetch(ctx context.Context, key cache.Key) {
 	for pause := refetchPause; ctx.Err() == nil; pause = min(2*pause, 10*time.Second) {
 		limited, cancel := context.WithTimeout(ctx, answerLimit)
@@ -178,7 +180,7 @@ func (in *Informers) refetch(ctx context.Context, key cache.Key) {
 	}
 }
 
-// undecodable is the problem of an object that is no object of the API.
+// undecodable returns the problem of an object that cannot be decoded.
 func undecodable(cause string) []policy.Problem {
 	var ps policy.Problems
 	ps.Add("metadata", "the object cannot be decoded, so what is in force stays: %s", policy.Quote(cause))

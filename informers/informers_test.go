@@ -129,7 +129,7 @@ func TestRefetchIntoCache(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				room := limits
-				room.NamespaceItems = compiled("a", content).Items // for one policy of two
+				room.NamespaceItems = compiled("a", content).Items // room for a single policy
 				state := cache.New(cache.Options{Limits: room})
 				api := newServer(t, policies)
 				s := startInto(t, api.source(t), state)

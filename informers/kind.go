@@ -15,7 +15,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// Kinds, as Events name them.
+// The kinds of objects, as in Events, log lines and metrics.
 const (
 	KindPod       = "Pod"
 	KindNamespace = "Namespace"
@@ -26,13 +26,13 @@ const (
 // TraceAnnotation on a pod asks the agent of its node to trace the pod's packets.
 const TraceAnnotation = "multi-networkpolicy/trace"
 
-// Settings say how objects become records.
+// Settings control the conversion of objects into records.
 type Settings struct {
-	Node   string // pods on this node are local; empty: pods of all nodes are
+	Node   string // pods on this node are local; empty: all pods are local
 	Limits *policy.Limits
 }
 
-// Sink takes the objects; *cache.Cache is one.
+// Sink receives the objects. *cache.Cache implements it. Informers call it from several goroutines.
 type Sink interface {
 	UpsertPod(cache.Pod) []policy.Problem
 	DeletePod(cache.Key)
@@ -50,13 +50,13 @@ type Sink interface {
 	TakeRefetch() []cache.Key
 }
 
-// kind says how records of one kind go into the sink.
+// kind connects the records of a kind with the methods of the sink.
 type kind struct {
 	apiVersion string
 	name       string
-	upsert     func(Sink, *record) []policy.Problem
+	upsert     func(Sink, *record) []policy.Problem // returns all problems of the object
 	remove     func(Sink, cache.Key)
-	keys       func(Sink) []cache.Key
+	keys       func(Sink) []cache.Key // the objects in the sink
 }
 
 var kinds = struct{ pod, namespace, nad, policy kind }{
@@ -99,8 +99,8 @@ func namespaceRecordOf(ns *corev1.Namespace) *record {
 	return r
 }
 
-// rawObject is a custom resource, its content not decoded yet. The schema of the API server may be loose: the content may
-// be any JSON.
+// rawObject is a custom resource with undecoded content. The schema in the API server may be loose, so the content may be any
+// JSON.
 type rawObject struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
@@ -117,7 +117,7 @@ type rawObject struct {
 	Spec json.RawMessage `json:"spec"`
 }
 
-// lastChange returns the time of the last change. Without readable managed fields it is the time of the creation.
+// lastChange returns the time of the last change. Without readable managed fields it returns the time of the creation.
 func (o *rawObject) lastChange() time.Time {
 	var created metav1.Time
 	var managers []metav1.ManagedFieldsEntry
@@ -126,8 +126,9 @@ func (o *rawObject) lastChange() time.Time {
 	return lastChange(created, managers)
 }
 
-// definedSince returns the time that cache.NAD.Since asks for. The API server raises the generation with each change of the
-// spec. It writes times in whole seconds, so a pod that is as old as an edit can be older.
+// definedSince returns the value of cache.NAD.Since, in seconds since 1970. The API server raises the generation with each change
+// of the spec. Its times are in whole seconds, so a pod with the time of an edit may be older than the edit. So the result is the
+// second after an edit.
 func (o *rawObject) definedSince() int64 {
 	var created metav1.Time
 	var generation int64
@@ -139,12 +140,13 @@ func (o *rawObject) definedSince() int64 {
 	}
 	var managers []metav1.ManagedFieldsEntry
 	if json.Unmarshal(o.Metadata.ManagedFields, &managers) != nil || len(managers) == 0 {
-		return math.MaxInt64 // nobody knows when the last edit was
+		return math.MaxInt64 // the time of the last edit is unknown
 	}
 	return lastChange(created, managers).Unix() + 1
 }
 
-// nadRecordOf returns the record of a NetworkAttachmentDefinition.
+// nadRecordOf sets the content of the record of a NetworkAttachmentDefinition. A spec that cannot be read becomes an unreadable
+// configuration: the type of the network is then unknown, and policies isolate it.
 func (s Settings) nadRecordOf(o *rawObject, r *record) {
 	var spec struct {
 		Config string `json:"config"`
@@ -158,7 +160,7 @@ func (s Settings) nadRecordOf(o *rawObject, r *record) {
 	r.nad = &nad
 }
 
-// policyRecordOf returns the record of a policy, compiled.
+// policyRecordOf compiles a policy and puts it into the record. It runs in the goroutine of the watch, before the cache's lock.
 func (s Settings) policyRecordOf(o *rawObject, r *record) {
 	p := policy.Object{Key: r.Key, UID: r.uid, Version: r.version, Spec: o.Spec}
 	if networks, ok := o.Metadata.Annotations[policy.ForAnnotation]; ok {

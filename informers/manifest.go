@@ -31,7 +31,7 @@ type object interface {
 	runtime.Object
 }
 
-// newObject returns an empty object of the kind, or nil for a kind that policies have nothing to do with.
+// newObject returns an empty object of the kind, or nil if it is none of the four kinds.
 func newObject(apiVersion, kind string) object {
 	switch apiVersion + " " + kind {
 	case "v1 Pod":
@@ -39,12 +39,12 @@ func newObject(apiVersion, kind string) object {
 	case "v1 Namespace":
 		return &corev1.Namespace{}
 	case netv1.SchemeGroupVersion.String() + " " + KindNAD, mnpv1.SchemeGroupVersion.String() + " " + KindPolicy:
-		return &unstructured.Unstructured{} // its content is decoded field by field, as what the API server sends
+		return &unstructured.Unstructured{} // decoded later like an object from the API server
 	}
 	return nil
 }
 
-// Manifests are objects as they stand in files.
+// Manifests are objects read from files, in the order of the files.
 type Manifests []manifest
 
 type manifest struct {
@@ -52,7 +52,8 @@ type manifest struct {
 	place  string // file and document, for errors
 }
 
-// ReadFiles reads manifests in YAML or JSON from files, and from directories with all below them.
+// ReadFiles reads manifests in YAML or JSON from files and, recursively, from directories. In a directory it reads files with the
+// extensions yaml, yml and json.
 func ReadFiles(paths ...string) (Manifests, error) {
 	var all Manifests
 	for _, p := range paths {
@@ -65,7 +66,7 @@ func ReadFiles(paths ...string) (Manifests, error) {
 	return all, nil
 }
 
-// ReadFS reads manifests from file systems, for one an embedded one.
+// ReadFS reads manifests from file systems, such as an embed.FS.
 func ReadFS(trees ...fs.FS) (Manifests, error) {
 	var all Manifests
 	for _, tree := range trees {
@@ -78,8 +79,7 @@ func ReadFS(trees ...fs.FS) (Manifests, error) {
 	return all, nil
 }
 
-// readTree reads the manifests under a root: a directory with all below it, or one file. The name of the root stands
-// before file names in errors.
+// readTree reads the manifests under a root, which is a directory or a file. Errors have name before the names of files.
 func readTree(fsys fs.FS, root, name string) (Manifests, error) {
 	var all Manifests
 	err := fs.WalkDir(fsys, root, func(p string, d fs.DirEntry, err error) error {
@@ -112,7 +112,7 @@ func readPath(p string) (Manifests, error) {
 	return readTree(os.DirFS(filepath.Dir(p)), filepath.Base(p), filepath.Dir(p))
 }
 
-// parseManifests reads the documents of one file.
+// parseManifests reads the YAML documents of a file.
 func parseManifests(data []byte, file string) (Manifests, error) {
 	var all Manifests
 	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
@@ -174,7 +174,7 @@ func parseDocument(document []byte, place string) (Manifests, error) {
 	return Manifests{{object: o, place: place}}, nil
 }
 
-// setDefaults fills in what the API server would, as far as policies look at it.
+// setDefaults sets the defaults of the API server for the fields that policies depend on.
 func setDefaults(o object) {
 	ns, isNamespace := o.(*corev1.Namespace)
 	switch {

@@ -103,7 +103,7 @@ func TestManifestErrors(t *testing.T) {
 	}
 }
 
-// Whatever stands in a file, it is read or refused.
+// Any file is read or refused with an error.
 func FuzzManifests(f *testing.F) {
 	f.Add([]byte(twoPods))
 	f.Add([]byte("apiVersion: v1\nkind: List\nitems: [null, 1]\n"))

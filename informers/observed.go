@@ -20,31 +20,33 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/outage"
 )
 
+// Causes of an outage beyond the errors of the API server.
 var (
 	errHungUp   = errors.New("the server hung up")
 	errSilent   = errors.New("the watch is open, but silent")
 	errNeverNew = errors.New("the server has no recent version")
 )
 
-// The API server sends a bookmark about every minute to a watch without events. A watch without either is broken
-// somewhere on its way, and would hide every change until it ends by itself.
+// silenceLimit is the time without events and bookmarks after which a watch is restarted. The API server sends a bookmark about
+// every minute. A watch without bookmarks is broken, for example by a dead connection, and would hide all changes.
 const silenceLimit = 3 * time.Minute
 
 const forever = time.Duration(math.MaxInt64)
 
+// Timeouts of requests.
 const (
-	answerLimit = 30 * time.Second // for the first byte of a watch
-	listLimit   = 5 * time.Minute  // for a whole list
+	answerLimit = 30 * time.Second // until a watch starts
+	listLimit   = 5 * time.Minute  // for a complete list
 )
 
-// observed is a list and watch that tells an outage how it fares. The reflector's own error handler does not see all: it
-// is not called for a watch that is refused while the API server restarts, nor for the success that ends an outage.
+// observed wraps a list and watch, and reports failures and successes to an outage. The error handler of a reflector is not
+// enough: the reflector does not call it when a watch is refused during a restart of the API server, nor when an outage ends.
 type observed struct {
 	toolscache.ListerWatcherWithContext
 	wrapped toolscache.ListerWatcher
 	outage  *outage.Outage
-	silence time.Duration // after which a watch is ended
-	suspect atomic.Bool   // the last watch opened and failed: only an event shows that the next one works
+	silence time.Duration // limit for a watch without events
+	suspect atomic.Bool   // the last watch started and then failed, so only an event shows that the next watch works
 }
 
 func observe(lw toolscache.ListerWatcher, o *outage.Outage, silence time.Duration) *observed {
@@ -61,7 +63,7 @@ func (o *observed) Watch(opts metav1.ListOptions) (watch.Interface, error) {
 	return o.WatchWithContext(context.Background(), opts)
 }
 
-// ListWithContext lists. A list that works ends no outage: the watch may still fail.
+// ListWithContext lists the objects. A successful list does not end an outage, since the watch may still fail.
 func (o *observed) ListWithContext(ctx context.Context, opts metav1.ListOptions) (runtime.Object, error) {
 	limited, cancel := context.WithTimeout(ctx, listLimit)
 	defer cancel()
@@ -72,7 +74,7 @@ func (o *observed) ListWithContext(ctx context.Context, opts metav1.ListOptions)
 	return list, err
 }
 
-// WatchWithContext starts a watch, and ends it when it falls silent.
+// WatchWithContext starts a watch that ends when it is silent for too long.
 func (o *observed) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
 	watching, cancel := context.WithCancel(ctx)
 	limit := time.AfterFunc(answerLimit, cancel)
@@ -84,8 +86,8 @@ func (o *observed) WatchWithContext(ctx context.Context, opts metav1.ListOptions
 		err = fmt.Errorf("%w: %s", errNeverNew, err) //nolint:errorlint // a reflector asks again at once after an expired version
 	}
 	switch {
-	case opts.SendInitialEvents != nil && apierrors.IsInvalid(err): // an older API server, which is asked for a list next
-	case isExpired(err): // the version is too old to go on from: the same
+	case opts.SendInitialEvents != nil && apierrors.IsInvalid(err): // an older API server: the reflector lists next
+	case isExpired(err): // the version is too old: the reflector lists next
 	case err != nil:
 		o.failed(ctx, err)
 	case isHungUp(w):
@@ -97,29 +99,29 @@ func (o *observed) WatchWithContext(ctx context.Context, opts metav1.ListOptions
 		cancel()
 		return w, err
 	}
-	return newGuardedWatch(ctx, w, o, cancel), nil
+	return newMonitoredWatch(ctx, w, o, cancel), nil
 }
 
-// IsWatchListSemanticsUnSupported asks the wrapped source.
+// IsWatchListSemanticsUnSupported implements an optional interface of reflectors: it returns the answer of the wrapped source.
 func (o *observed) IsWatchListSemanticsUnSupported() bool {
 	return watchlist.DoesClientNotSupportWatchListSemantics(o.wrapped)
 }
 
-// failed notes a failure, unless the context has ended.
+// failed reports a failure to the outage, unless the context has ended.
 func (o *observed) failed(ctx context.Context, err error) {
 	if ctx.Err() == nil {
 		o.outage.Failed(err)
 	}
 }
 
-// broke notes that an open watch has failed.
-func (o *observed) broke(ctx context.Context, err error) {
+// watchFailed reports the failure of a watch that had started.
+func (o *observed) watchFailed(ctx context.Context, err error) {
 	o.suspect.Store(true)
 	o.failed(ctx, err)
 }
 
-// heard notes an event of a watch.
-func (o *observed) heard(ctx context.Context, e watch.Event) {
+// handle reports the success or the failure that an event of a watch shows.
+func (o *observed) handle(ctx context.Context, e watch.Event) {
 	if e.Type != watch.Error {
 		if o.suspect.Swap(false) {
 			o.outage.Works()
@@ -127,35 +129,36 @@ func (o *observed) heard(ctx context.Context, e watch.Event) {
 		return
 	}
 	if err := apierrors.FromObject(e.Object); !isExpired(err) {
-		o.broke(ctx, err)
+		o.watchFailed(ctx, err)
 	}
 }
 
-// isExpired reports whether the API server no longer has the version that a watch or a list should start from.
+// isExpired reports whether the API server no longer has the version from which a watch or a list should start.
 func isExpired(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) }
 
 var emptyWatch = reflect.TypeOf(watch.NewEmptyWatch())
 
-// isHungUp reports whether the server hung up instead of an answer: clients make an empty watch of that.
+// isHungUp reports whether the server closed the connection without an answer. Clients return an empty watch and no error then.
 func isHungUp(w watch.Interface) bool { return reflect.TypeOf(w) == emptyWatch }
 
-// guardedWatch is a watch that ends when nothing comes for a while.
-type guardedWatch struct {
+// monitoredWatch is a watch that ends if it has no event for too long. The reflector then starts a new watch.
+type monitoredWatch struct {
 	watch.Interface
 	observed *observed
 	events   chan watch.Event
-	done     chan struct{}
+	done     chan struct{} // closed by Stop
 	once     sync.Once
 	cancel   context.CancelFunc
 }
 
-func newGuardedWatch(ctx context.Context, w watch.Interface, o *observed, cancel context.CancelFunc) *guardedWatch {
-	g := &guardedWatch{Interface: w, observed: o, events: make(chan watch.Event), done: make(chan struct{}), cancel: cancel}
+func newMonitoredWatch(ctx context.Context, w watch.Interface, o *observed, cancel context.CancelFunc) *monitoredWatch {
+	g := &monitoredWatch{Interface: w, observed: o, events: make(chan watch.Event), done: make(chan struct{}), cancel: cancel}
 	go g.run(ctx)
 	return g
 }
 
-func (g *guardedWatch) run(ctx context.Context) {
+// run forwards the events of the wrapped watch until either side ends.
+func (g *monitoredWatch) run(ctx context.Context) {
 	defer close(g.events)
 	defer g.drain()
 	timer := time.NewTimer(g.observed.silence)
@@ -165,11 +168,11 @@ func (g *guardedWatch) run(ctx context.Context) {
 		case e, ok := <-g.Interface.ResultChan():
 			if !ok {
 				if empty {
-					g.observed.broke(ctx, errHungUp)
+					g.observed.watchFailed(ctx, errHungUp)
 				}
 				return
 			}
-			g.observed.heard(ctx, e)
+			g.observed.handle(ctx, e)
 			select {
 			case g.events <- e:
 			case <-g.done:
@@ -177,7 +180,7 @@ func (g *guardedWatch) run(ctx context.Context) {
 			}
 			timer.Reset(g.observed.silence)
 		case <-timer.C:
-			g.observed.broke(ctx, errSilent)
+			g.observed.watchFailed(ctx, errSilent)
 			return
 		case <-g.done:
 			return
@@ -185,15 +188,15 @@ func (g *guardedWatch) run(ctx context.Context) {
 	}
 }
 
-// drain ends the wrapped watch. A watch that converts events waits until somebody takes the last one.
-func (g *guardedWatch) drain() {
+// drain stops the wrapped watch and discards its last events. A watch.Filter would otherwise wait forever for a receiver.
+func (g *monitoredWatch) drain() {
 	g.Stop()
-	for range g.Interface.ResultChan() { // the events come too late
+	for range g.Interface.ResultChan() { // discard
 	}
 }
 
-// Stop ends the watch.
-func (g *guardedWatch) Stop() {
+// Stop ends the watch. It may be called more than once.
+func (g *monitoredWatch) Stop() {
 	g.once.Do(func() {
 		close(g.done)
 		g.cancel()
@@ -202,4 +205,4 @@ func (g *guardedWatch) Stop() {
 }
 
 // ResultChan is closed when the watch ends.
-func (g *guardedWatch) ResultChan() <-chan watch.Event { return g.events }
+func (g *monitoredWatch) ResultChan() <-chan watch.Event { return g.events }

@@ -12,24 +12,24 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// record is an object as the reflector and the feed see it: its identity, and the part that policies depend on. The rest
-// of the object is gone by then, so a list of all pods of a cluster takes little memory.
+// record is an object between the watch and the sink: its identity, and the part that policies depend on. The rest of the object
+// is dropped right after decoding, so a list of all pods of a cluster takes little memory. A record never changes.
 type record struct {
 	cache.Key
 	uid     types.UID
 	version string // resource version
 	end     bool   // a bookmark that ends the initial events of a watch
 	changed time.Time
-	problem string // the object cannot be decoded; empty: it can
+	problem string // why the object cannot be decoded; empty: it was decoded
 
-	// One of these, by kind.
+	// The content. Only the field for the object's kind is set, and none if there is a problem.
 	pod       *podRecord
 	namespace *cache.Namespace
 	nad       *cache.NAD
 	policy    *policy.Policy
 }
 
-// podRecord is a pod and what its annotations ask of the agent.
+// podRecord is a pod with its request for a trace.
 type podRecord struct {
 	cache.Pod
 	trace *string // value of TraceAnnotation; nil: absent, or the pod is not local
@@ -59,7 +59,7 @@ type recordList struct {
 // GetObjectKind implements runtime.Object.
 func (l *recordList) GetObjectKind() schema.ObjectKind { return schema.EmptyObjectKind }
 
-// DeepCopyObject implements runtime.Object. A list never changes once it is complete.
+// DeepCopyObject implements runtime.Object. A complete list never changes.
 func (l *recordList) DeepCopyObject() runtime.Object { return l }
 
 // newRecord returns a record with the identity of an object.
@@ -71,7 +71,7 @@ func newRecord(o metav1.Object) *record {
 	}
 }
 
-// lastChange returns the time of the last change to an object, as far as the API server tells.
+// lastChange returns the time of the last change to an object: the latest time of its managed fields, or its creation.
 func lastChange(created metav1.Time, managers []metav1.ManagedFieldsEntry) time.Time {
 	last := created.Time
 	for i := range managers {

@@ -15,7 +15,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 )
 
-// EventSink publishes a Warning Event about an object. It must not block.
+// EventSink publishes Warning Events. *Events implements it. Warn must not block.
 type EventSink interface {
 	Warn(about Subject, reason, message string)
 }
@@ -28,20 +28,20 @@ type Subject struct {
 	UID types.UID
 }
 
-// String returns namespace/name, or just the name.
+// String returns namespace/name, or only the name for an object without a namespace.
 func (s Subject) String() string { return strings.TrimPrefix(s.NamespacedName.String(), "/") }
 
-// Budgets of reports. An object whose problems change all the time, and a namespace full of such objects, fill neither
-// the log nor the API server: a report over budget waits until the budget allows it, and then tells the latest problems.
+// Budgets of reports. They keep an object with ever-changing problems, or a namespace full of such objects, from flooding the log
+// and the API server. A report over budget waits until the budget allows it, and then has the latest problems of the object.
 const (
-	objectReports    = 4 // at once, of one object
-	namespaceReports = 40
-	reportInterval   = 15 * time.Second // one more report of an object; of a namespace ten times as often
-	flushInterval    = 5 * time.Second  // between looks at the reports that wait
+	objectReports    = 4                // for an object at once
+	namespaceReports = 40               // for a namespace at once
+	reportInterval   = 15 * time.Second // refills a report of an object, and ten reports of a namespace
+	flushInterval    = 5 * time.Second  // between two checks of the waiting reports
 )
 
-// Reporter tells the problems of objects: a log line and a Warning Event for each problem, once, until the problems of the
-// object change. It is safe for concurrent use.
+// Reporter publishes the problems of objects: a log line and a Warning Event for each problem. It publishes the problems of an
+// object again only when they change. It is safe for concurrent use.
 type Reporter struct {
 	events EventSink // nil: log only
 	reason func(kind string) string
@@ -57,16 +57,16 @@ type subjectKey struct {
 	name types.NamespacedName
 }
 
-// report is the latest problems of an object, and those that were told.
+// report has the latest problems of an object, and the problems that were published last.
 type report struct {
-	about      Subject
-	problems   []policy.Problem
-	told       []policy.Problem
-	toldUID    types.UID
-	suppressed int // reports that the budget did not allow, since the last that it did
+	about        Subject
+	problems     []policy.Problem
+	published    []policy.Problem
+	publishedUID types.UID
+	suppressed   int // reports over budget since the last published report; 0: no report waits
 }
 
-// NewReporter returns a Reporter; events may be nil.
+// NewReporter returns a Reporter. If events is nil, it only logs.
 func NewReporter(events EventSink) *Reporter { return newReporter(events, reason) }
 
 func newReporter(events EventSink, reason func(string) string) *Reporter {
@@ -76,7 +76,7 @@ func newReporter(events EventSink, reason func(string) string) *Reporter {
 	}
 }
 
-// Report takes all problems that an object has now, none when it is as it should be.
+// Report reports all current problems of an object. No problems end the earlier problems. The context carries the logger.
 func (r *Reporter) Report(ctx context.Context, about Subject, problems []policy.Problem) {
 	key := subjectKey{about.Kind, about.NamespacedName}
 	r.mu.Lock()
@@ -90,16 +90,17 @@ func (r *Reporter) Report(ctx context.Context, about Subject, problems []policy.
 		r.last[key] = last
 	}
 	last.about, last.problems = about, problems
-	if !r.tell(ctx, key, last) {
+	if !r.publish(ctx, key, last) {
 		last.suppressed++
 		r.suppressed++
 	}
 }
 
-// tell logs and publishes a report, unless it says nothing new. It is false when the budget does not allow the report.
-func (r *Reporter) tell(ctx context.Context, key subjectKey, last *report) bool {
+// publish logs and publishes a report, unless it was published already. It returns false if the budget does not allow it. The
+// caller holds the lock.
+func (r *Reporter) publish(ctx context.Context, key subjectKey, last *report) bool {
 	about := last.about
-	if slices.Equal(last.told, last.problems) && (about.UID == last.toldUID || len(last.problems) == 0) {
+	if slices.Equal(last.published, last.problems) && (about.UID == last.publishedUID || len(last.problems) == 0) {
 		if len(last.problems) == 0 {
 			delete(r.last, key)
 		}
@@ -122,11 +123,11 @@ func (r *Reporter) tell(ctx context.Context, key subjectKey, last *report) bool 
 			r.events.Warn(about, r.reason(about.Kind), p.String())
 		}
 	}
-	last.told, last.toldUID, last.suppressed = last.problems, about.UID, 0
+	last.published, last.publishedUID, last.suppressed = last.problems, about.UID, 0
 	return true
 }
 
-// Run tells the reports that waited for their budget, until the context ends.
+// Run publishes waiting reports when their budget allows it, until the context ends.
 func (r *Reporter) Run(ctx context.Context) {
 	ticker := time.NewTicker(flushInterval)
 	defer ticker.Stop()
@@ -145,26 +146,26 @@ func (r *Reporter) flush(ctx context.Context) {
 	defer r.mu.Unlock()
 	for key, last := range r.last {
 		if last.suppressed > 0 {
-			r.tell(ctx, key, last)
+			r.publish(ctx, key, last)
 		}
 	}
 }
 
-// Suppressed returns the number of reports that the budget did not allow at first.
+// Suppressed returns the number of reports that were over budget at first.
 func (r *Reporter) Suppressed() uint64 {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.suppressed
 }
 
-// Forget drops the reports of an object that is gone.
+// Forget drops the report of an object that is gone.
 func (r *Reporter) Forget(about Subject) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.last, subjectKey{about.Kind, about.NamespacedName})
 }
 
-// Retain drops the reports of objects of a kind that are no longer there.
+// Retain drops the reports of all objects of a kind that do not exist.
 func (r *Reporter) Retain(kind string, exists func(cache.Key) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -175,7 +176,7 @@ func (r *Reporter) Retain(kind string, exists func(cache.Key) bool) {
 	}
 }
 
-// reason is the machine-readable word of an Event.
+// reason returns the reason of Events about a kind: a word for programs, in CamelCase.
 func reason(kind string) string {
 	if kind == KindPod {
 		return "InvalidNetworkStatus"

@@ -11,8 +11,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// ReportShortfalls reports, until the context ends, the parts of valid policies that have no effect: an Event and a log
-// line for each, once. It looks at intervals, and reports what it has seen twice in a row, since a policy is often created
+// ReportShortfalls reports the parts of valid policies that have no effect, until the context ends: an Event and a log line for
+// each. It calls list at intervals, and reports a shortfall that two calls in a row return, since a policy is often created
 // before its pods.
 func ReportShortfalls(ctx context.Context, events EventSink, list func() []cache.Shortfall, every time.Duration) {
 	reporters := map[string]*Reporter{}
@@ -57,7 +57,7 @@ func ReportShortfalls(ctx context.Context, events EventSink, list func() []cache
 // shortfall is a cache.Shortfall.
 type shortfall cache.Shortfall
 
-// alsoIn returns the problems that a list has too.
+// alsoIn returns the problems of s that the same shortfall in a list has too.
 func (s shortfall) alsoIn(list []shortfall) []policy.Problem {
 	i := slices.IndexFunc(list, func(o shortfall) bool { return o.UID == s.UID && o.Reason == s.Reason })
 	return slices.DeleteFunc(slices.Clone(s.Problems), func(p policy.Problem) bool {

@@ -13,8 +13,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// Snapshot gives the sink all objects that a source has now, once. found is told the problems of each object; it may be
-// nil.
+// Snapshot lists all objects of a source once and gives them to the sink, for commands that do not watch. It calls found for each
+// object with problems; found may be nil.
 func Snapshot(ctx context.Context, source Source, sink Sink, found func(kind string, key cache.Key, problems []policy.Problem)) error {
 	for _, k := range []struct {
 		kind

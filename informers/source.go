@@ -21,20 +21,21 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// Source is where the objects come from: one list and watch of records for each kind. FromClients and Files give one.
+// Source lists and watches objects as records, for Informers and Snapshot. FromClients, FromObjects and Files.Source return
+// sources.
 type Source struct {
 	pods, namespaces, nads, policies toolscache.ListerWatcher
 
-	// getPolicy reads one policy again; nil, nil: it is gone.
+	// getPolicy reads a policy again. It returns nil and no error if the policy is gone.
 	getPolicy func(ctx context.Context, key cache.Key) (*record, error)
-	remote    bool // a server that sends bookmarks
+	remote    bool // an API server, which sends bookmarks
 }
 
-// unfinished leaves out the pods that have ended: they are no peers and have no network any more. The API server then
-// reports a pod as deleted when it ends.
+// unfinished is a field selector without the pods that have ended, since these pods have no network any more. With it, the API
+// server sends a pod that ends as deleted.
 const unfinished = "status.phase!=" + string(corev1.PodSucceeded) + ",status.phase!=" + string(corev1.PodFailed)
 
-// FromClients reads from the API server. It opens no connection yet.
+// FromClients returns a source that reads from the API server. It does not connect yet.
 func FromClients(config *rest.Config, s Settings) (Source, error) {
 	kube, err := kubernetes.NewForConfig(config) // speaks protobuf unless the config says otherwise
 	if err != nil {
@@ -53,7 +54,7 @@ func FromClients(config *rest.Config, s Settings) (Source, error) {
 		pods: converted(pods.List, pods.Watch, unfinished, func(l *corev1.PodList) (items []*record) {
 			for i := range l.Items {
 				items = append(items, s.podRecordOf(&l.Items[i]))
-				l.Items[i] = corev1.Pod{} // most of a pod is of no use any more
+				l.Items[i] = corev1.Pod{} // free its memory before the next pod is converted
 			}
 			return items
 		}, func(o runtime.Object) *record {
@@ -77,7 +78,7 @@ func FromClients(config *rest.Config, s Settings) (Source, error) {
 	}, nil
 }
 
-// converted makes records of the objects of a typed client.
+// converted returns a list and watch that converts the objects of a typed client into records. fields is a field selector.
 func converted[L metav1.ListInterface](
 	list func(context.Context, metav1.ListOptions) (L, error),
 	watchAll func(context.Context, metav1.ListOptions) (watch.Interface, error),
@@ -122,7 +123,7 @@ type Objects struct {
 	Pods, Namespaces, NADs, Policies toolscache.ListerWatcher
 }
 
-// FromObjects reads from other lists and watches than an API server's.
+// FromObjects returns a source that reads from the given lists and watches.
 func FromObjects(o Objects, s Settings) Source {
 	get := func(ctx context.Context, key cache.Key) (*record, error) {
 		l, err := toolscache.ToListerWithContext(o.Policies).ListWithContext(ctx, metav1.ListOptions{})
@@ -142,7 +143,7 @@ func FromObjects(o Objects, s Settings) Source {
 	}
 }
 
-// records makes records of the objects of a list and watch.
+// records returns a list and watch that converts the objects of another into records.
 func (s Settings) records(lw toolscache.ListerWatcher) toolscache.ListerWatcher {
 	return &localListWatch{toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -175,7 +176,7 @@ func (s Settings) records(lw toolscache.ListerWatcher) toolscache.ListerWatcher 
 	}}
 }
 
-// localListWatch tells reflectors to list before they watch.
+// localListWatch makes reflectors list before they watch, since it sends no initial events.
 type localListWatch struct{ toolscache.ListWatch }
 
 // IsWatchListSemanticsUnSupported implements an optional interface of reflectors.

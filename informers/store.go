@@ -15,21 +15,21 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-// historyLimit is how many changes a store remembers.
+// historyLimit is the number of changes in the history of a store.
 const historyLimit = 4096
 
-// store holds the objects of one kind under a version that every change raises, and serves them by list and watch.
+// store holds the objects of one kind, and serves them by list and watch. Each change raises its version.
 type store struct {
-	// limit is how many changes it remembers for watches that start at an older version; one that wants more must list
-	// again, as with the API server.
+	// limit is the length of the history, for watches that start at an older version. A watch that needs an older change
+	// must list again, as with the API server.
 	limit int
 
 	mu      sync.Mutex
 	version uint64
 	objects map[types.NamespacedName]object
 	history []change      // the last changes, oldest first
-	dropped uint64        // the version of the last change that is no longer in the history
-	changed chan struct{} // closed and made anew by every change
+	dropped uint64        // version of the last change that was dropped from the history
+	changed chan struct{} // closed and replaced at every change
 }
 
 type change struct {
@@ -42,13 +42,13 @@ func newStore() *store {
 	return &store{limit: historyLimit, version: 1, dropped: 1, objects: map[types.NamespacedName]object{}, changed: make(chan struct{})}
 }
 
-// replace makes the objects all there are. Those that stay equal keep their version.
+// replace replaces all objects. Equal objects keep their version. It takes ownership of the objects.
 func (s *store) replace(next map[types.NamespacedName]object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before := s.version
 	for key, old := range s.objects {
-		// Another UID is another object that has the same name.
+		// A different UID means a new object with the same name.
 		if o, ok := next[key]; !ok || o.GetUID() != old.GetUID() {
 			delete(s.objects, key)
 			s.record(watch.Deleted, old.DeepCopyObject().(object))
@@ -73,7 +73,7 @@ func (s *store) replace(next map[types.NamespacedName]object) {
 	}
 }
 
-// record gives the object the next version and remembers the change.
+// record gives the object the next version, and appends the change to the history.
 func (s *store) record(event watch.EventType, o object) {
 	s.version++
 	o.SetResourceVersion(strconv.FormatUint(s.version, 10))
@@ -97,7 +97,7 @@ func (s *store) List(metav1.ListOptions) (runtime.Object, error) {
 	return list, nil
 }
 
-// all returns copies of all objects, sorted, and the version that they are of.
+// all returns copies of all objects, sorted by namespace and name, and their version.
 func (s *store) all() ([]object, uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,7 +111,7 @@ func (s *store) all() ([]object, uint64) {
 	return objects, s.version
 }
 
-// Watch sends the changes after the version asked for, and then those to come, until it is stopped.
+// Watch sends the changes after the requested version, and then all further changes, until it is stopped.
 func (s *store) Watch(o metav1.ListOptions) (watch.Interface, error) {
 	from, err := strconv.ParseUint(o.ResourceVersion, 10, 64)
 	if err != nil {
@@ -125,8 +125,8 @@ func (s *store) Watch(o metav1.ListOptions) (watch.Interface, error) {
 	return w, nil
 }
 
-// since returns the changes after a version, and a channel that is closed by the next one; it is false when some of
-// them are forgotten.
+// since returns the changes after a version, and a channel that the next change closes. It returns false if the history lacks
+// some of these changes.
 func (s *store) since(version uint64) ([]change, <-chan struct{}, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +140,7 @@ func (s *store) since(version uint64) ([]change, <-chan struct{}, bool) {
 	return s.history[n:len(s.history):len(s.history)], s.changed, true
 }
 
-// storeWatch is one watch of a store.
+// storeWatch is a watch of a store.
 type storeWatch struct {
 	store   *store
 	events  chan watch.Event
@@ -177,7 +177,7 @@ func (w *storeWatch) run(from uint64) {
 	}
 }
 
-// send is false when the watch is stopped.
+// send sends an event. It returns false if the watch was stopped meanwhile.
 func (w *storeWatch) send(e watch.Event) bool {
 	select {
 	case w.events <- e:

@@ -140,7 +140,7 @@ func TestForgottenVersion(t *testing.T) {
 	w.Stop()
 }
 
-// What a watch tells from any version on is what has changed since, whatever was loaded.
+// A watch from any version sends exactly the changes after it, for any sequence of loads.
 func TestWatchFromEveryVersion(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	f := NewFiles()

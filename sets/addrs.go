@@ -9,8 +9,9 @@ import (
 // Addrs is an immutable set of addresses of both families, held as ranges that
 // neither overlap nor touch. The zero value is the empty set.
 //
-// Values may be compared with ==: true means that they are equal. False means
-// only that they were not derived one from the other; [Addrs.Equal] tells.
+// The operator == compares roots, in O(1): true means that the sets are equal.
+// False decides nothing, because equal sets may have been built separately; use
+// [Addrs.Equal].
 type Addrs struct{ v4, v6 *node[uint128] }
 
 // NewAddrs returns the set of all addresses in the ranges, which may come in any
@@ -39,9 +40,9 @@ func treeOf(spans []span) *node[uint128] {
 	return m.tree()
 }
 
-// Insert returns the set with the range added, and s itself when it holds all
-// of it already, or the range is not valid. It costs O(log n) however many
-// ranges it merges.
+// Insert returns the set with the range added. It returns s itself when s
+// already holds the whole range, or when the range is not valid. It costs
+// O(log n), regardless of the number of ranges that it merges.
 func (s Addrs) Insert(r AddrRange) Addrs {
 	if !r.IsValid() {
 		return s
@@ -54,8 +55,9 @@ func (s Addrs) Insert(r AddrRange) Addrs {
 	return s
 }
 
-// Remove returns the set without the range, and s itself when it holds none of
-// it, or the range is not valid. It costs O(log n) however many ranges go.
+// Remove returns the set without the range. It returns s itself when s holds no
+// address of the range, or when the range is not valid. It costs O(log n),
+// regardless of the number of ranges that it removes.
 func (s Addrs) Remove(r AddrRange) Addrs {
 	if !r.IsValid() {
 		return s
@@ -68,23 +70,26 @@ func (s Addrs) Remove(r AddrRange) Addrs {
 	return s
 }
 
-// Union returns the set of the addresses in s or in t: s itself when t adds
-// nothing. When one set has few ranges, m, beside the other's n, it costs
-// O(m log n) and the result shares with the larger; else O(n + m).
+// Union returns the set of the addresses in s or in t. It returns s itself when
+// t adds nothing. If the smaller set has m ranges and the larger has many more,
+// n, the cost is O(m log n) and the result shares nodes with the larger set.
+// Otherwise the cost is O(n + m).
 func (s Addrs) Union(t Addrs) Addrs {
 	return Addrs{union(s.v4, t.v4), union(s.v6, t.v6)}
 }
 
-// Difference returns the set of the addresses in s and not in t: s itself when
-// that takes nothing. When t has few ranges, m, beside the n of s, it costs
-// O(m log n) and the result shares with s; else O(n + m).
+// Difference returns the set of the addresses in s and not in t. It returns s
+// itself when the two sets have no common address. If t has m ranges and s has
+// many more, n, the cost is O(m log n) and the result shares nodes with s.
+// Otherwise the cost is O(n + m).
 func (s Addrs) Difference(t Addrs) Addrs {
 	return Addrs{difference(s.v4, t.v4), difference(s.v6, t.v6)}
 }
 
-// Splice returns the addresses of s before at and the addresses of t from at
-// on, in the family of at; of the other family it holds what s holds. It costs
-// O(log n). at must be valid.
+// Splice returns the addresses of s before at, and the addresses of t from at
+// on, in the family of at. The other family is that of s. It costs O(log n). at
+// must be valid. The engine splices two versions into an intermediate version when
+// the change is too large for a single batch.
 func (s Addrs) Splice(t Addrs, at netip.Addr) Addrs {
 	if at.Is4() {
 		s.v4 = splice(s.v4, t.v4, number(at))
@@ -94,8 +99,8 @@ func (s Addrs) Splice(t Addrs, at netip.Addr) Addrs {
 	return s
 }
 
-// Contains reports whether the address is in the set. It is taken as [Single]
-// takes it: unmapped, and without its zone. An invalid address is in no set.
+// Contains reports whether the address is in the set. As in [Single], a 4in6
+// address is unmapped and a zone is ignored. An invalid address is in no set.
 func (s Addrs) Contains(a netip.Addr) bool {
 	if !a.IsValid() {
 		return false
@@ -106,14 +111,14 @@ func (s Addrs) Contains(a netip.Addr) bool {
 	return e != nil && !e.val.less(n)
 }
 
-// IsEmpty reports whether there is no address in the set.
+// IsEmpty reports whether the set has no address.
 func (s Addrs) IsEmpty() bool { return s == Addrs{} }
 
-// Len returns the number of ranges of a family, in O(1).
+// Len returns the number of ranges (not of addresses) of a family, in O(1).
 func (s Addrs) Len(f Family) int { return s.root(f).count() }
 
-// Equal reports whether s and t hold the same addresses. Parts that they share
-// cost nothing.
+// Equal reports whether s and t hold the same addresses. It skips subtrees that
+// s and t share.
 func (s Addrs) Equal(t Addrs) bool { return s.v4.equal(t.v4) && s.v6.equal(t.v6) }
 
 // Ranges returns the ranges of a family in ascending order. They do not overlap
@@ -126,7 +131,7 @@ func (s Addrs) Ranges(f Family) iter.Seq[AddrRange] {
 	}
 }
 
-// root returns the tree of a family, which is empty for no family.
+// root returns the tree of a family. It is empty for an invalid family.
 func (s Addrs) root(f Family) *node[uint128] {
 	switch f {
 	case V4:

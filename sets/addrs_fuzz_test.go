@@ -6,19 +6,19 @@ import (
 	"testing"
 )
 
-// version is one version of a set, with what it should hold.
+// version is a version of a set, with its expected content.
 type version struct {
 	set  Addrs
 	want model
 }
 
 const (
-	opBytes = 4  // bytes an operation takes
-	maxOps  = 64 // operations of an input that are carried out
+	opBytes = 4  // input bytes for each operation
+	maxOps  = 64 // operations for each input; the rest is ignored
 )
 
-// FuzzAddrs takes its input as operations on a growing list of versions, and
-// holds every version against the model.
+// FuzzAddrs reads its input as operations on a growing list of versions, and
+// compares every version with the model.
 func FuzzAddrs(f *testing.F) {
 	for _, seed := range [][]byte{
 		{0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 3, 0, 0, 0, 2, 0},         // neighbours, gap closed last
@@ -47,8 +47,8 @@ func FuzzAddrs(f *testing.F) {
 	})
 }
 
-// apply carries out one operation. op holds the kind and the family, a cell in
-// two bytes, and a length in cells (or, for the caller, a version).
+// apply performs an operation. op holds the kind and the family, a cell in two
+// bytes, and a length in cells (or, for the caller, a version).
 func apply(t *testing.T, cur, other version, op []byte) version {
 	f := Families[op[0]>>3&1]
 	lo := (int(op[1])<<8 | int(op[2])) % lineCells
@@ -87,9 +87,9 @@ func fill(b *bitmap, lo, hi int, v bool) {
 	}
 }
 
-// rebuilt returns the set built anew, from its cells in a random order, by
-// NewAddrs and one by one; all must be equal. It returns the set itself, so that
-// what follows still works on shared trees.
+// rebuilt builds the set again from its cells in a random order, once by NewAddrs
+// and once by Insert; all must be equal. It returns the set itself, so that later
+// operations still work on shared trees.
 func rebuilt(t *testing.T, v version, seed uint64) Addrs {
 	t.Helper()
 	var parts []AddrRange
@@ -112,8 +112,8 @@ func rebuilt(t *testing.T, v version, seed uint64) Addrs {
 	return v.set
 }
 
-// checkStep holds what an operation made of cur against the promise that a set
-// is returned as it is when nothing changes, and is not equal when it does.
+// checkStep checks that an operation returned cur itself if it changed nothing,
+// and an unequal set if it changed something.
 func checkStep(t *testing.T, cur, next version) {
 	t.Helper()
 	same := cur.want == next.want
@@ -126,7 +126,7 @@ func checkStep(t *testing.T, cur, next version) {
 	checkDelta(t, cur, next)
 }
 
-// checkDelta holds the Delta between two versions against the naive one.
+// checkDelta compares the Delta between two versions with the naive Delta.
 func checkDelta(t *testing.T, have, want version) {
 	t.Helper()
 	if have.set.Equal(want.set) != (have.want == want.want) {
@@ -143,7 +143,7 @@ func checkDelta(t *testing.T, have, want version) {
 	}
 }
 
-// checkVersion holds all that can be read from a version against the model.
+// checkVersion compares everything that can be read from a version with the model.
 func checkVersion(t *testing.T, v version) {
 	t.Helper()
 	for _, f := range Families {

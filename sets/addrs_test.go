@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// parseRange reads what AddrRange.String writes.
+// parseRange is the inverse of AddrRange.String.
 func parseRange(tb testing.TB, s string) AddrRange {
 	tb.Helper()
 	if strings.Contains(s, "/") {
@@ -193,7 +193,7 @@ func TestAddrsRangesStops(t *testing.T) {
 }
 
 // Ranges whose ends are in the IPv4-mapped part of the IPv6 space are ranges of
-// IPv6, so what Ranges yields makes the same set again.
+// IPv6, so the ranges that Ranges yields make the same set again.
 func TestAddrsRoundTripsMappedSpace(t *testing.T) {
 	cut := AddrRange{netip.MustParseAddr("::ffff:1.2.3.4"), netip.MustParseAddr("::ffff:1.2.3.9")}
 	for _, s := range []Addrs{addrs(t, all6).Remove(cut), NewAddrs(cut)} {

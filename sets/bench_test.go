@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// perSize runs a benchmark on scattered addresses of one family, at sizes that
-// a cluster may have.
+// perSize runs a benchmark on scattered addresses of a family, at sizes that a
+// cluster may have.
 func perSize(b *testing.B, run func(b *testing.B, rs []AddrRange)) {
 	for _, n := range []int{100, 1_000, 10_000, 100_000} {
 		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
@@ -25,7 +25,7 @@ func BenchmarkNewAddrs(b *testing.B) {
 	})
 }
 
-// One address that touches no other, at another place each time.
+// Inserts an address that touches no other, at a different place each time.
 func BenchmarkInsert(b *testing.B) {
 	perSize(b, func(b *testing.B, rs []AddrRange) {
 		room := rs[:len(rs)/8]
@@ -60,7 +60,7 @@ func BenchmarkDiffAddrsOneInsert(b *testing.B) {
 	})
 }
 
-// The two share nothing: what a read-back of the kernel's set costs.
+// The two sets share no nodes, as after a read-back from the kernel.
 func BenchmarkDiffAddrsUnshared(b *testing.B) {
 	perSize(b, func(b *testing.B, rs []AddrRange) {
 		have, want := NewAddrs(rs...), NewAddrs(rs...)

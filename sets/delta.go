@@ -1,18 +1,20 @@
 package sets
 
-// Delta is what turns one version of a set into another: take Del from it, then
-// add Add. Both are ascending, and no element is in both. Elements are whole:
-// a range that grew is its old form in Del and its new form in Add.
+// Delta is the difference between two versions of a set: delete Del from the old
+// version, then add Add. Both lists are ascending, and no element is in both.
+//
+// An element is a whole range or endpoint, as in a kernel set. A range that grew
+// is in Del with its old ends and in Add with its new ends.
 type Delta[T any] struct{ Del, Add []T }
 
-// IsEmpty reports whether there is nothing to do.
+// IsEmpty reports whether the two versions are equal.
 func (d Delta[T]) IsEmpty() bool { return len(d.Del) == 0 && len(d.Add) == 0 }
 
-// DiffAddrs returns what turns have into want in family f, in terms of whole
-// ranges, which are the elements of a kernel set.
+// DiffAddrs returns the ranges to delete from have and to add to it, so that it
+// equals want in family f.
 //
-// When one was derived from the other the cost is O(changed * log n): what they
-// share is passed over. In general it is O(n).
+// It skips subtrees that have and want share. So the cost is O(changed * log n)
+// when one set was derived from the other, and O(n) in general.
 func DiffAddrs(have, want Addrs, f Family) Delta[AddrRange] {
 	var d Delta[AddrRange]
 	diff(have.root(f), want.root(f), nil, nil, func(h, w *node[uint128]) {
@@ -26,7 +28,8 @@ func DiffAddrs(have, want Addrs, f Family) Delta[AddrRange] {
 	return d
 }
 
-// DiffPorts returns what turns have into want, in terms of whole ranges.
+// DiffPorts returns the ranges to delete from have and to add to it, so that it
+// equals want. It costs O(n).
 func DiffPorts(have, want Ports) Delta[PortRange] {
 	var d Delta[PortRange]
 	h, w := have.ranges, want.ranges
@@ -50,8 +53,8 @@ func DiffPorts(have, want Ports) Delta[PortRange] {
 	return d
 }
 
-// DiffEndpoints returns what turns have into want in family f. It costs what
-// [DiffAddrs] costs.
+// DiffEndpoints returns the endpoints to delete from have and to add to it, so
+// that it equals want in family f. It costs as much as [DiffAddrs].
 func DiffEndpoints(have, want Endpoints, f Family) Delta[Endpoint] {
 	var d Delta[Endpoint]
 	diff(have.root(f), want.root(f), nil, nil, func(h, w *node[struct{}]) {

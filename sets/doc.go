@@ -13,16 +13,16 @@
 // compared with a later version without a lock or a copy. The zero value of
 // every set is the empty set, ready for use.
 //
-// Every value is canonical: ranges that overlap or touch are one range, so
-// equal content has one form whatever operations led to it.
+// Every value is canonical: ranges that overlap or touch are merged, so equal
+// content has the same form, regardless of the operations that produced it.
 //
 // [Addrs] and [Endpoints] are persistent trees. A version shares all nodes with
-// the version that it was made from, but for the path to the change. So a change
-// among many thousands of elements costs a few microseconds, and so does the
-// difference between the versions ([DiffAddrs], [DiffEndpoints]). A rule has few
-// [Ports], so they are a sorted slice.
+// the version from which it was made, except the path to the change. So a
+// change among many thousands of elements costs a few microseconds, and so does
+// the difference between the two versions ([DiffAddrs], [DiffEndpoints]).
+// [Ports] and [Numbers] are sorted slices, because a rule has few of them.
 //
-// Input that makes no sense (an invalid address, a range that ends before it
-// starts) has no effect: it adds nothing to a set and removes nothing from it.
-// No function of this package panics on it.
+// Invalid input (an invalid address, a range that ends before it starts) has no
+// effect: it adds nothing to a set and removes nothing from it. The exception is
+// Splice, which needs a valid address.
 package sets

@@ -6,16 +6,17 @@ import (
 	"slices"
 )
 
-// Endpoint is a port of a protocol at an address. Sets take the address as
-// [Single] takes it: unmapped, and without its zone.
+// Endpoint is an address, a protocol and a port: an element of a set of type
+// `ipv4_addr . inet_proto . inet_service`. Sets treat the address as [Single]
+// does: they unmap a 4in6 address and ignore a zone.
 type Endpoint struct {
 	Addr  netip.Addr
 	Proto uint8 // IP protocol number
 	Port  uint16
 }
 
-// key returns the endpoint's family and its key in the tree of that family. The
-// family is 0, and the key of no use, when the address is invalid.
+// key returns the endpoint's family and its key in the tree of that family. If
+// the address is invalid, both are zero.
 func (e Endpoint) key() (Family, key) {
 	a := e.Addr.Unmap()
 	f := familyOf(a)
@@ -25,15 +26,15 @@ func (e Endpoint) key() (Family, key) {
 	return f, key{addr: number(a), sub: uint32(e.Proto)<<16 | uint32(e.Port)}
 }
 
-// Less reports whether e comes before f in [Endpoints.All]. Both must be of one
-// family.
+// Less reports whether e comes before f in [Endpoints.All]. Both must be of the
+// same family.
 func (e Endpoint) Less(f Endpoint) bool {
 	_, k := e.key()
 	_, l := f.key()
 	return k.compare(l) < 0
 }
 
-// endpointOf returns the endpoint of family f that an element is.
+// endpointOf returns the endpoint that a node of the tree of family f holds.
 func endpointOf(n *node[struct{}], f Family) Endpoint {
 	return Endpoint{n.key.addr.addr(f), uint8(n.key.sub >> 16), uint16(n.key.sub)}
 }
@@ -41,12 +42,13 @@ func endpointOf(n *node[struct{}], f Family) Endpoint {
 // Endpoints is an immutable set of endpoints of both families. The zero value is
 // the empty set.
 //
-// Values may be compared with ==: true means that they are equal. False means
-// only that they were not derived one from the other; [Endpoints.Equal] tells.
+// The operator == compares roots, in O(1): true means that the sets are equal.
+// False decides nothing, because equal sets may have been built separately; use
+// [Endpoints.Equal].
 type Endpoints struct{ v4, v6 *node[struct{}] }
 
 // NewEndpoints returns the set of the endpoints, which may come in any order and
-// repeat, in O(n log n). One with an invalid address is left out.
+// repeat, in O(n log n). Endpoints with an invalid address are left out.
 func NewEndpoints(es ...Endpoint) Endpoints {
 	var v4, v6 []key
 	for _, e := range es {
@@ -70,8 +72,8 @@ func treeOfKeys(keys []key) *node[struct{}] {
 	return b.tree()
 }
 
-// Insert returns the set with the endpoint added, in O(log n): s itself when it
-// is there already, or its address is invalid.
+// Insert returns the set with the endpoint added, in O(log n). It returns s
+// itself when s already holds the endpoint, or when its address is invalid.
 func (s Endpoints) Insert(e Endpoint) Endpoints {
 	switch f, k := e.key(); f {
 	case V4:
@@ -82,8 +84,8 @@ func (s Endpoints) Insert(e Endpoint) Endpoints {
 	return s
 }
 
-// Remove returns the set without the endpoint, in O(log n): s itself when it is
-// not there.
+// Remove returns the set without the endpoint, in O(log n). It returns s itself
+// when s does not hold the endpoint.
 func (s Endpoints) Remove(e Endpoint) Endpoints {
 	switch f, k := e.key(); f {
 	case V4:
@@ -94,9 +96,9 @@ func (s Endpoints) Remove(e Endpoint) Endpoints {
 	return s
 }
 
-// Splice returns the endpoints of s before at and the endpoints of t from at on,
-// in the family of at; of the other family it holds what s holds. It costs
-// O(log n). The address of at must be valid.
+// Splice returns the endpoints of s before at, and the endpoints of t from at
+// on, in the family of at. The other family is that of s. It costs O(log n). The
+// address of at must be valid.
 func (s Endpoints) Splice(t Endpoints, at Endpoint) Endpoints {
 	f, k := at.key()
 	if f == V4 {
@@ -122,14 +124,14 @@ func (s Endpoints) Contains(e Endpoint) bool {
 	return n != nil && n.key == k
 }
 
-// IsEmpty reports whether there is no endpoint in the set.
+// IsEmpty reports whether the set has no endpoint.
 func (s Endpoints) IsEmpty() bool { return s == Endpoints{} }
 
 // Len returns the number of endpoints of a family, in O(1).
 func (s Endpoints) Len(f Family) int { return s.root(f).count() }
 
-// Equal reports whether s and t hold the same endpoints. Parts that they share
-// cost nothing.
+// Equal reports whether s and t hold the same endpoints. It skips subtrees that
+// s and t share.
 func (s Endpoints) Equal(t Endpoints) bool { return s.v4.equal(t.v4) && s.v6.equal(t.v6) }
 
 // All returns the endpoints of a family, ascending by address, protocol and
@@ -142,7 +144,7 @@ func (s Endpoints) All(f Family) iter.Seq[Endpoint] {
 	}
 }
 
-// root returns the tree of a family, which is empty for no family.
+// root returns the tree of a family. It is empty for an invalid family.
 func (s Endpoints) root(f Family) *node[struct{}] {
 	switch f {
 	case V4:

@@ -40,8 +40,8 @@ func TestEndpointsOrder(t *testing.T) {
 	wantDiff(t, "order", want, slices.Collect(NewEndpoints(in...).All(V4)))
 }
 
-// endpointUniverse is what FuzzEndpoints draws from: 256 endpoints, half of them
-// of each family, close together at both ends of the space.
+// endpointUniverse holds the endpoints of FuzzEndpoints: 256, half of them of
+// each family, close together at both ends of the space.
 func endpointUniverse() []Endpoint {
 	var out []Endpoint
 	for _, a := range []string{
@@ -57,8 +57,8 @@ func endpointUniverse() []Endpoint {
 	return out
 }
 
-// FuzzEndpoints takes its input as operations on a growing list of versions, and
-// holds every version against a map.
+// FuzzEndpoints reads its input as operations on a growing list of versions, and
+// compares every version with a map.
 func FuzzEndpoints(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 1, 0, 255, 1, 0, 1, 7})
 	f.Add([]byte{0, 130, 0, 131, 0, 5, 1, 130, 0, 130, 1, 9, 0, 9})
@@ -124,7 +124,7 @@ func FuzzEndpoints(f *testing.F) {
 	})
 }
 
-// TestSpliceEndpoints holds Splice at each endpoint, in a set or not, against the naive way.
+// TestSpliceEndpoints compares Splice with a naive splice, at endpoints in the sets and outside.
 func TestSpliceEndpoints(t *testing.T) {
 	var all []Endpoint
 	for _, addr := range []string{"10.0.0.1", "10.0.0.2", "fd00::1", "fd00::2"} {

@@ -21,7 +21,8 @@ func ExampleAddrs() {
 	// 10.0.0.128/25
 }
 
-// The elements to delete and to add when a pod comes next to another.
+// A pod with an address next to an existing address extends the range: the old
+// range is deleted, and the longer range is added.
 func ExampleDiffAddrs() {
 	have := sets.NewAddrs(sets.Single(netip.MustParseAddr("10.0.0.1")))
 	want := have.Insert(sets.Single(netip.MustParseAddr("10.0.0.2")))

@@ -11,8 +11,8 @@ const (
 	V6 Family = 6
 )
 
-// Families lists both families, in the order in which everything that has one
-// part a family is laid out.
+// Families lists both families. Rules, sets and output with a part for each
+// family have the parts in this order.
 var Families = [...]Family{V4, V6}
 
 // String returns "v4" or "v6", and "invalid" for anything else.
@@ -26,14 +26,15 @@ func (f Family) String() string {
 	return "invalid"
 }
 
-// FamilyOf returns the family of an address on the wire. An IPv4 address mapped
-// into IPv6 (::ffff:10.0.0.1) is V4, because everything here unmaps a single
-// address before use. An invalid address has no family: the result is 0.
+// FamilyOf returns the family of packets to or from an address. A 4in6 address
+// (::ffff:10.0.0.1) is V4, because sets unmap single addresses. For an invalid
+// address the result is 0.
 func FamilyOf(a netip.Addr) Family {
 	return familyOf(a.Unmap())
 }
 
-// familyOf is the family of an address taken as it is written, mapped or not.
+// familyOf returns the family of an address without unmapping it: a 4in6 address
+// is V6. For an invalid address the result is 0.
 func familyOf(a netip.Addr) Family {
 	switch {
 	case a.Is4():

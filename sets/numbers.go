@@ -32,7 +32,7 @@ func NewNumbers(rs ...NumberRange) Numbers {
 		if !r.IsValid() {
 			continue
 		}
-		// As 64 bits: the number behind the last one is another number.
+		// In 64 bits, since To+1 must not wrap around to 0.
 		if n := len(out); n > 0 && uint64(r.From) <= uint64(out[n-1].To)+1 {
 			out[n-1].To = max(out[n-1].To, r.To)
 			continue
@@ -47,7 +47,7 @@ func (s Numbers) Contains(n uint32) bool {
 	return slices.ContainsFunc(s.ranges, func(r NumberRange) bool { return r.From <= n && n <= r.To })
 }
 
-// IsEmpty reports whether there is no number in the set.
+// IsEmpty reports whether the set has no number.
 func (s Numbers) IsEmpty() bool { return len(s.ranges) == 0 }
 
 // Len returns the number of ranges.

@@ -9,12 +9,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The naive model that the fuzz tests hold the sets against.
+// The naive model with which the fuzz tests compare the sets.
 //
-// A line stands for one family's space. It is cut into cells: windows of single
-// addresses at its start, its middle and its end, and the two gaps between
-// them, which are a cell each. A set of which every range starts and ends in a
-// window is a bitmap of cells.
+// The address space of a family is cut into cells. Each address in the windows
+// at the start, the middle and the end of the space is a cell. Each of the two
+// gaps between the windows is a cell too. A set is a bitmap of cells if all its
+// ranges start and end in windows.
 const (
 	window    = 256
 	lineCells = 3*window + 2
@@ -24,7 +24,7 @@ const (
 
 type bitmap [lineCells]bool
 
-// cells is the space of one family, in ascending order.
+// cells is the address space of a family, in ascending order.
 type cells [lineCells]span
 
 // newCells lays out a space whose middle window straddles middle and whose last
@@ -58,8 +58,8 @@ func minus(u uint128, n int) uint128 {
 	return u
 }
 
-// space holds the cells of both families. The middle of the IPv6 one is where
-// the low 64 bits of an address overflow into the high ones.
+// space holds the cells of both families. The middle of the IPv6 space is the
+// place where the low 64 bits of an address overflow into the high bits.
 var space = map[Family]*cells{
 	V4: newCells(uint128{lo: 1 << 31}, uint128{lo: 1<<32 - 1}),
 	V6: newCells(uint128{hi: 1}, maxUint128),
@@ -86,7 +86,7 @@ func (b *bitmap) ranges(f Family) []AddrRange {
 	return out
 }
 
-// model is a pair of bitmaps, one a family.
+// model has a bitmap of cells for each family.
 type model struct{ v4, v6 bitmap }
 
 func (m *model) of(f Family) *bitmap {
@@ -106,7 +106,7 @@ func (m model) combine(n model, op func(a, b bool) bool) model {
 	return m
 }
 
-// naiveDelta is the Delta of two ascending lists, the slow way.
+// naiveDelta returns the Delta of two ascending lists, in O(n²).
 func naiveDelta[T comparable](have, want []T) Delta[T] {
 	return Delta[T]{Del: without(have, want), Add: without(want, have)}
 }
@@ -121,8 +121,8 @@ func without[T comparable](list, drop []T) []T {
 	return out
 }
 
-// checkTree fails the test unless t is a tree as the rest of the package relies
-// on it: sorted, heap-ordered by the right priorities, and well counted.
+// checkTree fails the test unless t has the invariants of a tree: sorted by key,
+// heap-ordered by the right priorities, and with the right sizes.
 func checkTree[V comparable](tb testing.TB, t *node[V]) {
 	tb.Helper()
 	if t == nil {
@@ -145,7 +145,7 @@ func checkTree[V comparable](tb testing.TB, t *node[V]) {
 	}
 }
 
-// cmpOpts lets cmp look into addresses, and takes a nil list for an empty one.
+// cmpOpts lets cmp look into addresses, and makes nil and empty lists equal.
 var cmpOpts = cmp.Options{
 	cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 	cmp.Transformer("nonNil", func(s []AddrRange) []string { return texts(s) }),

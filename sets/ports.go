@@ -20,8 +20,8 @@ type PortRange struct {
 // not valid.
 func (r PortRange) IsValid() bool { return r.From <= r.To }
 
-// String returns "80/tcp" for one port and "80-90/udp" for more; a protocol
-// without ports of its own is given by number.
+// String returns "80/tcp" for a single port and "80-90/udp" for several. A
+// protocol other than TCP, UDP and SCTP is given by its number.
 func (r PortRange) String() string {
 	s := strconv.Itoa(int(r.From))
 	if r.From != r.To {
@@ -35,7 +35,8 @@ func (r PortRange) compare(s PortRange) int {
 	return cmp.Or(cmp.Compare(r.Proto, s.Proto), cmp.Compare(r.From, s.From), cmp.Compare(r.To, s.To))
 }
 
-// protoName returns the name of a protocol that policies know, or its number.
+// protoName returns the name of a protocol that policies can name, or its
+// number.
 func protoName(p uint8) string {
 	switch p {
 	case 6:
@@ -58,7 +59,8 @@ func NewPorts(rs ...PortRange) Ports {
 	return mergePorts(slices.Clone(rs))
 }
 
-// mergePorts returns the set of all ports in the ranges, and takes the slice.
+// mergePorts returns the set of all ports in the ranges. It sorts and reuses the
+// slice, so the caller must not use it again.
 func mergePorts(rs []PortRange) Ports {
 	slices.SortFunc(rs, PortRange.compare)
 	out := rs[:0]
@@ -89,7 +91,8 @@ func (p Ports) Difference(q Ports) Ports {
 	return Ports{out}
 }
 
-// appendWithout appends what the ascending cuts leave of r.
+// appendWithout appends the parts of r that none of the cuts covers. The cuts are
+// ascending.
 func appendWithout(out []PortRange, r PortRange, cuts []PortRange) []PortRange {
 	for _, c := range cuts {
 		if c.Proto != r.Proto || c.To < r.From || r.To < c.From {
@@ -113,7 +116,7 @@ func (p Ports) Contains(proto uint8, port uint16) bool {
 	})
 }
 
-// IsEmpty reports whether there is no port in the set.
+// IsEmpty reports whether the set has no port.
 func (p Ports) IsEmpty() bool { return len(p.ranges) == 0 }
 
 // Len returns the number of ranges.
@@ -122,6 +125,6 @@ func (p Ports) Len() int { return len(p.ranges) }
 // Equal reports whether p and q hold the same ports.
 func (p Ports) Equal(q Ports) bool { return slices.Equal(p.ranges, q.ranges) }
 
-// Ranges returns the ranges ascending by protocol, then port. Those of one
+// Ranges returns the ranges, ascending by protocol, then port. The ranges of a
 // protocol do not overlap and do not touch.
 func (p Ports) Ranges() iter.Seq[PortRange] { return slices.Values(p.ranges) }

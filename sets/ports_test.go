@@ -81,8 +81,8 @@ func (m *portModel) ranges() []PortRange {
 	return out
 }
 
-// FuzzPorts takes its input as operations on a growing list of versions, and
-// holds every version against the model.
+// FuzzPorts reads its input as operations on a growing list of versions, and
+// compares every version with the model.
 func FuzzPorts(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 0, 1, 0, 1, 1, 0, 2, 5, 3})
 	f.Add([]byte{0, 0, 63, 2, 4, 9, 3, 49, 0, 0, 0, 0, 1, 0, 2, 2, 1, 1})

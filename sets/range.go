@@ -8,19 +8,19 @@ import (
 
 // AddrRange is a range of addresses of one family, both ends included.
 //
-// Its ends are taken as they are written: a range whose ends are 4in6-mapped
-// addresses is a range of IPv6. [Single] and [PrefixRange] unmap.
+// Sets do not unmap the ends of a range: a range with 4in6 addresses as its ends
+// is a range of IPv6. [Single] and [PrefixRange] unmap them.
 type AddrRange struct{ From, To netip.Addr }
 
-// Single returns the range of one address: unmapped, and without its zone. For
-// an invalid address the range is invalid.
+// Single returns the range of a single address. It unmaps a 4in6 address and
+// drops a zone. For an invalid address the range is invalid.
 func Single(a netip.Addr) AddrRange {
 	a = a.Unmap().WithZone("")
 	return AddrRange{a, a}
 }
 
-// PrefixRange returns the addresses of a prefix, whose host bits are ignored.
-// A prefix within ::ffff:0:0/96 is the IPv4 prefix it maps. For an invalid
+// PrefixRange returns the addresses of a prefix. It ignores host bits. A prefix
+// within ::ffff:0:0/96 becomes the IPv4 prefix that it maps. For an invalid
 // prefix the range is invalid.
 func PrefixRange(p netip.Prefix) AddrRange {
 	if !p.IsValid() {
@@ -70,8 +70,8 @@ func (s span) addrRange(f Family) AddrRange {
 	return AddrRange{s.from.addr(f), s.to.addr(f)}
 }
 
-// prefix reports whether the span is exactly a prefix, and how many host bits
-// that prefix leaves.
+// prefix reports whether the span is exactly a prefix, and returns the number of
+// the prefix's host bits.
 func (s span) prefix() (host int, ok bool) {
 	diff := uint128{s.from.hi ^ s.to.hi, s.from.lo ^ s.to.lo}
 	host = bits.Len64(diff.lo)

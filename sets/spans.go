@@ -3,12 +3,12 @@ package sets
 // A tree of spans has a span's start as key and its end as value. The spans in
 // it neither overlap nor touch.
 
-// manyTimes is how much larger one set must be than the other for it to be
-// cheaper to change it span by span, in O(m log n), than to merge both into a
-// new one, in O(n+m).
+// manyTimes is the ratio of sizes from which on the larger set is changed span
+// by span, in O(m log n). Below it, merging both sets into a new tree, in
+// O(n+m), is cheaper.
 const manyTimes = 8
 
-// spanOf returns the span that an element is.
+// spanOf returns the span that a node holds.
 func spanOf(n *node[uint128]) span { return span{n.key.addr, n.val} }
 
 // spansOf returns all spans of a tree in ascending order.
@@ -21,8 +21,8 @@ func spansOf(t *node[uint128]) []span {
 	return spans
 }
 
-// insert returns the tree with s added, merged with all that it overlaps or
-// touches: t itself if it is all there.
+// insert returns the tree with s added, and merged with all spans that it
+// overlaps or touches. It returns t itself if t already covers s.
 func insert(t *node[uint128], s span) *node[uint128] {
 	if e := t.floor(key{addr: s.from}); e != nil {
 		if !e.val.less(s.to) {
@@ -32,18 +32,19 @@ func insert(t *node[uint128], s span) *node[uint128] {
 			s.from = e.key.addr
 		}
 	}
-	// The last span to start in s, or right after it, may end after it.
+	// The last span that starts in s, or right after s, may end after s.
 	if e := t.floor(key{addr: s.to.next()}); e != nil && s.to.less(e.val) {
 		s.to = e.val
 	}
-	// An element that starts at s.from stays, for put to change its end.
+	// A span that starts at s.from is not cut: put changes its end.
 	if s.from != s.to {
 		t = t.cut(key{addr: s.from.next()}, key{addr: s.to})
 	}
 	return t.put(key{addr: s.from}, s.to)
 }
 
-// remove returns the tree without s: t itself if none of it is there.
+// remove returns the tree without s. It returns t itself if t has no address of
+// s.
 func remove(t *node[uint128], s span) *node[uint128] {
 	last := t.floor(key{addr: s.to})
 	if last == nil || last.val.less(s.from) {
@@ -63,7 +64,7 @@ func remove(t *node[uint128], s span) *node[uint128] {
 	return t
 }
 
-// splice returns the tree of what is in a before at, and in b from at on.
+// splice returns the tree of the addresses of a before at, and of b from at on.
 func splice(a, b *node[uint128], at uint128) *node[uint128] {
 	if at == (uint128{}) {
 		return b
@@ -73,11 +74,12 @@ func splice(a, b *node[uint128], at uint128) *node[uint128] {
 	if first == nil {
 		return a
 	}
-	// The first span of b may touch the last one of a: insert merges them.
+	// The first span of b may touch the last span of a: insert merges them.
 	return insert(join(a, b.cut(first.key, first.key)), spanOf(first))
 }
 
-// union returns the tree of what is in a or b: a itself if b adds nothing.
+// union returns the tree of the addresses in a or b. It returns a itself if b
+// adds nothing.
 func union(a, b *node[uint128]) *node[uint128] {
 	large, small := a, b
 	if large.count() < small.count() {
@@ -99,8 +101,8 @@ func union(a, b *node[uint128]) *node[uint128] {
 	return u
 }
 
-// difference returns the tree of what is in a and not in b: a itself if none of
-// b is in it.
+// difference returns the tree of the addresses in a and not in b. It returns a
+// itself if a has no address of b.
 func difference(a, b *node[uint128]) *node[uint128] {
 	if a == nil || a == b {
 		return nil
@@ -118,7 +120,7 @@ func difference(a, b *node[uint128]) *node[uint128] {
 	return a
 }
 
-// mergeUnion builds the tree of what is in the ascending spans of a or b.
+// mergeUnion builds the tree of the addresses in a or b, from ascending spans.
 func mergeUnion(a, b []span) *node[uint128] {
 	var m merger
 	for len(a) > 0 || len(b) > 0 {
@@ -133,8 +135,8 @@ func mergeUnion(a, b []span) *node[uint128] {
 	return m.tree()
 }
 
-// mergeDifference builds the tree of what is in the ascending spans of a and
-// not in those of b.
+// mergeDifference builds the tree of the addresses in a and not in b, from
+// ascending spans.
 func mergeDifference(a, b []span) *node[uint128] {
 	var m merger
 	for _, s := range a {
@@ -143,12 +145,12 @@ func mergeDifference(a, b []span) *node[uint128] {
 	return m.tree()
 }
 
-// merger builds a tree from spans that come in ascending order of their starts,
-// merging those that overlap or touch.
+// merger builds a tree from spans in ascending order of their starts. It merges
+// spans that overlap or touch.
 type merger struct {
 	builder builder[uint128]
 	last    span
-	open    bool // last is a span, not yet in the builder
+	open    bool // last holds a span that is not yet in the builder
 }
 
 // add adds a span.
@@ -163,8 +165,9 @@ func (m *merger) add(s span) {
 	m.last, m.open = s, true
 }
 
-// addWithout adds what the ascending spans in *cuts leave of s, and drops from
-// *cuts those that end before s does.
+// addWithout adds the parts of s that no span in *cuts covers. The cuts are
+// ascending. It drops the cuts that end before s does, since the next span
+// starts behind them.
 func (m *merger) addWithout(s span, cuts *[]span) {
 	for ; len(*cuts) > 0; *cuts = (*cuts)[1:] {
 		c := (*cuts)[0]

@@ -5,11 +5,10 @@ import (
 	"hash/maphash"
 )
 
-// key is what a tree is ordered by: an address, and below it what else tells
-// two elements at one address apart.
+// key orders the elements of a tree, first by addr, then by sub.
 type key struct {
 	addr uint128
-	sub  uint32
+	sub  uint32 // protocol and port of an Endpoint; 0 in trees of spans
 }
 
 // compare orders keys.
@@ -20,15 +19,15 @@ func (k key) compare(l key) int {
 	return cmp.Compare(k.sub, l.sub)
 }
 
-// node is a node of a persistent treap, and stands for the tree below it; nil
-// is the empty tree. A node never changes once it is part of a tree, so trees
+// node is a node of a persistent treap, and stands for the tree below it. nil is
+// the empty tree. A node never changes after it became part of a tree, so trees
 // share nodes freely.
 //
-// A treap is a search tree by key and a heap by priority, and these two orders
-// leave it one shape. The priority is a hash of the key, so that shape follows
-// from the keys alone, not from the order of operations: versions that differ
-// in little share or mirror the rest, which is what diff and equal rely on.
-// val has no say in the shape.
+// A treap is a search tree by key and a heap by priority (Seidel and Aragon,
+// "Randomized Search Trees", 1996). The two orders determine its shape. Here the
+// priority is a hash of the key, so the shape follows from the keys alone, not
+// from the order of operations. diff and equal rely on this: where two versions
+// have the same keys, they have the same shape. val does not affect the shape.
 type node[V comparable] struct {
 	key         key
 	val         V
@@ -36,15 +35,15 @@ type node[V comparable] struct {
 	prio, size  uint32
 }
 
-// seed makes priorities unknowable from outside: nobody can choose addresses
-// that make a deep tree.
+// seed makes priorities unpredictable, so that a tenant cannot choose addresses
+// that make a tree deep and slow.
 var seed = maphash.MakeSeed()
 
 // priority returns the priority of a key, the same for the whole process.
 func priority(k key) uint32 { return uint32(maphash.Comparable(seed, k)) }
 
-// over reports whether a node of priority p and key k belongs above n. The key
-// settles a tie, so that the shape is unique even then.
+// over reports whether a node of priority p and key k belongs above n. If the
+// priorities are equal, the lower key is above, so that the shape stays unique.
 func over[V comparable](p uint32, k key, n *node[V]) bool {
 	return p > n.prio || p == n.prio && k.compare(n.key) < 0
 }
@@ -57,12 +56,13 @@ func (n *node[V]) count() int {
 	return int(n.size)
 }
 
-// resize sets n's size from its children. Only for a node not yet in a tree.
+// resize sets n's size from its children. n must not be part of a tree yet.
 func (n *node[V]) resize() {
 	n.size = uint32(1 + n.left.count() + n.right.count())
 }
 
-// with returns n with other children: n itself if they are what it has.
+// with returns a copy of n with the given children. It returns n itself if n has
+// these children already.
 func (n *node[V]) with(left, right *node[V]) *node[V] {
 	if n.left == left && n.right == right {
 		return n
@@ -72,7 +72,7 @@ func (n *node[V]) with(left, right *node[V]) *node[V] {
 	return m
 }
 
-// floor returns the element with the greatest key that is not after k, or nil.
+// floor returns the node with the greatest key that is not after k, or nil.
 func (n *node[V]) floor(k key) *node[V] {
 	var best *node[V]
 	for n != nil {
@@ -85,7 +85,7 @@ func (n *node[V]) floor(k key) *node[V] {
 	return best
 }
 
-// first returns the element with the lowest key, or nil.
+// first returns the node with the lowest key, or nil.
 func (n *node[V]) first() *node[V] {
 	for n != nil && n.left != nil {
 		n = n.left
@@ -115,7 +115,7 @@ func (n *node[V]) after(k key) *node[V] {
 	return n.with(n.left.after(k), n.right)
 }
 
-// join returns the tree of the elements of l and r. All keys of l are before
+// join returns the tree of the elements of l and r. All keys of l must be before
 // all keys of r.
 func join[V comparable](l, r *node[V]) *node[V] {
 	switch {
@@ -129,8 +129,9 @@ func join[V comparable](l, r *node[V]) *node[V] {
 	return r.with(join(l, r.left), r.right)
 }
 
-// cut returns the tree without the elements whose keys are in [lo, hi], and the
-// same tree when there are none. It costs O(log n) however many there are.
+// cut returns the tree without the elements from key lo to key hi, both
+// included. It returns n itself when it has no such element. It costs O(log n),
+// regardless of the number of elements that it cuts.
 func (n *node[V]) cut(lo, hi key) *node[V] {
 	switch {
 	case n == nil:
@@ -143,14 +144,14 @@ func (n *node[V]) cut(lo, hi key) *node[V] {
 	return join(n.left.before(lo), n.right.after(hi))
 }
 
-// put returns the tree with the value at the key, and the same tree when it is
-// there already.
+// put returns the tree with the value v at the key k. It returns n itself when
+// n has the value already.
 func (n *node[V]) put(k key, v V) *node[V] { return n.place(k, v, priority(k)) }
 
 // place is put, given the priority of k.
 func (n *node[V]) place(k key, v V, p uint32) *node[V] {
 	if n == nil || over(p, k, n) {
-		// k is not below n: it would have been met above all it is over.
+		// k is not in n: a node with this priority would be at the root of n.
 		m := &node[V]{key: k, val: v, left: n.before(k), right: n.after(k), prio: p}
 		m.resize()
 		return m
@@ -169,8 +170,8 @@ func (n *node[V]) place(k key, v V, p uint32) *node[V] {
 	return &m
 }
 
-// each calls yield on the elements in ascending order until it returns false,
-// and reports whether it never did.
+// each calls yield for the elements in ascending order until yield returns
+// false. It reports whether it reached the end.
 func (n *node[V]) each(yield func(*node[V]) bool) bool {
 	for ; n != nil; n = n.right {
 		if !n.left.each(yield) || !yield(n) {
@@ -180,8 +181,8 @@ func (n *node[V]) each(yield func(*node[V]) bool) bool {
 	return true
 }
 
-// equal reports whether two trees hold the same. Shared subtrees count as equal
-// without a look into them, and sizes tell most unequal ones apart at once.
+// equal reports whether two trees hold the same elements. It does not look into
+// shared subtrees. Unequal trees mostly differ in size, which it compares first.
 func (n *node[V]) equal(m *node[V]) bool {
 	if n == m {
 		return true
@@ -190,9 +191,9 @@ func (n *node[V]) equal(m *node[V]) bool {
 		n.left.equal(m.left) && n.right.equal(m.right)
 }
 
-// clip returns the highest subtree that holds all elements of n with keys
-// strictly between lo and hi, and whose root is one of them. It may hold others
-// further down. A nil bound is none.
+// clip returns the highest subtree that has its root strictly between lo and hi.
+// It holds all elements of n between these bounds, and may hold elements outside
+// them further down. A nil bound means no bound.
 func (n *node[V]) clip(lo, hi *key) *node[V] {
 	for n != nil {
 		switch {
@@ -207,18 +208,18 @@ func (n *node[V]) clip(lo, hi *key) *node[V] {
 	return nil
 }
 
-// diff calls emit in ascending order for each key strictly between lo and hi
-// at which a and b differ, with the element of a and that of b; nil where there
-// is none.
+// diff calls emit in ascending order for each key strictly between lo and hi at
+// which a and b differ. The arguments of emit are the node of a and the node of
+// b at this key; nil if the tree has no such key.
 //
-// It goes down both trees side by side, and turns back wherever both have come
-// to the same node.
+// It descends both trees in parallel, and stops where both have arrived at the
+// same node.
 func diff[V comparable](a, b *node[V], lo, hi *key, emit func(a, b *node[V])) {
 	a, b = a.clip(lo, hi), b.clip(lo, hi)
 	switch {
 	case a == b:
 	case a == nil || b != nil && over(b.prio, b.key, a):
-		// b's key is not in a: it would be a's root.
+		// b's key is not in a: with this priority it would be a's root.
 		diff(a, b.left, lo, &b.key, emit)
 		emit(nil, b)
 		diff(a, b.right, &b.key, hi, emit)
@@ -235,14 +236,14 @@ func diff[V comparable](a, b *node[V], lo, hi *key, emit func(a, b *node[V])) {
 	}
 }
 
-// builder makes a tree from elements that come in ascending order, in O(n).
+// builder makes a tree from elements in ascending order, in O(n).
 type builder[V comparable] struct {
-	// spine is the way from the root down the right edge, of the tree so far.
-	// Its nodes are not sealed: they have no size yet.
+	// spine is the path from the root down the right edge of the tree so far.
+	// Its nodes have no size yet, since their right subtrees still grow.
 	spine []*node[V]
 }
 
-// add appends an element. Its key must be after all that came before.
+// add appends an element. Its key must be after the keys of all elements so far.
 func (b *builder[V]) add(k key, v V) {
 	n := &node[V]{key: k, val: v, prio: priority(k)}
 	depth := len(b.spine)
@@ -256,7 +257,8 @@ func (b *builder[V]) add(k key, v V) {
 	b.spine = append(b.spine, n)
 }
 
-// seal ends the spine at a depth and returns the subtree it cuts off.
+// seal cuts the spine at a depth, sets the sizes of the nodes below, and returns
+// the subtree that it cut off.
 func (b *builder[V]) seal(depth int) *node[V] {
 	var top *node[V]
 	for len(b.spine) > depth {

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// scattered returns n single addresses of family f, in a random order, none next
-// to another.
+// scattered returns n single addresses of family f, in a random order. No two of
+// them are neighbors.
 func scattered(n int, f Family) []AddrRange {
 	rnd := rand.New(rand.NewPCG(1, uint64(n)))
 	out := make([]AddrRange, n)
@@ -23,7 +23,7 @@ func scattered(n int, f Family) []AddrRange {
 	return out
 }
 
-// With this many elements some priorities are equal, so ties count too.
+// With this many elements, some priorities are equal, so ties are tested too.
 func TestShapeFollowsFromContent(t *testing.T) {
 	n := 100_000
 	if testing.Short() {
@@ -50,7 +50,7 @@ func TestShapeFollowsFromContent(t *testing.T) {
 	}
 }
 
-// Keys settle which of two equal priorities is above, whatever came first.
+// If two priorities are equal, the keys decide, regardless of the insertion order.
 func TestShapeWhenPrioritiesAreEqual(t *testing.T) {
 	const n = 20
 	var want *node[struct{}]
@@ -106,8 +106,8 @@ func TestVersionsShare(t *testing.T) {
 	}
 }
 
-// Nodes that two versions share are given values that panic when compared, so
-// that diff and equal must not look at them.
+// Shared nodes get values that panic when compared, so the test fails if diff or
+// equal look at them.
 func TestDiffPassesOverWhatIsShared(t *testing.T) {
 	var b builder[any]
 	for i := range 1_000 {
@@ -144,7 +144,7 @@ func TestDiffPassesOverWhatIsShared(t *testing.T) {
 	}
 }
 
-// Sets that share nothing and are large on both sides take the way of merging.
+// Two large sets that share no nodes are merged (mergeUnion, mergeDifference).
 func TestLargeUnionAndDifference(t *testing.T) {
 	rs := scattered(4_000, V6)
 	a, b := NewAddrs(rs[:3_000]...), NewAddrs(rs[1_000:]...)

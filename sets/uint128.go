@@ -6,8 +6,8 @@ import (
 	"net/netip"
 )
 
-// uint128 is an address as a number. IPv4 addresses take the low 32 bits; the
-// family is known from where the number is kept.
+// uint128 is an address as a number. IPv4 addresses take the low 32 bits. The
+// number does not tell its family: each family has its own tree.
 type uint128 struct{ hi, lo uint64 }
 
 // maxUint128 is the number of the last IPv6 address.
@@ -26,8 +26,8 @@ func (u uint128) less(v uint128) bool {
 	return u.hi < v.hi || u.hi == v.hi && u.lo < v.lo
 }
 
-// next returns u+1, or u when there is no greater number. One past the last
-// IPv4 address is an ordinary number at which no IPv4 range starts.
+// next returns u+1, or u for the last IPv6 address. The number after the last
+// IPv4 address needs no special case: no IPv4 range starts at it.
 func (u uint128) next() uint128 {
 	if u == maxUint128 {
 		return u
@@ -48,8 +48,8 @@ func (u uint128) prev() uint128 {
 	return u
 }
 
-// number returns the address as a number within its own family. A 4in6-mapped
-// address is an IPv6 one here. a must be valid.
+// number returns the address as a number within its own family. A 4in6 address
+// is not unmapped. a must be valid.
 func number(a netip.Addr) uint128 {
 	if a.Is4() {
 		b := a.As4()
@@ -59,7 +59,7 @@ func number(a netip.Addr) uint128 {
 	return uint128{binary.BigEndian.Uint64(b[:8]), binary.BigEndian.Uint64(b[8:])}
 }
 
-// addr returns the address of family f that u is the number of.
+// addr is the inverse of number: it returns the address of family f.
 func (u uint128) addr(f Family) netip.Addr {
 	if f == V4 {
 		var b [4]byte

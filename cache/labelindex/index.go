@@ -2,28 +2,29 @@ package labelindex
 
 import "slices"
 
-// Index finds the items whose selector may match an object with given labels. The zero value is an empty index.
+// Index finds the items with a selector that may match an object with given labels. The zero value is an empty index.
 //
-// Each item is filed under one condition that every match meets, its anchor: a label (for the operator In, each of the
-// values), else the presence of a key, else nothing. A lookup costs the labels of the object and the items found, not
-// the number of items filed.
+// Each item is stored under its anchor: a condition of its selector that every matching object meets. The anchor is a required
+// label (or the labels for all values of the operator In), else the presence of a key, else no condition. The cost of a lookup
+// depends on the number of the object's labels and of the found items, not on the number of items in the index.
 type Index[T comparable] struct {
-	pairs map[Label][]T
-	keys  map[string][]T
-	any   []T
+	pairs map[Label][]T  // items by required label
+	keys  map[string][]T // items by required key
+	any   []T            // items without a condition
 	items int
 }
 
-// Anchor says where an item is filed. The zero value means: under no condition.
+// Anchor is the condition under which an item is stored. The zero value means no condition.
 type Anchor struct {
-	pairs []Label
-	key   string
+	pairs []Label // the object has one of these labels
+	key   string  // the object has a label with this key
 }
 
 // Len returns the number of items.
 func (x *Index[T]) Len() int { return x.items }
 
-// Add files an item under the anchor of its selector that has the fewest items now. Remove needs the anchor.
+// Add adds an item with its selector, and returns the anchor, which Remove needs. It chooses the anchor with the fewest items at
+// this time. An item must not be added twice.
 func (x *Index[T]) Add(s *Selector, item T) Anchor {
 	a := x.choose(s)
 	x.items++
@@ -46,12 +47,12 @@ func (x *Index[T]) Add(s *Selector, item T) Anchor {
 	return a
 }
 
-// choose returns the anchor that the fewest other items have; of equal ones, the one with the fewest values.
+// choose returns the anchor of the selector with the fewest items, and among equal anchors the anchor with the fewest values.
 func (x *Index[T]) choose(s *Selector) Anchor {
 	var best Anchor
 	least := -1
 	for _, pairs := range s.pairs {
-		weight := len(pairs)
+		weight := len(pairs) // the number of values counts less than an item
 		for _, l := range pairs {
 			weight += len(x.pairs[l]) << 8
 		}
@@ -70,7 +71,7 @@ func (x *Index[T]) choose(s *Selector) Anchor {
 	return best
 }
 
-// Remove takes an item out.
+// Remove removes an item. a is the anchor that Add returned.
 func (x *Index[T]) Remove(a Anchor, item T) {
 	x.items--
 	switch {
@@ -85,7 +86,8 @@ func (x *Index[T]) Remove(a Anchor, item T) {
 	}
 }
 
-// AppendCandidates appends the items whose anchor an object with these labels meets, each once.
+// AppendCandidates appends the items with an anchor that an object with these labels meets, each once. The caller must still
+// check their selectors.
 func (x *Index[T]) AppendCandidates(to []T, l Set) []T {
 	to = append(to, x.any...)
 	if len(x.pairs) > 0 {
@@ -101,6 +103,7 @@ func (x *Index[T]) AppendCandidates(to []T, l Set) []T {
 	return to
 }
 
+// removeFrom removes an item from the list of a key, and the key if its list becomes empty.
 func removeFrom[K, T comparable](m map[K][]T, key K, item T) {
 	if rest := without(m[key], item); len(rest) > 0 {
 		m[key] = rest
@@ -109,7 +112,7 @@ func removeFrom[K, T comparable](m map[K][]T, key K, item T) {
 	}
 }
 
-// without removes an item from a list whose order means nothing.
+// without removes an item from a list in place. It does not keep the order.
 func without[T comparable](list []T, item T) []T {
 	i := slices.Index(list, item)
 	if i < 0 {

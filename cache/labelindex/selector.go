@@ -9,18 +9,18 @@ import (
 	"k8s.io/apimachinery/pkg/selection"
 )
 
-// Selector is a compiled label selector.
+// Selector is a compiled label selector. It is immutable.
 type Selector struct {
-	text  string
+	text  string // canonical
 	match labels.Selector
-	pairs [][]Label // a match has one label of each list
-	keys  []string  // a match has a label with each key
+	pairs [][]Label // a matching object has a label of each list
+	keys  []string  // a matching object has a label with each key
 }
 
 // Everything returns the selector that matches all objects.
 func Everything() *Selector { return &Selector{match: labels.Everything()} }
 
-// Compile reads a selector of the API.
+// Compile compiles a selector of the API. It returns an error for an invalid operator, key or value.
 func Compile(s *metav1.LabelSelector) (*Selector, error) {
 	match, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
@@ -38,7 +38,7 @@ func Compile(s *metav1.LabelSelector) (*Selector, error) {
 	return out, nil
 }
 
-// anchor notes the labels that a requirement demands of each match.
+// anchor adds the labels or the key that a requirement demands of every matching object. NotIn and DoesNotExist demand none.
 func (s *Selector) anchor(r labels.Requirement) {
 	switch r.Operator() {
 	case selection.Exists:
@@ -53,7 +53,7 @@ func (s *Selector) anchor(r labels.Requirement) {
 	}
 }
 
-// requirementText is the canonical text of a requirement.
+// requirementText returns the canonical text of a requirement, in the syntax of kubectl.
 func requirementText(r labels.Requirement) string {
 	key, values := r.Key(), r.Values().List()
 	switch r.Operator() {
@@ -73,14 +73,15 @@ func requirementText(r labels.Requirement) string {
 	return key + " in (" + strings.Join(values, ",") + ")"
 }
 
-// String is canonical: selectors that demand the same in another order or form (matchLabels, or In with one value)
-// have the same text. Keys and values are valid labels, so the text is unambiguous. Empty: matches everything.
+// String returns the selector in the syntax of kubectl, or "" for the selector that matches everything. The text is canonical:
+// selectors with equal requirements in a different order or form (such as matchLabels, or In with a single value) have the same
+// text. It is unambiguous, since keys and values are valid labels.
 func (s *Selector) String() string { return s.text }
 
 // MatchesAll reports whether the selector matches every object.
 func (s *Selector) MatchesAll() bool { return s.text == "" }
 
-// Size returns the number of the selector's requirements and of their values.
+// Size returns the number of requirements plus the number of their values.
 func (s *Selector) Size() int {
 	requirements, _ := s.match.Requirements()
 	n := len(requirements)
@@ -93,10 +94,10 @@ func (s *Selector) Size() int {
 // Matches reports whether the selector matches an object with these labels.
 func (s *Selector) Matches(l *Set) bool { return s.MatchesAll() || s.match.Matches(l) }
 
-// Pairs returns lists of labels: each match has one label of each list.
+// Pairs returns lists of labels. A matching object has a label of each list. The caller must not change the lists.
 func (s *Selector) Pairs() [][]Label { return s.pairs }
 
-// Unmet returns, sorted, the requirements that the labels do not meet, each with the label that the object has instead.
+// Unmet describes the requirements that the labels do not meet, each with the object's own label, sorted. It is for explanations.
 func (s *Selector) Unmet(l *Set) []string {
 	requirements, _ := s.match.Requirements()
 	var unmet []string

@@ -5,14 +5,14 @@ import (
 	"slices"
 )
 
-// Label is one key and its value.
+// Label is a key and its value.
 type Label struct{ Key, Value string }
 
-// Set is the labels of an object, sorted by key. It takes a third of the memory of a map. A *Set implements
-// labels.Labels, so that a selector can read it without an allocation.
+// Set holds the labels of an object, sorted by key. It takes a third of the memory of a map. *Set implements labels.Labels, so
+// that selectors can match it without an allocation. It is immutable.
 type Set []Label
 
-// NewSet copies a map of labels.
+// NewSet returns the set of a map of labels. It copies the map.
 func NewSet(m map[string]string) Set {
 	if len(m) == 0 {
 		return nil
@@ -40,7 +40,7 @@ func (s *Set) Has(key string) bool {
 	return ok
 }
 
-// Get returns the value of a label, empty when the set lacks it.
+// Get returns the value of a label, or "" if the set does not have it.
 func (s *Set) Get(key string) string {
 	v, _ := s.Lookup(key)
 	return v

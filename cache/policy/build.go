@@ -8,13 +8,14 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// BuildOptions say which chains a section becomes.
+// BuildOptions control the chains that Build makes.
 type BuildOptions struct {
-	Replies  bool // make the chain that judges replies as well
+	Replies  bool // also make a chain that judges replies
 	Counters bool // rules count the packets that they accept
 }
 
-// Chain is a section as nftables objects. It refers to sets by name: the sets of Groups, and Ports.
+// Chain is a section as nftables objects. Its rules refer to sets by name. The caller must add the sets of Groups and Ports to
+// the table.
 type Chain struct {
 	Chain   *engine.Chain
 	Replies *engine.Chain // nil without BuildOptions.Replies
@@ -22,7 +23,7 @@ type Chain struct {
 	Ports   []PortSet     // unique
 }
 
-// PortSet is the set of a list of ports.
+// PortSet is a set of ports with the digest of its content.
 type PortSet struct {
 	Digest Digest
 	Ports  sets.Ports
@@ -31,8 +32,8 @@ type PortSet struct {
 // Name returns the name of the set.
 func (p PortSet) Name() string { return engine.PortSet(p.Digest.ID()) }
 
-// Variant identifies the chain that a section becomes for a pod with these named ports: pods with equal variants share
-// the chain. It is the zero Digest when the named ports make no difference.
+// Variant identifies the chain of the section for a pod with these named ports. Pods with equal variants share the chain. It is
+// the zero Digest if the section does not depend on named ports.
 func (s *Section) Variant(pod []NamedPort) Digest {
 	if !s.ByName {
 		return Digest{}
@@ -44,7 +45,7 @@ func (s *Section) Variant(pod []NamedPort) Digest {
 	return e.digest()
 }
 
-// Build makes the chain for a pod with these named ports.
+// Build makes the chain of the section for a pod with these named ports, which must be sorted.
 func (s *Section) Build(pod []NamedPort, o BuildOptions) *Chain {
 	b := builder{section: s, options: o, out: &Chain{Chain: &engine.Chain{Name: s.ChainName}}, known: map[string]bool{}}
 	if o.Replies {
@@ -56,15 +57,16 @@ func (s *Section) Build(pod []NamedPort, o BuildOptions) *Chain {
 	return b.out
 }
 
+// builder collects the rules of a chain and the sets that they refer to.
 type builder struct {
 	section *Section
 	options BuildOptions
 	out     *Chain
-	known   map[string]bool // sets that the chain refers to already
+	known   map[string]bool // names of the groups and port sets in out
 }
 
-// rule appends the kernel's rules for one rule of the policy. Both families always have a rule, also while a family has
-// no member, so that members join and leave without a change of rules.
+// rule appends the kernel rules for a rule of the policy. Both families have a rule even if the group has no member of a family,
+// so that members can join and leave without a change of rules.
 func (b *builder) rule(r *Rule, ports sets.Ports) {
 	d := b.section.Direction
 	if !r.AllowsNobody() && (r.AnyPort || !ports.IsEmpty()) {
@@ -84,16 +86,19 @@ func (b *builder) rule(r *Rule, ports sets.Ports) {
 	}
 }
 
-// portMatch is the part of a rule about ports.
+// portMatch is the part of a rule that matches ports.
 type portMatch struct {
-	packet  []expr.Statement
-	replies [][]expr.Statement // alternatives, each for a rule of its own
+	packet  []expr.Statement   // for packets in the direction of the section
+	replies [][]expr.Statement // for replies: alternatives, each becomes a rule
 }
 
+// anyPort matches all ports and protocols.
 var anyPort = portMatch{replies: [][]expr.Statement{nil}}
 
-// matchPorts matches a list of ports. The pod may redirect a connection that it accepts to another port, and the port that
-// the peer dialed decides: only conntrack knows it when the pod replies.
+// matchPorts returns the match for a list of ports.
+//
+// For ingress, a reply is matched by the port that the peer dialed, which only conntrack knows: the pod may redirect connections
+// to another port, such as the port of a service mesh, and its replies come from that port.
 func (b *builder) matchPorts(p sets.Ports) portMatch {
 	name := b.ports(p)
 	m := portMatch{packet: []expr.Statement{expr.PortIn(name)}}
@@ -117,7 +122,7 @@ func protocols(p sets.Ports) (list []expr.Transport) {
 	return list
 }
 
-// ports notes a list of ports and returns the name of its set.
+// ports adds the set of a list of ports to the chain, and returns the name of the set.
 func (b *builder) ports(p sets.Ports) string {
 	set := PortSet{Digest: encodePorts(newEncoder("ports"), p).digest(), Ports: p}
 	if name := set.Name(); !b.known[name] {
@@ -127,9 +132,11 @@ func (b *builder) ports(p sets.Ports) string {
 	return set.Name()
 }
 
-// match finds an address in the set of one family.
+// match returns a statement that looks up the peer in the set of a family.
 type match func(f sets.Family, set string) expr.Statement
 
+// peers appends the rules that accept packets of a group's members, one for each family. reply matches the peer in replies, where
+// source and destination are exchanged.
 func (b *builder) peers(r *Rule, g *Group, packet, reply match, ports portMatch) {
 	if name := g.Name(); !b.known[name] {
 		b.known[name] = true
@@ -141,6 +148,7 @@ func (b *builder) peers(r *Rule, g *Group, packet, reply match, ports portMatch)
 	}
 }
 
+// accept appends a rule that accepts packets, and the rules that accept the replies to them.
 func (b *builder) accept(r *Rule, peer, replyPeer []expr.Statement, ports portMatch) {
 	add := func(to *engine.Chain, statements ...[]expr.Statement) {
 		to.Rules = append(to.Rules, engine.Rule{Statements: slices.Concat(statements...), Comment: r.Comment})

@@ -12,8 +12,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// spec is the spec of a policy, its fields not decoded yet. The published schema of the API is loose, so that each may
-// hold any JSON.
+// spec is the spec of a policy with undecoded fields. The published schema of the API is loose, so each field may hold any JSON.
 type spec struct {
 	PodSelector json.RawMessage `json:"podSelector"`
 	PolicyTypes json.RawMessage `json:"policyTypes"`
@@ -30,8 +29,8 @@ func (l *rawList) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// isEmptyList reports whether the list is absent or has no items. A value of another type is not empty: its author meant
-// something by it.
+// isEmptyList reports whether the list is absent, null or empty. A value of another type counts as not empty, since its author
+// wanted to say something with it.
 func (l rawList) isEmptyList() bool {
 	list, ok := decodeList(json.RawMessage(l))
 	return ok && len(list) == 0
@@ -45,7 +44,7 @@ func (s spec) rules(d engine.Direction) json.RawMessage {
 	return json.RawMessage(s.Egress)
 }
 
-// rawRule is a rule of either direction. A rule has one of the two lists of peers.
+// rawRule is a rule of either direction with undecoded fields. An ingress rule has From, an egress rule has To.
 type rawRule struct {
 	Ports json.RawMessage `json:"ports"`
 	From  json.RawMessage `json:"from"`
@@ -59,7 +58,8 @@ func (r rawRule) peers(d engine.Direction) json.RawMessage {
 	return r.To
 }
 
-// decodeSpec reads the fields of a spec. A spec that is no object isolates every pod of the namespace in both directions.
+// decodeSpec reads the fields of a spec. For a spec that is not an object, it returns invalid fields, so that the policy isolates
+// every pod of the namespace in both directions.
 func decodeSpec(raw json.RawMessage, ps *Problems) spec {
 	var s spec
 	if isNull(raw) {
@@ -72,12 +72,12 @@ func decodeSpec(raw json.RawMessage, ps *Problems) spec {
 	return s
 }
 
-// decode reads JSON as the API server does: names of fields are case-sensitive.
+// decode reads JSON as the API server does: the names of fields are case-sensitive.
 func decode(raw json.RawMessage, to any) error {
 	return kjson.UnmarshalCaseSensitivePreserveInts(raw, to)
 }
 
-// decodeList returns the items of a list, none for null and for an absent list. It is false for any other value.
+// decodeList returns the items of a list. A null or absent list has no items. It returns false for any other value.
 func decodeList(raw json.RawMessage) (items []json.RawMessage, ok bool) {
 	if isNull(raw) {
 		return nil, true
@@ -85,13 +85,14 @@ func decodeList(raw json.RawMessage) (items []json.RawMessage, ok bool) {
 	return items, decode(raw, &items) == nil
 }
 
+// isNull reports whether a field is null or absent.
 func isNull(raw json.RawMessage) bool {
 	raw = bytes.TrimSpace(raw)
 	return len(raw) == 0 || string(raw) == "null"
 }
 
-// decodeNumber reads a whole number, also one in quotes. JSON numbers of any size are legal in a policy: a number beyond
-// 64 bits is not a number here.
+// decodeNumber reads an integer, with or without quotes. It returns false for a number beyond 64 bits, which JSON and the loose
+// schema allow.
 func decodeNumber(raw json.RawMessage) (int64, bool) {
 	text := string(bytes.TrimSpace(raw))
 	var quoted string
@@ -102,11 +103,11 @@ func decodeNumber(raw json.RawMessage) (int64, bool) {
 	return n, err == nil
 }
 
-// item is the path of an item of a list.
+// item returns the path of an item of a list: "spec.ingress[0]".
 func item(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
 
-// quoteJSON quotes a value of the user in a message: a string as it is, anything else as JSON. It costs nothing unless the
-// message is formatted.
+// quoteJSON quotes a user's value in a message: a string like Quote, other values as JSON. It is a type, so that the text is made
+// only if the message is formatted.
 type quoteJSON json.RawMessage
 
 func (q quoteJSON) String() string {
@@ -118,7 +119,7 @@ func (q quoteJSON) String() string {
 	return clip(string(raw))
 }
 
-// clip cuts a long text.
+// clip shortens a long text.
 func clip(s string) string {
 	if len(s) > 2*maxQuote {
 		return strings.ToValidUTF8(s[:2*maxQuote], "") + "…"

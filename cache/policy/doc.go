@@ -4,7 +4,11 @@
 //	                                        │
 //	                                        └──Build──► engine.Chain, with the names of its sets
 //
-// Compile is pure: it needs no lock, reads no other object and costs O(n log n) time and O(n) memory in the size n of
-// the policy. It decodes each field by itself. A field that cannot be decoded, is invalid or exceeds a limit allows
-// nothing and becomes a Problem; the rest of the policy holds, and the policy still isolates its pods.
+// Compile is pure: it needs no lock, reads no other object, and costs O(n log n) time and O(n) memory for a policy of size n.
+//
+// Compile never fails, because a policy that does not isolate its pods would open them. It decodes each field separately. A
+// field that cannot be decoded, is invalid or exceeds a limit allows nothing and becomes a Problem. The rest of the policy
+// holds, and the policy still isolates its pods.
+//
+// The results are immutable and may be shared between goroutines.
 package policy

@@ -9,8 +9,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Group specifies a peer group: all peers of one rule on the networks of its policy. It does not know its members. Its
-// digest covers all of the specification and nothing else, so equal groups of several policies are one group.
+// Group specifies a peer group: the peers of a rule on the networks of its policy. It does not know its members; package cache
+// fills it. Its digest covers the whole specification and nothing else, so equal groups of several policies share their sets.
 type Group struct {
 	Kind     engine.GroupKind
 	Digest   Digest
@@ -18,10 +18,11 @@ type Group struct {
 	Networks []Key // sorted
 	Peers    []Peer
 	Blocks   []Block
-	Names    []PortName // sorted; of an EndpointGroup, else nil
+	Names    []PortName // sorted; nil unless the group is an EndpointGroup
 }
 
-// groupFactory makes the groups of one policy. The encoding of the policy's networks is hashed once for each kind.
+// groupFactory makes the groups of a policy. It hashes the policy's networks only once for each kind of group, since a policy may
+// have many groups and many networks.
 type groupFactory struct {
 	networks []Key
 	prefixes map[engine.GroupKind]encoder
@@ -39,7 +40,7 @@ func newGroupFactory(networks []Key) *groupFactory {
 	return f
 }
 
-// addresses returns the group of the addresses of peers and blocks, which may come in any order and repeat.
+// addresses returns the group of the addresses of peers and blocks. They may be in any order and repeat.
 func (f *groupFactory) addresses(peers []Peer, blocks []Block) *Group {
 	blocks = slices.Clone(blocks)
 	slices.SortFunc(blocks, func(a, b Block) int { return cmp.Compare(a.text, b.text) })
@@ -47,11 +48,12 @@ func (f *groupFactory) addresses(peers []Peer, blocks []Block) *Group {
 	return f.group(&Group{Kind: engine.PeerGroup, Blocks: blocks}, peers)
 }
 
-// endpoints returns the group of the named ports of peers. An ipBlock has no pods that could name a port.
+// endpoints returns the group of the named ports of peers. It takes no blocks, since an ipBlock has no pods with named ports.
 func (f *groupFactory) endpoints(peers []Peer, names []PortName) *Group {
 	return f.group(&Group{Kind: engine.EndpointGroup, Names: names}, peers)
 }
 
+// group completes a group: it sorts the peers and sets networks, digest and comment.
 func (f *groupFactory) group(g *Group, peers []Peer) *Group {
 	g.Networks = f.networks
 	g.Peers = slices.Clone(peers)
@@ -74,16 +76,16 @@ func (f *groupFactory) group(g *Group, peers []Peer) *Group {
 	return g
 }
 
-// Name returns the part of the names of the group's sets that the families share.
+// Name returns the common part of the names of the group's sets.
 func (g *Group) Name() string { return string(g.Kind) + "-" + g.Digest.ID() }
 
-// SetName returns the name of the set of one family.
+// SetName returns the name of the group's set of a family.
 func (g *Group) SetName(f sets.Family) string { return engine.GroupSet(g.Kind, g.Digest.ID(), f) }
 
-// Words describes the group for a person.
+// Words describes the group for users: "default: pods app=web; 10.0.0.0/8".
 func (g *Group) Words() string { return g.words(-1) }
 
-// words stops once the text is as long as wanted. A negative length means all of it.
+// words returns at least length bytes of the description if it is that long. A negative length means the whole description.
 func (g *Group) words(length int) string {
 	var b strings.Builder
 	if g.Kind == engine.EndpointGroup {
@@ -118,7 +120,7 @@ func (g *Group) words(length int) string {
 	return b.String()
 }
 
-// BlockAddrs returns the addresses of the blocks: each block without its own excepts, then the union.
+// BlockAddrs returns the union of the addresses of the blocks. An except applies only to its own block.
 func (g *Group) BlockAddrs() sets.Addrs {
 	var ranges []sets.AddrRange
 	for _, b := range g.Blocks {

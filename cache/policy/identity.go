@@ -9,17 +9,18 @@ import (
 	"strings"
 )
 
-// Digest is a SHA-256 of a canonical encoding. Equal values have equal digests.
+// Digest is a SHA-256 of a canonical encoding. Equal values have equal digests. It is used as an identity and in names.
 type Digest [sha256.Size]byte
 
-// ID returns the 16 hex digits that stand in names of sets and chains.
+// ID returns the first 16 hex digits, for names of sets and chains.
 func (d Digest) ID() string { return hex.EncodeToString(d[:8]) }
 
-// encoder hashes an unambiguous encoding of the value that a name stands for: strings, each with its length before it,
-// and lists, each with its number of items before it. The first string says what kind of value it is, so that values
-// of two kinds never encode alike.
+// encoder hashes an unambiguous encoding of a value. Each string has its length before it, and each list its number of items. So
+// the namespaces and names a-b, c and a, b-c have different encodings. The first string is the kind of the value, so values of
+// different kinds never have the same encoding.
 type encoder struct{ hash.Hash }
 
+// newEncoder returns an encoder for a value of a kind.
 func newEncoder(kind string) encoder { return encoder{sha256.New()}.text(kind) }
 
 func (e encoder) text(s string) encoder {
@@ -32,8 +33,7 @@ func (e encoder) text(s string) encoder {
 
 func (e encoder) count(n int) encoder { return e.text(strconv.Itoa(n)) }
 
-// clone returns an encoder that goes on from the same point. Groups of one policy share the encoding of its networks,
-// so that many rules do not encode many networks each.
+// clone returns a copy of the encoder with its state.
 func (e encoder) clone() encoder {
 	c, err := e.Hash.(hash.Cloner).Clone()
 	if err != nil {
@@ -56,10 +56,10 @@ func DigestKeys(keys []Key) Digest {
 	return e.digest()
 }
 
-// maxComment is the length of a comment that nft reads back, bytes.
+// maxComment is the maximum length of a comment that nft can read back, in bytes.
 const maxComment = 127
 
-// comment makes text fit for a comment in nft: printable ASCII without double quotes, and not too long.
+// comment makes a text valid as a comment in nft: printable ASCII without double quotes, and not too long.
 func comment(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || r == '"' {

@@ -2,10 +2,12 @@ package policy
 
 import "fmt"
 
-// Limits bound the cost of one policy and one pod. Whatever exceeds a limit allows nothing; the policy still isolates its
-// pods, and a Problem names the limit. The defaults are about ten times above the largest values that users report.
+// Limits bound the cost of policies and pods. The part of a policy that exceeds a limit allows nothing. The policy still isolates
+// its pods, and a Problem names the limit. The defaults are about ten times above the largest values that users report.
+//
+// LimitDocs describes each limit.
 type Limits struct {
-	// Of one policy.
+	// For each policy.
 	PolicyNetworks    int
 	PolicyRules       int
 	PolicyPeers       int
@@ -14,20 +16,20 @@ type Limits struct {
 	PolicyExpressions int
 	PolicyLabels      int
 
-	// Of the policies of one namespace, together.
+	// For all policies of a namespace together.
 	NamespaceItems        int
 	NamespaceClusterPeers int
 	NamespaceMembers      int
 
-	// Of the pods of one namespace, together.
+	// For all pods of a namespace together.
 	NamespaceAddresses int
 
-	// Of the node. When all namespaces together exceed such a limit, each gets an equal share.
+	// For the node. If all namespaces together exceed such a limit, each namespace gets an equal share.
 	NodeItems   int
 	NodeMembers int
 	NodeMemory  int
 
-	// Of one pod.
+	// For each pod.
 	PodInterfaces int
 	PodAddresses  int
 	PodPorts      int
@@ -51,11 +53,11 @@ func DefaultLimits() Limits {
 type LimitDoc struct {
 	Name    string // as in --limit NAME=N
 	Default int
-	Counts  string
-	of      func(*Limits) *int
+	Counts  string             // the things that the limit counts
+	of      func(*Limits) *int // the field
 }
 
-// limitDocs lists every limit.
+// limitDocs lists all limits. docs/limits.md is generated from it.
 var limitDocs = []LimitDoc{
 	{"policy-networks", 100, "networks in the annotation policy-for", func(l *Limits) *int { return &l.PolicyNetworks }},
 	{"policy-rules", 1000, "rules of a policy, ingress and egress together", func(l *Limits) *int { return &l.PolicyRules }},
@@ -81,10 +83,10 @@ var limitDocs = []LimitDoc{
 	{"pod-memory", 64, "MiB of kernel memory of the table of a pod", func(l *Limits) *int { return &l.PodMemory }},
 }
 
-// LimitDocs returns the description of every limit.
+// LimitDocs returns the descriptions of all limits. The caller must not change them.
 func LimitDocs() []LimitDoc { return limitDocs }
 
-// Get returns the limit with the name.
+// Get returns the limit with a name, or 0 for an unknown name.
 func (l *Limits) Get(name string) int {
 	for _, d := range limitDocs {
 		if d.Name == name {
@@ -94,7 +96,7 @@ func (l *Limits) Get(name string) int {
 	return 0
 }
 
-// Set changes the limit with the name. It fails for a name that no limit has, and for a value below 1.
+// Set changes the limit with a name. It returns an error for an unknown name or a value below 1.
 func (l *Limits) Set(name string, value int) error {
 	for _, d := range limitDocs {
 		if d.Name != name {
@@ -109,26 +111,26 @@ func (l *Limits) Set(name string, value int) error {
 	return fmt.Errorf("%q is not the name of a limit", name)
 }
 
-// exceeds is the text of a Problem about a limit. The name of the flag tells users how to raise it.
+// exceeds returns the text of a Problem about a limit. It names the flag, so that users know how to raise the limit.
 func exceeds(name string, limit int, consequence string) string {
 	return fmt.Sprintf("exceeds the limit %s=%d, so %s (--limit)", name, limit, consequence)
 }
 
-// usage counts how much of the limits a policy has used.
+// usage counts the parts of a policy against its limits.
 type usage struct {
 	limits                                           *Limits
 	rules, peers, blocks, ports, expressions, labels int
 	clusterPeers                                     int
-	told                                             map[string]bool
+	reported                                         map[string]bool // limits with a Problem
 }
 
-func newUsage(l *Limits) *usage { return &usage{limits: l, told: map[string]bool{}} }
+func newUsage(l *Limits) *usage { return &usage{limits: l, reported: map[string]bool{}} }
 
-// items is the size of the policy: all that takes memory.
+// items returns the size of the policy: the number of its parts that take memory.
 func (u *usage) items() int { return u.rules + u.peers + u.blocks + u.ports + u.expressions + u.labels }
 
-// takeRule, takePeer and the others count one item, and report whether the limit admits it. The first item over a limit
-// becomes a Problem.
+// takeRule counts a rule, and reports whether the limit admits it. takePeer, takeBlocks and takePort do the same for their items.
+// The first item over a limit becomes a Problem.
 func (u *usage) takeRule(field string, ps *Problems) bool {
 	return u.take(&u.rules, 1, "policy-rules", u.limits.PolicyRules, field, "this rule and all later ones allow nothing", ps)
 }
@@ -145,7 +147,7 @@ func (u *usage) takePort(field string, ps *Problems) bool {
 	return u.take(&u.ports, 1, "policy-ports", u.limits.PolicyPorts, field, "this port and all later ones allow nothing", ps)
 }
 
-// take leaves the count above the limit once an item did not fit, so that no later item fits either.
+// take counts n items. After an item that does not fit, the count stays above the limit, so that no later item fits either.
 func (u *usage) take(count *int, n int, name string, limit int, field, consequence string, ps *Problems) bool {
 	if *count <= limit {
 		*count += n
@@ -153,8 +155,8 @@ func (u *usage) take(count *int, n int, name string, limit int, field, consequen
 	if *count <= limit {
 		return true
 	}
-	if !u.told[name] {
-		u.told[name] = true
+	if !u.reported[name] {
+		u.reported[name] = true
 		ps.Add(field, "%s", exceeds(name, limit, consequence))
 	}
 	return false

@@ -16,7 +16,7 @@ const (
 	limitsEnd   = "<!-- end of the table -->\n"
 )
 
-// The page lists every limit with its default.
+// docs/limits.md must list every limit with its default.
 func TestLimitsPage(t *testing.T) {
 	data, err := os.ReadFile(limitsPage)
 	if err != nil {

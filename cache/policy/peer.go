@@ -13,20 +13,20 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Scope identifies the namespaces of a peer: one namespace, or the text of a selector of namespaces.
+// Scope identifies the namespaces of a peer: a single namespace, or the namespaces that a selector selects.
 type Scope struct {
-	Namespace string // empty: by selector
-	Selector  string
+	Namespace string // empty: see Selector
+	Selector  string // canonical text of the selector
 }
 
-// Peer selects the pods that a rule allows.
+// Peer selects the pods that a rule allows: the pods that Pods selects in the namespaces of the scope.
 type Peer struct {
 	Scope      Scope
-	Namespaces *labelindex.Selector // nil: the one namespace of the scope
+	Namespaces *labelindex.Selector // nil: Scope.Namespace
 	Pods       *labelindex.Selector
 }
 
-// everyPod is the peer that selects the pods of all namespaces.
+// everyPod returns the peer that selects all pods of all namespaces.
 func everyPod() Peer {
 	all := labelindex.Everything()
 	return Peer{Scope: Scope{Selector: all.String()}, Namespaces: all, Pods: all}
@@ -37,7 +37,7 @@ func (p Peer) compare(q Peer) int {
 		cmp.Compare(p.Scope.Selector, q.Scope.Selector), cmp.Compare(p.Pods.String(), q.Pods.String()))
 }
 
-// String returns "default: pods app=web", "namespaces team=a: all pods" or the like.
+// String describes the peer for users: "default: pods app=web" or "namespaces team=a: all pods".
 func (p Peer) String() string {
 	where, which := p.Scope.Namespace, "all pods"
 	switch {
@@ -53,14 +53,14 @@ func (p Peer) String() string {
 	return where + ": " + which
 }
 
-// Block is the addresses that an ipBlock allows.
+// Block is an ipBlock: the addresses of a prefix without the excepts.
 type Block struct {
 	Prefix netip.Prefix
 	Except []netip.Prefix // sorted
-	text   string         // canonical
+	text   string         // canonical; equal for equal blocks
 }
 
-// newBlock sorts the excepts.
+// newBlock returns a block. It sorts the excepts and takes ownership of them.
 func newBlock(prefix netip.Prefix, except []netip.Prefix) Block {
 	slices.SortFunc(except, func(a, b netip.Prefix) int {
 		return cmp.Or(a.Addr().Compare(b.Addr()), cmp.Compare(a.Bits(), b.Bits()))
@@ -77,7 +77,7 @@ func newBlock(prefix netip.Prefix, except []netip.Prefix) Block {
 	return b
 }
 
-// String returns "10.0.0.0/8 except 10.1.0.0/16, 10.2.0.0/16" or the like.
+// String returns "10.0.0.0/8" or "10.0.0.0/8 except 10.1.0.0/16, 10.2.0.0/16".
 func (b Block) String() string { return b.text }
 
 // addrs returns the addresses of the block.
@@ -89,15 +89,15 @@ func (b Block) addrs() sets.Addrs {
 	return sets.NewAddrs(sets.PrefixRange(b.Prefix)).Difference(sets.NewAddrs(except...))
 }
 
-// rawPeer is a peer of a rule, its selectors not decoded yet.
+// rawPeer is a peer of a rule with undecoded fields.
 type rawPeer struct {
 	PodSelector       json.RawMessage `json:"podSelector"`
 	NamespaceSelector json.RawMessage `json:"namespaceSelector"`
 	IPBlock           json.RawMessage `json:"ipBlock"`
 }
 
-// compilePeers reads the peers of a rule. A peer that is invalid in any part is left out as a whole: half of its
-// conditions would allow more than all of them.
+// compilePeers reads the peers of a rule. It leaves out a peer with any invalid part: the valid conditions alone would allow more
+// pods than all conditions together.
 func compilePeers(namespace, field string, list []json.RawMessage, u *usage, ps *Problems) (peers []Peer, blocks []Block) {
 	for i, raw := range list {
 		at := item(field, i)
@@ -128,6 +128,7 @@ func compilePeers(namespace, field string, list []json.RawMessage, u *usage, ps 
 	return peers, blocks
 }
 
+// compilePods reads a peer with selectors. Without a namespaceSelector, it selects pods of the policy's namespace.
 func compilePods(namespace, field string, p rawPeer, u *usage, ps *Problems) (Peer, bool) {
 	const consequence = "the peer allows nobody"
 	out := Peer{Scope: Scope{Namespace: namespace}}
@@ -144,8 +145,8 @@ func compilePods(namespace, field string, p rawPeer, u *usage, ps *Problems) (Pe
 	return out, ok
 }
 
-// compileBlock reads an ipBlock. An except that cannot be read takes its block with it: the addresses to leave out are
-// then unknown. An except outside of the block leaves nothing out and is only reported.
+// compileBlock reads an ipBlock. With an invalid except, the whole block allows nobody, since the addresses to exclude are
+// unknown. An except outside of the block excludes nothing and is only reported.
 func compileBlock(field string, raw json.RawMessage, u *usage, ps *Problems) (Block, bool) {
 	var in mnpv1.IPBlock
 	if err := decode(raw, &in); err != nil {
@@ -181,8 +182,7 @@ func compileBlock(field string, raw json.RawMessage, u *usage, ps *Problems) (Bl
 	return newBlock(prefix, excepts), ok
 }
 
-// parsePrefix reads a CIDR. Host bits are legal and mean nothing. An IPv4 prefix written as an IPv6 prefix is the IPv4
-// prefix.
+// parsePrefix reads a CIDR. It ignores host bits. A prefix within ::ffff:0:0/96 becomes the IPv4 prefix that it maps.
 func parsePrefix(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(strings.TrimSpace(s))
 	if err != nil {

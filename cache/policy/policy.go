@@ -15,13 +15,13 @@ import (
 // Key is the namespace and name of an object.
 type Key = types.NamespacedName
 
-// ForAnnotation names the networks that a policy is for, separated by commas.
+// ForAnnotation is the annotation with the networks of a policy, separated by commas.
 const ForAnnotation = "k8s.v1.cni.cncf.io/policy-for"
 
 // ForField is the path of the annotation in a Problem.
 const ForField = "metadata.annotations[" + ForAnnotation + "]"
 
-// Object is a MultiNetworkPolicy as its author wrote it.
+// Object is a MultiNetworkPolicy before compilation, reduced to the fields that matter.
 type Object struct {
 	Key
 	UID      types.UID
@@ -34,7 +34,7 @@ type Object struct {
 func ObjectOf(p *mnpv1.MultiNetworkPolicy) Object {
 	spec, err := json.Marshal(p.Spec)
 	if err != nil {
-		panic(err) // strings and numbers always marshal
+		panic(err) // a spec has only strings and numbers, so marshaling never fails
 	}
 	o := Object{Key: Key{Namespace: p.Namespace, Name: p.Name}, UID: p.UID, Spec: spec}
 	if networks, ok := p.Annotations[ForAnnotation]; ok {
@@ -43,25 +43,25 @@ func ObjectOf(p *mnpv1.MultiNetworkPolicy) Object {
 	return o
 }
 
-// Policy is a compiled policy.
+// Policy is a compiled policy. It is immutable.
 type Policy struct {
 	Key      Key
 	UID      types.UID
-	Version  string // resource version
-	Pods     *labelindex.Selector
-	Networks []Key // sorted, unique
-	Sections [len(engine.Directions)]*Section
+	Version  string                           // resource version
+	Pods     *labelindex.Selector             // the pods that the policy isolates, in its namespace
+	Networks []Key                            // sorted, unique
+	Sections [len(engine.Directions)]*Section // nil: the policy does not isolate this direction
 
-	AllNetworks  bool // the policy is for every network, as its own networks exceed a limit
-	ClusterPeers int  // peers with a namespaceSelector: pods of the whole cluster may be among them
+	AllNetworks  bool // the policy isolates on every network, since its networks exceed a limit
+	ClusterPeers int  // number of peers with a namespaceSelector, which may select pods of the whole cluster
 
-	NoTypes   bool // policyTypes is absent: the rules say which directions the policy isolates
-	Items     int  // size, as --limit namespace-items counts it
+	NoTypes   bool // policyTypes is absent, so the presence of egress rules decides which directions are isolated
+	Items     int  // size in items of --limit namespace-items
 	OverLimit bool // a part allows nothing since it exceeds a limit
 	Problems  []Problem
 }
 
-// Compile reads a policy. It never fails: see the package comment.
+// Compile compiles a policy. It never fails: invalid parts allow nothing and become Problems, see the package comment.
 func Compile(o Object, limits *Limits) *Policy {
 	var ps Problems
 	p := &Policy{Key: o.Key, UID: o.UID, Version: o.Version}
@@ -72,13 +72,13 @@ func Compile(o Object, limits *Limits) *Policy {
 			"the policy isolates its pods on every network, and pods are peers only on the first of its networks"))
 		p.Networks, p.AllNetworks = slices.Clone(p.Networks[:limits.PolicyNetworks]), true
 	}
-	for i, n := range p.Networks { // so that the annotation as a whole does not stay in memory
+	for i, n := range p.Networks { // cloned, since substrings would keep the whole annotation in memory
 		p.Networks[i] = Key{Namespace: strings.Clone(n.Namespace), Name: strings.Clone(n.Name)}
 	}
 	spec := decodeSpec(o.Spec, &ps)
 	var ok bool
 	if p.Pods, ok = compileSelector(spec.PodSelector, "spec.podSelector", "the policy isolates every pod of its namespace", u, &ps); !ok {
-		// An unknown selector may mean any pod. Isolating none would open what its author meant to close.
+		// The author meant to isolate some pods, but it is unknown which. Isolating no pod would leave them open.
 		p.Pods = labelindex.Everything()
 	}
 	isolates, noTypes := isolatedDirections(spec, &ps)
@@ -91,21 +91,20 @@ func Compile(o Object, limits *Limits) *Policy {
 		}
 	}
 	p.Items, p.ClusterPeers = policyItems+len(p.Networks)+u.items(), u.clusterPeers
-	p.OverLimit = len(u.told) > 0 || p.AllNetworks
+	p.OverLimit = len(u.reported) > 0 || p.AllNetworks
 	p.Problems = ps.List()
 	return p
 }
 
-// policyItems is the size of a policy without anything in it. stubItems is the most that the selector and the networks of a
-// stub may have.
+// policyItems is the size of an empty policy. stubItems is the maximum size of the selector and of the networks of a stub.
 const (
 	policyItems = 10
 	stubItems   = 20
 )
 
-// Stub returns the policy without its rules: it isolates the same pods and allows nothing. A namespace whose policies
-// exceed their limit together keeps the stubs of some. A stub takes little memory: where the selector or the networks are
-// long, it isolates every pod of the namespace, or on every network.
+// Stub returns the policy without its rules: it isolates the same pods and allows nothing. The cache keeps stubs in place of
+// policies if the policies of a namespace together exceed a limit. A stub takes little memory: instead of a long selector it
+// isolates every pod of the namespace, and instead of many networks every network.
 func (p *Policy) Stub(reason Problem) *Policy {
 	stub := *p
 	if len(p.Networks) > stubItems {
@@ -125,14 +124,14 @@ func (p *Policy) Stub(reason Problem) *Policy {
 	return &stub
 }
 
-// RoomProblem is the Problem of a policy that its namespace, or the node, has no room for.
+// RoomProblem returns the Problem of a policy that exceeds a limit of its namespace or of the node.
 func RoomProblem(limit string, value int) Problem {
 	return Problem{Field: "spec", Message: "together with the other policies it " +
 		exceeds(limit, value, "this policy isolates its pods and allows nothing")}
 }
 
-// isolatedDirections reads policyTypes. A type that is neither Ingress nor Egress may stand for either direction, so it
-// isolates both.
+// isolatedDirections returns the directions that a policy isolates. An unknown type isolates both, since its author meant some
+// direction. Without types, a policy isolates ingress, and egress if it has egress rules.
 func isolatedDirections(spec spec, ps *Problems) (isolates [len(engine.Directions)]bool, noTypes bool) {
 	both := [len(engine.Directions)]bool{true, true}
 	list, ok := decodeList(spec.PolicyTypes)
@@ -142,7 +141,7 @@ func isolatedDirections(spec spec, ps *Problems) (isolates [len(engine.Direction
 	}
 	for i, raw := range list {
 		if isolates == both && ps.isFull() {
-			ps.more += len(list) - i // the list may have as many items as fit an object
+			ps.more += len(list) - i // not decoded, since the list may be as long as an object can be
 			break
 		}
 		var t mnpv1.MultiPolicyType
@@ -162,7 +161,7 @@ func isolatedDirections(spec spec, ps *Problems) (isolates [len(engine.Direction
 	return isolates, len(list) == 0
 }
 
-// parseNetworks reads the networks that a policy is for, sorted.
+// parseNetworks reads the networks of a policy from the value of its annotation. They are sorted and unique.
 func parseNetworks(namespace string, value *string, ps *Problems) []Key {
 	if value == nil {
 		ps.Add(ForField, "is missing, so the policy selects nothing: it says which networks the policy is for")
@@ -184,7 +183,7 @@ func parseNetworks(namespace string, value *string, ps *Problems) []Key {
 	return slices.Compact(keys)
 }
 
-// IsFor reports whether the policy is for a network.
+// IsFor reports whether the policy isolates interfaces on a network.
 func (p *Policy) IsFor(network Key) bool {
 	if p.AllNetworks {
 		return true

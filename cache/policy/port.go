@@ -12,7 +12,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// IP protocol numbers (IANA) of the protocols that policies know.
+// IP protocol numbers (IANA) of the protocols that policies can name.
 const (
 	TCP  = 6
 	UDP  = 17
@@ -22,8 +22,8 @@ const (
 // MaxPort is the largest port of TCP, UDP and SCTP.
 const MaxPort = 65535
 
-// ProtocolNumber returns the IP protocol number of a protocol of the API, in any case. It is false for a protocol that
-// policies do not know.
+// ProtocolNumber returns the IP protocol number of a protocol of the API, ignoring case. It returns false for a protocol other
+// than TCP, UDP and SCTP.
 func ProtocolNumber(p corev1.Protocol) (uint8, bool) {
 	switch corev1.Protocol(strings.ToUpper(strings.TrimSpace(string(p)))) {
 	case corev1.ProtocolTCP:
@@ -47,7 +47,7 @@ func ProtocolName(p uint8) string {
 	return "sctp"
 }
 
-// PortName is a port by name.
+// PortName is the name of a port together with its protocol: pods may use a name for TCP and UDP.
 type PortName struct {
 	Proto uint8
 	Name  string
@@ -58,14 +58,14 @@ func (p PortName) Compare(q PortName) int {
 	return cmp.Or(cmp.Compare(p.Proto, q.Proto), cmp.Compare(p.Name, q.Name))
 }
 
-// NamedPort is a port of a pod that has a name.
+// NamedPort is a port of a pod with its name.
 type NamedPort struct {
 	PortName
 	Number uint16
 }
 
-// NamedPorts returns the named ports of a pod's containers, and of the init containers that run beside them, sorted and
-// at most as many as the limit.
+// NamedPorts returns the named ports of a pod's containers and sidecars (init containers that keep running), sorted, and cut off
+// at the limit.
 func NamedPorts(obj *corev1.Pod, limit int) []NamedPort {
 	var out []NamedPort
 	for i := range obj.Spec.Containers {
@@ -94,7 +94,7 @@ func appendNamedPorts(out []NamedPort, ports []corev1.ContainerPort) []NamedPort
 	return out
 }
 
-// numbersOf returns the numbers that a name has among the named ports of a pod, which are sorted.
+// numbersOf returns the ports of a pod with a name. pod must be sorted. Several containers may use the name for different ports.
 func numbersOf(name PortName, pod []NamedPort) []NamedPort {
 	from, _ := slices.BinarySearchFunc(pod, name, func(p NamedPort, n PortName) int { return p.Compare(n) })
 	to := from
@@ -104,15 +104,15 @@ func numbersOf(name PortName, pod []NamedPort) []NamedPort {
 	return pod[from:to]
 }
 
-// rawPort is a port of a rule, its fields not decoded yet.
+// rawPort is a port of a rule with undecoded fields.
 type rawPort struct {
 	Protocol json.RawMessage `json:"protocol"`
 	Port     json.RawMessage `json:"port"`
 	EndPort  json.RawMessage `json:"endPort"`
 }
 
-// compilePorts reads the ports of a rule: those given by number, and those by name, sorted. A port that is invalid in
-// any field allows nothing.
+// compilePorts reads the ports of a rule, and returns the ports with numbers and the sorted names of the others. A port with any
+// invalid field allows nothing.
 func compilePorts(field string, list []json.RawMessage, u *usage, ps *Problems) (sets.Ports, []PortName) {
 	var numbers []sets.PortRange
 	var names []PortName
@@ -159,7 +159,7 @@ func compileProtocol(field string, raw json.RawMessage, ps *Problems) (uint8, bo
 	return 0, false
 }
 
-// portName returns a port given by name. A number in quotes is a number.
+// portName returns the name of a port, and false if the port has a number. A number in quotes counts as a number.
 func portName(raw json.RawMessage) (string, bool) {
 	var name string
 	if isNull(raw) || decode(raw, &name) != nil {
@@ -169,6 +169,7 @@ func portName(raw json.RawMessage) (string, bool) {
 	return strings.TrimSpace(name), !isNumber
 }
 
+// isValidName reports whether a named port is valid. A named port has no endPort.
 func isValidName(field, name string, p rawPort, ps *Problems) bool {
 	if wrong := validation.IsValidPortName(name); len(wrong) > 0 {
 		ps.Add(field+".port", "%s is not the name of a port, so it allows nothing: %s", Quote(name), strings.Join(wrong, "; "))
@@ -181,6 +182,7 @@ func isValidName(field, name string, p rawPort, ps *Problems) bool {
 	return true
 }
 
+// compileRange reads port and endPort. Without a port, it returns all ports.
 func compileRange(field string, p rawPort, ps *Problems) (from, to uint16, ok bool) {
 	if isNull(p.Port) {
 		if !isNull(p.EndPort) {

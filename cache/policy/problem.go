@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Problem says why one field of an object allows nothing.
+// Problem is the reason why a field of an object allows nothing, for logs and Events.
 type Problem struct {
 	Field   string // as a path: spec.ingress[0].from[1].ipBlock.cidr
 	Message string
@@ -14,17 +14,17 @@ type Problem struct {
 // String returns the field and the message.
 func (p Problem) String() string { return p.Field + ": " + p.Message }
 
-// MaxProblems is the number of problems that an object lists. The rest is only counted, so that an object with many
-// mistakes fills neither a log nor the memory of an agent.
+// MaxProblems is the maximum number of listed problems of an object. Further problems are only counted, so that an object with
+// many mistakes floods neither the log nor the memory of the agent.
 const MaxProblems = 20
 
-// Problems collects the problems of one object in the order of its fields.
+// Problems collects the problems of an object in the order of its fields. The zero value is ready for use.
 type Problems struct {
 	list []Problem
-	more int // found after the list was full
+	more int // number of problems that are not in the list
 }
 
-// Add notes a problem.
+// Add adds a problem. It formats the message only if the problem is listed.
 func (p *Problems) Add(field, format string, args ...any) {
 	if p.isFull() {
 		p.more++
@@ -33,7 +33,7 @@ func (p *Problems) Add(field, format string, args ...any) {
 	p.list = append(p.list, Problem{Field: field, Message: fmt.Sprintf(format, args...)})
 }
 
-// isFull reports whether another problem is only counted.
+// isFull reports whether further problems are only counted.
 func (p *Problems) isFull() bool { return len(p.list) == MaxProblems }
 
 // Append adds the problems of another collection.
@@ -44,7 +44,7 @@ func (p *Problems) Append(q Problems) {
 	p.more += q.more
 }
 
-// List returns the problems. The last one counts those that are not listed.
+// List returns the listed problems, and a last problem with the number of the others if there are any.
 func (p *Problems) List() []Problem {
 	if p.more == 0 {
 		return p.list
@@ -54,10 +54,10 @@ func (p *Problems) List() []Problem {
 		Problem{Field: field, Message: fmt.Sprintf("has %d more problems, which are not listed", p.more)})
 }
 
-// maxQuote is the length of a user's text in a message, bytes.
+// maxQuote is the maximum length of a user's text in a message, in bytes.
 const maxQuote = 80
 
-// Quote quotes a user's text for a message, and cuts a long one.
+// Quote quotes a user's text for a message, and shortens a long text.
 func Quote(s string) string {
 	if len(s) > maxQuote {
 		return fmt.Sprintf("%q… (%d bytes)", strings.ToValidUTF8(s[:maxQuote], ""), len(s))

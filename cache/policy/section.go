@@ -8,35 +8,35 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Section is the rules of one direction of a policy. A policy that does not isolate a direction has no Section for it.
+// Section holds the rules of a policy for one direction that the policy isolates.
 type Section struct {
 	Direction engine.Direction
 	Policy    string // namespace/name
 	ChainName string
 	Rules     []Rule
-	ByName    bool   // the rules depend on the named ports of the pod that they protect
-	Digest    Digest // of all that its chains are made of
+	ByName    bool   // the chains depend on the named ports of the isolated pod
+	Digest    Digest // covers everything that affects the content of the chains
 
-	SetCount  int // sets that a chain refers to, at most
-	RuleCount int // rules in a chain, at most
+	SetCount  int // maximum number of sets that a chain refers to
+	RuleCount int // maximum number of rules in a chain
 }
 
-// Rule allows its peers its ports.
+// Rule allows packets between the isolated pod and its peers on its ports.
 type Rule struct {
 	Index    int // in the list of the policy
 	Comment  string
-	Everyone bool
-	Peers    *Group // unless Everyone; nil: the rule allows nobody
-	AnyPort  bool
-	Ports    sets.Ports // unless AnyPort: the ports by number
-	Names    []PortName // unless AnyPort: the ports by name
-	Named    *Group     // egress with Names: the peers' ports of these names; nil: no peer can have one
+	Everyone bool       // any address is a peer
+	Peers    *Group     // the peers, unless Everyone; nil: the rule allows nobody
+	AnyPort  bool       // all ports and protocols
+	Ports    sets.Ports // the ports with numbers, unless AnyPort
+	Names    []PortName // the ports with names, unless AnyPort; sorted
+	Named    *Group     // egress with Names: the peers with their ports of these names; nil: no peer can have named ports
 }
 
-// AllowsNobody reports whether no packet can match the rule: all of its peers are invalid or exceed a limit.
+// AllowsNobody reports whether no packet can match the rule, since all of its peers are invalid or exceed a limit.
 func (r *Rule) AllowsNobody() bool { return !r.Everyone && r.Peers == nil && r.Named == nil }
 
-// compileSection reads the rules of one direction.
+// compileSection reads the rules of a direction.
 func compileSection(key Key, d engine.Direction, raw json.RawMessage, groups *groupFactory, u *usage, ps *Problems) *Section {
 	field := "spec." + d.String()
 	s := newSection(key, d)
@@ -62,7 +62,7 @@ func compileSection(key Key, d engine.Direction, raw json.RawMessage, groups *gr
 	return s
 }
 
-// count fills in SetCount and RuleCount.
+// count sets SetCount and RuleCount. They ignore that different rules may have equal port sets, so they are upper bounds.
 func (s *Section) count() {
 	groups := map[Digest]bool{}
 	for i := range s.Rules {
@@ -86,12 +86,14 @@ func (s *Section) count() {
 	}
 }
 
+// newSection returns a section without rules. The name of its chain is a digest of the policy's name, so that it stays the same
+// when the policy changes.
 func newSection(key Key, d engine.Direction) *Section {
 	id := newEncoder("policy").text(key.Namespace).text(key.Name).digest().ID()
 	return &Section{Direction: d, Policy: key.String(), ChainName: engine.PolicyChain(d, id)}
 }
 
-// JumpComment is the comment of a rule that jumps to the chain of the section.
+// JumpComment returns the comment of a rule that jumps to the chain of the section.
 func (s *Section) JumpComment() string { return comment(s.Policy) }
 
 // empty returns the section without rules.
@@ -99,7 +101,7 @@ func (s *Section) empty() *Section {
 	return &Section{Direction: s.Direction, Policy: s.Policy, ChainName: s.ChainName, Digest: newEncoder("section").digest()}
 }
 
-// Equal reports whether two sections mean the same. Either may be nil.
+// Equal reports whether two sections have the same chains. Either may be nil.
 func (s *Section) Equal(t *Section) bool {
 	if s == nil || t == nil {
 		return s == t
@@ -107,8 +109,8 @@ func (s *Section) Equal(t *Section) bool {
 	return s.Digest == t.Digest && s.ChainName == t.ChainName
 }
 
-// compileRule reads one rule. Absent and empty lists of peers or ports allow everyone and every port; a list of which no
-// item is valid allows nobody.
+// compileRule reads a rule. An absent or empty list of peers allows everyone, and an absent or empty list of ports allows every
+// port. But a list that has only invalid items allows nobody.
 func compileRule(namespace string, d engine.Direction, field string, raw json.RawMessage, groups *groupFactory, u *usage, ps *Problems) Rule {
 	var in rawRule
 	if err := decode(raw, &in); err != nil || isNull(raw) {
@@ -130,7 +132,7 @@ func compileRule(namespace string, d engine.Direction, field string, raw json.Ra
 	peers, blocks := compilePeers(namespace, peerField, peerList, u, ps)
 	r.Ports, r.Names = compilePorts(field+".ports", portList, u, ps)
 	if r.Everyone {
-		// Everyone who could have a named port: each pod on the policy's networks.
+		// For named ports: only pods have named ports, so the peers are all pods on the policy's networks.
 		peers = []Peer{everyPod()}
 	} else if len(peers) > 0 || len(blocks) > 0 {
 		r.Peers = groups.addresses(peers, blocks)
@@ -141,7 +143,7 @@ func compileRule(namespace string, d engine.Direction, field string, raw json.Ra
 	return r
 }
 
-// peerFieldName is the name of the list of peers in a rule.
+// peerFieldName returns the name of the list of peers in a rule.
 func peerFieldName(d engine.Direction) string {
 	if d == engine.Ingress {
 		return "from"
@@ -149,7 +151,7 @@ func peerFieldName(d engine.Direction) string {
 	return "to"
 }
 
-// encode hashes all that the rule contributes to a chain.
+// encode hashes everything in the rule that affects the content of a chain.
 func (r *Rule) encode(e encoder) {
 	e.text(r.Comment).count(r.Index)
 	for _, g := range []*Group{r.Peers, r.Named} {
@@ -166,8 +168,8 @@ func (r *Rule) encode(e encoder) {
 	}
 }
 
-// PortsFor returns the ports of the rule by number. For ingress they include the named ports of the pod that the rule
-// protects, which must be sorted.
+// PortsFor returns the ports of the rule as numbers. For ingress, it resolves names with the named ports of the isolated pod,
+// which must be sorted. For egress, names are resolved by the group Named, since they are ports of the peers.
 func (r *Rule) PortsFor(d engine.Direction, pod []NamedPort) sets.Ports {
 	if d == engine.Egress || len(r.Names) == 0 {
 		return r.Ports

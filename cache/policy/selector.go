@@ -8,8 +8,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
 )
 
-// compileSelector reads a label selector; null and an absent selector match everything. It is false for a selector that
-// is invalid or exceeds a limit, and the Problem tells the consequence.
+// compileSelector compiles a label selector. A null or absent selector matches everything. It returns false for a selector that
+// is invalid or exceeds a limit, and adds a Problem with the consequence.
 func compileSelector(raw json.RawMessage, field, consequence string, u *usage, ps *Problems) (*labelindex.Selector, bool) {
 	var s metav1.LabelSelector
 	if !isNull(raw) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// A list of types may fill an object of 1.5 MB. The items after the listed problems are counted, and cost nothing else.
+// policyTypes may fill an object of 1.5 MB. The items after the listed problems are counted, but not decoded.
 func TestManyUnknownTypes(t *testing.T) {
 	const items = 100_000
 	s := spec{PolicyTypes: json.RawMessage(`["Ingress",` + strings.TrimSuffix(strings.Repeat(`"x",`, items), ",") + `]`)}

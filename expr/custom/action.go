@@ -10,7 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// log reads what follows `log`: prefix and level, in any order, each once.
+// log reads the rest of a log statement: prefix and level, in any order, each at most once. The rule for replies logs nothing.
 func (p *parser) log() *SyntaxError {
 	l := expr.Log{Level: expr.LogWarning}
 	hasLevel := false
@@ -38,7 +38,7 @@ func (p *parser) log() *SyntaxError {
 	}
 }
 
-// limit reads what follows `limit`.
+// limit reads the rest of a limit statement. The rule for replies has no limit, so it may only accept.
 func (p *parser) limit() *SyntaxError {
 	if err := p.expect("rate"); err != nil {
 		return err
@@ -68,13 +68,13 @@ func (p *parser) limit() *SyntaxError {
 	return nil
 }
 
-// parseCount reads a number that is not zero.
+// parseCount reads a decimal number greater than zero. A leading zero or sign is an error.
 func parseCount(text string) (uint32, bool) {
 	n, err := strconv.ParseUint(text, 10, 32)
 	return uint32(n), err == nil && text[0] != '0' && text[0] != '+'
 }
 
-// reject reads what follows `reject`.
+// reject reads the rest of a reject statement. The rule for replies drops: a reply must not be answered with an error.
 func (p *parser) reject() *SyntaxError {
 	r := &rejection{}
 	reject := part{token: p.tokens[p.at-1], reject: r}
@@ -87,8 +87,7 @@ func (p *parser) reject() *SyntaxError {
 		p.parts = append(p.parts, reject)
 		return nil
 	}
-	// There is no error to answer an answer with.
-	if r.isReset {
+	if r.isReset { // such a rule is about TCP only
 		tcp := sets.NumberRange{From: unix.IPPROTO_TCP, To: unix.IPPROTO_TCP}
 		p.parts = append(p.parts, part{
 			token: reject.token, statement: expr.L4Protocol().Range(expr.Is, tcp), protocol: unix.IPPROTO_TCP, hasProtocol: true,
@@ -98,6 +97,7 @@ func (p *parser) reject() *SyntaxError {
 	return nil
 }
 
+// rejectWith reads the kind and the code after `reject with`.
 func (p *parser) rejectWith(r *rejection) *SyntaxError {
 	t := p.next()
 	switch {
@@ -125,6 +125,7 @@ func (p *parser) rejectWith(r *rejection) *SyntaxError {
 	return p.rejectCode(r, t.text)
 }
 
+// rejectCode reads the name or the number of a code.
 func (p *parser) rejectCode(r *rejection, kind string) *SyntaxError {
 	t := p.next()
 	if t.kind == word {

@@ -15,7 +15,8 @@ import (
 
 const page = "../../docs/custom-rules.md"
 
-// TestDocs: the examples of the page are rules, each of the family that its file's name says, and it names every service.
+// TestDocs checks that the examples in the documentation are valid rules for the family in the name of their file, and that the
+// page lists every service.
 func TestDocs(t *testing.T) {
 	text, err := os.ReadFile(page)
 	if err != nil {
@@ -42,7 +43,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// TestServices: where the machine has names for ports, they are for the same ports.
+// TestServices compares the services with the machine's names for ports, where it has such names.
 func TestServices(t *testing.T) {
 	file, err := os.Open("/etc/services")
 	if errors.Is(err, fs.ErrNotExist) {

@@ -10,7 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// What a line does to packets of which not all is known. Those of which it is are sent in TestPackets.
+// Outcomes for packets with unknown properties. TestPackets sends packets with known properties.
 func TestEvaluate(t *testing.T) {
 	tcp := expr.Packet{
 		Family: sets.V4, Source: netip.MustParseAddr("10.0.0.9"), Input: "net1", Protocol: unix.IPPROTO_TCP,

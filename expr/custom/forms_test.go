@@ -9,27 +9,27 @@ import (
 // form is a line of the grammar.
 type form struct {
 	line string
-	nft  string // a line of which nft makes the same, where it makes another rule of this one; or otherwise
+	nft  string // the line that nft compiles to the same rule, if it is not line itself; or otherwise
 }
 
-// otherwise is a form of which nft makes another rule that does the same.
+// otherwise marks a form that nft compiles to a different rule with the same effect.
 const otherwise = "otherwise"
 
-// forms is every form that rules for packets of a family can have.
+// forms returns every form of a rule for packets of a family.
 func forms(f sets.Family) []form {
 	list := familyForms(f)
 	for _, line := range strings.Split(strings.TrimSpace(anyFamily), "\n") {
 		list = append(list, form{line: strings.TrimSpace(line)})
 	}
 	return append(list,
-		// nft would look up the state in a set. It is one bit, so a mask does the same.
+		// nft would look up the state in a set. A state is a single bit, so a mask does the same.
 		form{"ct state { new, established } accept", "ct state established,new accept"},
 		form{"ct state != { new, related } drop", "ct state ! related,new drop"},
 		form{"ct state ! invalid drop", "ct state != invalid drop"},
 		form{"ct state == new accept", "ct state new accept"},
-		// nft leaves a comparison of all bits under a mask.
+		// nft keeps the mask even if it has all bits.
 		form{"meta mark & 0xffffffff == 5 accept", "meta mark 5 accept"},
-		// The protocol comes where the port is looked at.
+		// The check of the protocol comes right before the match of the port.
 		form{"th dport 53 meta l4proto udp accept", "udp dport 53 accept"},
 		form{"tcp dport 53 meta l4proto tcp accept", "tcp dport 53 accept"},
 		form{"meta l4proto tcp meta l4proto tcp accept", "meta l4proto tcp accept"},
@@ -37,12 +37,12 @@ func forms(f sets.Family) []form {
 		// nft compares both ports at once.
 		form{"tcp sport 1 tcp dport 2 accept", otherwise},
 		form{"th sport 1 th dport 2 accept", otherwise},
-		// nft makes a hash of marks where none is a range, and then does not swap the bytes.
+		// nft makes a hash set of marks if no mark is a range, and then does not swap the bytes.
 		form{"meta mark { 1, 3 } accept", otherwise},
 	)
 }
 
-// familyForms is the forms that only rules of one family have, with addresses of that family.
+// familyForms returns the forms with addresses and ICMP, for a family.
 func familyForms(f sets.Family) []form {
 	text := familyLines
 	words := strings.NewReplacer("IP", "ip", "ICMP", "icmp", "ONE", "10.1.2.3", "TWO", "10.1.2.9", "BYTES", "10.1.0.0/16",

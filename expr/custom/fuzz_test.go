@@ -12,8 +12,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// FuzzParse: any input is rules or an error with a place in it. Rules have bytecode, and their text, as nft prints it,
-// is read as the same rules.
+// FuzzParse checks that any input gives rules or an error with a position. Rules must have bytecode, and their text, as nft
+// prints it, must parse to the same rules.
 func FuzzParse(f *testing.F) {
 	for _, family := range sets.Families {
 		for _, form := range forms(family) {

@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { lab.Main(m) }
 
-// everyForm is a table of the family with each form as a rule, for both families of IP.
+// everyForm returns a table of the family with each form as a rule, for both families of IP.
 func everyForm(t *testing.T, family expr.TableFamily) engine.Ruleset {
 	t.Helper()
 	var file [2]strings.Builder
@@ -50,8 +50,8 @@ func withoutTracking(rs engine.Ruleset) engine.Ruleset {
 	return engine.Ruleset{Sets: rs.Sets, Chains: chains}
 }
 
-// TestSameAsNFT lets stock nft make a rule of each form, and has the engine make the table: the kernel dumps the same of
-// both, but for the names of sets.
+// TestSameAsNFT lets stock nft compile each form, and lets the engine write the table. The kernel must dump the same rules for
+// both, except for the names of sets.
 func TestSameAsNFT(t *testing.T) {
 	want := everyForm(t, engine.Inet)
 	h, err := lab.ForTest(t).Host("nft")
@@ -85,8 +85,8 @@ func TestSameAsNFT(t *testing.T) {
 	}
 }
 
-// TestTableOfEveryForm: the kernel takes all forms, nft prints them as Render does and reads that back, and a restart
-// finds the table as it is wanted.
+// TestTableOfEveryForm checks that the kernel accepts all forms, that nft prints them as Render does and can read its output
+// back, and that a restarted agent finds nothing to change.
 func TestTableOfEveryForm(t *testing.T) {
 	for _, f := range expr.TableFamilies {
 		t.Run(f.String(), func(t *testing.T) { testTableOfEveryForm(t, f) })
@@ -138,7 +138,7 @@ func testTableOfEveryForm(t *testing.T, f expr.TableFamily) {
 	}
 }
 
-// TestRestartRepairs: what others changed in a set of numbers meanwhile is found, and undone in one batch.
+// TestRestartRepairs checks that a restarted agent finds foreign changes in a set of numbers, and undoes them in one batch.
 func TestRestartRepairs(t *testing.T) {
 	rules := parse(t, "tcp dport { 80-90, 443 } accept\nmeta mark { 1, 4-7 } accept", sets.V4)
 	want := cache.Trial(cache.Options{Ingress: cache.Common{V4: rules}})[engine.Inet]
@@ -168,8 +168,8 @@ func TestRestartRepairs(t *testing.T) {
 	}
 }
 
-// fold returns the sets and chains of a listing in the order of their names, each set's elements on a line of their own. nft
-// lists chains in the order in which they were made.
+// fold sorts the sets and chains of a listing by name, since nft lists chains in the order of their creation. It joins the
+// elements of each set into a line.
 func fold(listing string) []string {
 	listing = regexp.MustCompile(`,\s+`).ReplaceAllString(listing, ", ")
 	_, listing, _ = strings.Cut(listing, "{\n")
@@ -197,7 +197,7 @@ func apply(t *testing.T, h *lab.Host, f expr.TableFamily, rs engine.Ruleset) eng
 	return e.Stats()
 }
 
-// dump is the rules of a chain as the kernel has them, with the content of sets in place of their names.
+// dump returns the rules of a chain as the kernel dumps them, with the content of sets in place of their names.
 func dump(t *testing.T, table, chain string) []string {
 	t.Helper()
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
@@ -244,7 +244,7 @@ func dump(t *testing.T, table, chain string) []string {
 	return texts
 }
 
-// setContents pairs the name of each set, as Canonical has it, with what is in the set.
+// setContents pairs the name of each set, as in the text of Canonical, with the content of the set.
 func setContents(t *testing.T, table string) []string {
 	t.Helper()
 	c, err := nftables.New()
@@ -266,7 +266,8 @@ func setContents(t *testing.T, table string) []string {
 	return pairs
 }
 
-// content is the elements as ranges, neighbors merged: "from-behind", without the second for the end of all.
+// content returns the elements as merged ranges, "from-after": after is the first value behind the range, and is empty for a
+// range up to the greatest value.
 func content(elements []nftables.SetElement, isInterval bool) string {
 	type edge struct {
 		key   string
@@ -288,7 +289,7 @@ func content(elements []nftables.SetElement, isInterval bool) string {
 		}
 		return 1
 	})
-	if len(edges) > 0 && edges[0].isEnd { // nft's mark for the start of all
+	if len(edges) > 0 && edges[0].isEnd { // nft starts a set with such an element
 		edges = edges[1:]
 	}
 	var kept []edge
@@ -310,7 +311,7 @@ func content(elements []nftables.SetElement, isInterval bool) string {
 	return b.String()
 }
 
-// after is the number behind.
+// after returns the next number.
 func after(key []byte) []byte {
 	next := bytes.Clone(key)
 	for i := len(next) - 1; i >= 0; i-- {

@@ -6,7 +6,7 @@ import (
 	"unicode/utf8"
 )
 
-// kind is what a token is.
+// kind is the kind of a token.
 type kind uint8
 
 const (
@@ -16,17 +16,17 @@ const (
 	end                // of the line
 )
 
-// token is a piece of a line.
+// token is a word, a quoted text or a sign of a line, or the line's end.
 type token struct {
 	kind   kind
 	text   string
-	column int // from 1, bytes
+	column int // counted from 1, in bytes
 }
 
-// is says whether it is that word.
+// is reports whether the token is the given word. A quoted text is no word.
 func (t token) is(text string) bool { return t.kind == word && t.text == text }
 
-// String is the token as an error calls it.
+// String returns the token as errors show it.
 func (t token) String() string {
 	switch t.kind {
 	case end:
@@ -37,10 +37,10 @@ func (t token) String() string {
 	return strconv.Quote(t.text)
 }
 
-// signs, the longer ones first.
+// signs holds "!=" before "!", since lex takes the first sign that fits.
 var signs = []string{"!=", "==", "{", "}", ",", "&", "!"}
 
-// lex splits a line. The last token is its end, where a comment begins too.
+// lex splits a line into tokens. The last token is the end of the line, or the start of a comment with #.
 func lex(line string) ([]token, *SyntaxError) {
 	var tokens []token
 	for at := 0; ; {
@@ -66,7 +66,8 @@ func lex(line string) ([]token, *SyntaxError) {
 	}
 }
 
-// next is the token that the text begins with, and how long it is there; 0 if there is none.
+// next returns the token at the start of the text, and its length in the text in bytes. The length is 0 if there is no valid
+// token.
 func next(text string) (token, int) {
 	if text[0] == '"' {
 		content, _, closed := strings.Cut(text[1:], `"`)
@@ -87,12 +88,12 @@ func next(text string) (token, int) {
 	return token{kind: word, text: text[:length]}, length
 }
 
-// isWordRune says what words, numbers, addresses, ranges and rates are made of.
+// isWordRune reports whether words, numbers, addresses, ranges and rates may contain the character.
 func isWordRune(r rune) bool {
 	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("_.:/-*", r)
 }
 
-// isPlain says whether nft prints the text as it is and reads that back. It would take a $ for a variable.
+// isPlain reports whether nft prints the text unchanged and can read it back. nft would read a $ as a variable.
 func isPlain(text string) bool {
 	if !utf8.ValidString(text) {
 		return false

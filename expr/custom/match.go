@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// ofFamily refuses a word of the other family than the file's: the rule would never match.
+// ofFamily refuses a word of a family other than the file's, since such a rule would never match.
 func (p *parser) ofFamily(t token, f sets.Family) *SyntaxError {
 	if f != p.family {
 		return p.wrong(t, "nothing of IP"+f.String()+": these are rules for IP"+p.family.String())
@@ -17,7 +17,7 @@ func (p *parser) ofFamily(t token, f sets.Family) *SyntaxError {
 	return nil
 }
 
-// address reads what follows `ip` or `ip6`.
+// address reads the match after `ip` or `ip6`. Replies have source and destination exchanged.
 func (p *parser) address(t token, f sets.Family) *SyntaxError {
 	if err := p.ofFamily(t, f); err != nil {
 		return err
@@ -47,7 +47,8 @@ func (p *parser) op() expr.Op {
 	return expr.Is
 }
 
-// port reads what follows `tcp`, `udp`, `sctp` or `th`.
+// port reads the match after `tcp`, `udp`, `sctp` or `th`. For `th`, finish makes the statement when the protocol of the rule is
+// known.
 func (p *parser) port(t token, transport expr.Transport) *SyntaxError {
 	side := p.next()
 	if !side.is("sport") && !side.is("dport") {
@@ -73,7 +74,7 @@ func (p *parser) port(t token, transport expr.Transport) *SyntaxError {
 	return nil
 }
 
-// icmpType reads what follows `icmp` or `icmpv6`.
+// icmpType reads the match after `icmp` or `icmpv6`.
 func (p *parser) icmpType(t token, f sets.Family) *SyntaxError {
 	if err := p.ofFamily(t, f); err != nil {
 		return err
@@ -87,7 +88,7 @@ func (p *parser) icmpType(t token, f sets.Family) *SyntaxError {
 		return err
 	}
 	m := part{token: t, statement: values.match(field, op), family: f, protocol: icmpOf(f), hasProtocol: true, inHeader: true}
-	if p.replies { // an answer has another type
+	if p.replies { // a reply has a different type, such as echo-reply, so the rule for replies matches all types
 		m.statement, m.inHeader, p.inexact = expr.ICMP(f), false, true
 	}
 	p.parts = append(p.parts, m)
@@ -103,7 +104,8 @@ func icmpOf(f sets.Family) uint32 {
 
 var metaKeys = map[string]bool{"l4proto": true, "iifname": true, "oifname": true, "mark": true}
 
-// meta reads what follows `meta`.
+// meta reads the match after `meta`, or a match by interface or mark without the word meta. Replies have input and output
+// exchanged.
 func (p *parser) meta(t token) *SyntaxError {
 	switch t.text {
 	case "l4proto":
@@ -117,6 +119,7 @@ func (p *parser) meta(t token) *SyntaxError {
 	return p.iface(expr.OutputInterface)
 }
 
+// l4proto reads a match by protocol. It notes the protocol, so that finish can check the rule for contradictions.
 func (p *parser) l4proto(t token) *SyntaxError {
 	op, value := p.op(), p.peek()
 	values, err := p.numbers(expr.TypeInetProto)
@@ -136,7 +139,7 @@ func (p *parser) l4proto(t token) *SyntaxError {
 	return nil
 }
 
-// maxInterface is how long the name of an interface can be, IFNAMSIZ without the NUL.
+// maxInterface is the maximum length of an interface's name: IFNAMSIZ without the NUL.
 const maxInterface = unix.IFNAMSIZ - 1
 
 func (p *parser) iface(match func(expr.Op, string) expr.Statement) *SyntaxError {
@@ -149,7 +152,7 @@ func (p *parser) iface(match func(expr.Op, string) expr.Statement) *SyntaxError 
 	return nil
 }
 
-// mark reads a value or what comes with a mask.
+// mark reads a match by mark: values, a prefix, or a mask and a value.
 func (p *parser) mark() *SyntaxError {
 	if !p.take("&") && !p.take("and") {
 		op := p.op()
@@ -183,7 +186,7 @@ func (p *parser) mark() *SyntaxError {
 	return nil
 }
 
-// addMark leaves it out for replies: which mark the packet had that they answer, they do not show.
+// addMark adds a match by mark. The rule for replies leaves it out: a reply does not have the mark of the original packet.
 func (p *parser) addMark(s expr.Statement) {
 	if p.inexact = p.replies; !p.replies {
 		p.add(s)
@@ -192,7 +195,8 @@ func (p *parser) addMark(s expr.Statement) {
 
 const states = "new, established, related, invalid or untracked"
 
-// state reads what follows `ct`. A comma list and one in braces say the same: a packet is in exactly one state.
+// state reads the match after `ct`. A list with commas and a list in braces mean the same, since a packet is in exactly one
+// state.
 func (p *parser) state() *SyntaxError {
 	if err := p.expect("state"); err != nil {
 		return err
@@ -230,7 +234,7 @@ func (p *parser) state() *SyntaxError {
 		p.add(expr.InState(op, list))
 		return nil
 	}
-	// A reply is of a connection that was new, and is established. It is asked as if it still were new.
+	// A connection was judged when it was new. So the rule for replies applies only if the rule matches new connections.
 	isNew := list&expr.StateNew != 0
 	p.leaveOut = p.leaveOut || isNew == bool(op)
 	return nil

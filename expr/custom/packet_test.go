@@ -19,10 +19,10 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// server is the pod that is protected.
+// server is the pod that policies isolate.
 var server = cache.PodID{Key: cache.Key{Namespace: "default", Name: "server"}, UID: "1"}
 
-// serverOnly is a cluster of one pod, whose one policy lets in TCP 80 and out to TCP 80, and nothing else.
+// serverOnly is a cluster of a single pod. Its policy allows only TCP 80, in and out.
 func serverOnly(t *testing.T, o cache.Options) *cache.Cache {
 	t.Helper()
 	o.Node, o.NetworkPlugins = "node", []string{"bridge"}
@@ -50,9 +50,9 @@ func tableOf(t *testing.T, c *cache.Cache) engine.Ruleset {
 	return target.Tables[engine.Inet]
 }
 
-// TestPackets sends real packets at a pod with custom rules and prefixes beside its policy. A probe is "in tcp 81", from
-// the client to the pod, or "out udp 53", the other way round, over both families. What an explanation says of the probe
-// is what becomes of it.
+// TestPackets sends real packets to and from a pod with custom rules and prefixes in addition to its policy, over both families.
+// The probe "in tcp 81" goes from the client to the pod, "out udp 53" from the pod to the client. The explanation of a probe must
+// agree with its outcome.
 func TestPackets(t *testing.T) {
 	ctx, l := context.Background(), lab.ForTest(t)
 	hosts := map[string]*lab.Host{}
@@ -76,7 +76,7 @@ func TestPackets(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		options cache.Options
-		probes  string // each with what becomes of it over v4 and v6: Allowed, Dropped, Rejected
+		probes  string // each with its outcome over v4 and v6: Allowed, Dropped, Rejected
 	}{
 		{"the policy alone", cache.Options{}, "in tcp 80 AA, in tcp 81 DD, in udp 80 DD, out tcp 80 AA, out tcp 81 DD, out udp 81 DD"},
 		{"one port more", cache.Options{Ingress: v4("tcp dport 81 accept")}, "in tcp 80 AA, in tcp 81 AD, in tcp 82 DD, in udp 81 DD, out tcp 81 DD"},
@@ -114,7 +114,7 @@ func TestPackets(t *testing.T) {
 	}
 }
 
-// send plays a probe and says what became of it, in the same words.
+// send sends a probe and returns its outcome: Allowed, Dropped or Rejected.
 func send(ctx context.Context, t *testing.T, hosts map[string]*lab.Host, probe string) string {
 	t.Helper()
 	words := strings.Fields(probe)
@@ -140,7 +140,7 @@ func send(ctx context.Context, t *testing.T, hosts map[string]*lab.Host, probe s
 	return strings.Join(words, " ")
 }
 
-// explained does with a probe what an explanation says, or leaves it as it is where a limit decides.
+// explained returns the outcome that the explanation predicts, or the actual outcome if a limit decides.
 func explained(t *testing.T, c *cache.Cache, probe string) string {
 	t.Helper()
 	words := strings.Fields(probe)

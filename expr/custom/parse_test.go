@@ -12,10 +12,10 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// text is the rules of a file as nft prints them, with the content of sets in place of their names.
+// text returns the rules of a file as nft prints them, with the content of sets in place of their names.
 func text(r custom.Rules) []string { return textOf(r, false) }
 
-// textOf can say a set of one twice, which is how a file says that it is a set.
+// textOf writes the element of a set with a single element twice, if asked to: the parser makes a set only of a list.
 func textOf(r custom.Rules, twice bool) []string {
 	var names []string
 	for _, s := range r.Sets {
@@ -54,7 +54,7 @@ func parse(t *testing.T, file string, f sets.Family) custom.Rules {
 	return r
 }
 
-// TestParse has what becomes another text. That all others stay as they are is in forms_test.go.
+// TestParse has the lines whose text changes. forms_test.go has the lines that stay the same.
 func TestParse(t *testing.T) {
 	for _, tt := range []struct {
 		family   sets.Family
@@ -127,13 +127,13 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestSyntaxErrors: what cannot be read is refused, with the place and what was expected there.
+// TestSyntaxErrors checks that invalid lines are refused, with the position and the expected words.
 func TestSyntaxErrors(t *testing.T) {
 	for _, tt := range []struct {
 		family sets.Family
 		in     string
 		column int
-		want   string // part of what was expected
+		want   string // part of the expected words
 	}{
 		{sets.V4, "-p tcp --dport 80 -j ACCEPT", 1, "not of iptables"},
 		{sets.V4, "add rule inet t c accept", 1, "ip, ip6"},
@@ -251,7 +251,7 @@ func TestTooLong(t *testing.T) {
 	}
 }
 
-// TestSetsAreNamedByContent: equal lists are one set, whatever they look like; another type is another set.
+// TestSetsAreNamedByContent checks that lists with equal content are the same set, and that sets of different types are not.
 func TestSetsAreNamedByContent(t *testing.T) {
 	r := parse(t, "tcp dport { 6, 7, 17 } accept\nudp sport { 6-7, 0x11 } accept\nmeta l4proto { 6-7, udp } accept\n", sets.V4)
 	if len(r.Sets) != 2 || r.Sets[0].Name == r.Sets[1].Name {

@@ -7,23 +7,26 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// parser reads one line.
+// parser reads a line by recursive descent. Each method reads a part of the grammar, and returns a SyntaxError at the first
+// token that does not fit.
 type parser struct {
 	*builder
-	tokens []token // the last is the end, and is never passed
-	at     int
-	parts  []part
-	last   bool // a verdict was read: nothing but a comment can follow
+	tokens     []token // the last token is the end, and is never passed
+	at         int     // index of the next token
+	parts      []part
+	hasVerdict bool // a verdict was read: only a comment may follow
 
-	asksState bool
+	asksState bool // see Rule.AsksState
 
-	replies  bool // makes the rule for the replies
-	inexact  bool // what cannot be asked of replies is left out of it
-	leaveOut bool // it is none
+	replies  bool // make the rule for replies instead of the rule itself
+	inexact  bool // the rule for replies lacks a match, so it matches too much and may only accept
+	leaveOut bool // the rule has no counterpart for replies
 }
 
+// peek returns the next token without passing it.
 func (p *parser) peek() token { return p.tokens[p.at] }
 
+// next returns the next token and passes it.
 func (p *parser) next() token {
 	t := p.peek()
 	if t.kind != end {
@@ -32,7 +35,7 @@ func (p *parser) next() token {
 	return t
 }
 
-// take passes a word or sign if it comes next.
+// take passes a word or sign if it is the next token, and reports whether it was.
 func (p *parser) take(text string) bool {
 	t := p.peek()
 	if t.kind != word && t.kind != sign || t.text != text {
@@ -42,7 +45,7 @@ func (p *parser) take(text string) bool {
 	return true
 }
 
-// expect passes a word or sign that must come next.
+// expect passes a word or sign that must be the next token.
 func (p *parser) expect(text string) *SyntaxError {
 	if !p.take(text) {
 		return p.wrong(p.peek(), `"`+text+`"`)
@@ -50,14 +53,16 @@ func (p *parser) expect(text string) *SyntaxError {
 	return nil
 }
 
+// wrong returns the error for a token in the wrong place. The builder adds file and line.
 func (p *parser) wrong(t token, want string) *SyntaxError {
 	return &SyntaxError{Column: t.column, Found: t.String(), Want: want}
 }
 
-// statements is what a rule can go on with, for errors.
+// statements lists the words with which a statement can start, for errors.
 const statements = "ip, ip6, tcp, udp, sctp, th, icmp, icmpv6, meta, iifname, oifname, ct, counter, log, limit, " +
 	"accept, drop, reject, return or comment"
 
+// parse reads the whole line.
 func (p *parser) parse() (Rule, *SyntaxError) {
 	if t := p.peek(); strings.HasPrefix(t.text, "-") {
 		return Rule{}, p.wrong(t, "a rule in the syntax of nft, not of iptables: "+statements)
@@ -72,7 +77,7 @@ func (p *parser) parse() (Rule, *SyntaxError) {
 			}
 			break
 		}
-		if p.last {
+		if p.hasVerdict {
 			return rule, p.wrong(t, "the end of the rule, or a comment: a verdict is the last of a rule")
 		}
 		if err := p.statement(t); err != nil {
@@ -81,11 +86,11 @@ func (p *parser) parse() (Rule, *SyntaxError) {
 	}
 	var err *SyntaxError
 	rule.Statements, err = p.finish()
-	p.leaveOut = p.leaveOut || !p.last
+	p.leaveOut = p.leaveOut || !p.hasVerdict
 	return rule, err
 }
 
-// statement reads what begins with the token.
+// statement reads the statement that starts with a word. t has been passed already.
 func (p *parser) statement(t token) *SyntaxError {
 	if t.kind != word {
 		return p.wrong(t, statements)
@@ -120,7 +125,7 @@ func (p *parser) statement(t token) *SyntaxError {
 	return p.action(t)
 }
 
-// action reads what is no match.
+// action reads a statement that is not a match.
 func (p *parser) action(t token) *SyntaxError {
 	switch t.text {
 	case "counter":
@@ -133,7 +138,7 @@ func (p *parser) action(t token) *SyntaxError {
 	case "limit":
 		return p.limit()
 	case "reject":
-		p.last = true
+		p.hasVerdict = true
 		return p.reject()
 	case "accept":
 		p.verdict(expr.Accept())
@@ -147,16 +152,17 @@ func (p *parser) action(t token) *SyntaxError {
 	return nil
 }
 
+// verdict adds accept, drop or return. An inexact rule for replies with another verdict than accept is left out.
 func (p *parser) verdict(s expr.Statement) {
-	p.last = true
+	p.hasVerdict = true
 	p.leaveOut = p.leaveOut || p.inexact && s.Text != expr.Accept().Text
 	p.add(s)
 }
 
-// maxComment is what nft takes.
+// maxComment is nft's limit for a comment in bytes.
 const maxComment = 127
 
-// comment reads the text, which ends the rule.
+// comment reads the text of a comment and the end of the rule.
 func (p *parser) comment() (string, *SyntaxError) {
 	t := p.next()
 	if t.kind != quoted && t.kind != word || len(t.text) > maxComment {

@@ -7,35 +7,37 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// part is a statement of a rule as it was read. What becomes of it can depend on what comes later in the rule.
+// part is a statement of a rule as it was read. Later statements of the rule can still change it: finish makes the final
+// statements.
 type part struct {
-	token     token
+	token     token // for errors
 	statement expr.Statement
-	family    sets.Family // of the packets that pass it; 0: any
+	family    sets.Family // only packets of this family match; 0: any
 
-	protocol    uint32 // of the packets that pass it, if hasProtocol
+	protocol    uint32 // only packets of this IP protocol match, if hasProtocol
 	hasProtocol bool
-	inHeader    bool // it looks into the header of that protocol
-	isOpen      bool // it is about the protocol, and packets of several pass it
+	inHeader    bool // the match reads the header of the protocol
+	isOpen      bool // a match by protocol that packets of several protocols can match
 
-	port   func(expr.Transport) expr.Statement // of th
-	reject *rejection
+	port   func(expr.Transport) expr.Statement // makes the match of a `th` part for a protocol; nil for other parts
+	reject *rejection                          // nil for other parts
 }
 
+// add adds a statement that does not depend on other statements of the rule.
 func (p *parser) add(s expr.Statement) { p.parts = append(p.parts, part{statement: s}) }
 
-// known is what all parts of a rule together say of the packets.
-type known struct {
+// constraints are the properties that all parts of a rule together require of a packet.
+type constraints struct {
 	protocol    uint32
 	hasProtocol bool
-	inHeader    bool        // some part looks into the header of the protocol
-	open        *part       // the last part that lets several protocols pass
+	inHeader    bool        // a part reads the header of the protocol
+	open        *part       // the last part with isOpen; nil: none
 	family      sets.Family // 0: any
 }
 
-// known also refuses what no packet can be.
-func (p *parser) known() (known, *SyntaxError) {
-	var k known
+// constraints returns the constraints of the rule. It is an error if they contradict each other.
+func (p *parser) constraints() (constraints, *SyntaxError) {
+	var k constraints
 	for _, part := range p.parts {
 		if !part.hasProtocol {
 			continue
@@ -63,17 +65,18 @@ func (p *parser) known() (known, *SyntaxError) {
 	return k, nil
 }
 
-func (k known) name() string { return expr.TypeInetProto.Text(k.protocol) }
+// name returns the name of the protocol, for errors.
+func (k constraints) name() string { return expr.TypeInetProto.Text(k.protocol) }
 
-// finish makes the statements. As nft does, it leaves out a check of the protocol that a look into its header implies,
-// and calls the ports of a known protocol by its name.
+// finish makes the statements of the rule. As nft does, it leaves out a check of the protocol if another match reads the
+// protocol's header (`tcp dport` implies TCP), and replaces `th` by the name of the protocol if the rule has one.
 func (p *parser) finish() ([]expr.Statement, *SyntaxError) {
-	k, err := p.known()
+	k, err := p.constraints()
 	if err != nil {
 		return nil, err
 	}
 	var list []expr.Statement
-	isChecked := k.inHeader
+	isChecked := k.inHeader // the rule checks the protocol already
 	for _, part := range p.parts {
 		switch {
 		case part.reject != nil:
@@ -89,22 +92,22 @@ func (p *parser) finish() ([]expr.Statement, *SyntaxError) {
 	return list, nil
 }
 
-// rejection is the answer that a rule gives. Without a kind, it is the one that suits the rule.
+// rejection is a reject statement.
 type rejection struct {
-	isReset bool
-	hasKind bool
+	isReset bool // with tcp reset
+	hasKind bool // false: plain `reject`, with the kind of the rule's family
 	kind    expr.Rejection
 	code    byte
 }
 
-// finishReject ends the rule with its answer.
-func (p *parser) finishReject(list []expr.Statement, reject part, k known) ([]expr.Statement, *SyntaxError) {
+// finishReject appends the reject statement of the rule.
+func (p *parser) finishReject(list []expr.Statement, reject part, k constraints) ([]expr.Statement, *SyntaxError) {
 	r := *reject.reject
 	if r.isReset {
 		switch {
 		case k.open != nil, k.hasProtocol && k.protocol != unix.IPPROTO_TCP:
 			return nil, p.wrong(reject.token, "no tcp reset in a rule that is not about TCP alone")
-		case !k.hasProtocol: // first, where nft puts it
+		case !k.hasProtocol: // the check comes first in the rule, as in nft
 			tcp := sets.NumberRange{From: unix.IPPROTO_TCP, To: unix.IPPROTO_TCP}
 			list = append([]expr.Statement{expr.L4Protocol().Range(expr.Is, tcp)}, list...)
 		}

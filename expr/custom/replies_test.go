@@ -10,7 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// What a rule is for the replies to what it is about. Nothing: it is left out.
+// The rule for replies of each rule. Empty: it is left out.
 func TestReplies(t *testing.T) {
 	for line, want := range map[string]string{
 		"accept": "accept",

@@ -9,38 +9,39 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Rules are what a file says.
+// Rules are the content of a file.
 type Rules struct {
 	Rules []Rule
-	// Replies are for packets the other way, of connections that the Rules are asked about with each packet: what they
-	// allow passes, what they do not does not. Where a rule cannot be turned around, since it looks at what a reply does not
-	// show (a mark, a message type, a rate), it allows replies and does not drop them.
+	// Replies judge the replies to packets that the Rules judge, for a mode in which established connections are judged again
+	// with each packet. A reply has the verdict of the packet that it answers. Some matches cannot be applied to a reply, since
+	// it does not have the mark, the message type or the rate of the original packets. Rules with such matches accept replies
+	// or have no counterpart here; they never drop a reply.
 	Replies []Rule
-	Sets    []Set // that the rules refer to, each once
+	Sets    []Set // the sets that the rules and replies refer to, each once
 }
 
-// Rule is one line.
+// Rule is a line of a file.
 type Rule struct {
 	Statements []expr.Statement
-	Comment    string
-	AsksState  bool // whether a packet is new, established or related
+	Comment    string // the text after `comment`; empty: none
+	AsksState  bool   // the rule depends on a packet being new, established or related
 }
 
-// Set is a list in braces. Its name follows from its content, so the same list has the same name in all files.
+// Set is a list in braces. Its name is a digest of its content, so equal lists have the same name in all files.
 type Set struct {
 	Name string
-	// Either addresses of one family, or numbers of one type.
+	// Either addresses of a family, or numbers of a type; then Family is 0.
 	Family  sets.Family
 	Addrs   sets.Addrs
 	Type    expr.Datatype
 	Numbers sets.Numbers
 }
 
-// maxFile is how long a file can be, bytes.
+// maxFile is the maximum length of a file in bytes.
 const maxFile = 1 << 20
 
-// Parse reads rules for packets of one family. Who uses them sees to it that no others get there: what a rule does not
-// mention it does not look at. name is the file's, for errors; an error about the content is a *SyntaxError.
+// Parse reads rules for packets of one family. The caller must check the family before these rules: a rule without an address
+// does not check it. name is the name of the file, for errors. An error about the content is a *SyntaxError.
 func Parse(name string, r io.Reader, f sets.Family) (Rules, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err != nil {
@@ -59,12 +60,12 @@ func Parse(name string, r io.Reader, f sets.Family) (Rules, error) {
 	return b.rules, nil
 }
 
-// SyntaxError is a line that is no rule.
+// SyntaxError is the error for a line that is not a valid rule.
 type SyntaxError struct {
 	File         string
-	Line, Column int    // from 1; the column in bytes
-	Found        string // as it is in the file, or "the end of the line"
-	Want         string // what could be there
+	Line, Column int    // counted from 1; the column in bytes
+	Found        string // the text in the file, or "the end of the line"
+	Want         string // the texts that the parser expected instead
 }
 
 func (e *SyntaxError) Error() string {
@@ -75,12 +76,13 @@ func (e *SyntaxError) Error() string {
 type builder struct {
 	family sets.Family
 	rules  Rules
-	named  map[string]bool // sets that are in rules
+	named  map[string]bool // names of the sets in rules.Sets
 }
 
+// line parses a line twice, for the rule and for the rule for replies. An error of either pass is an error of the line.
 func (b *builder) line(text string) *SyntaxError {
 	tokens, err := lex(text)
-	if err != nil || len(tokens) == 1 { // only its end
+	if err != nil || len(tokens) == 1 { // an empty line or a comment
 		return err
 	}
 	p := parser{builder: b, tokens: tokens}

@@ -1,7 +1,7 @@
 package custom
 
-// services are the names of ports that a file can use (IANA's registry and Debian's /etc/services agree on them). The
-// agent's image has no /etc/services, and what a name means must not depend on the node.
+// services are the names of ports that a file can use. IANA's registry and Debian's /etc/services agree on them. They are
+// compiled in, since the agent's image has no /etc/services, and the meaning of a name must not depend on the node.
 var services = map[string]uint16{
 	"ftp-data": 20, "ftp": 21, "ssh": 22, "telnet": 23, "smtp": 25, "time": 37, "domain": 53, "bootps": 67, "bootpc": 68,
 	"tftp": 69, "http": 80, "kerberos": 88, "pop3": 110, "sunrpc": 111, "ntp": 123, "netbios-ns": 137,

@@ -28,14 +28,14 @@ func numberSet(d expr.Datatype, n sets.Numbers) Set {
 	return Set{Name: setName(content), Type: d, Numbers: n}
 }
 
-// setName names a set by its content, none of which has a space in it.
+// setName names a set by a digest of its content. No string of the content has a space, so the digest is unambiguous.
 func setName(content []string) string {
 	sum := sha256.Sum256([]byte(strings.Join(content, " ")))
 	return "custom-" + hex.EncodeToString(sum[:8])
 }
 
-// Lookup is an expr.Lookup in the sets of the rules.
-func (r Rules) Lookup(name string) (size int, has func(key []byte) bool) {
+// Lookup finds a set of the rules by name. It is an expr.Lookup.
+func (r Rules) Lookup(name string) (size int, contains func(key []byte) bool) {
 	for _, s := range r.Sets {
 		switch {
 		case s.Name != name:
@@ -50,7 +50,7 @@ func (r Rules) Lookup(name string) (size int, has func(key []byte) bool) {
 	return 0, nil
 }
 
-// number reads one of at most 4 bytes.
+// number reads a number of at most 4 bytes in network byte order.
 func number(key []byte) uint32 {
 	var b [4]byte
 	copy(b[4-len(key):], key)

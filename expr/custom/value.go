@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// list reads one value, or several in braces, each with read. It says how many.
+// list reads a value, or several values in braces. It calls read for each value, and returns the number of values.
 func (p *parser) list(read func() *SyntaxError) (count int, err *SyntaxError) {
 	if !p.take("{") {
 		return 1, read()
@@ -29,10 +29,10 @@ func (p *parser) list(read func() *SyntaxError) (count int, err *SyntaxError) {
 	}
 }
 
-// numbers are what a field is compared with: a range, or a set where the file has several in braces.
+// numbers is the right side of a match: a single range, or a set if the file has a list in braces.
 type numbers struct {
 	only sets.NumberRange
-	set  string
+	set  string // name of the set; empty: only
 }
 
 func (n numbers) match(f expr.NumberField, op expr.Op) expr.Statement {
@@ -42,9 +42,10 @@ func (n numbers) match(f expr.NumberField, op expr.Op) expr.Statement {
 	return f.Range(op, n.only)
 }
 
-// single says whether it is one number, and which.
+// single returns the number if it is a single number and no range or set.
 func (n numbers) single() (uint32, bool) { return n.only.From, n.set == "" && n.only.From == n.only.To }
 
+// numbers reads the right side of a match, and adds its set to the rules if it is a list.
 func (p *parser) numbers(d expr.Datatype) (numbers, *SyntaxError) {
 	var ranges []sets.NumberRange
 	count, err := p.list(func() *SyntaxError {
@@ -63,7 +64,7 @@ func (p *parser) numbers(d expr.Datatype) (numbers, *SyntaxError) {
 	return numbers{set: s.Name}, nil
 }
 
-// numberRange reads a number, a name, or two numbers and a dash between them.
+// numberRange reads a number, a name, or a range: two numbers with a dash between them.
 func (p *parser) numberRange(d expr.Datatype) (sets.NumberRange, *SyntaxError) {
 	t := p.next()
 	if n, ok := p.value(d, t); ok {
@@ -84,7 +85,7 @@ func (p *parser) numberRange(d expr.Datatype) (sets.NumberRange, *SyntaxError) {
 	return sets.NumberRange{From: from, To: to}, nil
 }
 
-// number reads one number.
+// number reads a single number or name.
 func (p *parser) number(d expr.Datatype) (uint32, token, *SyntaxError) {
 	t := p.next()
 	n, ok := p.value(d, t)
@@ -94,7 +95,7 @@ func (p *parser) number(d expr.Datatype) (uint32, token, *SyntaxError) {
 	return n, t, nil
 }
 
-// value is the number that a token says, by itself or by name.
+// value returns the number that a token stands for, as a number or as a name.
 func (p *parser) value(d expr.Datatype, t token) (uint32, bool) {
 	if t.kind != word {
 		return 0, false
@@ -108,7 +109,7 @@ func (p *parser) value(d expr.Datatype, t token) (uint32, bool) {
 	return parseNumber(d, t.text)
 }
 
-// parseNumber reads a decimal or hexadecimal number. A zero in front is refused: nft would take it for an octal one.
+// parseNumber reads a decimal or hexadecimal number. It refuses a leading zero: nft would read an octal number.
 func parseNumber(d expr.Datatype, text string) (uint32, bool) {
 	digits, base := text, 10
 	if hex, ok := strings.CutPrefix(text, "0x"); ok {
@@ -120,7 +121,7 @@ func parseNumber(d expr.Datatype, text string) (uint32, bool) {
 	return uint32(n), err == nil && uint32(n) <= d.Max()
 }
 
-// parseMarkPrefix reads a mark and how many of its leading bits matter, which is how nft prints a mask of leading ones.
+// parseMarkPrefix reads a mark with a prefix length: VALUE/BITS. nft prints a mask that has only leading bits in this form.
 func parseMarkPrefix(t token) (value, mask uint32, ok bool) {
 	number, length, isPrefix := strings.Cut(t.text, "/")
 	value, okValue := parseNumber(expr.TypeMark, number)
@@ -132,7 +133,7 @@ func parseMarkPrefix(t token) (value, mask uint32, ok bool) {
 	return value, mask, value&^mask == 0
 }
 
-// expectedOf is what a value of the type can be, for errors.
+// expectedOf describes the values of a type, for errors.
 func expectedOf(d expr.Datatype) string {
 	switch d {
 	case expr.TypeInetService:
@@ -145,7 +146,7 @@ func expectedOf(d expr.Datatype) string {
 	return "a message type: its name, a number up to 255, or two numbers with a dash"
 }
 
-// addresses reads what an address is compared with, and makes the match.
+// addresses reads the right side of a match by address, and makes the match. It adds the set to the rules if it is a list.
 func (p *parser) addresses(field expr.AddressField, op expr.Op) (expr.Statement, *SyntaxError) {
 	var ranges []sets.AddrRange
 	var only expr.Statement
@@ -181,7 +182,8 @@ func parsePrefix(text string, f sets.Family) (netip.Prefix, bool) {
 	return prefix, err == nil && prefix.Addr().Is4() == (f == sets.V4)
 }
 
-// rangeOf is the addresses of a prefix as it is written: one within ::ffff:0:0/96 is of IPv6, as it is in nft.
+// rangeOf returns the addresses of a prefix. Unlike sets.PrefixRange, it does not unmap: as in nft, a prefix within
+// ::ffff:0:0/96 is a prefix of IPv6.
 func rangeOf(p netip.Prefix) sets.AddrRange {
 	p = p.Masked()
 	last := p.Addr().AsSlice()
@@ -192,7 +194,7 @@ func rangeOf(p netip.Prefix) sets.AddrRange {
 	return sets.AddrRange{From: p.Addr(), To: to}
 }
 
-// parseAddrRange reads an address, or two and a dash between them.
+// parseAddrRange reads an address, or a range: two addresses with a dash between them.
 func parseAddrRange(text string, f sets.Family) (sets.AddrRange, bool) {
 	first, last, isRange := strings.Cut(text, "-")
 	if !isRange {

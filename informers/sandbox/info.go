@@ -6,19 +6,19 @@ import (
 	"fmt"
 )
 
-// sandboxInfo is what a runtime says of a sandbox beyond CRI itself, in the verbose status.
+// sandboxInfo holds the two ways to a sandbox's network namespace. The runtime gives at least one of them.
 type sandboxInfo struct {
-	netNS string // the path of the network namespace on the host, if told
-	pid   int    // of the sandbox's first process on the host, 0 if it has none
+	netNS string // path of the network namespace on the host; empty: unknown
+	pid   int    // first process of the sandbox, in the host's PID namespace; 0: none
 }
 
-// errNetNSClosed is a sandbox whose network is already torn down.
+// errNetNSClosed is the error for a sandbox with a network that is torn down already.
 var errNetNSClosed = errors.New("the network namespace is closed")
 
-// parseSandboxInfo reads the info map of a verbose PodSandboxStatus. CRI leaves its content open. Both containerd and
-// CRI-O put one JSON document under "info", with the OCI spec of the sandbox container in it; containerd has its own
-// record of the network namespace beside it, which is all there is when the sandbox is no container. CRI-O has no
-// process when it runs sandboxes without an infra container.
+// parseSandboxInfo reads the info map of a verbose PodSandboxStatus. CRI does not define its content. containerd and CRI-O put a
+// JSON document under "info", with the OCI spec of the sandbox container. containerd adds its own record of the network
+// namespace, which is the only source if the sandbox is no container. CRI-O gives no process if it runs sandboxes without an
+// infra container.
 func parseSandboxInfo(info map[string]string) (sandboxInfo, error) {
 	raw, ok := info["info"]
 	if !ok {

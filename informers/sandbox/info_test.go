@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// The documents have the shape of what the runtimes give, less what does not matter.
+// The documents have the shape of the documents of real runtimes, without the parts that the parser ignores.
 const (
 	containerdInfo = `{
 		"pid": 1234, "processStatus": "running", "netNamespaceClosed": false,

@@ -8,14 +8,14 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// PodSandbox is a sandbox of the node, for commands that list all of them once.
+// PodSandbox is a sandbox of the node, as List returns it.
 type PodSandbox struct {
 	cache.Sandbox
-	Err error // why its network namespace is unknown
+	Err error // why NetNS is unknown; nil: it is known
 }
 
-// List asks the runtime once for the sandboxes that are ready, sorted by pod. It leaves out the sandboxes on the host's
-// network, and those whose network is torn down.
+// List returns the sandboxes that are ready, sorted by pod, for commands that do not follow the runtime. It leaves out sandboxes
+// on the host's network and sandboxes with a network that is torn down. Endpoint and prefix are those of Config.
 func List(ctx context.Context, endpoint, hostPrefix string) ([]PodSandbox, error) {
 	s := New(Config{Endpoint: endpoint, HostPrefix: hostPrefix})
 	defer s.disconnect(ctx)

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// errNotNamespace is a path that leads to a plain file. A runtime mounts a namespace on such a file: where it shows as
-// one, the mount did not reach this container.
+// errNotNamespace is the error for a path to a plain file. A runtime creates a file and bind-mounts the namespace on it. If this
+// process sees the plain file, the mount was not propagated into its container.
 var errNotNamespace = errors.New("is no namespace; is the directory mounted with mountPropagation HostToContainer?")
 
-// openableNetNS returns a path under which this process can open the sandbox's network namespace, given where the
-// host's root directory is. It falls back to the sandbox's process, for runtimes that tell no path.
+// openableNetNS returns a path by which this process can open the sandbox's network namespace. hostPrefix is the directory where
+// the host's root directory is mounted. If no path works, it tries the namespace of the sandbox's process.
 func openableNetNS(hostPrefix string, info sandboxInfo) (string, error) {
 	var errs []error
 	for _, p := range candidates(hostPrefix, info) {
@@ -27,8 +27,8 @@ func openableNetNS(hostPrefix string, info sandboxInfo) (string, error) {
 	return "", errors.Join(errs...)
 }
 
-// candidates are in the order of preference. /run comes before /var/run, which on most hosts is a link to the absolute
-// path /run: below a prefix that link would lead out of it again, and an image need not have it at all.
+// candidates returns the paths to try, the best first. It tries /run before /var/run, since /var/run is a symbolic link to /run
+// on most hosts: an absolute link leads out of the prefix, to a directory that the agent's image may not have.
 func candidates(hostPrefix string, info sandboxInfo) []string {
 	var paths []string
 	if info.netNS != "" {
@@ -43,6 +43,7 @@ func candidates(hostPrefix string, info sandboxInfo) []string {
 	return paths
 }
 
+// checkNamespace returns an error unless the path is on nsfs, the file system of namespaces.
 func checkNamespace(path string) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil {

@@ -21,30 +21,30 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/outage"
 )
 
-// Values of NRIConfig.Socket that are no path.
+// Values of NRIConfig.Socket in place of a path.
 const (
-	NRIAuto = "auto" // the well-known socket, where there is one
-	NRINone = "none"
+	NRIAuto = "auto" // a well-known socket, if it exists
+	NRINone = "none" // no NRI
 )
 
-// NRISourceName is the name of NRI as an input.
+// NRISourceName is the name of NRI as an input, in metrics and health.
 const NRISourceName = "NRI"
 
 const (
 	pluginName    = "multi-networkpolicy-nftables"
-	pluginIndex   = "90"             // among the last plugins: what others add to a pod's network is there by then
-	socketPoll    = 10 * time.Second // between looks for the well-known socket while there is none
-	registerLimit = 10 * time.Second // for a runtime to accept the plugin
-	hookEnd       = 2 * time.Second  // for hooks under way when the agent stops
+	pluginIndex   = "90"             // late in the order of plugins (00 to 99), after plugins that add interfaces to a pod
+	socketPoll    = 10 * time.Second // between checks for a well-known socket
+	registerLimit = 10 * time.Second // timeout for a runtime to accept the plugin
+	hookEnd       = 2 * time.Second  // timeout for running hooks when the agent stops
 )
 
 // NRIState is the state of the connection to the runtime's NRI.
 type NRIState string
 
-// The states. Pods start unprotected in all of them but NRIConnected.
+// The states. Only with NRIConnected are pods protected from their start.
 const (
 	NRIConnected NRIState = "connected" // the runtime asks before it starts a pod
-	NRIRefused   NRIState = "refused"   // the runtime has NRI and does not take the plugin
+	NRIRefused   NRIState = "refused"   // the runtime has NRI, but does not accept the plugin or hung up
 	NRIAbsent    NRIState = "absent"    // the runtime has no NRI
 	NRIOff       NRIState = "off"       // --nri-socket=none
 )
@@ -52,7 +52,7 @@ const (
 // NRIStates lists the states.
 var NRIStates = []NRIState{NRIConnected, NRIRefused, NRIAbsent, NRIOff}
 
-// wellKnownNRISockets are where containerd and CRI-O listen. /var/run is a link to /run on most hosts.
+// wellKnownNRISockets are the default sockets of containerd and CRI-O. /var/run is a link to /run on most hosts.
 var wellKnownNRISockets = []string{"/run/nri/nri.sock", "/var/run/nri/nri.sock"}
 
 var (
@@ -61,28 +61,28 @@ var (
 	errHungUp   = errors.New("the runtime hung up")
 )
 
-// NRIConfig is what NRI is made of. All but Events and Observer are needed.
+// NRIConfig configures NRI. All fields but Events and Observer are required.
 type NRIConfig struct {
 	Socket     string // a path on the host, NRIAuto or NRINone
-	HostPrefix string // where the host's root directory is
-	Node       string // that the pods are on
+	HostPrefix string // directory where the host's root directory is mounted
+	Node       string // name of the node
 	Sandboxes  *Sandboxes
 	Settings   informers.Settings
-	Announce   func(pod cache.Pod) // takes a pod that the API server may not have told of yet
+	Announce   func(pod cache.Pod) // called with each pod that starts, since the API server's event may come later
 
-	// Enforce brings a pod's rules into the kernel. It returns once they are in force, or why not, and reports whether
-	// the pod has any. It must return at once for a pod without rules.
+	// Enforce applies a pod's rules and returns when they are in force. enforced is false if no policy selects the pod; it
+	// must return at once then.
 	Enforce func(ctx context.Context, pod cache.PodID) (enforced bool, err error)
 
-	Events   informers.EventSink
-	Observer NRIObserver
+	Events   informers.EventSink // nil: no Events
+	Observer NRIObserver         // nil: no observer
 }
 
-// NRIObserver hears of the pods that start. Its methods must not block.
+// NRIObserver is notified of hooks and of the connection. Its methods must not block.
 type NRIObserver interface {
-	NRIState(NRIState)
-	Hooked(result HookResult, took time.Duration)
-	Outage(source string, down bool)
+	NRIState(NRIState)                            // the state, possibly unchanged
+	Hooked(result HookResult, took time.Duration) // a hook has its answer
+	Outage(source string, down bool)              // the connection failed, or works again
 }
 
 // unobserved is an NRIObserver that ignores everything.
@@ -92,17 +92,17 @@ func (unobserved) NRIState(NRIState)                {}
 func (unobserved) Hooked(HookResult, time.Duration) {}
 func (unobserved) Outage(string, bool)              {}
 
-// NRI is a plugin of the node's container runtime. The runtime asks it before the first process of each pod starts; it then
-// has the pod's rules in force, or refuses the pod.
+// NRI is a plugin of the node's container runtime. The runtime calls it before the first process of each pod starts. The plugin
+// then enforces the pod's rules, or refuses the pod. The protocol is that of github.com/containerd/nri.
 type NRI struct {
 	config NRIConfig
 	log    logr.Logger
 	outage *outage.Outage
-	worked bool // a runtime took the plugin once
+	worked bool // a runtime has accepted the plugin before
 
 	registerLimit time.Duration
 
-	hooks sync.WaitGroup // under way
+	hooks sync.WaitGroup // running hooks, and hooks whose answer may still be on its way
 }
 
 // NewNRI returns a plugin that does nothing until Run. The context carries the logger.
@@ -111,34 +111,34 @@ func NewNRI(ctx context.Context, config NRIConfig) *NRI {
 		config.Observer = unobserved{}
 	}
 	n := &NRI{config: config, log: logr.FromContextOrDiscard(ctx), registerLimit: registerLimit}
-	// The messages of the library's own libraries about a connection that ends are not in the form of this log.
+	// A library of the NRI library logs the end of a connection by logrus, in another format. The outage logs it too.
 	logrus.SetOutput(io.Discard)
 	n.outage = outage.New(n.log, "Being a plugin of the container runtime (NRI)",
 		func(down bool) { config.Observer.Outage(NRISourceName, down) })
 	return n
 }
 
-// Run registers with the runtime, again whenever the connection is lost, until the context ends. Before it is called, the
-// sandboxes must be in sync, and all that Enforce looks at.
+// Run registers with the runtime, and again when the connection is lost, until the context ends. All inputs, the sandboxes among
+// them, must be in sync before: Enforce would apply incomplete rules otherwise.
 func (n *NRI) Run(ctx context.Context) {
 	if n.config.Socket == NRINone {
 		n.config.Observer.NRIState(NRIOff)
 		return
 	}
-	pause, told := pollInterval, false
+	pause, logged := pollInterval, false
 	for ctx.Err() == nil {
 		err := n.connect(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err == nil: // it worked, and has ended
+		case err == nil: // the plugin was accepted, and the connection ended later
 			pause = pollInterval
 			n.config.Observer.NRIState(NRIRefused)
 			n.outage.Failed(errHungUp)
-		case n.isOptional() && (errors.Is(err, errNoNRI) || errors.Is(err, unix.ECONNREFUSED)): // or a socket that is left
+		case n.isOptional() && (errors.Is(err, errNoNRI) || errors.Is(err, unix.ECONNREFUSED)): // no socket, or a stale socket
 			n.config.Observer.NRIState(NRIAbsent)
-			if !told {
-				told = true
+			if !logged {
+				logged = true
 				n.log.Info("NRI unavailable: pods start before their rules are in force, and get them a moment later", "cause", err.Error())
 			}
 			sleepOrDone(ctx, socketPoll)
@@ -152,7 +152,7 @@ func (n *NRI) Run(ctx context.Context) {
 	}
 }
 
-// isOptional reports whether the runtime may well have no NRI.
+// isOptional reports whether a missing NRI is no failure: the user did not require it, and it never worked.
 func (n *NRI) isOptional() bool { return n.config.Socket == NRIAuto && !n.worked }
 
 func sleepOrDone(ctx context.Context, d time.Duration) {
@@ -162,7 +162,7 @@ func sleepOrDone(ctx context.Context, d time.Duration) {
 	}
 }
 
-// find returns the path of the socket.
+// find returns the path of the socket in this process's file system.
 func (n *NRI) find() (string, error) {
 	paths := wellKnownNRISockets
 	if n.config.Socket != NRIAuto {
@@ -174,8 +174,8 @@ func (n *NRI) find() (string, error) {
 	return "", fmt.Errorf("%w at %s", errNoNRI, strings.Join(paths, ", "))
 }
 
-// connect registers, and serves until the connection or the context ends. It is an error when the runtime never took the
-// plugin.
+// connect registers with the runtime, and serves until the connection or the context ends. It returns an error if the runtime did
+// not accept the plugin.
 func (n *NRI) connect(ctx context.Context) error {
 	socket, err := n.find()
 	if err != nil {
@@ -188,10 +188,10 @@ func (n *NRI) connect(ctx context.Context) error {
 	p := &plugin{NRI: n, log: n.log, accepted: make(chan struct{}), lost: make(chan struct{})}
 	s, err := stub.New(p, stub.WithPluginName(pluginName), stub.WithPluginIdx(pluginIndex), stub.WithConnection(conn),
 		stub.WithOnClose(sync.OnceFunc(func() { close(p.lost) })), stub.WithLogger(nriLogger{n.log.V(3)}),
-		// A pod that this plugin does not answer for in time does not start. Older runtimes know no such thing.
+		// Without an answer in time, the runtime refuses the pod. Older runtimes ignore this policy.
 		stub.WithFailurePolicy(&api.FailurePolicy{FailRequest: true, KeepConnected: true}))
 	if err != nil {
-		conn.Close() //nolint:errcheck // it was not used
+		conn.Close() //nolint:errcheck // the connection was not used
 		return fmt.Errorf("plugin of the container runtime: %w", err)
 	}
 	p.stub = s
@@ -201,25 +201,25 @@ func (n *NRI) connect(ctx context.Context) error {
 	return p.serve(ctx)
 }
 
-// nriLogger makes what the library says part of the log.
+// nriLogger writes the messages of the NRI library to the log.
 type nriLogger struct{ log logr.Logger }
 
-// Debugf is the library's.
+// Debugf implements the logger of the NRI library.
 func (l nriLogger) Debugf(_ context.Context, format string, args ...any) {
 	l.log.V(1).Info("NRI: " + fmt.Sprintf(format, args...))
 }
 
-// Infof is the library's.
+// Infof implements the logger of the NRI library.
 func (l nriLogger) Infof(_ context.Context, format string, args ...any) {
 	l.log.Info("NRI: " + fmt.Sprintf(format, args...))
 }
 
-// Warnf is the library's.
+// Warnf implements the logger of the NRI library.
 func (l nriLogger) Warnf(_ context.Context, format string, args ...any) {
 	l.log.Info("NRI: " + fmt.Sprintf(format, args...))
 }
 
-// Errorf is the library's. What comes of it is logged as an outage.
+// Errorf implements the logger of the NRI library. An error that ends the connection is logged as an outage too.
 func (l nriLogger) Errorf(_ context.Context, format string, args ...any) {
 	l.log.Info("NRI: " + fmt.Sprintf(format, args...))
 }

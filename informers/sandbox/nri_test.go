@@ -195,7 +195,7 @@ func TestNRI(t *testing.T) {
 	h.sink.becomes(t, "b = s2", "d = s4")
 }
 
-// A pod whose rules cannot be put in force does not start, and that is said. One that fails for a moment does.
+// A pod whose rules cannot be enforced is refused, with a log line and an Event. After a short failure, the pod starts.
 func TestNRIRefuses(t *testing.T) {
 	t.Parallel()
 	h := newHooked(t)

@@ -20,56 +20,57 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
-// HookResult is what became of a pod that starts.
+// HookResult is the answer of the hook for a pod that starts.
 type HookResult string
 
 // The results.
 const (
-	HookEnforced    HookResult = "enforced"     // its rules were in force before its first process
-	HookUnselected  HookResult = "unselected"   // it has none
-	HookHostNetwork HookResult = "host_network" // no policy may touch it
-	HookRefused     HookResult = "refused"      // its rules could not be put in force, and it does not start
+	HookEnforced    HookResult = "enforced"     // the pod's rules are in force
+	HookUnselected  HookResult = "unselected"   // no policy selects the pod, or it is a static pod
+	HookHostNetwork HookResult = "host_network" // the pod is on the host's network, which policies never touch
+	HookRefused     HookResult = "refused"      // the pod's rules could not be enforced, so it does not start
 )
 
-// HookResults are all there are.
+// HookResults lists all results.
 var HookResults = []HookResult{HookEnforced, HookUnselected, HookHostNetwork, HookRefused}
 
-// reasonRefused is the word of the Event about a pod that is refused.
+// reasonRefused is the reason of the Event about a refused pod.
 const reasonRefused = "PolicyNotEnforced"
 
 const (
 	hookRetry   = 50 * time.Millisecond  // the first pause between tries for a pod that fails; doubles
-	answerGrace = 300 * time.Millisecond // for the answer of a hook to reach the runtime
+	answerGrace = 300 * time.Millisecond // time for the answer of a hook to reach the runtime
 )
 
-// Where the kubelet says how it came to know a pod.
+// The kubelet notes in an annotation from which source it got a pod: the API server, a file or a URL.
 const (
 	configSourceAnnotation = "kubernetes.io/config.source"
 	configSourceAPI        = "api"
 )
 
-// foreignLabels begin the labels that a sandbox has and its pod does not.
+// foreignLabels are prefixes of the labels that kubelet and runtime add to a sandbox. The pod does not have these labels.
 var foreignLabels = []string{"io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "io.kubernetes.pod.uid", "io.cri-containerd."}
 
-// plugin is one connection to the runtime. The runtime calls its methods.
+// plugin is the plugin's side of one connection to the runtime. The NRI library calls its exported methods.
 type plugin struct {
 	*NRI
-	log      logr.Logger
-	stub     stub.Stub
-	given    atomic.Bool   // nobody waits for the runtime any more
-	accepted chan struct{} // closed once the runtime has told of all its sandboxes
-	lost     chan struct{} // closed with the connection
+	log       logr.Logger
+	stub      stub.Stub
+	abandoned atomic.Bool   // the registration timed out
+	accepted  chan struct{} // closed after the first Synchronize: the runtime has accepted the plugin
+	lost      chan struct{} // closed when the connection ends
 }
 
-// start returns when the runtime has configured the plugin. The library waits for that without an end.
+// start registers the plugin, and returns when the runtime has configured it. The library itself has no timeout for this. After a
+// timeout, start ends the library's wait by a call of Configure that fails, so that no goroutine stays behind.
 func (p *plugin) start(ctx context.Context, conn net.Conn) error {
 	started := make(chan error, 1)
-	// The end of the context does not cut a pod off that is worked on: serve waits for that.
+	// The end of the context must not cancel running hooks: serve waits for them.
 	go func() { started <- p.stub.Start(context.WithoutCancel(ctx)) }()
 	select {
 	case err := <-started:
 		if err != nil {
-			conn.Close() //nolint:errcheck // what is wrong with it is told
+			conn.Close() //nolint:errcheck // the first error is returned
 		}
 		return err
 	case <-ctx.Done():
@@ -77,17 +78,17 @@ func (p *plugin) start(ctx context.Context, conn net.Conn) error {
 		return ctx.Err()
 	case <-time.After(p.registerLimit):
 	}
-	p.given.Store(true)
+	p.abandoned.Store(true)
 	conn.Close() //nolint:errcheck // as above
 	if s, ok := p.stub.(interface {
 		Configure(ctx context.Context, req *api.ConfigureRequest) (*api.ConfigureResponse, error)
 	}); ok {
-		go s.Configure(ctx, &api.ConfigureRequest{}) //nolint:errcheck // it fails, as it must
+		go s.Configure(ctx, &api.ConfigureRequest{}) //nolint:errcheck // it fails, see above
 	}
 	return errRejected
 }
 
-// serve returns when the connection or the context ends. It lets the hooks under way finish, for a while.
+// serve returns when the connection or the context ends. At the end of the context it waits up to hookEnd for running hooks.
 func (p *plugin) serve(ctx context.Context) error {
 	defer p.stub.Stop()
 	select {
@@ -113,16 +114,16 @@ func (p *plugin) serve(ctx context.Context) error {
 	return nil
 }
 
-// Configure is NRI's: the runtime takes the plugin.
+// Configure implements the NRI plugin interface: the runtime accepts the registration.
 func (p *plugin) Configure(context.Context, string, string, string) (api.EventMask, error) {
-	if p.given.Load() {
+	if p.abandoned.Load() {
 		return 0, errRejected
 	}
-	return 0, nil // all events that there are methods for
+	return 0, nil // subscribes to all events for which the plugin has methods
 }
 
-// Synchronize is NRI's: the runtime tells of all its sandboxes, those that have ended too. What has started while nobody
-// asked this plugin gets its rules as if there were no NRI.
+// Synchronize implements the NRI plugin interface. The runtime passes all its sandboxes, including ended sandboxes. Pods that
+// started before get their rules like without NRI.
 func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api.Container) ([]*api.ContainerUpdate, error) {
 	for _, pod := range pods {
 		info, ok := networkOf(pod)
@@ -145,9 +146,11 @@ func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api
 	return nil, nil
 }
 
-// RunPodSandbox is NRI's: a pod's network is there, and no process in it yet but the one that holds the sandbox. An error
-// makes the runtime undo the sandbox; the kubelet tries again. The answer always comes before the runtime gives up waiting,
-// however busy the agent is: a runtime may start a pod whose plugin is silent.
+// RunPodSandbox implements the NRI plugin interface. At this point the pod's network is ready, and no process of the pod runs
+// except the process that holds the sandbox. If it returns an error, the runtime removes the sandbox, and the kubelet retries.
+//
+// It always answers before the runtime's timeout, even if the agent is too busy: a runtime may start a pod without an answer. It
+// gives enforce half of the timeout, and answers after three quarters if enforce still hangs.
 func (p *plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	start := time.Now()
 	p.hooks.Add(1)
@@ -171,17 +174,17 @@ func (p *plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	if o.result != HookRefused {
 		return nil
 	}
-	p.hooks.Go(func() { // a lock may be held
+	p.hooks.Go(func() { // in the background, since the lock of the cache may be held
 		p.config.Sandboxes.Ended(types.UID(pod.GetUid()), pod.GetId())
 		if errors.Is(o.err, errLate) {
-			<-answer // until now the pod may have been announced
+			<-answer // enforce may have announced the pod until now
 			p.config.Sandboxes.Ended(types.UID(pod.GetUid()), pod.GetId())
 		}
 	})
 	return p.refuse(pod, o.err)
 }
 
-// outcome is the answer of a hook. The error says why a pod is refused.
+// outcome is the answer of a hook, with the reason for a refusal.
 type outcome struct {
 	result HookResult
 	err    error
@@ -189,7 +192,7 @@ type outcome struct {
 
 var errLate = errors.New("the rules are not in force in time")
 
-// refuse reports a pod that does not start, and returns the error for the runtime.
+// refuse logs a refused pod, queues an Event for it, and returns the error for the runtime.
 func (p *plugin) refuse(pod *api.PodSandbox, err error) error {
 	p.log.Error(err, "Pod refused: its policies cannot be enforced; the kubelet retries",
 		"pod", pod.GetNamespace()+"/"+pod.GetName(), "sandbox", pod.GetId())
@@ -202,7 +205,7 @@ func (p *plugin) refuse(pod *api.PodSandbox, err error) error {
 	return errors.New(pluginName + ": " + why)
 }
 
-// enforce has the rules of a pod that starts in force before it returns.
+// enforce announces the pod and applies its rules. It retries until they are in force or the context ends.
 func (p *plugin) enforce(ctx context.Context, pod *api.PodSandbox) outcome {
 	info, ok := networkOf(pod)
 	if !ok {
@@ -213,8 +216,8 @@ func (p *plugin) enforce(ctx context.Context, pod *api.PodSandbox) outcome {
 	if errPath == nil {
 		p.config.Sandboxes.Started(id.UID, newSandbox(pod, path))
 	}
-	// A pod from a file of the kubelet may be the API server, so it waits for nothing that comes from there. It gets its
-	// rules when its mirror pod is known.
+	// A static pod may be the API server itself, so it must not wait for inputs from the API server. It gets its rules when its
+	// mirror pod is known.
 	if source := pod.GetAnnotations()[configSourceAnnotation]; source != "" && source != configSourceAPI {
 		return outcome{result: HookUnselected}
 	}
@@ -240,7 +243,7 @@ func newSandbox(pod *api.PodSandbox, netNS string) cache.Sandbox {
 	return cache.Sandbox{ID: pod.GetId(), Pod: keyOf(pod), NetNS: netNS, Handler: pod.GetRuntimeHandler()}
 }
 
-// podOf is the pod that a sandbox belongs to, as far as the runtime knows the pod.
+// podOf returns the pod of a sandbox, with the labels and annotations that the runtime knows.
 func (p *plugin) podOf(pod *api.PodSandbox) cache.Pod {
 	labels := map[string]string{}
 	for key, value := range pod.GetLabels() {
@@ -258,20 +261,20 @@ func (p *plugin) podOf(pod *api.PodSandbox) cache.Pod {
 	}, p.config.Node, p.config.Settings.Limits)
 }
 
-// StopPodSandbox is NRI's: nothing runs in the sandbox any more.
+// StopPodSandbox implements the NRI plugin interface: all processes in the sandbox have ended.
 func (p *plugin) StopPodSandbox(_ context.Context, pod *api.PodSandbox) error {
 	p.config.Sandboxes.Ended(types.UID(pod.GetUid()), pod.GetId())
 	return nil
 }
 
-// RemovePodSandbox is NRI's: the sandbox is gone.
+// RemovePodSandbox implements the NRI plugin interface: the sandbox is gone.
 func (p *plugin) RemovePodSandbox(_ context.Context, pod *api.PodSandbox) error {
 	p.config.Sandboxes.Ended(types.UID(pod.GetUid()), pod.GetId())
 	return nil
 }
 
-// networkOf returns where a sandbox's network namespace is. It is false for one on the host's network, and for one
-// whose network is torn down.
+// networkOf returns the location of a sandbox's network namespace. It returns false if the sandbox is on the host's network, or
+// if its network is torn down.
 func networkOf(pod *api.PodSandbox) (sandboxInfo, bool) {
 	for _, ns := range pod.GetLinux().GetNamespaces() {
 		if ns.GetType() == "network" {

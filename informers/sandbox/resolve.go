@@ -14,28 +14,29 @@ import (
 )
 
 const (
-	statusInterval = 30 * time.Second      // at most between tries to resolve one sandbox
-	statusLimit    = 10 * time.Second      // for one answer of the runtime
-	statusSoon     = 50 * time.Millisecond // a question that takes longer gives its place to another one
-	statusParallel = 16                    // questions about sandboxes that have not failed yet
-	retryParallel  = 4                     // questions about sandboxes that have
+	statusInterval = 30 * time.Second      // maximum pause between two requests about a sandbox
+	statusLimit    = 10 * time.Second      // timeout of a request
+	statusSoon     = 50 * time.Millisecond // a request that takes longer no longer counts as concurrent
+	statusParallel = 16                    // concurrent requests about sandboxes that have not failed before
+	retryParallel  = 4                     // concurrent requests about sandboxes that have failed before
 )
 
-// resolution is what is known about the network namespace of one sandbox. It belongs to the lock of the Sandboxes.
+// resolution is the state of the search for a sandbox's network namespace. The lock of the Sandboxes protects it.
 type resolution struct {
 	created time.Time
-	asking  bool
-	done    bool
-	netNS   string // empty when done: on the host's network, or closed
-	again   time.Time
-	pause   time.Duration // of the last failure; 0: none yet
-	logged  string
+	asking  bool          // a request is running or waits for its turn
+	done    bool          // the runtime has answered
+	netNS   string        // the path, if done; empty: on the host's network, or torn down
+	again   time.Time     // no request before this time
+	pause   time.Duration // after the last failure; 0: no failure yet
+	logged  string        // the last logged error, to log each error once
 }
 
-// resolveAll asks for the network namespaces that are not known yet, each in the background. A sandbox that fails is tried
-// again later, and questions about sandboxes that failed before wait for few places of their own. The runtime answers a
-// question within milliseconds. If it does not, the question keeps waiting and gives its place up: many sandboxes whose status
-// hangs do not delay the others.
+// resolveAll requests the unknown network namespaces from the runtime, each in the background.
+//
+// A runtime normally answers within milliseconds, but may hang on single sandboxes. To keep these from delaying others, a request
+// frees its place for other requests after a short time, while it still waits. Sandboxes that have failed before are retried with
+// growing pauses, and share a few places of their own.
 func (s *Sandboxes) resolveAll(ctx context.Context, sandboxes []*runtimeapi.PodSandbox) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,6 +67,7 @@ func (s *Sandboxes) resolveAll(ctx context.Context, sandboxes []*runtimeapi.PodS
 	}
 }
 
+// resolveOne requests the network namespace of a sandbox and notes the answer. An answer wakes the poll.
 func (s *Sandboxes) resolveOne(ctx context.Context, p *runtimeapi.PodSandbox, r *resolution) {
 	answer, cancel := context.WithTimeout(ctx, statusLimit)
 	netNS, err := s.netNSOf(answer, p.GetId())
@@ -87,8 +89,8 @@ func (s *Sandboxes) resolveOne(ctx context.Context, p *runtimeapi.PodSandbox, r 
 	}
 }
 
-// netNSOf asks the runtime for the network namespace of a sandbox. It is empty for a sandbox on the host's network, which
-// no policy may ever touch, and for a sandbox whose network is torn down.
+// netNSOf requests the path of a sandbox's network namespace. The path is empty if the sandbox is on the host's network, which
+// policies must never touch, or if its network is torn down.
 func (s *Sandboxes) netNSOf(ctx context.Context, id string) (string, error) {
 	answer, err := s.client.PodSandboxStatus(quiet(ctx), id, true)
 	if err != nil {

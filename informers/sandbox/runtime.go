@@ -17,17 +17,17 @@ import (
 	cri "k8s.io/cri-client/pkg"
 )
 
-// wellKnownEndpoints are tried in this order when no endpoint is given.
+// wellKnownEndpoints are tried in this order if no endpoint is configured.
 var wellKnownEndpoints = []string{"/run/containerd/containerd.sock", "/run/crio/crio.sock"}
 
-// callTimeout is for one call to the runtime.
+// callTimeout is the timeout of a call to the runtime.
 const callTimeout = 10 * time.Second
 
-// errNoRuntime says that no socket was found.
+// errNoRuntime is the error if no socket was found.
 var errNoRuntime = errors.New("no container runtime socket")
 
-// findEndpoint returns the socket of the runtime. An endpoint is a path on the host, with unix:// before it or not; it
-// is looked for under the host prefix and, as it may be mounted by its own name, without.
+// findEndpoint returns the socket of the runtime in this process's file system. An endpoint is a path on the host, with or
+// without unix:// before it. The socket may be below the host prefix, or mounted under its own path.
 func findEndpoint(endpoint, hostPrefix string) (string, error) {
 	paths := wellKnownEndpoints
 	if endpoint != "" {
@@ -43,7 +43,7 @@ func findEndpoint(endpoint, hostPrefix string) (string, error) {
 	return "", fmt.Errorf("%w at %s", errNoRuntime, strings.Join(paths, ", "))
 }
 
-// findSocket returns the first of the paths that is a socket, under the host prefix or as it is; empty when none is.
+// findSocket returns the first path that is a socket, below the host prefix or as it is. It returns "" if no path is a socket.
 func findSocket(hostPrefix string, paths []string) string {
 	for _, p := range paths {
 		for _, candidate := range []string{filepath.Join(hostPrefix, p), p} {
@@ -55,7 +55,8 @@ func findSocket(hostPrefix string, paths []string) string {
 	return ""
 }
 
-// dialRuntime makes a client of the runtime, which must answer. The connection is made again after an outage.
+// dialRuntime returns a client of the runtime. It is an error if the runtime does not answer. The client reconnects by itself
+// after an outage.
 func dialRuntime(ctx context.Context, socket string) (internalapi.RuntimeService, error) {
 	if err := askRuntime(ctx, socket); err != nil {
 		return nil, fmt.Errorf("client of the container runtime at %s: %w", socket, err)
@@ -71,8 +72,8 @@ func dialRuntime(ctx context.Context, socket string) (internalapi.RuntimeService
 	return client, nil
 }
 
-// askRuntime is an error when the runtime does not answer. The client's builder asks as well, but forgets to close the
-// connection of a runtime that does not: one for each try of an outage.
+// askRuntime returns an error if the runtime does not answer. The builder of the client checks this too, but leaks its connection
+// if the runtime does not answer. In an outage, it would leak a connection with each retry.
 func askRuntime(ctx context.Context, socket string) error {
 	conn, err := grpc.NewClient("unix://"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -85,5 +86,5 @@ func askRuntime(ctx context.Context, socket string) error {
 	return err
 }
 
-// quiet keeps the client from logging each failure of each call: who calls it logs the outage, once.
+// quiet returns a context with which the client does not log each failed call. The outage is logged once instead.
 func quiet(ctx context.Context) context.Context { return logr.NewContext(ctx, logr.Discard()) }

@@ -18,52 +18,52 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/outage"
 )
 
-// Sink takes the sandboxes; *cache.Cache is one.
+// Sink receives the sandboxes. *cache.Cache implements it.
 type Sink interface {
 	SetSandbox(uid types.UID, s cache.Sandbox)
 	DeleteSandbox(uid types.UID)
 }
 
-// Config is what Sandboxes are made of. Sink and Notify are needed.
+// Config configures Sandboxes. Sink and Notify are required.
 type Config struct {
 	Endpoint   string // socket of the runtime; empty: the well-known sockets
-	HostPrefix string // where the host's root directory is
+	HostPrefix string // directory where the host's root directory is mounted
 	Sink       Sink
-	Notify     func() // called after every change of the sink; must not block
+	Notify     func() // called after changes of the sink; must not block
 
-	Found  func(uid types.UID, created time.Time) // told of each new sandbox before the sink; may be nil
-	Outage func(source string, down bool)         // told when the runtime is lost, and when it works again; may be nil
+	Found  func(uid types.UID, created time.Time) // called for each new sandbox before the sink; nil: not called
+	Outage func(source string, down bool)         // called when the runtime fails, and when it works again; nil: not called
 }
 
-// SourceName is the name of the runtime's sandboxes as an input.
+// SourceName is the name of the runtime's sandboxes as an input, in metrics and health.
 const SourceName = "Sandbox"
 
-// Pace of the polls.
+// Timing of the polls.
 const (
-	pollInterval   = time.Second            // when nothing happens, as the kubelet
-	pollEager      = 50 * time.Millisecond  // after a pod without a sandbox; doubles up to pollInterval
-	pollSpacing    = 100 * time.Millisecond // at least, unless the interval is shorter
-	outageInterval = 10 * time.Second       // at most between tries while the runtime cannot be reached
-	syncPatience   = 2 * time.Second        // for the first answers about sandboxes
+	pollInterval   = time.Second            // regular interval, the same as the kubelet's
+	pollEager      = 50 * time.Millisecond  // interval while a sandbox is expected; doubles up to pollInterval
+	pollSpacing    = 100 * time.Millisecond // minimum interval, unless pollEager is shorter
+	outageInterval = 10 * time.Second       // maximum pause between retries in an outage
+	syncPatience   = 2 * time.Second        // timeout for the first answers about sandboxes
 )
 
-// Sandboxes follow the pod sandboxes of the node's container runtime through CRI, and tell the sink the network namespace
-// of each: the newest sandbox that is ready, for each pod that is not on the host's network.
+// Sandboxes follow the pod sandboxes of the node's container runtime through CRI. They give the sink the newest ready sandbox of
+// each pod with its network namespace, except for pods on the host's network. They are safe for concurrent use.
 type Sandboxes struct {
 	config Config
 	pokes  chan struct{}
 	synced atomic.Bool
 
-	places, retryPlaces chan struct{} // for questions to the runtime at the same time
-	asking              sync.WaitGroup
+	places, retryPlaces chan struct{}  // limit concurrent requests, see resolveAll
+	asking              sync.WaitGroup // goroutines of resolveAll
 
 	mu      sync.Mutex
-	told    map[types.UID]cache.Sandbox // what the sink has
-	news    map[string]news             // by sandbox ID
+	current map[types.UID]cache.Sandbox // the sandboxes in the sink
+	events  map[string]sandboxEvent     // by sandbox ID
 	resolve map[string]*resolution      // by sandbox ID
 	eager   time.Duration               // the next interval, below pollInterval while a sandbox is expected
-	listed  time.Time                   // the first list; zero: none yet
-	client  internalapi.RuntimeService  // of the polling goroutine; nil: not connected yet
+	listed  time.Time                   // time of the first list; zero: no list yet
+	client  internalapi.RuntimeService  // set by the polling goroutine; nil: not connected yet
 }
 
 // New returns Sandboxes that do nothing until Run.
@@ -73,27 +73,29 @@ func New(config Config) *Sandboxes {
 		pokes:       make(chan struct{}, 1),
 		places:      make(chan struct{}, statusParallel),
 		retryPlaces: make(chan struct{}, retryParallel),
-		told:        map[types.UID]cache.Sandbox{},
-		news:        map[string]news{},
+		current:     map[types.UID]cache.Sandbox{},
+		events:      map[string]sandboxEvent{},
 		eager:       pollInterval,
 		resolve:     map[string]*resolution{},
 	}
 }
 
-// HasSynced reports whether the runtime has listed its sandboxes once, and has answered about each or taken too long.
+// HasSynced reports whether the sink has the sandboxes of the first list. Sandboxes for which the runtime failed or took too long
+// do not count, so a sandbox that hangs does not block the start of the agent.
 func (s *Sandboxes) HasSynced() bool { return s.synced.Load() }
 
-// Poke makes the next poll come now, since something happened to a local pod, and the polls after it soon while the pod
-// has no sandbox. It does not block.
+// Poke triggers a poll now, after a change of a local pod. If the pod has no sandbox, the next polls follow soon too, since its
+// sandbox may be about to start. It does not block.
 func (s *Sandboxes) Poke(uid types.UID) {
 	s.mu.Lock()
-	if _, known := s.told[uid]; !known {
+	if _, known := s.current[uid]; !known {
 		s.eager = pollEager
 	}
 	s.mu.Unlock()
 	s.wake()
 }
 
+// wake ends the current sleep of Run.
 func (s *Sandboxes) wake() {
 	select {
 	case s.pokes <- struct{}{}:
@@ -126,7 +128,7 @@ func (s *Sandboxes) Run(ctx context.Context) {
 	}
 }
 
-// sleep waits for the interval or a poke, but for the spacing at least.
+// sleep waits for the interval or a poke, but at least for pollSpacing.
 func (s *Sandboxes) sleep(ctx context.Context, interval time.Duration, pokes <-chan struct{}) {
 	spacing, full := time.After(min(pollSpacing, interval)), time.After(interval)
 	select {
@@ -142,6 +144,7 @@ func (s *Sandboxes) sleep(ctx context.Context, interval time.Duration, pokes <-c
 	}
 }
 
+// nextInterval returns the interval before the next poll, and doubles the interval after it up to pollInterval.
 func (s *Sandboxes) nextInterval() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +153,7 @@ func (s *Sandboxes) nextInterval() time.Duration {
 	return interval
 }
 
-// poll brings the sink up to date with the runtime, as far as the runtime has answered.
+// poll lists the sandboxes, and updates the sink with the sandboxes whose network namespace is known.
 func (s *Sandboxes) poll(ctx context.Context) error {
 	if err := s.connect(ctx); err != nil {
 		return err
@@ -161,14 +164,14 @@ func (s *Sandboxes) poll(ctx context.Context) error {
 	}
 	s.forget(sandboxes)
 	s.resolveAll(ctx, sandboxes)
-	if s.tell(s.newest(sandboxes)) {
+	if s.updateSink(s.newest(sandboxes)) {
 		s.config.Notify()
 	}
 	s.checkSynced()
 	return nil
 }
 
-// checkSynced notes that no first answer about a sandbox is outstanding, or that the patience is over.
+// checkSynced sets synced when the runtime has answered about all sandboxes once, or after syncPatience.
 func (s *Sandboxes) checkSynced() {
 	if s.synced.Load() {
 		return
@@ -196,13 +199,13 @@ func (s *Sandboxes) list(ctx context.Context) ([]*runtimeapi.PodSandbox, error) 
 	if err != nil {
 		return nil, fmt.Errorf("list sandboxes: %w", err)
 	}
-	// A runtime may ignore filters.
+	// Filtered again, since a runtime may ignore the filter.
 	return slices.DeleteFunc(list, func(p *runtimeapi.PodSandbox) bool {
 		return p.GetState() != runtimeapi.PodSandboxState_SANDBOX_READY || p.GetMetadata().GetUid() == ""
 	}), nil
 }
 
-// connect finds the runtime and makes the client, once; the client reconnects by itself after an outage.
+// connect finds the runtime and makes the client, unless it exists. The client reconnects by itself after an outage.
 func (s *Sandboxes) connect(ctx context.Context) error {
 	if s.client != nil {
 		return nil
@@ -227,7 +230,7 @@ func (s *Sandboxes) disconnect(ctx context.Context) {
 	}
 }
 
-// forget drops what is known about sandboxes that are gone.
+// forget drops the resolutions of sandboxes that the list does not have.
 func (s *Sandboxes) forget(sandboxes []*runtimeapi.PodSandbox) {
 	listed := make(map[string]bool, len(sandboxes))
 	for _, p := range sandboxes {
@@ -242,8 +245,8 @@ func (s *Sandboxes) forget(sandboxes []*runtimeapi.PodSandbox) {
 	}
 }
 
-// newest picks the newest sandbox of each pod. While its network namespace is unknown, the sandbox that the sink has stays,
-// if it still exists.
+// newest returns the newest sandbox with a known network namespace of each pod. So while the network namespace of a new sandbox
+// is unknown, the pod keeps its old sandbox, if it still exists.
 func (s *Sandboxes) newest(sandboxes []*runtimeapi.PodSandbox) map[types.UID]cache.Sandbox {
 	slices.SortFunc(sandboxes, func(a, b *runtimeapi.PodSandbox) int {
 		return cmp.Or(cmp.Compare(a.GetCreatedAt(), b.GetCreatedAt()), cmp.Compare(a.GetId(), b.GetId()))
@@ -258,14 +261,14 @@ func (s *Sandboxes) newest(sandboxes []*runtimeapi.PodSandbox) map[types.UID]cac
 			want[uid] = cache.Sandbox{ID: p.GetId(), Pod: keyOf(p.GetMetadata()), NetNS: r.netNS, Handler: p.GetRuntimeHandler()}
 		case r.done:
 			delete(want, uid)
-		case s.told[uid].ID == p.GetId():
-			want[uid] = s.told[uid] // known from NRI
+		case s.current[uid].ID == p.GetId():
+			want[uid] = s.current[uid] // known from NRI
 		}
 	}
 	return want
 }
 
-// keyOf returns the key of the pod that a sandbox belongs to. CRI and NRI have types of their own for it.
+// keyOf returns the key of a sandbox's pod. CRI and NRI have different types for it.
 func keyOf(p interface {
 	GetNamespace() string
 	GetName() string
@@ -273,20 +276,20 @@ func keyOf(p interface {
 	return cache.Key{Namespace: p.GetNamespace(), Name: p.GetName()}
 }
 
-// tell gives the sink the difference from what it has, and reports whether there was any.
-func (s *Sandboxes) tell(want map[types.UID]cache.Sandbox) bool {
+// updateSink makes the sink equal to want, after a correction by recent NRI events. It reports whether anything changed.
+func (s *Sandboxes) updateSink(want map[types.UID]cache.Sandbox) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.correct(want)
+	s.applyEvents(want)
 	changed := false
-	for uid := range s.told {
+	for uid := range s.current {
 		if _, ok := want[uid]; !ok {
 			s.config.Sink.DeleteSandbox(uid)
 			changed = true
 		}
 	}
 	for uid, sandbox := range want {
-		if s.told[uid] != sandbox {
+		if s.current[uid] != sandbox {
 			if r := s.resolve[sandbox.ID]; r != nil && s.config.Found != nil {
 				s.config.Found(uid, r.created)
 			}
@@ -294,6 +297,6 @@ func (s *Sandboxes) tell(want map[types.UID]cache.Sandbox) bool {
 			changed = true
 		}
 	}
-	s.told = want
+	s.current = want
 	return changed
 }
