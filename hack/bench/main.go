@@ -2,7 +2,8 @@
 //
 //	go run ./hack/bench ARGS ─► go build hack/bench/measure ─► bench ARGS ─► report
 //
-// hack/bench/measure is a separate Go module, since it also measures other projects, and the agent must not depend on their modules.
+// hack/bench/measure is a separate Go module, since it also measures other projects, and the agent must not depend on their
+// modules.
 package main
 
 import (

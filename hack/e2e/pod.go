@@ -44,8 +44,8 @@ type network struct {
 
 func names(pods map[string]*pod) []string { return slices.Sorted(maps.Keys(pods)) }
 
-// testPods reads the pods that the flags of kubectl select, by default the pods of the default namespace. It fails if a pod is not
-// ready.
+// testPods reads the pods that the flags of kubectl select, by default the pods of the default namespace. It fails if a pod is
+// not ready.
 func (c *cluster) testPods(ctx context.Context, flags ...string) (map[string]*pod, error) {
 	out, err := c.kubectl(ctx, append([]string{"get", "pods", "-o", "json"}, flags...)...)
 	if err != nil {

@@ -209,8 +209,8 @@ func (s *scenario) eventually(ctx context.Context, try func() error) error {
 	}
 }
 
-// reach probes all flows until the results are as expected or patience is over. It reports the last results, with a check for each
-// pair of pods and network.
+// reach probes all flows until the results are as expected or patience is over. It reports the last results, with a check for
+// each pair of pods and network.
 func (s *scenario) reach(ctx context.Context, phase string, want func(flow) bool) {
 	var results map[flow]string
 	err := s.eventually(ctx, func() (err error) {

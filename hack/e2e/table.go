@@ -38,7 +38,8 @@ func (c *cluster) tables(ctx context.Context, pods map[string]*pod, selected ...
 
 var handle = regexp.MustCompile(`# handle \d+`)
 
-// handles returns the handles of all objects in the table. An object that is made again, even with equal content, has a new handle.
+// handles returns the handles of all objects in the table. An object that is made again, even with equal content, has a new
+// handle.
 func (c *cluster) handles(ctx context.Context, p *pod) (string, error) {
 	out, err := c.table(ctx, p)
 	return strings.Join(handle.FindAllString(string(out), -1), " "), err

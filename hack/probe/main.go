@@ -8,9 +8,9 @@
 //	probe flood [-timeout 1s] [-interval 1ms] 10.1.0.2:7000
 //	probe count -udp 7000
 //
-// serve echoes over IPv4 and IPv6. dial probes all targets at the same time and prints a line of JSON for each, in their order. Its
-// exit code is 0 if all targets answer, else 1. flood sends datagrams from its first instruction on and expects no answer. count
-// prints the arrivals of floods when it ends.
+// serve echoes over IPv4 and IPv6. dial probes all targets at the same time and prints a line of JSON for each, in their order.
+// Its exit code is 0 if all targets answer, else 1. flood sends datagrams from its first instruction on and expects no answer.
+// count prints the arrivals of floods when it ends.
 package main
 
 import (

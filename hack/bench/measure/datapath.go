@@ -11,7 +11,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// packetRow is a row of the table of packets: the cost of a packet up to the server's socket, if the last of all policies allows it.
+// packetRow is a row of the table of packets: the cost of a packet up to the server's socket, if the last of all policies
+// allows it.
 type packetRow struct {
 	Policies int           `json:"policies"`
 	Peers    int           `json:"peers"` // of each policy

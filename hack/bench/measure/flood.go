@@ -51,8 +51,8 @@ type mmsghdr struct {
 	_      [4]byte
 }
 
-// sender sends frames out of the client's end of a link. A veth runs the receiver's network stack in the context of the sender. So
-// the CPU time of the sender is the whole cost of the packet up to the receiver's socket.
+// sender sends frames out of the client's end of a link. A veth runs the receiver's network stack in the context of the sender.
+// So the CPU time of the sender is the whole cost of the packet up to the receiver's socket.
 type sender struct{ fd int }
 
 func newSender(k *link) (*sender, error) {

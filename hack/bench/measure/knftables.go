@@ -10,8 +10,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// knftablesWay writes the difference as text for `nft -f -`, with sigs.k8s.io/knftables, in a run for each pod. Like agents of this
-// kind, it first looks up the handles of deleted rules by their comments, in another run of nft.
+// knftablesWay writes the difference as text for `nft -f -`, with sigs.k8s.io/knftables, in a run for each pod. Like agents of
+// this kind, it first looks up the handles of deleted rules by their comments, in another run of nft.
 type knftablesWay struct {
 	*fleet
 	world  *world

@@ -59,7 +59,8 @@ func cpuTime() time.Duration {
 	return sum
 }
 
-// measure runs an event once and records its time or its allocations. It cannot record both: counting allocations stops the world.
+// measure runs an event once and records its time or its allocations. It cannot record both: counting allocations stops the
+// world.
 func (s *samples) measure(w way, e event, count bool) error {
 	start := time.Now()
 	if err := w.prepare(e); err != nil {

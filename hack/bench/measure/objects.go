@@ -73,8 +73,8 @@ func newPort(protocol corev1.Protocol, port int) mnpv1.MultiNetworkPolicyPort {
 	return mnpv1.MultiNetworkPolicyPort{Protocol: &protocol, Port: &number}
 }
 
-// newPolicy returns a policy that isolates all pods of the namespace local on the networks 1..networks and allows the peers to use
-// the ports.
+// newPolicy returns a policy that isolates all pods of the namespace local on the networks 1..networks and allows the peers to
+// use the ports.
 func newPolicy(name string, networks int, peers mnpv1.MultiNetworkPolicyPeer, ports ...mnpv1.MultiNetworkPolicyPort,
 ) *mnpv1.MultiNetworkPolicy {
 	var names []string

@@ -13,8 +13,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// tap is a proxy between the agent and the API server. It records the time of each watch event of a pod before it passes the event
-// on.
+// tap is a proxy between the agent and the API server. It records the time of each watch event of a pod before it passes the
+// event on.
 type tap struct {
 	server *http.Server
 	url    string

@@ -25,7 +25,8 @@ const agentArgument = "agent"
 
 func runAgent(args []string) int { return command.Main("bench", args, os.Stdout, os.Stderr) }
 
-// wholeAgent is an agent process with its environment: an API server, a container runtime and the network namespaces of local pods.
+// wholeAgent is an agent process with its environment: an API server, a container runtime and the network namespaces of local
+// pods.
 type wholeAgent struct {
 	size
 	*apiServer
