@@ -46,7 +46,7 @@ func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a command and shows what it prints.
+// run runs a command and shows its output.
 func (c *cluster) run(ctx context.Context, args ...string) error {
 	cmd := c.command(ctx, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -56,7 +56,7 @@ func (c *cluster) run(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// output runs a command and returns what it prints.
+// output runs a command and returns its output.
 func (c *cluster) output(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := c.command(ctx, args...)
 	var stderr bytes.Buffer
