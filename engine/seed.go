@@ -94,13 +94,14 @@ func (e *Engine) addServed(x *exchange, ports []uint16) error {
 		e.stats.Refused++
 		return err
 	}
+	e.sibling.follow(e.have.generation)
 	e.have.generation++
 	return nil
 }
 
 // isDue reports whether connection tracking needs work: entries are missing, or a correction is due.
 func (e *Engine) isDue() (bool, error) {
-	if !e.have.ruleset.isEnforcing() {
+	if e.family != Inet || !e.have.ruleset.isEnforcing() {
 		return false, nil
 	}
 	if e.hasFailedToSeed() {

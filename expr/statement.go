@@ -33,14 +33,14 @@ func slot(n int) uint32 {
 	return uint32(unix.NFT_REG32_00 + n)
 }
 
-// Marshal is the payload of NFTA_RULE_EXPRESSIONS for statements in a table of family inet: one NFTA_LIST_ELEM an
+// Marshal is the payload of NFTA_RULE_EXPRESSIONS for statements in a table of the family: one NFTA_LIST_ELEM an
 // expression. It leaves out a check of the family or the protocol that an earlier statement of the rule has made
 // already, as nft does.
-func Marshal(statements []Statement) ([]byte, error) {
+func Marshal(f TableFamily, statements []Statement) ([]byte, error) {
 	var list []netlink.Attribute
 	passed := map[check]bool{}
 	for _, s := range statements {
-		if s.opaque {
+		if s = f.translate(s); s.opaque {
 			return nil, fmt.Errorf("statement %q: %w", s.Text, errOpaque)
 		}
 		for i := 0; i < len(s.Exprs); i++ {
@@ -51,7 +51,7 @@ func Marshal(statements []Statement) ([]byte, error) {
 				}
 				passed[c] = true
 			}
-			b, err := expr.Marshal(unix.NFPROTO_INET, s.Exprs[i])
+			b, err := expr.Marshal(f.Number(), s.Exprs[i])
 			if err != nil {
 				return nil, fmt.Errorf("statement %q: %w", s.Text, err)
 			}
@@ -64,7 +64,7 @@ func Marshal(statements []Statement) ([]byte, error) {
 // check is what must be so for the rest of a rule to be looked at, and stays so: a packet has one family and protocol.
 type check struct {
 	key   expr.MetaKey
-	value byte
+	value string // the bytes of the comparison
 }
 
 // checkAt reads the two expressions that a check is.
@@ -74,9 +74,12 @@ func checkAt(exprs []expr.Any, i int) (check, bool) {
 	}
 	load, isLoad := exprs[i].(*expr.Meta)
 	cmp, isCmp := exprs[i+1].(*expr.Cmp)
-	if !isLoad || !isCmp || load.Key != expr.MetaKeyNFPROTO && load.Key != expr.MetaKeyL4PROTO ||
-		cmp.Op != expr.CmpOpEq || len(cmp.Data) != 1 {
+	if !isLoad || !isCmp || cmp.Op != expr.CmpOpEq {
 		return check{}, false
 	}
-	return check{load.Key, cmp.Data[0]}, true
+	switch load.Key {
+	case expr.MetaKeyNFPROTO, expr.MetaKeyPROTOCOL, expr.MetaKeyL4PROTO:
+		return check{load.Key, string(cmp.Data)}, true
+	}
+	return check{}, false
 }

@@ -55,6 +55,7 @@ var looks = []documented{
 	{"kubectl get events -A --field-selector reason=InvalidMultiNetworkPolicy", "cp", "multinetworkpolicy/no-network"},
 	{"kubectl get events -A --field-selector reason=UnresolvedNamedPort", "cp", "multinetworkpolicy/port-of-nobody"},
 	{"kubectl get events -A --field-selector reason=UnsupportedNetworkPlugin", "cp", "multinetworkpolicy/unsupported-network"},
+	{"kubectl get events -A --field-selector reason=NotEnforceable", "cp", "multinetworkpolicy/not-enforceable"},
 	{"kubectl get events -A --field-selector reason=UndefinedNetwork", "cp", "multinetworkpolicy/undefined-network"},
 	{"kubectl get events -A --field-selector reason=InvalidNetworkStatus", "cp", "pod/unreadable-status"},
 	{"kubectl get events -A --field-selector reason=InvalidNetworkAttachmentDefinition", "cp", "networkattachmentdefinition/unreadable-network"},

@@ -71,6 +71,13 @@ func (m *metrics) watch(s sources) {
 		{"namespace_gone", func(s snapshot) int64 { return s.failing[reasonGone] }},
 		{"kernel_error", func(s snapshot) int64 { return s.failing[reasonKernel] }},
 		{"unsupported_plugin", func(s snapshot) int64 { return s.Unsupported }},
+		{"not_enforceable", func(s snapshot) int64 { return s.NotEnforceable }},
+	})
+	c.by(gauge, "pods_with_bridge", "Selected local pods with a bridge, such as virtual machines, by enforcement in the bridge: "+
+		"policies are enforced, all IP packets are dropped, or all packets pass.", "enforcement", []labeled{
+		{"policies", func(s snapshot) int64 { return s.BridgesEnforced }},
+		{"drop", func(s snapshot) int64 { return s.BridgesDropped }},
+		{"none", func(s snapshot) int64 { return s.BridgesOpen }},
 	})
 	c.one(gauge, "unknown_sandboxes", "Sandboxes of the container runtime whose pod is not a pod of this node, according to the API server.",
 		func(s snapshot) float64 { return float64(s.UnknownSandboxes) })

@@ -25,8 +25,8 @@ func newCleanup() *cobra.Command {
 	var o cleanupOptions
 	cmd := &cobra.Command{
 		Use:   "cleanup",
-		Short: "Removes the agent's table from every pod on this node",
-		Long: `Removes the agent's table from the network namespace of every pod on this node, as the container runtime tells of them,
+		Short: "Removes the agent's tables from every pod on this node",
+		Long: `Removes the agent's tables from the network namespace of every pod on this node, as the container runtime tells of them,
 or of those at the paths of --netns, and what a trace left that was killed. Nothing is isolated after that. Nothing else
 ever removes the rules of pods that policies select: stop the agent for good first, or it puts them back.
 
@@ -86,16 +86,16 @@ func (o *cleanupOptions) namespaces(ctx context.Context) ([]podNamespace, error)
 	return all, nil
 }
 
-// clean removes the table, and what a trace left, and says what it found.
+// clean removes the tables, and what a trace left, and says what it found.
 func (n podNamespace) clean(ctx context.Context) (string, error) {
 	if n.err != nil {
 		return "", n.err
 	}
-	e, err := engine.Open(n.name, n.path, engine.Options{})
+	e, err := engine.OpenNamespace(n.name, n.path, engine.Options{})
 	if err != nil {
 		return "", cause(err)
 	}
-	err = e.Apply(ctx, engine.Ruleset{})
+	err = e.Apply(ctx, engine.Tables{})
 	traced, errTrace := trace.Remove(n.path)
 	if err := errors.Join(err, errTrace, e.Close()); err != nil {
 		return "", cause(err)

@@ -62,6 +62,7 @@ const (
 // tableOptions are what the tables of all pods are made of, beside the objects.
 type tableOptions struct {
 	networkPlugins []string
+	unenforceable  []string // runtimes
 	established    string
 	policyCounters bool
 	limits         policy.Limits
@@ -72,6 +73,9 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 	o.networkPlugins, o.limits = agent.DefaultNetworkPlugins(), policy.DefaultLimits()
 	addList(flags, &o.networkPlugins, "network-plugins", "",
 		"plugin types of the networks that policies isolate")
+	o.unenforceable = cache.DefaultUnenforceableRuntimes()
+	addList(flags, &o.unenforceable, "unenforceable-runtimes", "",
+		"RuntimeClasses and handlers, as shell patterns, whose pods have a network stack of their own, which no rules reach")
 	flags.StringVar(&o.established, "established", keepEstablished,
 		"what becomes of connections that are no longer allowed: keep them, or `keep|revoke`: look at every packet")
 	flags.BoolVar(&o.policyCounters, "policy-counters", false, "count the packets of each policy, for the metrics")
@@ -81,7 +85,12 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 
 // load reads the files that the flags name.
 func (o *tableOptions) load(node string) (cache.Options, error) {
-	options := cache.Options{Node: node, NetworkPlugins: o.networkPlugins, PolicyCounters: o.policyCounters, Limits: o.limits}
+	options := cache.Options{
+		Node: node, NetworkPlugins: o.networkPlugins, UnenforceableRuntimes: o.unenforceable, PolicyCounters: o.policyCounters, Limits: o.limits,
+	}
+	if err := cache.CheckRuntimes(o.unenforceable); err != nil {
+		return options, usageError{fmt.Errorf("--unenforceable-runtimes: %w", err)}
+	}
 	switch o.established {
 	case keepEstablished, "":
 	case revokeEstablished:

@@ -104,7 +104,7 @@ func (m *messages) newChain(c *engine.Chain) {
 
 // newRule adds a rule at the end of the chain, or behind the rule with the handle.
 func (m *messages) newRule(chain string, r *engine.Rule, behind uint64) {
-	expressions, err := expr.Marshal(r.Statements)
+	expressions, err := expr.Marshal(expr.Inet, r.Statements)
 	if err != nil {
 		panic(err) // cannot happen: the engine accepted the ruleset
 	}
