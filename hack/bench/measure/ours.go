@@ -174,6 +174,6 @@ func (y *agentWay) run(e event) error {
 		if !ok {
 			return fmt.Errorf("%s: no target for %s", e.name, keys[i])
 		}
-		return y.apply(y.order[keys[i]], target.Ruleset)
+		return y.apply(y.order[keys[i]], target.Tables[engine.Inet])
 	})
 }

@@ -127,10 +127,10 @@ func upsert(c *cache.Cache, o any) {
 	}
 }
 
-// rulesetOf returns the wanted table of a local pod.
+// rulesetOf returns the wanted table of family inet of a local pod.
 func rulesetOf(c *cache.Cache, p *corev1.Pod) engine.Ruleset {
 	target, _ := c.Plan(idOf(p))
-	return target.Ruleset
+	return target.Tables[engine.Inet]
 }
 
 func idOf(p *corev1.Pod) cache.PodID { return cache.PodID{Key: keyOf(p), UID: p.UID} }
