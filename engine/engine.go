@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/conntrack"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
@@ -236,12 +237,17 @@ func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error
 	if e.family != Inet || e.have.foreign || e.have.ruleset.isEnforcing() || !want.isEnforcing() {
 		return e.change(ctx, x, want) // a virtual machine has no sockets in the pod that tell its connections
 	}
+	isFirst := false
+	if !e.have.exists() {
+		isSeeded, err := conntrack.IsSeeded(e.transport)
+		isFirst = err == nil && !isSeeded // else another process has deleted the table while policies were in force
+	}
 	// The rules switch connection tracking on before they judge packets.
 	if err := e.change(ctx, x, want.tracking()); err != nil {
 		return err
 	}
 	e.have.underWay = true
-	if err := e.seed(x); err != nil {
+	if err := e.seed(x, isFirst); err != nil {
 		return err
 	}
 	return e.change(ctx, x, want)
@@ -331,6 +337,10 @@ func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 	e.stats.Bytes += uint64(x.batch.Len())
 	e.sibling.follow(e.have.generation)
 	e.have = e.have.after(p, next)
+	if e.family == Inet && next.IsEmpty() {
+		// If the mark stays, only the entries of UDP are not made the next time.
+		conntrack.RemoveMark(e.transport) //nolint:errcheck // see above
+	}
 	return nil
 }
 

@@ -138,8 +138,19 @@ func (f *Fabric) dropFlows() error {
 	return errors.Join(errs...)
 }
 
-// forgetConnections deletes all entries of connection tracking.
+// forgetConnections deletes all entries of connection tracking. It closes the flows of UDP: their next packet would be judged
+// like a first packet, as other probes are.
 func (f *Fabric) forgetConnections() error {
+	var errs []error
+	f.flows = slices.DeleteFunc(f.flows, func(l *flow) bool {
+		if l.proto == UDP {
+			errs = append(errs, l.sockets.Close())
+		}
+		return l.proto == UDP
+	})
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	for _, h := range f.present() {
 		if err := h.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }); err != nil {
 			return fmt.Errorf("flush connection tracking: %w", err)

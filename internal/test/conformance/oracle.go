@@ -167,9 +167,6 @@ func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet
 	if !self.IsPod() || !o.Enforced(self.Pod) {
 		return Ruling{true, string(d) + " of " + self.String() + " is not enforced here"}
 	}
-	if d == ingress && packet.From.Pod == self.Pod {
-		return Ruling{true, "a pod gets its own packets back"}
-	}
 	q := question{d, self.Pod, self.Iface, peer}
 	a, ok := o.memo[q]
 	if !ok {
@@ -181,6 +178,9 @@ func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet
 	}
 	if ruling, decided := o.flagged(d, packet); decided {
 		return ruling
+	}
+	if d == ingress && packet.From.Pod == self.Pod { // policies are about others; custom rules may be about anybody
+		return Ruling{true, "a pod gets its own packets back"}
 	}
 	for _, r := range a.rules {
 		if r.all {
