@@ -27,9 +27,10 @@ func newPolicyMetrics(m *metrics) *policyMetrics {
 	labels := []string{"namespace", "policy", "direction", "verdict"}
 	return &policyMetrics{
 		live: map[cache.Key]struct{}{},
-		packets: m.counter("policy_packets_total", "With --policy-counters: packets that a policy's rules allowed, the first ones of connections, and "+
-			"those dropped on the interfaces that it isolates, counted for each policy that does.", labels...),
-		bytes: m.counter("policy_bytes_total", "The same in bytes.", labels...),
+		packets: m.counter("policy_packets_total", "With --policy-counters: packets that the rules of a policy allowed "+
+			"(with --established=keep, the first packet of each connection), and packets that were dropped on an interface, "+
+			"counted for each policy that isolates the interface.", labels...),
+		bytes: m.counter("policy_bytes_total", "The same as multi_networkpolicy_policy_packets_total, in bytes.", labels...),
 	}
 }
 

@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// rewriteWay replaces the whole table for each change, in one `nft -f -` a pod, which the kernel takes as one batch.
+// rewriteWay replaces the whole table at each change, with a run of `nft -f -` for each pod, in a single batch.
 type rewriteWay struct {
 	*fleet
 	world *world
