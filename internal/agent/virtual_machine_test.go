@@ -244,7 +244,7 @@ func (w vmWorld) expect(when string, protocols []string, probes ...vmProbe) {
 // vmProtocols are the protocols of the kernel; "udp/fragments" are datagrams that need several packets.
 func vmProtocols(t *testing.T) []string {
 	protocols := []string{"tcp", "udp", "udp/fragments"}
-	if hasSCTP(t) {
+	if lab.HasSCTP(t) {
 		protocols = append(protocols, "sctp")
 	}
 	return protocols

@@ -127,7 +127,7 @@ func (o *openConns) Close() error {
 	return nil
 }
 
-func hangUp(c net.Conn) {
+func hangUp(c io.Closer) {
 	c.Close() //nolint:errcheck // nothing is lost with it, and it may be closed already
 }
 
