@@ -3,6 +3,7 @@ package cache
 import (
 	"testing"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 
 	"github.com/google/go-cmp/cmp"
@@ -31,7 +32,7 @@ func wantNew(t *testing.T, c *Cache, want map[types.UID]string) {
 	for id := range c.targets {
 		target, _ := c.Plan(id)
 		got[id.UID] = newIsolated
-		if model.NewTable(t, target.Ruleset).Passes(model.NewPacket(newOpen[len("pass "):])) {
+		if model.NewTable(t, target.Tables[engine.Inet]).Passes(model.NewPacket(newOpen[len("pass "):])) {
 			got[id.UID] = newOpen
 		}
 	}

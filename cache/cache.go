@@ -11,20 +11,26 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
 // Options configure a Cache.
 type Options struct {
 	Node           string   // pods on this node are local; empty: pods of all nodes are read like local ones
 	NetworkPlugins []string // plugin types whose networks policies isolate
-	AcceptICMP     bool     // ICMP passes on isolated interfaces
-	AcceptICMPv6   bool     // ICMPv6 passes on isolated interfaces, not only the messages that IPv6 needs on a link
+
+	// UnenforceableRuntimes are patterns (path.Match) for the names of RuntimeClasses, and of handlers of the container runtime,
+	// whose pods have a network stack of their own.
+	UnenforceableRuntimes []string
+
+	AcceptICMP   bool // ICMP passes on isolated interfaces
+	AcceptICMPv6 bool // ICMPv6 passes on isolated interfaces, not only the messages that IPv6 needs on a link
 
 	// RevokeEstablished makes every packet of a connection face the policies, not only its first.
 	RevokeEstablished bool
 
 	PolicyCounters bool // rules of policies count the packets that they accept
+
+	Bridge BridgeSupport // of the kernel
 
 	Ingress, Egress Common
 
@@ -53,7 +59,7 @@ type Cache struct {
 	node    string
 	limits  *policy.Limits
 	plugins map[string]bool
-	common  [len(engine.Directions)]commonPart
+	common  commonTables
 	seed    maphash.Seed
 
 	mu     sync.Mutex

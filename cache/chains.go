@@ -154,25 +154,33 @@ func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 // baseChain sends the packets of each isolated interface, and of the VLAN devices on it, to the chain of the interface. The
 // kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless somebody chooses another one. If a
 // pod has more interfaces than the limit, the packets of an unknown interface are dropped.
-func baseChain(h engine.Hook, d engine.Direction, isolated []isolation, notVLANs, open []string, overflow bool) *engine.Chain {
+func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, notVLANs []string) *engine.Chain {
 	chain := &engine.Chain{Name: string(h), Hook: h}
 	add := func(statements ...expr.Statement) {
 		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements})
 	}
-	for _, i := range isolated {
-		add(d.OnInterface(i.iface), expr.Goto(engine.InterfaceChain(d, i.iface)))
-	}
-	for _, iface := range notVLANs {
-		add(d.OnInterface(iface), expr.Accept())
-	}
-	for _, i := range isolated {
-		if pattern := i.iface + ".*"; len(pattern) <= interfaceNameMax {
-			add(d.OnInterfaces(pattern), expr.Goto(engine.InterfaceChain(d, i.iface)))
+	for _, i := range v.isolated[d] {
+		for _, name := range v.names(f, i.iface) {
+			add(d.OnInterface(name), expr.Goto(engine.InterfaceChain(d, i.iface)))
 		}
 	}
-	if overflow {
-		for _, iface := range open {
-			add(d.OnInterface(iface), expr.Accept())
+	for _, iface := range notVLANs {
+		for _, name := range v.names(f, iface) {
+			add(d.OnInterface(name), expr.Accept())
+		}
+	}
+	for _, i := range v.isolated[d] {
+		for _, name := range v.names(f, i.iface) {
+			if pattern := name + ".*"; len(pattern) <= interfaceNameMax {
+				add(d.OnInterfaces(pattern), expr.Goto(engine.InterfaceChain(d, i.iface)))
+			}
+		}
+	}
+	if v.overflow {
+		for _, iface := range v.open {
+			for _, name := range v.names(f, iface) {
+				add(d.OnInterface(name), expr.Accept())
+			}
 		}
 		add(expr.Counter(), expr.Drop())
 	}
@@ -181,7 +189,7 @@ func baseChain(h engine.Hook, d engine.Direction, isolated []isolation, notVLANs
 
 // interfaceChain accepts what the policies of an isolated interface allow, and drops the rest. It judges the first packet
 // of a connection or, where connections can be revoked, every packet: a reply passes as long as what it answers does.
-func interfaceChain(d engine.Direction, i isolation, revoke, otherWayIsolated bool) *engine.Chain {
+func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke, otherWayIsolated bool) *engine.Chain {
 	chain := &engine.Chain{Name: engine.InterfaceChain(d, i.iface)}
 	add := func(statements ...expr.Statement) {
 		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements})
@@ -195,20 +203,25 @@ func interfaceChain(d engine.Direction, i isolation, revoke, otherWayIsolated bo
 		if otherWayIsolated {
 			verdict = expr.Jump(engine.RepliesPrefix + engine.InterfaceChain(d.Opposite(), i.iface))
 		}
-		for _, notServed := range notServed(d) {
+		for _, notServed := range notServed(f, d) {
 			add(slices.Concat(expr.ReplyOfEstablished(), notServed, []expr.Statement{verdict})...)
 		}
 	}
+	if f == engine.Bridge { // a rule without peers and ports accepts every frame
+		chain.Rules = append(chain.Rules, frameRules()...)
+	}
 	chain.Rules = append(chain.Rules, i.jumps("", d)...)
-	add(expr.Jump(engine.SelfChain(d)))
+	if f == engine.Inet {
+		add(expr.Jump(engine.SelfChain(d)))
+	}
 	add(expr.Counter(), expr.Drop())
 	return chain
 }
 
 // notServed returns the matches for packets that can be replies. A packet to a port in engine.ServedSet can look like a
-// reply although the client sends it.
-func notServed(d engine.Direction) [][]expr.Statement {
-	if d == engine.Egress {
+// reply although the client sends it. That is about sockets of the pod, so a bridge has no such packets.
+func notServed(f expr.TableFamily, d engine.Direction) [][]expr.Statement {
+	if d == engine.Egress || f == engine.Bridge {
 		return [][]expr.Statement{nil}
 	}
 	udp := sets.NumberRange{From: uint32(expr.UDP), To: uint32(expr.UDP)}

@@ -14,7 +14,7 @@ func TestVLANDevices(t *testing.T) {
 		model.NewPod("web", "app=web", "net1 net-a 10.0.0.1", "net1.5 net-b 10.9.0.1", "a23456789012.45 net-a 10.0.0.3"),
 		model.NewPolicy("p", "net-a", `{}`))
 	var got strings.Builder
-	if err := engine.Render(&got, ruleset(c, "web")); err != nil {
+	if err := engine.Render(&got, engine.Inet, ruleset(c, "web")); err != nil {
 		t.Fatal(err)
 	}
 	want := []string{

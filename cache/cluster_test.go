@@ -88,14 +88,14 @@ func targetOf(c *Cache, pod string) (Target, bool) {
 
 func ruleset(c *Cache, pod string) engine.Ruleset {
 	t, _ := targetOf(c, pod)
-	return t.Ruleset
+	return t.Tables[engine.Inet]
 }
 
 // render is all of a ruleset as text.
 func render(t testing.TB, rs engine.Ruleset) string {
 	t.Helper()
 	var b strings.Builder
-	if err := engine.Render(&b, rs); err != nil {
+	if err := engine.Render(&b, engine.Inet, rs); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -147,10 +147,10 @@ func comparePackets(t *testing.T, c *Cache, o *model.Oracle, probes []model.Pack
 		if !ok {
 			continue
 		}
-		tb := model.NewTable(t, target.Ruleset)
+		tb := model.NewTable(t, target.Tables[engine.Inet])
 		for _, p := range probes {
 			if got, want := tb.Passes(p), o.Passes(pod, p); got != want {
-				t.Fatalf("%s: %+v passes: %v, want %v; the table is\n%s", key, p, got, want, render(t, target.Ruleset))
+				t.Fatalf("%s: %+v passes: %v, want %v; the table is\n%s", key, p, got, want, render(t, target.Tables[engine.Inet]))
 			}
 		}
 	}

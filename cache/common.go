@@ -29,48 +29,63 @@ func (c *Common) Custom(f sets.Family) custom.Rules {
 	return c.V6
 }
 
-// commonPart is what the tables of all pods share in one direction.
+// commonPart is what the tables of a family share in all pods, in one direction.
 type commonPart struct {
 	chains  []*engine.Chain
 	replies []*engine.Chain // for the replies, where established connections can be revoked
 	sets    []*engine.Set
 }
 
-// commonParts makes it for both directions. Where these have the same set, it is the same pointer.
-func commonParts(o Options) [len(engine.Directions)]commonPart {
-	var parts [len(engine.Directions)]commonPart
+// commonTables are the commonParts by family and direction.
+type commonTables [len(expr.TableFamilies)][len(engine.Directions)]commonPart
+
+// commonParts makes all of them. Where they have the same set, it is the same pointer.
+func commonParts(o Options) (parts commonTables) {
 	known := map[string]*engine.Set{}
-	for _, d := range engine.Directions {
-		part := commonPart{chains: []*engine.Chain{commonChain(d, o, ""), selfChain(d)}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)}}
-		for _, f := range sets.Families {
-			rules := o.Common(d).Custom(f)
-			if len(rules.Rules) > 0 {
-				part.chains = append(part.chains, customChain(engine.CustomChain(d, f), rules.Rules))
-			}
-			if len(rules.Replies) > 0 {
-				part.replies = append(part.replies, customChain(engine.RepliesPrefix+engine.CustomChain(d, f), rules.Replies))
-			}
-			for _, s := range rules.Sets {
-				part.sets = append(part.sets, customSet(s))
-			}
+	for _, f := range expr.TableFamilies {
+		for _, d := range engine.Directions {
+			parts[f][d] = newCommonPart(f, d, o, known)
 		}
-		if o.RevokeEstablished && d == engine.Ingress {
-			part.sets = append(part.sets, &engine.Set{
-				Name: engine.ServedSet, Comment: "UDP servers from before the policies: no packet to them is a reply", Elements: engine.Served{},
-			})
-		}
-		for _, a := range o.Common(d).allowed(d) {
-			part.sets = append(part.sets, a.set)
-		}
-		for i, s := range part.sets {
-			if known[s.Name] == nil {
-				known[s.Name] = s
-			}
-			part.sets[i] = known[s.Name]
-		}
-		parts[d] = part
 	}
 	return parts
+}
+
+// newCommonPart makes one of them. known has the sets of the others. No frame passes back out of the port of a bridge that it
+// came in by, so a table of family bridge has no chain for packets of the pod to itself.
+func newCommonPart(table expr.TableFamily, d engine.Direction, o Options, known map[string]*engine.Set) commonPart {
+	part := commonPart{
+		chains: []*engine.Chain{commonChain(d, o, "")}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)},
+	}
+	if table == engine.Inet {
+		part.chains = append(part.chains, selfChain(d))
+	}
+	for _, f := range sets.Families {
+		rules := o.Common(d).Custom(f)
+		if len(rules.Rules) > 0 {
+			part.chains = append(part.chains, customChain(table, engine.CustomChain(d, f), rules.Rules))
+		}
+		if len(rules.Replies) > 0 {
+			part.replies = append(part.replies, customChain(table, engine.RepliesPrefix+engine.CustomChain(d, f), rules.Replies))
+		}
+		for _, s := range rules.Sets {
+			part.sets = append(part.sets, customSet(s))
+		}
+	}
+	if o.RevokeEstablished && d == engine.Ingress && table == engine.Inet {
+		part.sets = append(part.sets, &engine.Set{
+			Name: engine.ServedSet, Comment: "UDP servers from before the policies: no packet to them is a reply", Elements: engine.Served{},
+		})
+	}
+	for _, a := range o.Common(d).allowed(d) {
+		part.sets = append(part.sets, a.set)
+	}
+	for i, s := range part.sets {
+		if known[s.Name] == nil {
+			known[s.Name] = s
+		}
+		part.sets[i] = known[s.Name]
+	}
+	return part
 }
 
 // allowed is a set of addresses whose packets pass, and the match.
@@ -107,10 +122,10 @@ func (c *Common) allowed(d engine.Direction) []allowed {
 }
 
 // customChain has a file's rules, which only packets of its family meet.
-func customChain(name string, rules []custom.Rule) *engine.Chain {
+func customChain(table expr.TableFamily, name string, rules []custom.Rule) *engine.Chain {
 	chain := &engine.Chain{Name: name}
 	for _, r := range rules {
-		chain.Rules = append(chain.Rules, engine.Rule{Statements: r.Statements, Comment: r.Comment})
+		chain.Rules = append(chain.Rules, engine.Rule{Statements: table.Replace(r.Statements), Comment: r.Comment})
 	}
 	return chain
 }

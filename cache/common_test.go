@@ -127,7 +127,7 @@ func setNames(rs engine.Ruleset) []string {
 func TestTrial(t *testing.T) {
 	o := commonOptions(t)
 	o.RevokeEstablished, o.PolicyCounters = true, true
-	rs := Trial(o)
+	rs := Trial(o)[engine.Inet]
 	kinds := map[string]int{}
 	for _, s := range rs.Sets {
 		kind := fmt.Sprintf("%T", s.Elements)

@@ -131,7 +131,7 @@ func TestSandbox(t *testing.T) {
 	upsert(c, model.WebPod())
 	wantDirty(t, c, "a pod", "web")
 	got, ok := targetOf(c, "web")
-	if !ok || got.Sandbox != s || got.Pod.UID != "uid-web" || got.Pod.Key != model.KeyOf("web") || !got.Ruleset.IsEmpty() {
+	if !ok || got.Sandbox != s || got.Pod.UID != "uid-web" || got.Pod.Key != model.KeyOf("web") || !got.Tables[engine.Inet].IsEmpty() {
 		t.Errorf("target: %+v, %v", got, ok)
 	}
 	c.SetSandbox("uid-web", s)
@@ -181,7 +181,7 @@ func TestPodWithoutPolicyIsReported(t *testing.T) {
 	c := New(testOptions())
 	upsert(c, model.WebPod())
 	wantDirty(t, c, "the first sight of a pod", "web")
-	if got, ok := targetOf(c, "web"); !ok || !got.Ruleset.IsEmpty() {
+	if got, ok := targetOf(c, "web"); !ok || !got.Tables[engine.Inet].IsEmpty() {
 		t.Errorf("target: %+v, %v", got, ok)
 	}
 }
@@ -286,7 +286,7 @@ func TestConcurrentUse(t *testing.T) {
 				c.SetSandbox("1", Sandbox{ID: "1"})
 				for _, k := range c.TakeDirty() {
 					target, _ := c.Plan(k)
-					render(t, target.Ruleset)
+					render(t, target.Tables[engine.Inet])
 				}
 			}
 		})

@@ -15,7 +15,8 @@
 //
 // State only. A pod's table follows from the objects that the cache holds now, never from the order or the number of the
 // events that led there. One memory is the exception, and it only ever isolates more: while the network status of a pod
-// cannot be read, the interfaces stay isolated that the last readable status of the same pod named.
+// cannot be read, the interfaces stay isolated that the last readable status of the same pod named. SetBridged adds a fact of
+// the pod's network namespace, which holds as long as the pod is local.
 //
 // Pure. No goroutine, no I/O, no log.
 //

@@ -98,6 +98,7 @@ func TestRequestedInterfaces(t *testing.T) {
 		"hot unplug":                     {{"net-a", attached("net1"), 0, []string{isolated}}, {"", "[]", 0, []string{open}}},
 		"the status breaks":              {{"net-b", attached("net1"), 0, []string{isolated}}, {"net-b", "{", 1, []string{isolated}}},
 		"the status goes":                {{"net-b", attached("net1"), 0, []string{isolated}}, {"net-b", "absent", 0, []string{open}}},
+		"what it asks breaks":            {{"net-a", attached("eth0"), 0, []string{isolated}}, {"[", attached("eth0"), 1, []string{isolated}}, {"", attached("eth0"), 0, []string{open}}},
 		"it asks for another":            {{"net-b", "absent", 0, []string{open}}, {"net-a", "absent", 0, []string{isolated}}},
 		"it breaks while it asks":        {{"net-a", "absent", 0, []string{isolated}}, {"net-a", "{", 1, []string{isolated}}},
 	} {

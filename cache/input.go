@@ -29,6 +29,8 @@ type Pod struct {
 	Ports   []policy.NamedPort // sorted
 	Mirrors types.UID          // UID of the static pod that the pod mirrors; empty for other pods
 
+	RuntimeClass string // empty: the default, or the pod is not local
+
 	CutLabels bool // the labels exceed a limit: the pod is nobody's peer, and policies select it whatever they say of labels
 
 	Status      string // the network status as written; empty: absent
@@ -73,6 +75,9 @@ func NewPod(obj *corev1.Pod, node string, limits *policy.Limits) Pod {
 	if obj.Spec.NodeName == node || node == "" {
 		p.Mirrors = types.UID(obj.Annotations[corev1.MirrorPodAnnotationKey])
 		p.Requested = obj.Annotations[NetworksAnnotation]
+		if obj.Spec.RuntimeClassName != nil {
+			p.RuntimeClass = *obj.Spec.RuntimeClassName
+		}
 	}
 	return p
 }

@@ -39,14 +39,14 @@ type reading struct {
 // Isolation covers every interface that either of the two names: a pod's first packet may come before its status, and whoever
 // may write the pod can write a status that leaves a network out. So a status adds interfaces and addresses, and takes no
 // requested interface away. If the two give the same interface to different networks, the interface belongs to both networks.
-// While a status cannot be read, the interfaces of the last readable status stay, without their addresses.
+// While either of the two cannot be read, the interfaces from before stay, without their addresses.
 func readInterfaces(o Pod, local bool, before *podState, limits *policy.Limits) reading {
 	var r reading
 	status, statusOK := parseStatus(o, &r.problems)
 	r.attached = statusOK && o.hasStatus()
 	requested, requestOK := parseRequests(o, &r.problems)
 	r.known = r.attached || requestOK && (statusOK || o.Requested != "")
-	if !statusOK && local && before.known {
+	if (!statusOK || !requestOK) && local && before.known {
 		r.known = true
 		for _, a := range before.attachments {
 			requested = append(requested, entry{iface: a.iface, network: a.network.key})

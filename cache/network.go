@@ -3,6 +3,7 @@ package cache
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
@@ -10,9 +11,17 @@ import (
 // NAD is the part of a NetworkAttachmentDefinition that policies depend on.
 type NAD struct {
 	Key
-	PluginType string // of the first plugin; empty: unknown
-	Since      int64  // pods created before this time can be attached by another definition; seconds since 1970, 0: unknown
-	Problems   []policy.Problem
+	definition
+	Since    int64 // pods created before this time can be attached by another definition; seconds since 1970, 0: unknown
+	Problems []policy.Problem
+}
+
+// definition is the part of a CNI configuration that policies depend on: of the first plugin, where there are several.
+type definition struct {
+	PluginType string // empty: unknown
+
+	unenforceable string   // why policies cannot be enforced on the interfaces; empty: they can
+	bondPorts     []string // names of interfaces of a pod that are ports of a bond
 }
 
 // NewNAD reads a CNI configuration. An empty configuration is legal, Multus then takes one from the node's disk: its type
@@ -20,34 +29,43 @@ type NAD struct {
 func NewNAD(key Key, config string) NAD {
 	nad := NAD{Key: key}
 	var ps policy.Problems
-	pluginType, err := parsePluginType(config)
+	conf, err := parseConfig(config)
 	if err != nil {
 		ps.Add("spec.config", "the plugin type cannot be read, so policies isolate the network: %s", policy.Quote(err.Error()))
 	}
-	nad.PluginType, nad.Problems = pluginType, ps.List()
+	nad.definition = definition{PluginType: conf.Type, unenforceable: conf.whyUnenforceable(), bondPorts: conf.bondPorts()}
+	nad.Problems = ps.List()
 	return nad
 }
 
-func parsePluginType(config string) (string, error) {
+// pluginConfig is a part of the configuration of a plugin. Fields whose form depends on the type are read later.
+type pluginConfig struct {
+	Type             string          `json:"type"`
+	Mode             json.RawMessage `json:"mode"`             // of ipvlan
+	LinksInContainer json.RawMessage `json:"linksInContainer"` // of bond
+	Links            json.RawMessage `json:"links"`            // of bond
+}
+
+// parseConfig reads the configuration of the first plugin. Without an error, only an empty configuration has no type.
+func parseConfig(config string) (pluginConfig, error) {
 	if config == "" {
-		return "", nil
+		return pluginConfig{}, nil
 	}
 	var conf struct {
-		Type    string `json:"type"`
-		Plugins []struct {
-			Type string `json:"type"`
-		} `json:"plugins"`
+		pluginConfig
+		Plugins []pluginConfig `json:"plugins"`
 	}
 	if err := json.Unmarshal([]byte(config), &conf); err != nil {
-		return "", err
+		return pluginConfig{}, err
 	}
-	if conf.Type == "" && len(conf.Plugins) > 0 {
-		conf.Type = conf.Plugins[0].Type
+	first := conf.pluginConfig
+	if first.Type == "" && len(conf.Plugins) > 0 {
+		first = conf.Plugins[0]
 	}
-	if conf.Type == "" {
-		return "", errors.New("it has no type")
+	if first.Type == "" {
+		return pluginConfig{}, errors.New("it has no type")
 	}
-	return conf.Type, nil
+	return first, nil
 }
 
 // network is what interfaces attach to: a NetworkAttachmentDefinition or, where a status names one, a network of another
@@ -55,9 +73,9 @@ func parsePluginType(config string) (string, error) {
 type network struct {
 	key Key
 
-	defined    bool   // its NetworkAttachmentDefinition exists
-	pluginType string // by its NetworkAttachmentDefinition now; empty: unknown
-	since      int64  // as NAD.Since
+	defined bool // its NetworkAttachmentDefinition exists
+	definition
+	since int64 // as NAD.Since
 
 	pods map[*pod]struct{} // attached
 	sets []*networkSet     // active sets of networks that contain it
@@ -86,7 +104,7 @@ func (c *Cache) dropNetwork(n *network) {
 // leave it open would be a guess. A definition that is edited, or made again, speaks for pods that are created later only:
 // the interfaces of the other pods are as an earlier definition has made them.
 func (c *Cache) isolates(n *network, p *pod) bool {
-	return n.pluginType == "" || c.plugins[n.pluginType] || p.created < n.since
+	return n.PluginType == "" || c.plugins[n.PluginType] || p.created < n.since
 }
 
 // UpsertNAD takes a NetworkAttachmentDefinition as it is now.
@@ -95,7 +113,7 @@ func (c *Cache) UpsertNAD(nad NAD) {
 	defer c.unlock()
 	n := c.network(nad.Key)
 	n.defined = true
-	c.setDefinition(n, nad.PluginType, nad.Since)
+	c.setDefinition(n, nad.definition, nad.Since)
 }
 
 // DeleteNAD removes a NetworkAttachmentDefinition.
@@ -104,20 +122,21 @@ func (c *Cache) DeleteNAD(key Key) {
 	defer c.unlock()
 	if n := c.networks[key]; n != nil && n.defined {
 		n.defined = false
-		c.setDefinition(n, "", 0)
+		c.setDefinition(n, definition{}, 0)
 		c.dropNetwork(n)
 	}
 }
 
 // setDefinition takes the definition of a network, and marks the local pods for which it makes a difference.
-func (c *Cache) setDefinition(n *network, pluginType string, since int64) {
-	if n.pluginType == pluginType && n.since == since {
+func (c *Cache) setDefinition(n *network, d definition, since int64) {
+	sameEnforcement := n.unenforceable == d.unenforceable && slices.Equal(n.bondPorts, d.bondPorts)
+	if n.PluginType == d.PluginType && n.since == since && sameEnforcement {
 		return
 	}
 	before := *n
-	n.pluginType, n.since = pluginType, since
+	n.definition, n.since = d, since
 	for _, t := range c.targets {
-		if t.selected.count > 0 && t.pod.isOn(n) && c.isolates(&before, t.pod) != c.isolates(n, t.pod) {
+		if t.selected.count > 0 && t.pod.isOn(n) && (!sameEnforcement || c.isolates(&before, t.pod) != c.isolates(n, t.pod)) {
 			c.markStale(t)
 		}
 	}

@@ -178,8 +178,12 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 	next.attachments = p.visible(p.state.attachments)
 	c.setLocal(p, local)
 	c.setState(p, &next)
-	if isDated && p.target != nil && p.target.selected.count > 0 {
-		c.markStale(p.target)
+	if t := p.target; t != nil {
+		t.runtimeClass = obj.RuntimeClass
+		c.updateRuntime(t)
+		if isDated && t.selected.count > 0 {
+			c.markStale(t)
+		}
 	}
 	return c.withAddressProblem(p)
 }

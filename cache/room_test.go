@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 )
 
@@ -241,7 +242,7 @@ func TestClosed(t *testing.T) {
 		t.Fatal("not allowed")
 	}
 	id, _ := r.LocalPod(model.KeyOf("good/web"))
-	text := render(t, r.Closed(id, "node-memory"))
+	text := render(t, r.Closed(id, "node-memory")[engine.Inet])
 	if !strings.Contains(text, `iifname "net1" goto ingress-net1`) || strings.Contains(text, "10.1.0.") || strings.Contains(text, "policy-") {
 		t.Errorf("closed:\n%s", text)
 	}

@@ -7,6 +7,8 @@ type Sandbox struct {
 	ID    string
 	Pod   Key    // that it belongs to, according to the container runtime
 	NetNS string // path of the network namespace, to open
+
+	Handler string // of the container runtime that runs the pod; empty: the default
 }
 
 // sandboxOf returns where a pod runs. The sandbox of a static pod has the UID that the kubelet gave to the pod. The API
@@ -56,6 +58,7 @@ func (c *Cache) DeleteSandbox(uid types.UID) {
 func (c *Cache) markSandbox(uid types.UID) {
 	mark := func(t *target) {
 		c.dirty[t.id()] = struct{}{}
+		c.updateRuntime(t)
 		c.recount(t)
 	}
 	if t := c.byUID[uid]; t != nil {

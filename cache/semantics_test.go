@@ -372,3 +372,9 @@ egress: [{to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: http}]}]`))
 		t.Errorf("rules by comment (-want +got):\n%s", diff)
 	}
 }
+
+// TestClusterNetwork: a policy for the cluster's own network, by its name in the network status, isolates eth0.
+func TestClusterNetwork(t *testing.T) {
+	c := newCluster(t, model.WebPod(), model.NewPolicy("p", "cluster-net", `{}`))
+	wantPackets(t, c, "web", "drop ingress eth0 10.244.0.9 tcp 80", "pass ingress net1 10.0.0.2 tcp 80")
+}

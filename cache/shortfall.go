@@ -24,6 +24,8 @@ type Shortfall struct {
 const (
 	UnresolvedNamedPort      = "UnresolvedNamedPort"      // nobody has a port of the name, so the name allows nothing
 	UnsupportedNetworkPlugin = "UnsupportedNetworkPlugin" // interfaces of the network are not isolated
+	NotEnforceable           = "NotEnforceable"           // the kernel hides packets of the interface from rules
+	BridgeNotEnforced        = "BridgeNotEnforced"        // the kernel cannot enforce the policy in the bridge of a pod
 	PodLimitExceeded         = "PodLimitExceeded"         // the policy allows nothing in a pod that has too many rules
 	UndefinedNetwork         = "UndefinedNetwork"         // no definition and no pod has the network
 )
@@ -73,7 +75,7 @@ func (c *Cache) Shortfalls() []Shortfall {
 			p = t.closed
 		}
 		c.unlock()
-		p.addShortfalls(t.pod.key, found)
+		p.addShortfalls(t.pod.key, c.options.Bridge, found)
 		for _, n := range p.namedPorts(ports) {
 			resolved[n.portUse] = resolved[n.portUse] || n.resolves()
 		}
@@ -114,13 +116,21 @@ func (c *Cache) addUndefined(policies []*installed, found shortfalls) {
 	}
 }
 
-func (p *plan) addShortfalls(pod Key, found shortfalls) {
+func (p *plan) addShortfalls(pod Key, bridge BridgeSupport, found shortfalls) {
 	for _, u := range p.unsupported {
 		found.add(u.policy, UnsupportedNetworkPlugin, policy.Problem{
 			Field: policy.ForField,
 			Message: fmt.Sprintf("network %s has the plugin type %s, which is none of --network-plugins, so its interfaces are not isolated",
 				u.network, policy.Quote(u.pluginType)),
 		})
+	}
+	for _, u := range p.unenforced {
+		found.add(u.policy, NotEnforceable, u.problem())
+	}
+	if message := bridge.Shortfall(); p.hasBridge && message != "" {
+		for _, chosen := range p.chosen {
+			found.add(chosen.Policy, BridgeNotEnforced, policy.Problem{Field: "pod " + pod.String(), Message: message})
+		}
 	}
 	for _, problem := range p.problems {
 		found.add(problem.Policy, PodLimitExceeded, policy.Problem{Field: "pod " + pod.String(), Message: problem.Message})

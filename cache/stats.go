@@ -17,8 +17,12 @@ type Stats struct {
 	SelectedPods     int64 // local pods that a policy selects
 	WithoutSandbox   int64 // of these, pods that have been attached to networks and whose sandbox is unknown
 	Unsupported      int64 // local pods that a policy selects on a network whose plugin type is none of --network-plugins
+	NotEnforceable   int64 // local pods that a policy selects on an interface whose packets the kernel hides from rules
 	UnreadableStatus int64 // local pods whose interfaces are unknown
 	UnknownSandboxes int64 // sandboxes of pods that are no local pods
+	BridgesEnforced  int64 // local pods with a bridge that a policy selects, if policies are enforced in the bridge
+	BridgesDropped   int64 // the same, if the kernel can only drop there
+	BridgesOpen      int64 // the same, if the kernel cannot even drop there
 	LimitedPods      int64 // local pods that exceed a limit, or whose policies do so together
 
 	LimitedNamespaces int64 // whose pods have more addresses than the limit
@@ -31,7 +35,8 @@ type counts struct {
 	groups, members                                             atomic.Int64
 	selected, withoutSandbox, unsupported, unreadable           atomic.Int64
 	withSandbox                                                 atomic.Int64
-	limitedPods, limitedNamespaces                              atomic.Int64
+	limitedPods, limitedNamespaces, notEnforceable              atomic.Int64
+	bridges                                                     [BridgeMissing + 1]atomic.Int64 // by support
 }
 
 // Stats takes no lock: events may change some counts between others.
@@ -44,19 +49,24 @@ func (c *Cache) Stats() Stats {
 		Groups: n.groups.Load(), Members: n.members.Load(),
 		SelectedPods: n.selected.Load(), WithoutSandbox: n.withoutSandbox.Load(), Unsupported: n.unsupported.Load(),
 		UnreadableStatus: n.unreadable.Load(), UnknownSandboxes: n.sandboxes.Load() - n.withSandbox.Load(), LimitedPods: n.limitedPods.Load(),
-		LimitedNamespaces: n.limitedNamespaces.Load(),
+		LimitedNamespaces: n.limitedNamespaces.Load(), NotEnforceable: n.notEnforceable.Load(),
+		BridgesEnforced: n.bridges[BridgeStateful].Load(), BridgesDropped: n.bridges[BridgeDrops].Load(), BridgesOpen: n.bridges[BridgeMissing].Load(),
 	}
 }
 
 // flags say in which Stats a local pod counts.
-type flags struct{ selected, withoutSandbox, unsupported, unreadable, limited, withSandbox bool }
+type flags struct {
+	selected, withoutSandbox, unsupported, notEnforceable, unreadable, limited, withSandbox, hasBridge bool
+}
 
 // recount brings the counts up to date with a local pod.
 func (c *Cache) recount(t *target) {
 	s := t.pod.state
 	f := flags{
 		selected: t.selected.count > 0, unsupported: len(t.plan.unsupported) > 0, unreadable: !s.known,
-		limited: s.overflow || s.cutLabels || t.plan.limited > 0 || t.closed != nil,
+		notEnforceable: len(t.plan.unenforced) > 0,
+		hasBridge:      t.selected.count > 0 && t.hasBridge(),
+		limited:        s.overflow || s.cutLabels || t.plan.limited > 0 || t.closed != nil,
 	}
 	f.withSandbox = c.sandboxOf(t.pod) != (Sandbox{})
 	f.withoutSandbox = f.selected && s.attached && !f.withSandbox
@@ -71,8 +81,10 @@ func (c *Cache) setFlags(t *target, f flags) {
 		{&c.counts.selected, t.flags.selected, f.selected},
 		{&c.counts.withoutSandbox, t.flags.withoutSandbox, f.withoutSandbox},
 		{&c.counts.unsupported, t.flags.unsupported, f.unsupported},
+		{&c.counts.notEnforceable, t.flags.notEnforceable, f.notEnforceable},
 		{&c.counts.unreadable, t.flags.unreadable, f.unreadable},
 		{&c.counts.limitedPods, t.flags.limited, f.limited},
+		{&c.counts.bridges[c.options.Bridge], t.flags.hasBridge, f.hasBridge},
 		{&c.counts.withSandbox, t.flags.withSandbox, f.withSandbox},
 	} {
 		switch {

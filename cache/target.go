@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -8,14 +9,18 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Target is a local pod and the table that its network namespace must hold.
+// Target is a local pod and the tables that its network namespace must hold.
 type Target struct {
 	Pod     PodID
 	Sandbox Sandbox
-	Ruleset engine.Ruleset // zero: no table
+	Tables  engine.Tables // zero: no table
+
+	HasBridge   bool     // the policies must be enforced in a bridge, too
+	BridgePorts []string // the names that isolated interfaces have as ports of a bridge
 }
 
 // target is a local pod. Its fields belong to the lock of the cache, except for planning.
@@ -25,8 +30,13 @@ type target struct {
 	plan     *plan     // never nil
 	closed   *plan     // in force in its place; nil: none
 	stale    bool      // the next plan may be another one
-	mark     uint64
-	flags    flags
+	bridged  bool      // an isolated interface was found to be a port of a bridge
+
+	runtimeClass  string // as Pod.RuntimeClass
+	unenforceable string // why policies cannot be enforced in the pod; empty: they can
+
+	mark  uint64
+	flags flags
 
 	planning sync.Mutex // held while a plan is made
 }
@@ -55,17 +65,21 @@ func (s *selection) remove(p *installed) {
 	p.selects--
 }
 
-// plan is what a pod's table is made of, apart from the members of groups. It never changes.
+// plan is what a pod's tables are made of, apart from the members of groups. It never changes.
 type plan struct {
 	policyChains []*policyChain
-	own          map[string]ownChain // the pod's own chains, by name
-	chains       []*engine.Chain     // all, sorted by name
-	sets         []setRef            // sorted by name
-	chosen       []*installed        // policies whose rules apply, sorted
-	problems     []PolicyProblem     // of other policies; only the first of them
-	limited      int                 // number of these policies
-	wantsRoom    bool                // a policy was left out as its groups have too many members
-	unsupported  []unsupported       // uses of networks that are not isolated; only the first of them
+	own          map[ownKey]ownChain                      // the pod's own chains
+	chains       [len(expr.TableFamilies)][]*engine.Chain // by the family of the table; all, sorted by name
+	sets         []setRef                                 // sorted by name
+	fullBridge   bool                                     // the table of family bridge has the sets, too
+	hasBridge    bool
+	ports        []string        // see Target.BridgePorts
+	chosen       []*installed    // policies whose rules apply, sorted
+	problems     []PolicyProblem // of other policies; only the first of them
+	limited      int             // number of these policies
+	wantsRoom    bool            // a policy was left out as its groups have too many members
+	unsupported  []unsupported   // uses of networks that are not isolated; only the first of them
+	unenforced   []unenforceable // isolated interfaces whose packets the kernel hides from rules; only the first of them
 }
 
 // unsupported is a network of the pod that a policy is for, and that policies do not isolate.
@@ -81,6 +95,12 @@ var noPlan = &plan{}
 type PolicyProblem struct {
 	Policy  *policy.Policy
 	Message string
+}
+
+// ownKey identifies a chain of a pod's own.
+type ownKey struct {
+	family expr.TableFamily
+	name   string
 }
 
 // ownChain is a chain of one pod. While its source is the same, the chain stays the same pointer.
@@ -102,6 +122,8 @@ type isolation struct {
 	iface     string
 	policies  []*installed // sorted
 	effective []*installed // those whose rules apply: the others exceed a limit
+
+	unenforceable string // as place.unenforceable
 }
 
 // Plan brings the plan of a pod up to date and returns its Target. The worker of the pod calls it: it may take long for a
@@ -136,18 +158,18 @@ func (c *Cache) Target(id PodID) (Target, bool) {
 	}
 	out, p := Target{Pod: id, Sandbox: c.sandboxOf(t.pod)}, t.plan
 	c.unlock()
-	out.Ruleset = p.ruleset()
+	out.Tables, out.HasBridge, out.BridgePorts = p.tables(), p.hasBridge, p.ports
 	return out, true
 }
 
-// Closed returns a table that isolates a pod as its policies say and allows nothing, for a pod whose table exceeds a limit that
+// Closed returns tables that isolate a pod as its policies say and allow nothing, for a pod whose tables exceed a limit that
 // is not the cache's. The Shortfalls name the limit until the next call of Plan.
-func (c *Cache) Closed(id PodID, limit string) engine.Ruleset {
+func (c *Cache) Closed(id PodID, limit string) engine.Tables {
 	c.lock()
 	t := c.targets[id]
 	if t == nil {
 		c.unlock()
-		return engine.Ruleset{}
+		return engine.Tables{}
 	}
 	v := c.view(t)
 	c.unlock()
@@ -156,7 +178,7 @@ func (c *Cache) Closed(id PodID, limit string) engine.Ruleset {
 	defer c.unlock()
 	t.closed = closed
 	c.recount(t)
-	return closed.ruleset()
+	return closed.tables()
 }
 
 // IsSelected reports whether a local pod is known and whether any policy may isolate it.
@@ -210,8 +232,8 @@ func (c *Cache) replan(id PodID, t *target) bool {
 	return true
 }
 
-// ruleset is the table with the members of now.
-func (p *plan) ruleset() engine.Ruleset {
+// tables returns the tables with the members of now.
+func (p *plan) tables() (out engine.Tables) {
 	list := make([]*engine.Set, 0, len(p.sets))
 	for _, r := range p.sets {
 		if r.fixed != nil {
@@ -220,7 +242,23 @@ func (p *plan) ruleset() engine.Ruleset {
 			list = append(list, r.group.set(r.family))
 		}
 	}
-	return engine.Ruleset{Sets: list, Chains: p.chains}
+	for f, chains := range p.chains {
+		out[f].Chains = chains
+	}
+	out[engine.Inet].Sets = list
+	if p.fullBridge {
+		out[engine.Bridge].Sets = withoutServed(list)
+	}
+	return out
+}
+
+// withoutServed leaves out the set of kind Served, which is about sockets of the pod.
+func withoutServed(list []*engine.Set) []*engine.Set {
+	isServed := func(s *engine.Set) bool { return s.Name == engine.ServedSet }
+	if !slices.ContainsFunc(list, isServed) {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), isServed)
 }
 
 // subscribe adds the plan's uses of groups to those of the pod, or removes them.
@@ -275,6 +313,7 @@ func (c *Cache) retarget(t *target, before *podState) {
 	c.reselect(t, before, now)
 	switch {
 	case now.known != before.known, now.overflow != before.overflow, selected != t.selected,
+		now.hasVirtualMachine() != before.hasVirtualMachine(),
 		t.selected.count > 0 && !slices.EqualFunc(before.attachments, now.attachments, attachment.samePlace),
 		t.selected.byName > 0 && !slices.Equal(before.ports, now.ports):
 		c.markStale(t)
@@ -319,6 +358,7 @@ type view struct {
 	attachments []place      // sorted by interface
 	overflow    bool
 	ports       []policy.NamedPort
+	bridge      bool // policies must be enforced in a bridge, which the pod has or will have
 
 	isolated [len(engine.Directions)][]isolation
 	open     []string // interfaces that are not isolated in either direction, lo included
@@ -330,6 +370,8 @@ type place struct {
 	network    Key
 	pluginType string
 	isolated   bool // by policies for the network
+
+	unenforceable string // why the kernel does not show all packets to the rules; empty: it does
 }
 
 // view takes the view of a pod. It lets go of the lock now and then, and starts again if something changed meanwhile.
@@ -338,7 +380,7 @@ func (c *Cache) view(t *target) view {
 	for try := 0; ; try++ {
 		walk := slice{cache: c, keep: try == lastTry}
 		version, state := ns.policyVersion, t.pod.state
-		v := view{overflow: state.overflow, ports: state.ports}
+		v := view{overflow: state.overflow, ports: state.ports, bridge: t.hasBridge()}
 		for i := 0; i < len(ns.ordered); i++ {
 			if p := ns.ordered[i]; p.covers(state) {
 				v.selected = append(v.selected, p)
@@ -346,7 +388,11 @@ func (c *Cache) view(t *target) view {
 			walk.step()
 		}
 		for _, a := range state.attachments {
-			v.attachments = append(v.attachments, place{a.iface, a.network.key, a.network.pluginType, c.isolates(a.network, t.pod)})
+			v.attachments = append(v.attachments, place{
+				a.iface, a.network.key, a.network.PluginType, c.isolates(a.network, t.pod),
+				cmp.Or(t.unenforceable, a.network.unenforceable, state.inBond(a.iface)),
+			})
+			walk.step()
 		}
 		if version == ns.policyVersion && state == t.pod.state {
 			return v
@@ -404,8 +450,9 @@ func (v *view) isolations(d engine.Direction) []isolation {
 			all := append(out[n-1].policies, policies...)
 			slices.SortFunc(all, comparePolicies)
 			out[n-1].policies = slices.Compact(all)
+			out[n-1].unenforceable = cmp.Or(out[n-1].unenforceable, a.unenforceable)
 		default:
-			out = append(out, isolation{iface: a.iface, policies: policies})
+			out = append(out, isolation{iface: a.iface, policies: policies, unenforceable: a.unenforceable})
 		}
 	}
 	return out
@@ -434,11 +481,18 @@ func isIsolated(list []isolation, iface string) bool {
 // newPlan makes a plan, with the chains that stay the same from the plan before. With a limit, all policies exceed it.
 func (c *Cache) newPlan(v view, before *plan, limit string) *plan {
 	v.isolate()
-	b := planBuilder{cache: c, view: v, before: before, plan: &plan{own: map[string]ownChain{}, unsupported: v.unsupported()}}
+	b := planBuilder{cache: c, view: v, before: before, plan: &plan{
+		own: map[ownKey]ownChain{}, unsupported: v.unsupported(), unenforced: v.unenforceable(),
+	}}
 	b.choosePolicies(limit)
 	for _, d := range engine.Directions {
-		if len(v.isolated[d]) > 0 || v.overflow && b.isolatesAny(d) {
-			b.direction(d)
+		if len(v.isolated[d]) == 0 && (!v.overflow || !b.isolatesAny(d)) {
+			continue
+		}
+		for _, f := range expr.TableFamilies {
+			if b.hasTable(f) {
+				b.direction(f, d)
+			}
 		}
 	}
 	return b.finish()
@@ -591,13 +645,17 @@ func (b *planBuilder) problem(p *installed, message string) {
 	}
 }
 
-// direction adds the chains of one direction, apart from those of the policies.
-func (b *planBuilder) direction(d engine.Direction) {
+// direction adds the chains of one direction to the table of a family, apart from those of the policies.
+func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 	v := &b.view
-	var source []string
+	source := []string{fmt.Sprint(v.bridge)}
 	for _, i := range v.isolated[d] {
 		source = append(source, i.iface)
-		b.keepInterface(d, i, isIsolated(v.isolated[d.Opposite()], i.iface))
+		if b.hasFull(f) {
+			b.keepInterface(f, d, i, isIsolated(v.isolated[d.Opposite()], i.iface))
+		} else {
+			b.keep(f, engine.InterfaceChain(d, i.iface), "", func() *engine.Chain { return framesChain(d, i.iface) })
+		}
 	}
 	if v.overflow {
 		source = append(source, "overflow", strings.Join(v.open, "/"))
@@ -605,41 +663,49 @@ func (b *planBuilder) direction(d engine.Direction) {
 	notVLANs := v.notVLANs(d)
 	source = append(source, notVLANs...)
 	for _, h := range d.Hooks() {
-		b.keep(string(h), strings.Join(source, "/"), func() *engine.Chain { return baseChain(h, d, v.isolated[d], notVLANs, v.open, v.overflow) })
+		b.keep(f, string(h), strings.Join(source, "/"), func() *engine.Chain { return v.baseChain(f, h, d, notVLANs) })
 	}
-	b.share(b.cache.common[d], b.replies[d])
+	if b.hasFull(f) {
+		b.share(f, &b.cache.common[f][d], b.replies[d])
+	}
 }
 
 // keepInterface adds the chains of an isolated interface.
-func (b *planBuilder) keepInterface(d engine.Direction, i isolation, otherWayIsolated bool) {
+func (b *planBuilder) keepInterface(f expr.TableFamily, d engine.Direction, i isolation, otherWayIsolated bool) {
 	revoke := b.cache.options.RevokeEstablished
 	source := i.source()
-	b.keep(engine.InterfaceChain(d, i.iface), fmt.Sprint(source, " ", otherWayIsolated), func() *engine.Chain {
-		return interfaceChain(d, i, revoke, otherWayIsolated)
+	b.keep(f, engine.InterfaceChain(d, i.iface), fmt.Sprint(source, " ", otherWayIsolated), func() *engine.Chain {
+		return interfaceChain(f, d, i, revoke, otherWayIsolated)
 	})
 	if revoke && otherWayIsolated {
 		b.replies[d] = true
-		b.keep(engine.RepliesPrefix+engine.InterfaceChain(d, i.iface), source, func() *engine.Chain { return repliesChain(d, i) })
+		b.keep(f, engine.RepliesPrefix+engine.InterfaceChain(d, i.iface), source, func() *engine.Chain { return repliesChain(d, i) })
 	}
 }
 
 // keep adds a chain of the pod's own: the chain of the plan before, if it has the same source.
-func (b *planBuilder) keep(name, source string, build func() *engine.Chain) {
-	own, ok := b.before.own[name]
+func (b *planBuilder) keep(f expr.TableFamily, name, source string, build func() *engine.Chain) {
+	key := ownKey{f, name}
+	own, ok := b.before.own[key]
 	if !ok || own.source != source {
 		own = ownChain{source, build()}
 	}
-	b.plan.own[name] = own
-	b.plan.chains = append(b.plan.chains, own.chain)
+	b.plan.own[key] = own
+	b.add(f, own.chain)
+}
+
+// add adds chains to the table of a family.
+func (b *planBuilder) add(f expr.TableFamily, chains ...*engine.Chain) {
+	b.plan.chains[f] = append(b.plan.chains[f], chains...)
 }
 
 // share adds the chains and sets that all pods have.
-func (b *planBuilder) share(common commonPart, replies bool) {
-	b.plan.chains = append(b.plan.chains, common.chains...)
+func (b *planBuilder) share(f expr.TableFamily, common *commonPart, replies bool) {
+	b.add(f, common.chains...)
 	if replies {
-		b.plan.chains = append(b.plan.chains, common.replies...)
+		b.add(f, common.replies...)
 	}
-	for _, s := range common.sets {
+	for _, s := range common.sets { // the table of family bridge has no others
 		b.plan.sets = append(b.plan.sets, setRef{name: s.Name, fixed: s})
 	}
 }
@@ -647,10 +713,16 @@ func (b *planBuilder) share(common commonPart, replies bool) {
 // finish adds the chains and sets of the policies, and sorts.
 func (b *planBuilder) finish() *plan {
 	p := b.plan
+	p.hasBridge, p.fullBridge, p.ports = b.view.bridge, b.hasFull(engine.Bridge), b.view.bridgePorts()
 	for _, pc := range p.policyChains {
-		p.chains = append(p.chains, pc.built.Chain)
-		if b.replies[pc.key.section.Direction] {
-			p.chains = append(p.chains, pc.built.Replies)
+		for _, f := range expr.TableFamilies {
+			if !b.hasFull(f) {
+				continue
+			}
+			b.add(f, pc.built.Chain)
+			if b.replies[pc.key.section.Direction] {
+				b.add(f, pc.built.Replies)
+			}
 		}
 		for _, s := range pc.ports {
 			p.sets = append(p.sets, setRef{name: s.Name, fixed: s})
@@ -661,7 +733,9 @@ func (b *planBuilder) finish() *plan {
 			}
 		}
 	}
-	p.chains = engine.NewRuleset(nil, p.chains).Chains
+	for f, chains := range p.chains {
+		p.chains[f] = engine.NewRuleset(nil, chains).Chains
+	}
 	slices.SortFunc(p.sets, func(a, b setRef) int { return strings.Compare(a.name, b.name) })
 	p.sets = slices.CompactFunc(p.sets, func(a, b setRef) bool { return a.name == b.name })
 	return p

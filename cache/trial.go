@@ -18,13 +18,14 @@ const trialSpec = `{
 	"egress": [{"to": [{"podSelector": {}}], "ports": [{"port": "http"}]}, {"ports": [{"port": 53, "protocol": "UDP"}]}]
 }`
 
-// Trial is the table of a sample pod, to find out whether the kernel takes all that the tables of pods are made of.
-func Trial(o Options) engine.Ruleset {
+// Trial returns the tables of a sample pod with a virtual machine, to find out whether the kernel accepts everything that the
+// tables of pods are made of.
+func Trial(o Options) engine.Tables {
 	o.Node, o.Limits, o.LockHeld = "trial", policy.DefaultLimits(), nil
 	c := New(o)
 	key := Key{Namespace: "trial", Name: "trial"}
 	pod := Pod{
-		Key: key, UID: "trial", Node: o.Node, Labels: labelindex.NewSet(nil), StatusField: StatusAnnotation,
+		Key: key, UID: "trial", Node: o.Node, Labels: labelindex.NewSet(map[string]string{virtualMachineLabel: key.Name}), StatusField: StatusAnnotation,
 		Ports:  []policy.NamedPort{{PortName: policy.PortName{Proto: policy.TCP, Name: "http"}, Number: 8080}},
 		Status: `[{"name": "trial", "interface": "net1", "ips": ["192.0.2.1", "2001:db8::1"]}]`,
 	}
@@ -32,5 +33,5 @@ func Trial(o Options) engine.Ruleset {
 	networks := key.Name // nobody defines it, so it is isolated
 	c.UpsertPolicy(policy.Compile(policy.Object{Key: key, Networks: &networks, Spec: json.RawMessage(trialSpec)}, c.Limits()))
 	target, _ := c.Plan(PodID{Key: key, UID: pod.UID})
-	return target.Ruleset
+	return target.Tables
 }

@@ -21,7 +21,8 @@ type PodView struct {
 	Policies    []*policy.Policy   // of the pod's namespace, sorted
 	Isolated    [len(engine.Directions)][]IsolationView
 	Problems    []PolicyProblem // of policies that exceed a limit of the pod
-	Ruleset     engine.Ruleset
+	Tables      engine.Tables
+	HasBridge   bool // policies must be enforced in a bridge, too: the pod has a virtual machine
 }
 
 // AttachmentView is one interface of a pod on one network.
@@ -37,6 +38,8 @@ type IsolationView struct {
 	Interface string
 	Policies  []*policy.Policy // that isolate it, sorted
 	Effective []*policy.Policy // of these, the policies whose rules apply: the others exceed a limit
+
+	Unenforceable string // why the kernel does not show all packets to the rules; empty: it does
 }
 
 // View plans a local pod and returns it. It is false for a pod that is not local.
@@ -54,7 +57,8 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	}
 	s := t.pod.state
 	v := PodView{
-		ID: id, Known: s.known, Overflow: s.overflow, Labels: s.labels, Ports: s.ports, Problems: t.plan.problems, Ruleset: target.Ruleset,
+		ID: id, Known: s.known, Overflow: s.overflow, Labels: s.labels, Ports: s.ports, Problems: t.plan.problems, Tables: target.Tables,
+		HasBridge: target.HasBridge,
 	}
 	for _, a := range t.pod.read {
 		v.Attachments = append(v.Attachments, viewOf(a))
@@ -66,7 +70,7 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	now.isolate()
 	for _, d := range engine.Directions {
 		for _, i := range now.isolated[d] {
-			view := IsolationView{Interface: i.iface}
+			view := IsolationView{Interface: i.iface, Unenforceable: i.unenforceable}
 			for _, p := range i.policies {
 				view.Policies = append(view.Policies, p.Policy)
 				if t.plan.applies(p) {
@@ -80,7 +84,7 @@ func (c *Cache) View(key Key) (PodView, bool) {
 }
 
 func viewOf(a attachment) AttachmentView {
-	return AttachmentView{Interface: a.iface, Network: a.network.key, PluginType: a.network.pluginType, Addrs: a.addrs}
+	return AttachmentView{Interface: a.iface, Network: a.network.key, PluginType: a.network.PluginType, Addrs: a.addrs}
 }
 
 // Interfaces returns the names of the pod's interfaces, sorted.

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 )
 
@@ -18,7 +19,7 @@ func tables(t testing.TB, c *Cache) map[string]string {
 		for i := range 5 {
 			key := Key{Namespace: ns, Name: fmt.Sprintf("pod-%d", i)}
 			if target, ok := targetOf(c, key.String()); ok {
-				out[key.String()] = string(target.Pod.UID) + "\n" + render(t, target.Ruleset)
+				out[key.String()] = string(target.Pod.UID) + "\n" + render(t, target.Tables[engine.Inet])
 			}
 		}
 	}

@@ -88,13 +88,13 @@ func BenchmarkKernelTime(b *testing.B) {
 					want := tt.to(n)
 					p := makePlan(e.have, want, 0)
 					estimate = p.cost(e.have)
-					x := exchanges.Get().(*exchange)
+					x, done := e.exchange()
 					b.StartTimer()
 					if err := e.send(x, &p, want); err != nil {
 						b.Fatal(err)
 					}
 					b.StopTimer()
-					exchanges.Put(x)
+					done()
 					if err := e.Close(); err != nil {
 						b.Fatal(err)
 					}
@@ -196,7 +196,7 @@ func firstApply(b *testing.B, l *lab.Lab, want Ruleset, budget time.Duration) {
 	for b.Loop() {
 		b.StopTimer()
 		e := bare(b, l)
-		x := exchanges.Get().(*exchange)
+		x, done := e.exchange()
 		b.StartTimer()
 		batches = 0
 		for next := range steps(e.have, want, 0, budget) {
@@ -212,7 +212,7 @@ func firstApply(b *testing.B, l *lab.Lab, want Ruleset, budget time.Duration) {
 			batches++
 		}
 		b.StopTimer()
-		exchanges.Put(x)
+		done()
 		if err := e.Close(); err != nil {
 			b.Fatal(err)
 		}

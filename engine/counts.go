@@ -8,10 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
 // RuleCount is what the kernel counted at a rule: packets that reached its counter, and their bytes.
 type RuleCount struct {
+	Family         expr.TableFamily // of the table
 	Chain, Comment string
 	Handle         uint64 // of the rule, as long as it is there; another rule never has the same
 	HasCounter     bool
@@ -23,8 +25,8 @@ var errFilled = errors.New("the table has far more rules than were applied")
 
 // Counts reads the counters of all rules of the table, chain by chain in the order of the rules.
 func (e *Engine) Counts() ([]RuleCount, error) {
-	x := exchanges.Get().(*exchange)
-	defer exchanges.Put(x)
+	x, done := e.exchange()
+	defer done()
 	var counts []RuleCount
 	var applied []Ruleset
 	if e.have != nil {
@@ -34,7 +36,8 @@ func (e *Engine) Counts() ([]RuleCount, error) {
 	r := reader{exchange: x, transport: e.transport}
 	err := r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a nfnl.Attrs) error {
 		c := RuleCount{
-			Chain: a.Text(unix.NFTA_RULE_CHAIN), Comment: nfnl.UserData(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment),
+			Family: e.family,
+			Chain:  a.Text(unix.NFTA_RULE_CHAIN), Comment: nfnl.UserData(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment),
 			Handle: a.Uint64(unix.NFTA_RULE_HANDLE),
 		}
 		if err := c.read(a[unix.NFTA_RULE_EXPRESSIONS]); err != nil {

@@ -13,7 +13,8 @@ import (
 // batch is a plan as netlink messages.
 type batch struct {
 	nfnl.Messages
-	added []addedRule // in the order of their messages
+	family expr.TableFamily
+	added  []addedRule // in the order of their messages
 }
 
 // addedRule is a new rule, whose handle the kernel answers to the message with the sequence number.
@@ -86,9 +87,9 @@ func (b *batch) content(p *plan) error {
 	return nil
 }
 
-// begin opens a message of nf_tables for the family inet. The type is an NFT_MSG_ number.
+// begin opens a message of nf_tables for the family of the table. The type is an NFT_MSG_ number.
 func (b *batch) begin(typ, flags uint16, l nfnl.Label) {
-	b.BeginNFT(typ, flags, unix.NFPROTO_INET, l)
+	b.BeginNFT(typ, flags, b.family.Number(), l)
 }
 
 // The flags of a table with an owner (linux/netfilter/nf_tables.h). While the socket of the owner is open, no other process
@@ -157,7 +158,7 @@ func (b *batch) changeRule(c *ruleChange) error {
 	if c.place != atStart {
 		flags |= unix.NLM_F_APPEND
 	}
-	exprs, err := expr.Marshal(c.rule.Statements)
+	exprs, err := expr.Marshal(b.family, c.rule.Statements)
 	if err != nil {
 		return err
 	}

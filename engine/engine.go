@@ -8,7 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/conntrack"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
 // ApplyError is the error of an operation on a pod's table. The previous rules are still in force, or a safe intermediate
@@ -22,10 +24,13 @@ type ApplyError struct {
 func (e *ApplyError) Error() string { return fmt.Sprintf("pod %s: %s: %v", e.Pod, e.Op, e.Err) }
 func (e *ApplyError) Unwrap() error { return e.Err }
 
-// Engine owns the table in one network namespace. Its methods must not run at the same time.
+// Engine owns one table in a network namespace. Its methods must not run at the same time.
 type Engine struct {
 	pod       string
+	family    expr.TableFamily
 	transport *nfnl.Conn
+	port      uint32        // of the socket of transport, when the Engine last looked
+	sibling   *Engine       // has the table of the other family, over the same transport; nil: none
 	flags     uint32        // of tables that it makes
 	budget    time.Duration // kernel time of one batch
 	have      *table        // nil: not known
@@ -36,6 +41,8 @@ type Engine struct {
 
 // Options are what an Engine must know beside its namespace. The zero value does with any kernel.
 type Options struct {
+	Family expr.TableFamily // of the table
+
 	// Own makes the table this Engine's own: while it is open nobody else, root in the pod included, can change or
 	// flush the table; it stays when the Engine is closed. Needs a kernel that Probe says has it.
 	Own bool
@@ -59,15 +66,15 @@ func Open(pod, path string, o Options) (*Engine, error) {
 	if err != nil {
 		return nil, &ApplyError{Pod: pod, Op: "open", Err: err}
 	}
-	e := newEngine(pod, t)
+	return newEngine(pod, t, o), nil
+}
+
+func newEngine(pod string, t *nfnl.Conn, o Options) *Engine {
+	e := &Engine{pod: pod, family: o.Family, transport: t, port: t.Port(), budget: batchBudget}
 	if o.Own {
 		e.flags = owned
 	}
-	return e, nil
-}
-
-func newEngine(pod string, t *nfnl.Conn) *Engine {
-	return &Engine{pod: pod, transport: t, budget: batchBudget}
+	return e
 }
 
 // Close closes the socket. The table stays.
@@ -93,6 +100,7 @@ func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
 	if err := ctx.Err(); err != nil {
 		return &ApplyError{Pod: e.pod, Op: op, Err: err}
 	}
+	e.notice()
 	if err := e.apply(ctx, want); err != nil {
 		return e.fail(op, err)
 	}
@@ -121,8 +129,8 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	if e.have == nil || e.have.underWay || ctx.Err() != nil {
 		return AsApplied, ctx.Err()
 	}
-	x := exchanges.Get().(*exchange)
-	defer exchanges.Put(x)
+	x, done := e.exchange()
+	defer done()
 	reseeded, err := e.reseed(x)
 	if err != nil {
 		return AsApplied, e.fail("check", err)
@@ -132,7 +140,7 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 		return AsApplied, e.fail("check", err)
 	}
 	before, repairs := e.have, e.stats.Repairs
-	if !e.stale && !before.elsewhere { // the end of another owner does not change the generation
+	if !e.notice() && !before.elsewhere { // the end of another owner does not change the generation
 		if generation == before.generation || before.isOwn() && x.isIntact(e.transport, before) {
 			before.generation = generation
 			if reseeded {
@@ -173,8 +181,8 @@ const (
 )
 
 func (e *Engine) apply(ctx context.Context, want Ruleset) error {
-	x := exchanges.Get().(*exchange)
-	defer exchanges.Put(x)
+	x, done := e.exchange()
+	defer done()
 	repairs := e.stats.Repairs
 	for try, restarts := 1, 1; ; try, restarts = try+1, restarts+1 {
 		batches := e.stats.Batches
@@ -226,15 +234,20 @@ func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error
 			return err
 		}
 	}
-	if e.have.foreign || e.have.ruleset.isEnforcing() || !want.isEnforcing() {
-		return e.change(ctx, x, want)
+	if e.family != Inet || e.have.foreign || e.have.ruleset.isEnforcing() || !want.isEnforcing() {
+		return e.change(ctx, x, want) // a virtual machine has no sockets in the pod that tell its connections
+	}
+	isFirst := false
+	if !e.have.exists() {
+		isSeeded, err := conntrack.IsSeeded(e.transport)
+		isFirst = err == nil && !isSeeded // else another process has deleted the table while policies were in force
 	}
 	// The rules switch connection tracking on before they judge packets.
 	if err := e.change(ctx, x, want.tracking()); err != nil {
 		return err
 	}
 	e.have.underWay = true
-	if err := e.seed(x); err != nil {
+	if err := e.seed(x, isFirst); err != nil {
 		return err
 	}
 	return e.change(ctx, x, want)
@@ -301,7 +314,7 @@ func (e *Engine) look(x *exchange, want Ruleset) error {
 			return err
 		}
 	}
-	e.have, e.stale = found, false
+	e.have, e.stale, e.port = found, false, e.transport.Port()
 	return e.resumeCorrections(x)
 }
 
@@ -322,6 +335,27 @@ func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 	e.stats.Batches++
 	e.stats.Messages += uint64(x.batch.Count())
 	e.stats.Bytes += uint64(x.batch.Len())
+	e.sibling.follow(e.have.generation)
 	e.have = e.have.after(p, next)
+	if e.family == Inet && next.IsEmpty() {
+		// If the mark stays, only the entries of UDP are not made the next time.
+		conntrack.RemoveMark(e.transport) //nolint:errcheck // see above
+	}
 	return nil
+}
+
+// follow notes a batch of the sibling, which raised the generation by one.
+func (e *Engine) follow(generation uint32) {
+	if e != nil && e.have != nil && e.have.generation == generation && generation != nfnl.AnyGeneration {
+		e.have.generation++
+	}
+}
+
+// notice marks the table as possibly changed if the socket is another one: the table that the old socket owned has no owner
+// now. It reports whether that is so.
+func (e *Engine) notice() bool {
+	if port := e.transport.Port(); port != e.port {
+		e.port, e.stale = port, e.have != nil
+	}
+	return e.stale
 }

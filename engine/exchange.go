@@ -20,6 +20,13 @@ type exchange struct {
 
 var exchanges = sync.Pool{New: func() any { return &exchange{} }}
 
+// exchange returns buffers for messages about the Engine's table. The caller calls done behind the last use.
+func (e *Engine) exchange() (x *exchange, done func()) {
+	x = exchanges.Get().(*exchange)
+	x.batch.family = e.family
+	return x, func() { exchanges.Put(x) }
+}
+
 // maximumEcho is the size of the echo of one rule, bytes. The kernel doubles the limit for its own overhead.
 const maximumEcho = 2 << 10
 

@@ -79,8 +79,8 @@ func TestFilledTable(t *testing.T) {
 			apply(t, e, want)
 			nft(t, h, "table inet multi_networkpolicy {\n"+tt.content+"\n}\n", "--file", "-")
 			files, socket := openFiles(t), e.transport.Port()
-			x := exchanges.Get().(*exchange)
-			defer exchanges.Put(x)
+			x, done := e.exchange()
+			defer done()
 			if found, err := x.readBack(e.transport, want); err != nil || !found.foreign {
 				t.Errorf("%+v, %v", found, err)
 			}

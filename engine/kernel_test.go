@@ -86,7 +86,7 @@ func listTable(t testing.TB, h *lab.Host) string {
 func rendered(t testing.TB, rs Ruleset) string {
 	t.Helper()
 	var b strings.Builder
-	if err := Render(&b, rs); err != nil {
+	if err := Render(&b, Inet, rs); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -61,7 +60,7 @@ func allowedPacketsPassChanges(t *testing.T, budget time.Duration, changes int) 
 	defer listener.Close()
 	peers := parseAddrs("10.9.0.2").Union(scattered(100))
 	other := netip.MustParseAddr("10.9.0.3") // widens the range of the client
-	if losesLookups(t) {
+	if lab.LosesLookups(t) {
 		other = netip.MustParseAddr("10.9.0.9") // a range of its own
 	}
 	wider := peers.Insert(sets.Single(other))
@@ -86,17 +85,9 @@ func allowedPacketsPassChanges(t *testing.T, budget time.Duration, changes int) 
 	if out := nft(t, server, "", "list", "chain", "inet", TableName, "ingress-net1"); !strings.Contains(out, "counter packets 0 bytes 0 drop") {
 		t.Errorf("of %d packets in %d changes some were dropped:\n%s", sent, changes, out)
 	}
-	if losesLookups(t) {
+	if lab.LosesLookups(t) {
 		t.Skip("SKIPPED in part: while a range is replaced, this kernel drops packets that the old and the new range allow")
 	}
-}
-
-// losesLookups reports whether a lookup in an interval set may find nothing while another CPU replaces the range that has the
-// address. The lookup reads the generation before the commit, and the tree after it. Stock nft loses packets the same way:
-// see "Kernels" in docs/nftables.md.
-func losesLookups(t *testing.T) bool {
-	t.Helper()
-	return runtime.NumCPU() > 1 && !lab.KernelAtLeast(t, 6, 18)
 }
 
 // floodUDP sends until stop is closed, from many ports in turn, and returns how many. Nobody answers a flow, so that the

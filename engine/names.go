@@ -42,6 +42,11 @@ func InterfaceChain(d Direction, iface string) string {
 	return d.String() + "-" + name
 }
 
+// BridgePort returns the name that KubeVirt gives to a pod's interface when it puts the interface into the bridge of a virtual
+// machine: "net1-nic" for net1, and "HASH-nic" for podHASH (GenerateNewBridgedVmiInterfaceName in pkg/network/link and
+// HashedIfacePrefix in pkg/network/namescheme of kubevirt/kubevirt).
+func BridgePort(iface string) string { return strings.TrimPrefix(iface, "pod") + "-nic" }
+
 // PolicyChain returns the name of the chain with the rules of one direction of a policy. The ID must be 16 lower-case hex
 // digits: ParseChain tells the chain of a policy from the chain of an interface named "policy-…" by them.
 func PolicyChain(d Direction, id string) string { return d.String() + "-" + policyInfix + id }

@@ -315,7 +315,7 @@ func TestPlanReplacesWhatCannotChange(t *testing.T) {
 // TestRenderEmpty: no table is no text.
 func TestRenderEmpty(t *testing.T) {
 	var b bytes.Buffer
-	if err := Render(&b, Ruleset{}); err != nil || b.Len() != 0 {
+	if err := Render(&b, Inet, Ruleset{}); err != nil || b.Len() != 0 {
 		t.Errorf("Render of nothing: %q, %v", b.String(), err)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
 // Features are what not every kernel has.
@@ -41,10 +42,13 @@ func Probe() (Features, error) {
 	return f, nil
 }
 
-// Try says whether the kernel takes the Ruleset, in a network namespace like Probe's. What it refuses it would refuse in
-// every pod, and there it would keep out all the rest.
-func Try(rs Ruleset) error {
-	return inOwnNamespace(func(e *Engine) error { return e.apply(context.Background(), rs) })
+// Try reports whether the kernel accepts the Ruleset as a table of the family, in a network namespace like Probe's. The kernel
+// would refuse the same in every pod, together with all other rules of the table.
+func Try(f expr.TableFamily, rs Ruleset) error {
+	return inOwnNamespace(func(e *Engine) error {
+		e.family = f
+		return e.apply(context.Background(), rs)
+	})
 }
 
 // inOwnNamespace gives f an Engine in a network namespace that is gone afterwards.
@@ -85,5 +89,5 @@ func inside(f func(*Engine) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(newEngine("probe", t)), t.Close())
+	return errors.Join(f(newEngine("probe", t, Options{})), t.Close())
 }

@@ -12,15 +12,15 @@ import (
 
 // TestTry: what the kernel refuses is known before any pod is touched.
 func TestTry(t *testing.T) {
-	if err := Try(isolated(parseAddrs("10.0.0.1"), 80)); err != nil {
+	if err := Try(Inet, isolated(parseAddrs("10.0.0.1"), 80)); err != nil {
 		t.Error(err)
 	}
-	if err := Try(Ruleset{}); err != nil {
+	if err := Try(Inet, Ruleset{}); err != nil {
 		t.Error(err)
 	}
 	bad := NewRuleset(nil, []*Chain{{Name: "c", Rules: []Rule{{Statements: []expr.Statement{expr.Jump("missing")}}}}})
 	var refused *nfnl.MessageError
-	if err := Try(bad); !errors.Is(err, unix.ENOENT) || !errors.As(err, &refused) {
+	if err := Try(Inet, bad); !errors.Is(err, unix.ENOENT) || !errors.As(err, &refused) {
 		t.Errorf("error: %v", err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 // readRules replaces each rule by the equivalent rule of the likely rulesets, so that the plan finds them equal. A rule
 // without equivalent gets a text that no other rule has, so that the plan deletes it.
 func (r *reader) readRules() error {
-	known, err := r.canonical.ofRules(r.likely)
+	known, err := r.canonical.ofRules(r.batch.family, r.likely)
 	if err != nil {
 		return err
 	}
@@ -63,8 +63,8 @@ func (known *canonicals) of(payload []byte) (string, error) {
 	return text, nil
 }
 
-// ofRules returns the rules of the rulesets by their keys.
-func (known *canonicals) ofRules(rulesets []Ruleset) (map[ruleKey]Rule, error) {
+// ofRules returns the rules of the rulesets by their keys, as they are in a table of the family.
+func (known *canonicals) ofRules(f expr.TableFamily, rulesets []Ruleset) (map[ruleKey]Rule, error) {
 	rules := map[ruleKey]Rule{}
 	seen := map[*Chain]bool{}
 	for _, rs := range rulesets {
@@ -73,7 +73,7 @@ func (known *canonicals) ofRules(rulesets []Ruleset) (map[ruleKey]Rule, error) {
 				continue
 			}
 			seen[c] = true
-			if err := known.addRules(rules, c); err != nil {
+			if err := known.addRules(f, rules, c); err != nil {
 				return nil, err
 			}
 		}
@@ -82,12 +82,12 @@ func (known *canonicals) ofRules(rulesets []Ruleset) (map[ruleKey]Rule, error) {
 }
 
 // addRules adds the rules of a chain, but for opaque ones: these were read from the kernel and cannot be marshaled.
-func (known *canonicals) addRules(to map[ruleKey]Rule, c *Chain) error {
+func (known *canonicals) addRules(f expr.TableFamily, to map[ruleKey]Rule, c *Chain) error {
 	for _, rule := range c.Rules {
 		if expr.IsOpaque(rule.Statements) {
 			continue
 		}
-		b, err := expr.Marshal(rule.Statements)
+		b, err := expr.Marshal(f, rule.Statements)
 		if err != nil {
 			return err
 		}

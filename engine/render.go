@@ -9,17 +9,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Render writes the table as `nft --stateless list table` prints it, but for where long lists of elements break into
+// Render writes the table of a family as `nft --stateless list table` prints it, but for where long lists of elements break into
 // lines; `nft -f` takes it. It writes nothing for an empty Ruleset.
-func Render(w io.Writer, rs Ruleset) error {
+func Render(w io.Writer, f expr.TableFamily, rs Ruleset) error {
 	if rs.IsEmpty() {
 		return nil
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "table inet %s {\n", TableName)
+	fmt.Fprintf(&b, "table %s %s {\n", f, TableName)
 	blank := ""
 	for _, s := range rs.Sets {
 		b.WriteString(blank)
@@ -28,7 +29,7 @@ func Render(w io.Writer, rs Ruleset) error {
 	}
 	for _, c := range rs.Chains {
 		b.WriteString(blank)
-		renderChain(&b, c)
+		renderChain(&b, f, c)
 		blank = "\n"
 	}
 	b.WriteString("}\n")
@@ -122,13 +123,13 @@ func protocolText(number uint8) string {
 	return strconv.Itoa(int(number))
 }
 
-func renderChain(b *bytes.Buffer, c *Chain) {
+func renderChain(b *bytes.Buffer, f expr.TableFamily, c *Chain) {
 	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
 	if c.Hook != HookNone {
-		fmt.Fprintf(b, "\t\ttype filter hook %s priority %s; policy accept;\n", c.Hook, places[c.Hook].text)
+		fmt.Fprintf(b, "\t\ttype filter hook %s priority %s; policy accept;\n", c.Hook, places[c.Hook].text[f])
 	}
 	for i := range c.Rules {
-		b.WriteString("\t\t" + c.Rules[i].Text())
+		b.WriteString("\t\t" + c.Rules[i].textIn(f))
 		if c.Rules[i].Comment != "" {
 			fmt.Fprintf(b, " comment \"%s\"", commentText(c.Rules[i].Comment))
 		}

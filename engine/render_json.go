@@ -5,17 +5,29 @@ import (
 	"io"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// RenderJSON writes what Render does for programs: the same texts, taken apart. For an empty Ruleset it writes null.
-func RenderJSON(w io.Writer, rs Ruleset) error {
+// RenderJSON writes what Render does for programs: the same texts, taken apart. The table of family bridge, if there is one,
+// is a field of the table of family inet. Without tables, RenderJSON writes null.
+func RenderJSON(w io.Writer, tables Tables) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	if rs.IsEmpty() {
-		return e.Encode(nil)
+	t := tableForJSON(Inet, tables[Inet])
+	if t != nil {
+		t.Bridge = tableForJSON(Bridge, tables[Bridge])
 	}
-	t := tableJSON{Family: "inet", Name: TableName, Sets: []setJSON{}, Chains: []chainJSON{}}
+	return e.Encode(t)
+}
+
+// tableForJSON returns nil for an empty Ruleset.
+func tableForJSON(f expr.TableFamily, rs Ruleset) *tableJSON {
+	if rs.IsEmpty() {
+		return nil
+	}
+	t := &tableJSON{Family: f.String(), Name: TableName, Sets: []setJSON{}, Chains: []chainJSON{}}
 	for _, s := range rs.Sets {
 		j := setJSON{Name: s.Name, Type: typeText(s.Elements), Comment: s.Comment, Elements: elementTexts(s.Elements)}
 		if layoutOf(s.Elements).flags&unix.NFT_SET_INTERVAL != 0 {
@@ -29,11 +41,11 @@ func RenderJSON(w io.Writer, rs Ruleset) error {
 	for _, c := range rs.Chains {
 		j := chainJSON{Name: c.Name, Hook: c.Hook, Rules: []ruleJSON{}}
 		for _, r := range c.Rules {
-			j.Rules = append(j.Rules, ruleJSON{Rule: r.Text(), Comment: r.Comment})
+			j.Rules = append(j.Rules, ruleJSON{Rule: r.textIn(f), Comment: r.Comment})
 		}
 		t.Chains = append(t.Chains, j)
 	}
-	return e.Encode(t)
+	return t
 }
 
 type tableJSON struct {
@@ -41,6 +53,7 @@ type tableJSON struct {
 	Name   string      `json:"name"`
 	Sets   []setJSON   `json:"sets"`
 	Chains []chainJSON `json:"chains"`
+	Bridge *tableJSON  `json:"bridgeTable,omitempty"`
 }
 
 type setJSON struct {

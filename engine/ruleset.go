@@ -9,10 +9,10 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// TableName is the one table that the agent owns in a pod's network namespace, in family inet.
+// TableName is the name of the agent's tables in a pod's network namespace: one in family inet, one in family bridge.
 const TableName = "multi_networkpolicy"
 
-// Ruleset is all that the table of one network namespace holds, as plain data: the spec, not the kernel object.
+// Ruleset is all that one table of a network namespace holds, as plain data: the spec, not the kernel object.
 // The zero value means no table. Sets and Chains are sorted by name and unique; NewRuleset sees to it.
 // What they point to is shared between pods and never changed: an equal pointer is an equal set or chain, and
 // the plan relies on it to pass over what did not change.
@@ -51,6 +51,21 @@ func (r Ruleset) chain(name string) *Chain {
 	}
 	return r.Chains[i]
 }
+
+// The families of tables, see expr.TableFamily.
+const (
+	Inet   = expr.Inet
+	Bridge = expr.Bridge
+)
+
+// Tables are the tables of one network namespace, by family.
+type Tables [len(expr.TableFamilies)]Ruleset
+
+// IsEmpty reports whether no table is wanted.
+func (t *Tables) IsEmpty() bool { return t[Inet].IsEmpty() && t[Bridge].IsEmpty() }
+
+// Memory estimates the kernel memory of the tables, in bytes.
+func (t *Tables) Memory() int { return t[Inet].Memory() + t[Bridge].Memory() }
 
 // Set is a named set. The kind of Elements gives its key type and flags; a set's kind never changes under one name.
 type Set struct {
@@ -135,7 +150,8 @@ const (
 	HookOutput     Hook = "output"
 )
 
-// Number returns the number of the hook in enum nf_inet_hooks (linux/netfilter.h).
+// Number returns the number of the hook in enum nf_inet_hooks (linux/netfilter.h). The hooks of bridges have the same numbers
+// (linux/netfilter_bridge.h).
 func (h Hook) Number() uint32 { return places[h].number }
 
 // Priority returns the priority of the hook's base chain. Chains with lower priorities see a packet before
@@ -146,15 +162,15 @@ func (h Hook) Priority() int32 { return places[h].priority }
 type place struct {
 	number   uint32
 	priority int32
-	text     string // the priority as nft prints it
+	text     [len(expr.TableFamilies)]string // the priority as nft prints it
 }
 
 // places has the place of each hook's base chain. Ingress is judged after connection tracking (-200), and before address
 // translation (-100). Egress is judged after address translation.
 var places = map[Hook]place{
-	HookPrerouting: {0, -110, "dstnat - 10"},
-	HookForward:    {2, 0, "filter"},
-	HookOutput:     {3, 0, "filter"},
+	HookPrerouting: {0, -110, [...]string{Inet: "dstnat - 10", Bridge: "-110"}},
+	HookForward:    {2, 0, [...]string{Inet: "filter", Bridge: "0"}},
+	HookOutput:     {3, 0, [...]string{Inet: "filter", Bridge: "0"}},
 }
 
 // Chain is a chain and its rules in order.
@@ -170,14 +186,17 @@ type Rule struct {
 	Comment    string // printed by nft as `comment "…"`; at most 128 bytes, the rest is cut
 }
 
-// Text is the rule as nft prints it, without its comment.
-func (r Rule) Text() string {
+// Text is the rule as nft prints it in a table of family inet, without its comment.
+func (r Rule) Text() string { return r.textIn(Inet) }
+
+// textIn is Text, for a table of the family.
+func (r Rule) textIn(f expr.TableFamily) string {
 	var b strings.Builder
 	for i, s := range r.Statements {
 		if i > 0 {
 			b.WriteByte(' ')
 		}
-		b.WriteString(s.Text)
+		b.WriteString(f.Text(s))
 	}
 	return b.String()
 }

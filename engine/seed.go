@@ -57,10 +57,10 @@ func isServed(e Elements) bool {
 	return ok
 }
 
-// seed makes the entries of all connections. If it cannot make them, the policies are enforced all the same: they then judge
+// seed makes the entries of connections, see conntrack.Seed. If it cannot make them, the policies are enforced all the same: they then judge
 // each connection by its next packet. The returned error is of the table.
-func (e *Engine) seed(x *exchange) error {
-	r, err := conntrack.Seed(e.transport)
+func (e *Engine) seed(x *exchange, isFirst bool) error {
+	r, err := conntrack.Seed(e.transport, isFirst)
 	e.stats.Seeded += uint64(r.Made + r.Turned)
 	e.seeding = seeding{failure: err}
 	if err != nil {
@@ -94,13 +94,14 @@ func (e *Engine) addServed(x *exchange, ports []uint16) error {
 		e.stats.Refused++
 		return err
 	}
+	e.sibling.follow(e.have.generation)
 	e.have.generation++
 	return nil
 }
 
 // isDue reports whether connection tracking needs work: entries are missing, or a correction is due.
 func (e *Engine) isDue() (bool, error) {
-	if !e.have.ruleset.isEnforcing() {
+	if e.family != Inet || !e.have.ruleset.isEnforcing() {
 		return false, nil
 	}
 	if e.hasFailedToSeed() {
@@ -120,10 +121,10 @@ func (e *Engine) reseed(x *exchange) (reseeded bool, err error) {
 		return false, err
 	}
 	if e.hasFailedToSeed() {
-		return false, e.seed(x)
+		return false, e.seed(x, false)
 	}
 	if isSeeded, err := conntrack.IsSeeded(e.transport); err != nil || !isSeeded {
-		return true, errors.Join(err, e.seed(x))
+		return true, errors.Join(err, e.seed(x, false))
 	}
 	now := time.Now()
 	turned, err := conntrack.TurnServed(e.transport, e.seeding.served)

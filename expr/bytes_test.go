@@ -59,7 +59,7 @@ func TestBytes(t *testing.T) {
 	var got bytes.Buffer
 	for _, s := range vocabulary() {
 		fmt.Fprintln(&got, s.Text)
-		b, err := expr.Marshal([]expr.Statement{s})
+		b, err := expr.Marshal(expr.Inet, []expr.Statement{s})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func attributes(t *testing.T, b []byte) []netlink.Attribute {
 
 // TestInterfaceNameIsWhole shows that "net1" is compared with its NUL, so that it does not match "net10".
 func TestInterfaceNameIsWhole(t *testing.T) {
-	b, err := expr.Marshal([]expr.Statement{expr.IIFName("net1")})
+	b, err := expr.Marshal(expr.Inet, []expr.Statement{expr.IIFName("net1")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func TestInterfaceNameIsWhole(t *testing.T) {
 func TestUnequalTexts(t *testing.T) {
 	texts := map[string]string{}
 	for _, s := range vocabulary() {
-		b, err := expr.Marshal([]expr.Statement{s})
+		b, err := expr.Marshal(expr.Inet, []expr.Statement{s})
 		if err != nil {
 			t.Fatal(err)
 		}

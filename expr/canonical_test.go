@@ -8,7 +8,7 @@ import (
 
 func FuzzCanonical(f *testing.F) {
 	for _, s := range vocabulary() {
-		b, err := expr.Marshal([]expr.Statement{s})
+		b, err := expr.Marshal(expr.Inet, []expr.Statement{s})
 		if err != nil {
 			f.Fatal(err)
 		}

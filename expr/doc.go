@@ -6,6 +6,8 @@
 //	                                     ├─► Evaluate: outcome for a packet            ▼
 //	                                     └─► Summarize: lookups, verdict    Canonical ◄── dump of a rule
 //
+// Statements are written for tables of family inet. TableFamily turns them into their equivalents in a table of family bridge.
+//
 // Registers, offsets and byte order live in this package and nowhere else. Canonical turns bytecode into a text that is equal
 // for equivalent rules, so the agent finds its own rules in a dump.
 //

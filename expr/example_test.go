@@ -17,7 +17,7 @@ func Example() {
 	for _, s := range rule {
 		fmt.Println(s.Text)
 	}
-	bytecode, err := expr.Marshal(rule)
+	bytecode, err := expr.Marshal(expr.Inet, rule)
 	fmt.Println(len(bytecode) > 0, err)
 	s := expr.Summarize(rule)
 	fmt.Println(s.Sets, s.Verdict)

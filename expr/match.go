@@ -58,15 +58,16 @@ func paddedName(name string) []byte {
 type family struct {
 	word           string
 	nfproto        byte
+	etherType      uint16
 	source, dest   uint32 // offsets in the network header, bytes
 	addrLen, slots int    // bytes, and 4-byte registers
 }
 
 func familyOf(f sets.Family) family {
 	if f == sets.V4 {
-		return family{word: "ip", nfproto: unix.NFPROTO_IPV4, source: 12, dest: 16, addrLen: 4, slots: 1}
+		return family{word: "ip", nfproto: unix.NFPROTO_IPV4, etherType: unix.ETH_P_IP, source: 12, dest: 16, addrLen: 4, slots: 1}
 	}
-	return family{word: "ip6", nfproto: unix.NFPROTO_IPV6, source: 8, dest: 24, addrLen: 16, slots: 4}
+	return family{word: "ip6", nfproto: unix.NFPROTO_IPV6, etherType: unix.ETH_P_IPV6, source: 8, dest: 24, addrLen: 16, slots: 4}
 }
 
 // isFamily checks the family of the packet, since an inet table sees both. Without this check, nft would print the following

@@ -70,7 +70,7 @@ func TestSameAsNFT(t *testing.T) {
 			if diff := cmp.Diff(theirs[i], mine[i]); diff != "" {
 				t.Errorf("%s (-nft +ours):\n%s", s.Text, diff)
 			}
-			marshaled, err := expr.Marshal([]expr.Statement{s})
+			marshaled, err := expr.Marshal(expr.Inet, []expr.Statement{s})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -34,14 +34,14 @@ func slot(n int) uint32 {
 	return uint32(unix.NFT_REG32_00 + n)
 }
 
-// Marshal returns the payload of NFTA_RULE_EXPRESSIONS for a rule in a table of family inet: an NFTA_LIST_ELEM for each
+// Marshal returns the payload of NFTA_RULE_EXPRESSIONS for a rule in a table of the family: an NFTA_LIST_ELEM for each
 // expression. As nft does, it leaves out a check of the family or the protocol if an earlier statement of the rule has the
 // same check.
-func Marshal(statements []Statement) ([]byte, error) {
+func Marshal(f TableFamily, statements []Statement) ([]byte, error) {
 	var list []netlink.Attribute
 	passed := map[check]bool{}
 	for _, s := range statements {
-		if s.opaque {
+		if s = f.translate(s); s.opaque {
 			return nil, fmt.Errorf("statement %q: %w", s.Text, errOpaque)
 		}
 		for i := 0; i < len(s.Exprs); i++ {
@@ -52,7 +52,7 @@ func Marshal(statements []Statement) ([]byte, error) {
 				}
 				passed[c] = true
 			}
-			b, err := expr.Marshal(unix.NFPROTO_INET, s.Exprs[i])
+			b, err := expr.Marshal(f.Number(), s.Exprs[i])
 			if err != nil {
 				return nil, fmt.Errorf("statement %q: %w", s.Text, err)
 			}
@@ -66,7 +66,7 @@ func Marshal(statements []Statement) ([]byte, error) {
 // the protocol of a packet do not change.
 type check struct {
 	key   expr.MetaKey
-	value byte
+	value string // the bytes of the comparison
 }
 
 // checkAt returns the check that the expressions i and i+1 make, a load and a comparison. ok is false if they are no check.
@@ -76,9 +76,12 @@ func checkAt(exprs []expr.Any, i int) (c check, ok bool) {
 	}
 	load, isLoad := exprs[i].(*expr.Meta)
 	cmp, isCmp := exprs[i+1].(*expr.Cmp)
-	if !isLoad || !isCmp || load.Key != expr.MetaKeyNFPROTO && load.Key != expr.MetaKeyL4PROTO ||
-		cmp.Op != expr.CmpOpEq || len(cmp.Data) != 1 {
+	if !isLoad || !isCmp || cmp.Op != expr.CmpOpEq {
 		return check{}, false
 	}
-	return check{load.Key, cmp.Data[0]}, true
+	switch load.Key {
+	case expr.MetaKeyNFPROTO, expr.MetaKeyPROTOCOL, expr.MetaKeyL4PROTO:
+		return check{load.Key, string(cmp.Data)}, true
+	}
+	return check{}, false
 }

@@ -27,7 +27,7 @@ func TestSummarize(t *testing.T) {
 			if diff := cmp.Diff(tt.want, Summarize(tt.rule)); diff != "" {
 				t.Errorf("made here (-want +got):\n%s", diff)
 			}
-			payload, err := Marshal(tt.rule)
+			payload, err := Marshal(Inet, tt.rule)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -38,7 +38,7 @@ func TestSummarize(t *testing.T) {
 			if diff := cmp.Diff(tt.want, Summarize(rule(read))); diff != "" {
 				t.Errorf("read (-want +got):\n%s", diff)
 			}
-			if _, err := Marshal(rule(read)); !errors.Is(err, errOpaque) {
+			if _, err := Marshal(Inet, rule(read)); !errors.Is(err, errOpaque) {
 				t.Errorf("can be sent: %v", err)
 			}
 		})
@@ -47,7 +47,7 @@ func TestSummarize(t *testing.T) {
 
 // TestSummarizeUnknown checks that a rule with an unknown effect does not count as a rule without a verdict.
 func TestSummarizeUnknown(t *testing.T) {
-	payload, err := Marshal([]Statement{{Exprs: []expr.Any{&expr.Queue{Num: 1}}}})
+	payload, err := Marshal(Inet, []Statement{{Exprs: []expr.Any{&expr.Queue{Num: 1}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +65,7 @@ func TestSummarizeUnknown(t *testing.T) {
 
 // FuzzOpaque reads arbitrary rules, since root in a pod can put any rule into the pod's tables.
 func FuzzOpaque(f *testing.F) {
-	payload, err := Marshal([]Statement{SourceIn(sets.V4, "peers"), Jump("policy")})
+	payload, err := Marshal(Inet, []Statement{SourceIn(sets.V4, "peers"), Jump("policy")})
 	if err != nil {
 		f.Fatal(err)
 	}

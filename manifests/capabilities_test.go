@@ -20,8 +20,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Marks of a process of this test binary that has given its capabilities away, but for those named, and of one that is
-// about to. A pod's network namespace is its descriptor 3.
+// Environment variables of child processes of this test binary: a process with the named capabilities only, and a process that is
+// about to drop the others. Descriptor 3 of both is the network namespace of a pod.
 const (
 	confineVar  = "MULTI_NETWORKPOLICY_TEST_CONFINE"
 	confinedVar = "MULTI_NETWORKPOLICY_TEST_CONFINED"
@@ -45,21 +45,21 @@ func fail(err error) {
 	os.Exit(0)
 }
 
-// capabilities are those that the agent may have a use for, and some that it has none for.
+// capabilities are the capabilities that the agent may need, and some that it does not need.
 var capabilities = map[string]int{
 	"NET_ADMIN": unix.CAP_NET_ADMIN, "SYS_ADMIN": unix.CAP_SYS_ADMIN, "NET_RAW": unix.CAP_NET_RAW,
 	"SYS_PTRACE": unix.CAP_SYS_PTRACE, "DAC_OVERRIDE": unix.CAP_DAC_OVERRIDE, "DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH,
 	"SYS_RESOURCE": unix.CAP_SYS_RESOURCE, "BPF": unix.CAP_BPF,
 }
 
-// confine starts the program again as the runtime starts a container: root, with these capabilities and no way to more.
+// confine executes the program again as a runtime starts a container: root, with these capabilities and no way to gain more.
 func confine(kept []string) error {
-	runtime.LockOSThread() // capabilities are a thread's, and exec keeps this one's
+	runtime.LockOSThread() // capabilities belong to a thread; exec keeps the capabilities of this thread
 	keep := map[int]bool{}
 	var mask uint32
 	for _, name := range kept {
 		keep[capabilities[name]] = true
-		mask |= 1 << capabilities[name] // all of them are below 32, but for BPF, which nothing keeps
+		mask |= 1 << capabilities[name] // all are below 32, except BPF, which no case keeps
 	}
 	for c := range unix.CAP_LAST_CAP + 1 {
 		if keep[c] {
@@ -81,7 +81,7 @@ func confine(kept []string) error {
 	return unix.Exec("/proc/self/exe", os.Args, append(env, confinedVar+"="+strings.Join(kept, " ")))
 }
 
-// isConfined is an error unless the process has these capabilities and no others.
+// isConfined returns an error unless the process has exactly these capabilities.
 func isConfined(kept []string) error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -98,8 +98,8 @@ func isConfined(kept []string) error {
 	return nil
 }
 
-// enforce is the agent's whole part in the kernel: it finds out what the kernel can, and makes, changes, looks after and
-// removes a table in a pod, with batches of some kilobytes and of a megabyte. It tries both, whatever becomes of the first.
+// enforce does all kernel work of the agent: it probes the features of the kernel, and creates, changes, checks and removes a
+// table in a pod, with batches of some kilobytes and of a megabyte. It tries both sizes, even if the first fails.
 func enforce(netns string) error {
 	features, err := engine.Probe()
 	return errors.Join(err, enforceIn(netns, features))
@@ -122,7 +122,7 @@ func enforceIn(netns string, features engine.Features) error {
 	return e.Close()
 }
 
-// isolation lets in that many addresses; none: no table.
+// isolation returns a ruleset that allows the given number of addresses; 0: no table.
 func isolation(members int) engine.Ruleset {
 	if members == 0 {
 		return engine.Ruleset{}
@@ -146,8 +146,8 @@ func isolation(members int) engine.Ruleset {
 		})
 }
 
-// TestCapabilities: the agent's part in the kernel works with the capabilities that the manifest gives it and no others,
-// and it does not with any one of them less.
+// TestCapabilities checks that the kernel work of the agent succeeds with the capabilities of the manifest, and fails without any
+// of them.
 func TestCapabilities(t *testing.T) {
 	if uidMap, _ := os.ReadFile("/proc/self/uid_map"); !strings.Contains(string(uidMap), "4294967295") {
 		t.Skip("SKIPPED: in a user namespace, batches of a megabyte do not fit, whatever the capabilities")

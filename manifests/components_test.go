@@ -11,8 +11,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// TestProtectNetworkStatus checks that the component is about the annotations that the agent reads, leaves the subresource that
-// Multus uses alone, and is in force once it is applied. `make tenants` tries it on an API server.
+// TestProtectNetworkStatus checks that the component covers the annotations that the agent reads, allows the subresource that
+// Multus uses, and is in force when it is applied. `make tenants` tries it on an API server.
 func TestProtectNetworkStatus(t *testing.T) {
 	objects := read(t, "components/protect-network-status")
 	if len(objects) != 2 {

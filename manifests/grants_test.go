@@ -14,7 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// object is any object, as its file says it.
+// object is an object of any kind, as in its file.
 type object map[string]any
 
 func (o object) name() string {
@@ -22,7 +22,8 @@ func (o object) name() string {
 	return fmt.Sprintf("%s %s", o["kind"], metadata["name"])
 }
 
-// kustomization is what the manifests use of kustomize. Anything else in one is an error, as it would not be looked at.
+// kustomization has the fields of kustomize that the manifests use. The tests fail at any other field, since they would not check
+// it.
 type kustomization struct {
 	APIVersion string   `json:"apiVersion"`
 	Kind       string   `json:"kind"`
@@ -46,7 +47,7 @@ func readKustomization(t *testing.T, dir string) kustomization {
 	return k
 }
 
-// read returns the objects that `kubectl apply -k` makes of the folder, but for its patches.
+// read returns the objects that `kubectl apply -k` builds from the folder, without its patches.
 func read(t *testing.T, dir string) []object {
 	t.Helper()
 	var all []object
@@ -84,8 +85,8 @@ func parse(t *testing.T, documents string) []object {
 	return all
 }
 
-// grants is all that the objects let the agent do, one line each. What is known to be harmless is left out; what is not
-// known is in.
+// grants returns all privileges that the objects give the agent, a line for each. It leaves out fields that are known to be
+// harmless, and includes unknown fields.
 func grants(t *testing.T, objects []object) []string {
 	t.Helper()
 	found := map[string]bool{}
@@ -104,7 +105,7 @@ func grants(t *testing.T, objects []object) []string {
 	return slices.Sorted(maps.Keys(found))
 }
 
-// roleGrants has a line for each verb on each resource.
+// roleGrants returns a line for each verb on each resource.
 func roleGrants(t *testing.T, o object, found map[string]bool) {
 	t.Helper()
 	var role rbacv1.ClusterRole
@@ -122,12 +123,12 @@ func roleGrants(t *testing.T, o object, found map[string]bool) {
 	flatten(o.name()+" ", without(o, "apiVersion", "kind", "metadata.name", "rules"), found)
 }
 
-// podGrants has a line for each field of the pod, less those that let it do nothing.
+// podGrants returns a line for each field of the pod, without fields that grant nothing.
 func podGrants(t *testing.T, o object, found map[string]bool) {
 	t.Helper()
 	template, _ := o["spec"].(map[string]any)["template"].(map[string]any)
 	var pod corev1.PodSpec
-	convert(t, template["spec"], &pod) // a field that is misspelled would not be what it seems
+	convert(t, template["spec"], &pod) // fails at a misspelled field
 	spec := without(template["spec"].(map[string]any), "priorityClassName", "tolerations", "terminationGracePeriodSeconds")
 	containers, _ := spec["containers"].([]any)
 	for i, c := range containers {
@@ -138,7 +139,7 @@ func podGrants(t *testing.T, o object, found map[string]bool) {
 	flatten(o.name()+" pod", map[string]any(without(template, "spec", "metadata.labels")), found)
 }
 
-// convert reads the object as one of the API's types, strictly.
+// convert decodes the object into a type of the API, and fails at unknown fields.
 func convert(t *testing.T, from, to any) {
 	t.Helper()
 	data, err := yaml.Marshal(from)
@@ -150,7 +151,7 @@ func convert(t *testing.T, from, to any) {
 	}
 }
 
-// without is a copy of o that lacks fields, of the first level or as "first.second".
+// without returns a copy of o without the fields, named as "first" or "first.second".
 func without(o map[string]any, fields ...string) object {
 	next := maps.Clone(o)
 	for _, field := range fields {
@@ -172,7 +173,7 @@ func asAny(list []string) []any {
 	return out
 }
 
-// flatten has a line for each value: the way to it, with the names of what is in lists, and the value.
+// flatten returns a line for each value: its path, with the names of list items, and the value.
 func flatten(path string, v any, found map[string]bool) {
 	switch v := v.(type) {
 	case map[string]any:

@@ -31,7 +31,8 @@ func agentContainer(t *testing.T) corev1.Container {
 	return corev1.Container{}
 }
 
-// TestImage: the image has a version and is not another implementation's. Only the DaemonSet says which version.
+// TestImage checks that the image has a version and is not the image of another implementation. Only the DaemonSet names the
+// version.
 func TestImage(t *testing.T) {
 	repository, tag, _ := strings.Cut(agentContainer(t).Image, ":")
 	if !strings.HasPrefix(tag, "v") {

@@ -12,8 +12,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
-// memorySlack is for memory of the agent's cgroup that no other part of the sum covers: stacks of threads, page tables, buffers
-// of sockets, and tables that the kernel has not freed yet. `make tenants` measures less than 30 MiB.
+// memorySlack covers the rest of the memory in the agent's cgroup: thread stacks, page tables, socket buffers, and tables that
+// the kernel has not freed yet. `make tenants` measures less than 30 MiB.
 const memorySlack = 40 << 20
 
 // TestMemory checks that the memory limit covers the sum of docs/limits.md: the heap up to GOMEMLIMIT, the tables of all pods,

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// patches is all that the overlays change of the base, and why.
+// patches are all changes of the overlays to the base, with reasons.
 var patches = map[string]string{
 	"crio DaemonSet multi-networkpolicy-nftables: test /spec/template/spec/containers/0/args/1: --container-runtime-endpoint=unix:///run/containerd/containerd.sock": "that it is the right one",
 	"crio DaemonSet multi-networkpolicy-nftables: replace /spec/template/spec/containers/0/args/1: --container-runtime-endpoint=unix:///run/crio/crio.sock":          "CRI-O's socket",
@@ -25,7 +25,7 @@ var patches = map[string]string{
 	"prometheus DaemonSet multi-networkpolicy-nftables: add /spec/template/spec/containers/0/ports: [map[containerPort:10349 name:metrics]]":                                "the PodMonitor's target; on the host's network it opens nothing",
 }
 
-// extras is all that overlays add to the objects of the base, and why.
+// extras are all additions of the overlays to the base, with reasons.
 var extras = map[string]string{
 	role + "-node-taint":              "below",
 	role + "-node-taint: get nodes":   "its own node's taints; RBAC cannot say which node is its own",
@@ -39,7 +39,7 @@ var extras = map[string]string{
 	"PodMonitor multi-networkpolicy-nftables":                                                             "tells Prometheus where metrics are",
 }
 
-// TestOverlays: overlays add to the base what is written above, to the letter.
+// TestOverlays checks that overlays change and add exactly the entries above.
 func TestOverlays(t *testing.T) {
 	base := grants(t, read(t, "base"))
 	foundPatches, foundExtras := map[string]bool{}, map[string]bool{}

@@ -1,4 +1,8 @@
-// Package manifests is what is deployed. Its tests hold it to the least that the agent needs.
+// Package manifests holds the objects that a cluster needs for the agent. Its tests keep the privileges of the agent minimal.
+//
+//	base ─► overlays (crio, node-taint, prometheus) ─► kubectl apply -k
+//	        components (protect-network-status)
+//	examples ─► kubectl apply -f
 package manifests
 
 import (
@@ -20,8 +24,8 @@ const (
 	container = pod + ".containers[agent]"
 )
 
-// allowed is all that the agent may, and why. What is not here may not be in the manifests, and nothing may be here that
-// is not in them.
+// allowed lists every privilege of the agent, with its reason. A privilege that is only in the manifests or only here fails the
+// test.
 var allowed = map[string]string{
 	"CustomResourceDefinition multi-networkpolicies.k8s.cni.cncf.io": "what users write",
 	"Namespace multi-networkpolicy-system":                           "the agent's own, see its comment",
@@ -73,14 +77,14 @@ var allowed = map[string]string{
 	pod + ".volumes[netns].hostPath.type: DirectoryOrCreate":             "a node that never had a pod has none",
 }
 
-// TestPrivileges: what `kubectl apply -k manifests` deploys may do what is allowed above, to the letter.
+// TestPrivileges checks that `kubectl apply -k manifests` grants exactly the privileges above.
 func TestPrivileges(t *testing.T) {
 	if diff := cmp.Diff(slices.Sorted(maps.Keys(allowed)), grants(t, read(t, "."))); diff != "" {
 		t.Errorf("(-allowed +found):\n%s", diff)
 	}
 }
 
-// TestGrantsAreFound: each kind of thing that somebody could add to the manifests is seen.
+// TestGrantsAreFound checks that grants finds each kind of privilege that a change could add to the manifests.
 func TestGrantsAreFound(t *testing.T) {
 	before := grants(t, read(t, "."))
 	for _, tt := range []struct{ object, at, add string }{
@@ -124,7 +128,7 @@ func TestGrantsAreFound(t *testing.T) {
 	}
 }
 
-// merge adds to lists and sets all else.
+// merge appends to lists and replaces all other values.
 func merge(into, more map[string]any) {
 	for key, v := range more {
 		if list, ok := into[key].([]any); ok {

@@ -16,11 +16,13 @@ type access struct {
 // AccessState is what an interface of a pod is in one direction.
 type AccessState string
 
-// The states. Nothing passes on an interface that is absent, or of a pod that is; all passes on one that is open.
+// The states. Nothing passes on an absent interface, nor on the interfaces of an absent pod. Everything passes on an open
+// interface, and may pass on an interface on which policies cannot be enforced.
 const (
-	Absent   AccessState = "absent"
-	Open     AccessState = "open"
-	Isolated AccessState = "isolated"
+	Absent     AccessState = "absent"
+	Open       AccessState = "open"
+	Isolated   AccessState = "isolated"
+	Unenforced AccessState = "isolated, but not enforced"
 )
 
 // term is addresses of peers, each with the same ports. Protocols without ports are in it as if they had them all.
@@ -57,6 +59,10 @@ func accessOf(c *cache.Cache, key cache.Key) map[place]access {
 			all[place{iface, d}] = access{Open, []term{{everyAddr, everyPort}}}
 		}
 		for _, i := range pod.Isolated[d] {
+			if i.Unenforceable != "" {
+				all[place{i.Interface, d}] = access{Unenforced, []term{{everyAddr, everyPort}}}
+				continue
+			}
 			all[place{i.Interface, d}] = access{Isolated, terms(c, &pod, d, i)}
 		}
 	}

@@ -49,7 +49,7 @@ func newCluster(_ testing.TB, objects ...metav1.Object) *cache.Cache {
 func render(t testing.TB, rs engine.Ruleset) string {
 	t.Helper()
 	var b strings.Builder
-	if err := engine.Render(&b, rs); err != nil {
+	if err := engine.Render(&b, engine.Inet, rs); err != nil {
 		t.Fatal(err)
 	}
 	return b.String()
@@ -68,5 +68,5 @@ func rulesetOf(c *cache.Cache, key cache.Key) engine.Ruleset {
 		return engine.Ruleset{}
 	}
 	t, _ := c.Plan(id)
-	return t.Ruleset
+	return t.Tables[engine.Inet]
 }

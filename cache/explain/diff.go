@@ -38,8 +38,8 @@ type Selection struct {
 }
 
 // Diff returns what passes after and did not before, and the other way round, for all interfaces that are isolated in
-// either of the two, sorted. It compares the sets that Rulesets are made of. Neighbor discovery and custom rules are
-// left out: they are the same for all. A pod whose network status cannot be read has no interfaces here.
+// either of the two, sorted. It also returns an interface that policies begin to isolate in vain. It compares the sets that
+// Rulesets are made of. Neighbor discovery and custom rules are left out: they are the same for all. A pod whose network status cannot be read has no interfaces here.
 func Diff(before, after *cache.Cache) []Change {
 	var changes []Change
 	for _, key := range slices.SortedFunc(maps.Keys(podsOf(before, after)), policy.CompareKeys) {
@@ -47,7 +47,7 @@ func Diff(before, after *cache.Cache) []Change {
 		places := map[place]bool{}
 		for _, side := range []map[place]access{was, is} {
 			for p, a := range side {
-				places[p] = places[p] || a.state == Isolated
+				places[p] = places[p] || a.state == Isolated || a.state == Unenforced
 			}
 		}
 		for _, p := range slices.SortedFunc(maps.Keys(places), place.compare) {
@@ -55,7 +55,7 @@ func Diff(before, after *cache.Cache) []Change {
 				continue
 			}
 			change := compareAccess(was[p], is[p], before, after)
-			if len(change.Opened)+len(change.Closed) == 0 {
+			if len(change.Opened)+len(change.Closed) == 0 && (change.After != Unenforced || change.Before == Unenforced) {
 				continue
 			}
 			change.Pod, change.Interface, change.Direction = key.String(), p.iface, p.direction.String()

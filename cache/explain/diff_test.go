@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 
 	"github.com/google/go-cmp/cmp"
@@ -160,7 +161,7 @@ func diffPod(t *testing.T, before, after *cache.Cache, key cache.Key) (packets i
 	for _, c := range []*cache.Cache{before, after} {
 		rs, err := Preview(c, key)
 		if err == nil {
-			tables[c] = model.NewTable(t, rs)
+			tables[c] = model.NewTable(t, rs[engine.Inet])
 		}
 	}
 	for _, p := range model.Probes() {

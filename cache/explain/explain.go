@@ -44,10 +44,12 @@ type Explanation struct {
 // Verdict is what happens to a packet.
 type Verdict string
 
-// The verdicts.
+// The verdicts. NotEnforced is the verdict on an interface whose packets the kernel hides from rules: policies isolate it, but
+// the packet may pass or be dropped, whatever they allow.
 const (
-	Allowed Verdict = "allowed"
-	Denied  Verdict = "denied"
+	Allowed     Verdict = "allowed"
+	Denied      Verdict = "denied"
+	NotEnforced Verdict = "not enforced"
 )
 
 // InterfaceExplanation is the verdict on one interface.
@@ -58,6 +60,7 @@ type InterfaceExplanation struct {
 	Verdict   Verdict  `json:"verdict"`
 	DecidedBy string   `json:"decidedBy"` // "shop/web-policy ingress[0]", or in words what else it is
 	Reason    string   `json:"reason"`
+	Bridge    string   `json:"bridge,omitempty"` // what holds for the frames of a virtual machine in the pod
 
 	// CustomRules are those that the packet meets before any policy. One that is unsure may decide before what is said
 	// here does.
@@ -117,13 +120,18 @@ func Explain(c *cache.Cache, q Query) (Explanation, error) {
 	return out, nil
 }
 
-// Preview returns the table that a pod gets. The pod must be local to the cache.
-func Preview(c *cache.Cache, key cache.Key) (engine.Ruleset, error) {
+// Preview returns the tables that a pod gets, but for a table of family bridge that only drops. The pod must be local to the
+// cache.
+func Preview(c *cache.Cache, key cache.Key) (engine.Tables, error) {
 	pod, err := viewOf(c, key)
 	if err != nil {
-		return engine.Ruleset{}, err
+		return engine.Tables{}, err
 	}
-	return pod.Ruleset, nil
+	tables := pod.Tables
+	if !pod.HasBridge {
+		tables[engine.Bridge] = engine.Ruleset{}
+	}
+	return tables, nil
 }
 
 // explainer answers one query.
@@ -191,6 +199,13 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 		out.Reason = fmt.Sprintf("no policy isolates %s for %s, so all passes", iface, e.query.Direction)
 		return out, nil
 	}
+	if isolation.Unenforceable != "" {
+		out.Verdict, out.DecidedBy, out.Reason = NotEnforced, "no rule", "policies cannot be enforced on "+iface+": "+isolation.Unenforceable
+		return out, nil
+	}
+	if e.pod.HasBridge && !out.explainBridge(e.settings.Bridge) {
+		return out, nil
+	}
 	if by, reason := e.explainCommon(iface); by != "" {
 		out.DecidedBy, out.Reason = by, reason
 		return out, nil
@@ -199,6 +214,23 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 	out.CustomRules, err = e.explainCustom(iface)
 	out.decide(e.query)
 	return out, err
+}
+
+// inBridge is the explanation for a virtual machine. A command does not know the kernel of the node.
+const inBridge = "the table of family bridge judges the frames of the virtual machine in the same way; if the kernel of the node cannot " +
+	"do that, the frames are dropped, and the policies have an Event BridgeNotEnforced"
+
+// explainBridge explains what the kernel does in the bridge of the pod. It returns false if that decides.
+func (e *InterfaceExplanation) explainBridge(support cache.BridgeSupport) bool {
+	if support == cache.BridgeStateful {
+		e.Bridge = inBridge
+		return true
+	}
+	if support == cache.BridgeDrops {
+		e.Verdict = Denied
+	}
+	e.DecidedBy, e.Reason = "the kernel", support.Shortfall()
+	return false
 }
 
 // decide takes the first rule that allows the packet, as the kernel does.

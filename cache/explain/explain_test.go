@@ -10,6 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
@@ -276,6 +277,58 @@ func TestExplainCommon(t *testing.T) {
 		}
 		if by := got.Interfaces[0].DecidedBy; by != want {
 			t.Errorf("%s: by %s, want %s", query, by, want)
+		}
+	}
+}
+
+// TestNotEnforced: where the kernel hides packets from rules, the verdict is neither allowed nor denied, and a change of policies
+// closes nothing.
+func TestNotEnforced(t *testing.T) {
+	o := testOptions()
+	o.UnenforceableRuntimes = cache.DefaultUnenforceableRuntimes()
+	kata := "kata-qemu"
+	pod := model.With(model.NewPod("web", "app=web", "net1 net-a 10.0.0.1"), func(p *corev1.Pod) { p.Spec.RuntimeClassName = &kata })
+	before, after := cache.New(o), cache.New(o)
+	play(before, []metav1.Object{pod})
+	play(after, []metav1.Object{pod, model.NewPolicy("p", "net-a", `{ingress: [{ports: [{port: 80}]}]}`)})
+	for query, want := range map[string]string{
+		"web ingress net1 10.0.0.9 tcp 80": "net1 not enforced by no rule",
+		"web ingress net1 10.0.0.9 tcp 81": "net1 not enforced by no rule",
+		"web egress net1 10.0.0.9 tcp 81":  "net1 allowed by no policy",
+	} {
+		e, err := Explain(after, newQuery(query))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := told(e)[0]; got != want || strings.Contains(want, "enforced") != strings.Contains(e.Interfaces[0].Reason, "runtime kata-qemu") {
+			t.Errorf("%s: %s, %s; want %s", query, got, e.Interfaces[0].Reason, want)
+		}
+	}
+	want := []string{"default/web net1 ingress open to isolated, but not enforced"}
+	if diff := cmp.Diff(want, toldChanges(Diff(before, after))); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := toldChanges(Diff(after, after)); got != nil {
+		t.Errorf("without a change: %v", got)
+	}
+}
+
+// TestExplainBridge: for a virtual machine the kernel may decide.
+func TestExplainBridge(t *testing.T) {
+	for support, want := range map[cache.BridgeSupport]string{
+		cache.BridgeStateful: "net1 allowed by default/p ingress[0]", cache.BridgeDrops: "net1 denied by the kernel", cache.BridgeMissing: "net1 allowed by the kernel",
+	} {
+		o := testOptions()
+		o.Bridge = support
+		c := cache.New(o)
+		upsert(c, model.NewPod("web", "kubevirt.io=virt-launcher", "net1 net-a 10.0.0.1"))
+		upsert(c, model.NewPolicy("p", "net-a", `{ingress: [{}]}`))
+		e, err := Explain(c, newQuery("web ingress net1 10.0.0.9 tcp 80"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := told(e)[0]; got != want || (e.Interfaces[0].Bridge != "") != (support == cache.BridgeStateful) {
+			t.Errorf("support %d: %s, %q, want %s", support, got, e.Interfaces[0].Bridge, want)
 		}
 	}
 }

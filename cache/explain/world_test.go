@@ -79,7 +79,7 @@ func explainPod(t *testing.T, w model.World, c, here *cache.Cache, pod *corev1.P
 	key := cache.Key{Namespace: pod.Namespace, Name: pod.Name}
 	ruleset := rulesetOf(here, key)
 	preview, err := Preview(c, key)
-	if diff := cmp.Diff(render(t, ruleset), render(t, preview)); diff != "" {
+	if diff := cmp.Diff(render(t, ruleset), render(t, preview[engine.Inet])); diff != "" {
 		t.Fatalf("%s: the preview (%v) is another (-want +got):\n%s", key, err, diff)
 	}
 	tb := model.NewTable(t, ruleset)

@@ -14,6 +14,6 @@
 // A UDP socket that never called connect(2) knows no peers, so Seed returns the ports of such sockets. TurnServed corrects the
 // entries of their peers later, when packets have made entries.
 //
-// Seed also makes an entry that no packet has, the mark. If the mark is gone, another process has deleted all entries, and
-// they have to be made again.
+// Seed also makes an entry that no packet has, the mark. If the mark is gone while policies are in force, another process has
+// deleted all entries, and they have to be made again. RemoveMark removes it with the last policy.
 package conntrack

@@ -21,11 +21,14 @@ type Result struct {
 // atOnce is the number of entries in one send. The socket's receive buffer must hold the answers.
 const atOnce = 1000
 
-// Seed makes the entries of all connections that the sockets of a namespace are ends of, corrects existing entries that have
+// Seed makes the entries of the connections that the sockets of a namespace are ends of, corrects existing entries that have
 // the ends the wrong way round, and makes the mark. c is an nfnetlink socket in the namespace. A rule must have switched
 // connection tracking on before: then the kernel tracks the connections that begin while Seed runs. After an error, the
 // Result tells what Seed achieved.
-func Seed(c *nfnl.Conn) (Result, error) {
+//
+// An established socket of TCP or SCTP proves that its connection was allowed. A UDP socket proves nothing: it can have a peer
+// that a policy denies. So Seed makes entries of UDP only if no policy was in force before.
+func Seed(c *nfnl.Conn, isFirst bool) (Result, error) {
 	var r Result
 	list, err := socketsOf(c)
 	if err != nil && !errors.Is(err, errTooMany) {
@@ -33,7 +36,11 @@ func Seed(c *nfnl.Conn) (Result, error) {
 	}
 	r.Served = servedPorts(list)
 	problem := err
-	for part := range slices.Chunk(flows(list), atOnce) {
+	open := flows(list)
+	if !isFirst {
+		open = slices.DeleteFunc(open, func(f flow) bool { return f.protocol == unix.IPPROTO_UDP })
+	}
+	for part := range slices.Chunk(open, atOnce) {
 		if err := r.seed(c, part); err != nil {
 			return r, err
 		}
@@ -160,6 +167,17 @@ func find(c *nfnl.Conn, protocol uint8, from, to netip.AddrPort) (found entry, e
 func IsSeeded(c *nfnl.Conn) (bool, error) {
 	found, err := find(c, protocolExperiment, markFrom, markTo)
 	return found.from.IsValid(), err
+}
+
+// RemoveMark deletes the mark, if it exists: no policy is in force any more.
+func RemoveMark(c *nfnl.Conn) error {
+	var m nfnl.Messages
+	begin(&m, msgDelete, unix.NLM_F_ACK, "CT_DELETE", protocolExperiment, markFrom, markTo)
+	m.End()
+	if err := c.Do(&m, nil); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("remove the mark: %w", err)
+	}
+	return nil
 }
 
 // TurnServed corrects the entries of UDP connections that a packet from one of these ports of the pod has made. It returns

@@ -89,7 +89,7 @@ func TestMark(t *testing.T) {
 	}
 	is(false)
 	for _, made := range []int{1, 0} { // the second time, everything is there
-		r, err := Seed(c)
+		r, err := Seed(c, true)
 		if err != nil || r.Made != made || r.Turned != 0 {
 			t.Fatal(r, err)
 		}
@@ -131,7 +131,7 @@ func TestSeedTurnsEntries(t *testing.T) {
 		if err := c.Do(&m, nil); err != nil {
 			t.Fatal(err)
 		}
-		if r, err := Seed(c); err != nil || r.Made != 0 || r.Turned != 1 {
+		if r, err := Seed(c, true); err != nil || r.Made != 0 || r.Turned != 1 {
 			t.Errorf("%s: %+v %v", addr, r, err)
 		}
 		if e, err := find(c, unix.IPPROTO_TCP, to, from); err != nil || e.from != from || e.to != to {
@@ -170,7 +170,7 @@ func BenchmarkSeed(b *testing.B) {
 			server, _ := connected(b, n)
 			c := open(b, server)
 			for b.Loop() {
-				if r, err := Seed(c); err != nil || r.Made != n {
+				if r, err := Seed(c, true); err != nil || r.Made != n {
 					b.Fatal(r, err)
 				}
 				b.StopTimer()

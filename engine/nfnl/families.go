@@ -2,6 +2,7 @@ package nfnl
 
 import (
 	"encoding/binary"
+	"errors"
 	"net/netip"
 	"os"
 
@@ -11,7 +12,7 @@ import (
 // DialSockDiag opens a NETLINK_SOCK_DIAG socket, which lists the sockets of the namespace that netns is a handle of.
 func DialSockDiag(netns *os.File) (*Conn, error) { return dialFamily(netns, unix.NETLINK_SOCK_DIAG) }
 
-// DialRoute opens a NETLINK_ROUTE socket, which lists the addresses of the namespace that netns is a handle of.
+// DialRoute opens a NETLINK_ROUTE socket, which knows the interfaces and addresses of the namespace that netns is a handle of.
 func DialRoute(netns *os.File) (*Conn, error) { return dialFamily(netns, unix.NETLINK_ROUTE) }
 
 // Addresses calls visit with each address of the namespace's interfaces. The Conn must come from DialRoute. An error of visit ends
@@ -37,6 +38,39 @@ func (c *Conn) Addresses(visit func(netip.Addr) error) error {
 		}
 		return visit(addr)
 	})
+}
+
+// What linux/if_link.h and linux/rtnetlink.h have and x/sys lacks.
+const (
+	skipStatistics = 1 << 3   // RTEXT_FILTER_SKIP_STATS
+	bridgePort     = "bridge" // IFLA_INFO_SLAVE_KIND of the ports of a bridge
+)
+
+// IsBridgePort reports whether one of the names is the name of a bridge's port. It costs one question for each name, whatever
+// else is in the namespace. The Conn must come from DialRoute.
+func (c *Conn) IsBridgePort(names ...string) (is bool, err error) {
+	for _, name := range names {
+		var m Messages
+		m.labels = append(m.labels, Label{Op: "RTM_GETLINK", Object: name})
+		m.beginHeader(unix.RTM_GETLINK, 0)
+		m.Raw(make([]byte, unix.SizeofIfInfomsg))
+		m.Text(unix.IFLA_IFNAME, name)
+		m.Data(unix.IFLA_EXT_MASK, binary.NativeEndian.AppendUint32(nil, skipStatistics))
+		m.End()
+		err := c.dump(&m, unix.RTM_NEWLINK, func(a Answer) error {
+			attributes, err := ParseAttrs(a.Body[min(len(a.Body), unix.SizeofIfInfomsg):])
+			if err != nil {
+				return err
+			}
+			info, err := ParseAttrs(attributes[unix.IFLA_LINKINFO])
+			is = is || info.Text(unix.IFLA_INFO_SLAVE_KIND) == bridgePort
+			return err
+		})
+		if is || err != nil && !errors.Is(err, unix.ENODEV) {
+			return is, err
+		}
+	}
+	return false, nil
 }
 
 // Sockets calls visit with a struct inet_diag_msg, and the attributes behind it, for each socket of one address family

@@ -28,8 +28,13 @@ type Step struct {
 	Sets                 []string // names of the sets that the rule looks up
 }
 
-// IsOfAgent reports whether the step is in the agent's table.
-func (s Step) IsOfAgent() bool { return s.Family == "inet" && s.Table == engine.TableName }
+// IsOfAgent reports whether the step is in a table of the agent.
+func (s Step) IsOfAgent() bool {
+	return (s.Family == engine.Inet.String() || s.IsInBridge()) && s.Table == engine.TableName
+}
+
+// IsInBridge reports whether the step is in a table of family bridge.
+func (s Step) IsInBridge() bool { return s.Family == engine.Bridge.String() }
 
 // pendingPacket is a packet whose next events may still come.
 type pendingPacket struct {

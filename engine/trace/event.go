@@ -61,7 +61,9 @@ func parseEvent(body []byte) (event, error) {
 }
 
 // isOurs reports whether the rule or chain belongs to the table of a Tracer.
-func (e event) isOurs() bool { return e.family == unix.NFPROTO_INET && e.table == TableName }
+func (e event) isOurs() bool {
+	return (e.family == unix.NFPROTO_INET || e.family == unix.NFPROTO_BRIDGE) && e.table == TableName
+}
 
 // marks reports whether the event is about the rule that marks packets. It is the first event of each traced packet.
 func (e event) marks() bool {
@@ -115,6 +117,8 @@ func familyText(family uint8) string {
 		return "ip"
 	case unix.NFPROTO_IPV6:
 		return "ip6"
+	case unix.NFPROTO_BRIDGE:
+		return "bridge"
 	case unix.NFPROTO_NETDEV:
 		return "netdev"
 	}

@@ -39,7 +39,7 @@ type ruleIndex struct {
 // handles for other rules.
 func (r *ruleIndex) refresh() error {
 	var m nfnl.Messages
-	begin(&m, unix.NFT_MSG_GETGEN, 0, nfnl.Label{Op: "GETGEN"})
+	begin(&m, engine.Inet, unix.NFT_MSG_GETGEN, 0, nfnl.Label{Op: "GETGEN"})
 	m.End()
 	var generation uint32
 	err := r.conn.Ask(&m, nfnl.NFTables|unix.NFT_MSG_NEWGEN, func(a nfnl.Attrs) error {
@@ -125,11 +125,14 @@ func newRuleTexts() ruleTexts {
 	for _, matches := range expr.LinkControl() {
 		list = append(list, append(slices.Clip(matches), expr.Accept()))
 	}
+	list = append(list, []expr.Statement{expr.ARP(), expr.Accept()}, append(expr.NotIP(), expr.Counter(), expr.Drop()))
 	texts := ruleTexts{}
-	for _, statements := range list {
-		payload, err := expr.Marshal(statements)
-		if err == nil {
-			texts[texts.key(payload)] = engine.Rule{Statements: statements}.Text()
+	for _, f := range expr.TableFamilies {
+		for _, statements := range list {
+			payload, err := expr.Marshal(f, statements)
+			if err == nil {
+				texts[texts.key(payload)] = engine.Rule{Statements: statements}.Text()
+			}
 		}
 	}
 	return texts

@@ -2,24 +2,27 @@ package trace
 
 import (
 	"encoding/binary"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// TableName is the name of the table that marks packets. It has family inet and exists while packets are traced.
+// TableName is the name of the tables that mark packets. They exist while packets are traced: one of family inet, and one of
+// family bridge where the agent has such a table.
 const TableName = "multi_networkpolicy_trace"
 
 // markChain is the chain of the rule that marks packets. All other rules lead there, so the limit holds for all packets
 // together.
 const markChain = "traced"
 
-// priority places the base chains after the reassembly of fragments (-400), so that their rules can read ports, and before
-// all other rules.
-const priority = -350
+// priorities place the base chains after the reassembly of fragments, so that their rules can read ports, and before all other
+// rules of the agent. In a bridge, connection tracking reassembles (-200).
+var priorities = [...]int32{engine.Inet: -350, engine.Bridge: -190}
 
 // hook is a netfilter hook where packets are marked.
 type hook struct {
@@ -42,6 +45,7 @@ var hooks = []hook{
 //		chain output { type filter hook output priority -350; oifname "net1" tcp dport 80 goto traced }
 //	}
 type markTable struct {
+	family expr.TableFamily
 	filter Filter
 	flags  uint32    // of the table: owner, or 0
 	end    time.Time // after this time the table marks no packets; zero: no end
@@ -51,56 +55,75 @@ type markTable struct {
 func (t markTable) encode(m *nfnl.Messages) error {
 	m.Reset()
 	m.BeginBatch(nfnl.AnyGeneration)
-	begin(m, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWTABLE", Object: TableName})
+	begin(m, t.family, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWTABLE", Object: TableName})
 	m.Text(unix.NFTA_TABLE_NAME, TableName)
 	m.Uint32(unix.NFTA_TABLE_FLAGS, t.flags)
 	m.End()
-	addChain(m, markChain, nil)
+	addChain(m, t.family, markChain, nil)
 	mark, err := t.mark()
 	if err != nil {
 		return err
 	}
-	addRule(m, markChain, mark)
-	for i := range hooks {
-		h := &hooks[i]
-		addChain(m, h.chain, h)
-		for _, matches := range t.filter.rules(h.onLink) {
-			payload, err := expr.Marshal(append(matches, expr.Goto(markChain)))
-			if err != nil {
-				return err
+	addRule(m, t.family, markChain, mark)
+	for _, h := range t.hooks() {
+		addChain(m, t.family, h.chain, &h)
+		for _, filter := range t.filters() {
+			for _, matches := range filter.rules(h.onLink) {
+				payload, err := expr.Marshal(t.family, append(matches, expr.Goto(markChain)))
+				if err != nil {
+					return err
+				}
+				addRule(m, t.family, h.chain, payload)
 			}
-			addRule(m, h.chain, payload)
 		}
 	}
 	m.EndBatch()
 	return nil
 }
 
-// encodeRemoval writes the batch that deletes the table.
-func encodeRemoval(m *nfnl.Messages) {
+// hooks returns the hooks of the table. What leaves a bridge by an interface came in by another port, so it is marked at
+// the hook where the interface is known.
+func (t markTable) hooks() []hook {
+	if t.family == engine.Inet || t.filter.Interface == "" {
+		return hooks
+	}
+	return append(slices.Clip(hooks), hook{"forward", 2, expr.OIFName})
+}
+
+// filters returns the filter, and in a bridge the filter with the name that the interface has as a port.
+func (t markTable) filters() []Filter {
+	if t.family == engine.Inet || t.filter.Interface == "" {
+		return []Filter{t.filter}
+	}
+	port := t.filter
+	port.Interface = engine.BridgePort(port.Interface)
+	return []Filter{t.filter, port}
+}
+
+// encodeRemoval writes the batch that deletes the table of a family.
+func encodeRemoval(m *nfnl.Messages, f expr.TableFamily) {
 	m.Reset()
 	m.BeginBatch(nfnl.AnyGeneration)
-	begin(m, unix.NFT_MSG_DELTABLE, 0, nfnl.Label{Op: "DELTABLE", Object: TableName})
+	begin(m, f, unix.NFT_MSG_DELTABLE, 0, nfnl.Label{Op: "DELTABLE", Object: TableName})
 	m.Text(unix.NFTA_TABLE_NAME, TableName)
 	m.End()
 	m.EndBatch()
 }
 
-// begin opens a message of nf_tables for the family inet. The type is an NFT_MSG_ number.
-func begin(m *nfnl.Messages, typ, flags uint16, l nfnl.Label) {
-	m.BeginNFT(typ, flags, unix.NFPROTO_INET, l)
+// begin opens a message of nf_tables for a family of tables. The type is an NFT_MSG_ number.
+func begin(m *nfnl.Messages, f expr.TableFamily, typ, flags uint16, l nfnl.Label) {
+	m.BeginNFT(typ, flags, f.Number(), l)
 }
 
 // addChain writes a new chain. With a hook it is a base chain, whose policy accepts.
-func addChain(m *nfnl.Messages, name string, h *hook) {
-	begin(m, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWCHAIN", Object: name})
+func addChain(m *nfnl.Messages, f expr.TableFamily, name string, h *hook) {
+	begin(m, f, unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWCHAIN", Object: name})
 	m.Text(unix.NFTA_CHAIN_TABLE, TableName)
 	m.Text(unix.NFTA_CHAIN_NAME, name)
 	if h != nil {
 		nest := m.Nest(unix.NFTA_CHAIN_HOOK)
 		m.Uint32(unix.NFTA_HOOK_HOOKNUM, h.number)
-		before := int32(priority)
-		m.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(before))
+		m.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(priorities[f]))
 		m.EndNest(nest)
 		m.Uint32(unix.NFTA_CHAIN_POLICY, nfAccept)
 		m.Text(unix.NFTA_CHAIN_TYPE, "filter")
@@ -109,8 +132,8 @@ func addChain(m *nfnl.Messages, name string, h *hook) {
 }
 
 // addRule writes a new rule at the end of a chain. The payload is its list of expressions.
-func addRule(m *nfnl.Messages, chain string, payload []byte) {
-	begin(m, unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, nfnl.Label{Op: "NEWRULE", Object: chain})
+func addRule(m *nfnl.Messages, f expr.TableFamily, chain string, payload []byte) {
+	begin(m, f, unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, nfnl.Label{Op: "NEWRULE", Object: chain})
 	m.Text(unix.NFTA_RULE_TABLE, TableName)
 	m.Text(unix.NFTA_RULE_CHAIN, chain)
 	m.Data(unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, payload)
@@ -148,7 +171,7 @@ func (t markTable) mark() ([]byte, error) {
 		})
 	}
 	unit, _ := expr.LimitUnitByName("second")
-	limit, err := expr.Marshal([]expr.Statement{expr.Limit{Rate: t.filter.Rate, Unit: unit, Burst: t.filter.Rate}.Statement()})
+	limit, err := expr.Marshal(expr.Inet, []expr.Statement{expr.Limit{Rate: t.filter.Rate, Unit: unit, Burst: t.filter.Rate}.Statement()})
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
 // Tracer follows packets through the rules of a network namespace. Open it, Start it, call Next until the context ends, then
@@ -67,19 +68,25 @@ func (t *Tracer) Start(filter Filter, end time.Time) (endsWithProcess bool, err 
 	if err := t.events.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
 		return false, fmt.Errorf("join the group of trace events: %w", err)
 	}
-	err = t.create(markTable{filter: filter, flags: owner})
+	table := markTable{filter: filter, flags: owner}
+	err = t.create(table)
 	// Kernels that know no flag but dormant answer EINVAL.
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
-		return false, t.create(markTable{filter: filter, end: end})
+		table.flags, table.end = 0, end
+		err = t.create(table)
 	}
-	return err == nil, err
+	if err == nil && t.hasTable(engine.Bridge, engine.TableName) {
+		table.family = engine.Bridge
+		err = t.create(table)
+	}
+	return err == nil && table.flags == owner, err
 }
 
 // owner is NFT_TABLE_F_OWNER (kernel 5.12): the socket owns the table, and the kernel deletes the table with the socket.
 const owner = 1 << 1
 
 // IsIsolated reports whether the namespace has the agent's table.
-func (t *Tracer) IsIsolated() bool { return t.hasTable(engine.TableName) }
+func (t *Tracer) IsIsolated() bool { return t.hasTable(engine.Inet, engine.TableName) }
 
 // create creates the table. It replaces a table without an owner, which a killed process left behind.
 func (t *Tracer) create(table markTable) error {
@@ -91,23 +98,23 @@ func (t *Tracer) create(table markTable) error {
 	switch {
 	case errors.Is(err, unix.EEXIST):
 		// The table has no owner, so its process is gone: with an owner, the error is EPERM.
-		if _, err := remove(t.table); err != nil {
+		if _, err := removeTable(t.table, table.family); err != nil {
 			return err
 		}
 		err = t.table.Do(&m, nil)
-	case errors.Is(err, unix.EPERM) && t.hasTable(TableName):
-		return fmt.Errorf("%w: the table inet %s has an owner", ErrBusy, TableName)
+	case errors.Is(err, unix.EPERM) && t.hasTable(table.family, TableName):
+		return fmt.Errorf("%w: the table %s %s has an owner", ErrBusy, table.family, TableName)
 	}
 	if err != nil {
-		return fmt.Errorf("make the table inet %s: %w", TableName, err)
+		return fmt.Errorf("make the table %s %s: %w", table.family, TableName, err)
 	}
 	return nil
 }
 
-// hasTable reports whether the namespace has the table in family inet.
-func (t *Tracer) hasTable(name string) (found bool) {
+// hasTable reports whether the namespace has the table of the family.
+func (t *Tracer) hasTable(f expr.TableFamily, name string) (found bool) {
 	var m nfnl.Messages
-	begin(&m, unix.NFT_MSG_GETTABLE, 0, nfnl.Label{Op: "GETTABLE", Object: name})
+	begin(&m, f, unix.NFT_MSG_GETTABLE, 0, nfnl.Label{Op: "GETTABLE", Object: name})
 	m.Text(unix.NFTA_TABLE_NAME, name)
 	m.End()
 	err := t.table.Ask(&m, nfnl.NFTables|unix.NFT_MSG_NEWTABLE, func(nfnl.Attrs) error { found = true; return nil })
@@ -232,16 +239,25 @@ func Remove(path string) (removed bool, err error) {
 	return removed, errors.Join(err, c.Close())
 }
 
-// remove deletes the table unless another socket owns it (EPERM).
+// remove deletes the tables of both families.
 func remove(c *nfnl.Conn) (removed bool, err error) {
+	for _, f := range expr.TableFamilies {
+		is, failed := removeTable(c, f)
+		removed, err = removed || is, errors.Join(err, failed)
+	}
+	return removed, err
+}
+
+// removeTable deletes the table of a family unless another socket owns it (EPERM).
+func removeTable(c *nfnl.Conn, f expr.TableFamily) (removed bool, err error) {
 	var m nfnl.Messages
-	encodeRemoval(&m)
+	encodeRemoval(&m, f)
 	switch err := c.Do(&m, nil); {
 	case err == nil:
 		return true, nil
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EPERM): // no table, or the table of a running trace
 		return false, nil
 	default:
-		return false, fmt.Errorf("remove the table inet %s: %w", TableName, err)
+		return false, fmt.Errorf("remove the table %s %s: %w", f, TableName, err)
 	}
 }

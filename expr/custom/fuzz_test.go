@@ -42,7 +42,7 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		for _, r := range rules.Rules {
-			b, err := expr.Marshal(r.Statements)
+			b, err := expr.Marshal(expr.Inet, r.Statements)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -44,10 +44,10 @@ func serverOnly(t *testing.T, o cache.Options) *cache.Cache {
 func tableOf(t *testing.T, c *cache.Cache) engine.Ruleset {
 	t.Helper()
 	target, ok := c.Plan(server)
-	if !ok || target.Ruleset.IsEmpty() {
+	if !ok || target.Tables[engine.Inet].IsEmpty() {
 		t.Fatal("the pod is not isolated")
 	}
-	return target.Ruleset
+	return target.Tables[engine.Inet]
 }
 
 // TestPackets sends real packets to and from a pod with custom rules and prefixes in addition to its policy, over both families.
@@ -101,7 +101,7 @@ func TestPackets(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			c := serverOnly(t, tt.options)
-			apply(t, hosts["server"], tableOf(t, c))
+			apply(t, hosts["server"], engine.Inet, tableOf(t, c))
 			for _, probe := range strings.Split(tt.probes, ", ") {
 				if got := send(ctx, t, hosts, probe); got != probe {
 					t.Errorf("%s, want %s", got, probe)

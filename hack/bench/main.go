@@ -1,5 +1,9 @@
-// Command bench measures what changes cost; see hack/bench/measure, which it builds and runs with the same arguments. That
-// is a module of its own, since it measures others too, whose modules the agent must not depend on.
+// Command bench measures the cost of changes and packets. It builds hack/bench/measure and runs it with the same arguments.
+//
+//	go run ./hack/bench ARGS ─► go build hack/bench/measure ─► bench ARGS ─► report
+//
+// hack/bench/measure is a separate Go module, since it also measures other projects, and the agent must not depend on their
+// modules.
 package main
 
 import (
@@ -16,7 +20,7 @@ func main() {
 	err := run(os.Args[1:])
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		os.Exit(max(1, exit.ExitCode())) // it has said why
+		os.Exit(max(1, exit.ExitCode())) // the child has printed its error
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -39,11 +43,11 @@ func run(args []string) (err error) {
 	if err := attached("go", "build", "-C", module, "-o", binary, ".").Run(); err != nil {
 		return err
 	}
-	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // the terminal tells the child too; this one cleans up after it
+	signal.Notify(make(chan os.Signal, 1), os.Interrupt) // the child gets the signal too; this process then removes the folder
 	return attached(binary, args...).Run()
 }
 
-// attached is a command with this one's standard streams.
+// attached returns a command with the standard streams of this process.
 func attached(name string, args ...string) *exec.Cmd {
 	c := exec.Command(name, args...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr

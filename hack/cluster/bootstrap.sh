@@ -1,6 +1,6 @@
 #!/bin/bash
-# bootstrap.sh: installs and builds all that a cluster needs, from Debian's packages and the Go module proxy.
-# What is there already is left alone, so it is cheap to run before every use.
+# bootstrap.sh: installs and builds all parts of a cluster, from Debian's packages and the Go module proxy.
+# It skips installed and built parts, so it is cheap to run before every use.
 set -euo pipefail
 # shellcheck source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -20,20 +20,20 @@ step "Debian packages, new: ${missing[*]:-none}"
 
 export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off
 
-# cached FOLDER PACKAGE [LDFLAGS [TAGS [NAME]]]: builds a package in the module of this folder, and prints where it
-# is. That takes minutes, so it is kept by the hash of all that goes into it, under the folder's name or another.
+# cached FOLDER PACKAGE [LDFLAGS [TAGS [NAME]]]: builds a package in the module of the folder, and prints the path of the
+# program. A build takes minutes, so the cache keeps the program under NAME (default: FOLDER) and the hash of its inputs.
 cached() {
   local key file
   key=$(cd "$HERE/$1" && { go env GOVERSION GOARCH; cat go.mod go.sum ./*.go; } | sha256sum | cut -c1-16)
   file=$K8S_CACHE/${5:-$1}-$key
   if [ ! -x "$file" ]; then
     (cd "$HERE/$1" && go build -trimpath -tags "${4:-}" -ldflags="-s -w ${3:-}" -o "$file.$$" "$2") >&2
-    mv "$file.$$" "$file"   # a build that is stopped half way leaves nothing that looks whole
+    mv "$file.$$" "$file"   # an interrupted build leaves no file with this name
   fi
   echo "$file"
 }
 
-# Unset, the API server would call itself v0.0.0, which clients that compare versions refuse.
+# Without these flags the API server reports v0.0.0, and clients that compare versions refuse it.
 version=$(sed -n 's#^\tk8s.io/kubernetes ##p' "$HERE/k8s/go.mod")
 minor=${version#v*.} v=k8s.io/component-base/version
 file=$(cached k8s . "-X $v.gitVersion=$version -X $v.gitMajor=1 -X $v.gitMinor=${minor%.*}")
@@ -43,11 +43,11 @@ step "Kubernetes $version"
 
 mkdir -p "$BIN/cni"
 file=$(cached multus gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus)
-cp --remove-destination /usr/lib/cni/* "$BIN/cni/"   # a cluster that is up may be running them
+cp --remove-destination /usr/lib/cni/* "$BIN/cni/"   # a running cluster may use them
 ln -sfn "$file" "$BIN/cni/multus"
 step "Multus and CNI plugins"
 
-# A folder of its own: Debian's programs have the same names. Its shim looks for runc, which is Debian's.
+# In a separate folder, since Debian's programs have the same names. The shim uses Debian's runc.
 mkdir -p "$BIN/containerd"
 ctd=github.com/containerd/containerd/v2 tags=no_btrfs,no_devmapper,no_zfs,no_tracing,urfave_cli_no_docs
 version=$(sed -n "s#^require $ctd ##p" "$HERE/containerd/go.mod")

@@ -1,25 +1,25 @@
 #!/bin/bash
-# init.sh NODES: the cluster's first process, started by up.sh in new mount, network and pid namespaces.
-# Everything else is its child, so that its end is the end of all, and that the machine's own network,
-# mounts and sysctls stay as they are.
+# init.sh NODES: the first process of the cluster, started by up.sh in new mount, network and pid namespaces.
+# All other processes are its children, so they end with it. The network, mounts and sysctls of the machine do not
+# change.
 #
 #   here     10.79.0.100 on br-node: etcd, API server, controller manager, scheduler
-#   node N   a network, mount and UTS namespace of its own, see node.sh
-#     eth0   10.79.0.N on br-node, the default route: a macvlan NAD takes it when it names no master
-#     eth1   on br-data, with no address: a second wire, which node.sh puts into the node's bridge br-data
+#   node N   its own network, mount and UTS namespaces, see node.sh
+#     eth0   10.79.0.N on br-node, the default route: the default master of a macvlan NAD
+#     eth1   on br-data, without an address: a second wire; node.sh adds it to the node's bridge br-data
 set -euo pipefail
 # shellcheck source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 nodes=$1
 [ $$ = 1 ] || die "only as the first process of a pid namespace"
-read -r pid _ < /proc/self/stat   # still the machine's /proc
+read -r pid _ < /proc/self/stat   # /proc is still the /proc of the machine
 readlink /proc/self/ns/pid > "$RUN/init.ns"
 echo "$pid" > "$RUN/init.pid"
 mount -t proc proc /proc
 
 step() { echo "cluster: $1 ($SECONDS s)"; }
 
-# start NAME COMMAND...: in the background, with a log and a pid file.
+# start NAME COMMAND...: starts the command in the background, with a log and a pid file.
 start() {
   local name=$1; shift
   setsid "$@" > "$LOG/$name.log" 2>&1 < /dev/null &
@@ -29,15 +29,15 @@ start() {
 mounts() {
   mount --make-rshared /
   mount -t tmpfs run /run
-  mount -t tmpfs log /var/log   # the kubelet links all containers' logs here
+  mount -t tmpfs log /var/log   # the kubelet links the logs of all containers here
   mkdir -p /run/netns
-  # The CNI plugins' state is one for all nodes, so that a NAD with host-local IPAM, which knows
-  # nothing of other nodes, never gives one address out twice.
+  # All nodes share the state of the CNI plugins. So host-local IPAM, which knows only its own node, never assigns an
+  # address to two pods.
   mkdir -p /var/lib/cni
   mount -t tmpfs cni /var/lib/cni
 }
 
-# The kubelet wants to find these as below, or it refuses to start; the machine's own must not change.
+# The kubelet refuses to start without these values. The values of the machine must not change.
 sysctls() {
   mkdir "$RUN/sysctl"
   while read -r key value; do
@@ -55,7 +55,7 @@ EOT
 
 network() {
   ip link set lo up
-  # In-cluster configuration works with no kube-proxy: the service's address is one of the server's own.
+  # In-cluster configuration works without kube-proxy: the server itself has the address of the service.
   ip addr add "$SERVICE_IP/32" dev lo
   sysctl -qw net.ipv4.ip_forward=1
   for bridge in br-node br-data; do
@@ -108,7 +108,7 @@ mounts
 sysctls
 network
 api
-# Not `ip netns exec`: it mounts /sys anew, which hides the cgroups from runc and the kubelet.
+# Not `ip netns exec`: it mounts a new /sys, which hides the cgroups from runc and the kubelet.
 for n in $(seq "$nodes"); do
   start "node$n" nsenter --net="/run/netns/node$n" unshare --mount --uts --propagation private bash "$HERE/node.sh" "$n"
 done
@@ -121,7 +121,7 @@ for n in $(seq "$nodes"); do
   kubectl wait --for=condition=Ready "node/node$n" --timeout=60s > /dev/null
   step "node$n ready"
 done
-# Pods are refused in a namespace that has no service account yet.
+# The API server refuses pods in a namespace without a service account.
 eventually 30 kubectl get serviceaccount default || die "no service account"
 touch "$RUN/ready"
 exec "$BIN/pause"

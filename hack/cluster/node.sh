@@ -1,19 +1,19 @@
 #!/bin/bash
-# node.sh N: one node, in its own network, mount and UTS namespaces: containerd, Multus, kubelet.
-# /run/containerd, /run/netns and /run/nri are where they are on any node, and apart for each. Node 1 has the containerd
-# that was built, with NRI, and the others have Debian's, which is older than NRI: an agent must do with either.
+# node.sh N: starts a node in its own network, mount and UTS namespaces: containerd, Multus, kubelet.
+# Each node has its own /run/containerd, /run/netns and /run/nri at the usual paths. Node 1 has the built containerd, with
+# NRI. The other nodes have Debian's containerd, which is older than NRI. An agent must work with both.
 set -euo pipefail
 # shellcheck source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 n=$1
 dir=$RUN/node$n.d
 mkdir -p "$dir/cni"
-hostname "node$n"   # a hostNetwork pod may look for its node by it
+hostname "node$n"   # a hostNetwork pod may read the name of its node from it
 mount --make-rshared /
 mount -t tmpfs run /run
 mkdir /run/containerd /run/netns
 
-# The node's end of the second wire: a NAD of type bridge that names br-data spans all nodes.
+# The node's end of the second wire. A NAD of type bridge that names br-data spans all nodes.
 ip link add br-data type bridge
 ip link set br-data up
 ip link set eth1 master br-data
@@ -26,7 +26,7 @@ state = "$dir/state"
   path = "$dir/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "local.test/pause:1"
-  # Without CAP_SYS_RESOURCE, as in many a virtual machine's container, runc cannot lower a score and fails.
+  # Without CAP_SYS_RESOURCE, as in some containers, runc cannot lower an OOM score and fails.
   restrict_oom_score_adj = true
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "$BIN/cni"
@@ -75,11 +75,11 @@ evictionHard: {memory.available: 10Mi, nodefs.available: 0%, nodefs.inodesFree: 
 podLogsDir: $LOG/pods$n
 volumePluginDir: $dir/plugins
 resolvConf: ""
-clusterDNS: [10.96.0.10]   # nobody answers there; without it each pod gets a warning
+clusterDNS: [10.96.0.10]   # no process answers there; without it each pod gets a warning
 EOT
 
-# The kubelet does not make its root cgroup. With version 1 that is one in each hierarchy, and a new
-# cpuset is empty, so that nothing could run in it.
+# The kubelet does not create its root cgroup. Version 1 has a root cgroup in each hierarchy. A new cpuset is empty, so
+# no process could run in it.
 cgroups() {
   local h f
   for h in /sys/fs/cgroup /sys/fs/cgroup/*/; do
@@ -92,7 +92,7 @@ cgroups() {
 }
 cgroups
 
-[ "$n" != 1 ] || PATH=$BIN/containerd:$PATH   # and its own shim goes before Debian's
+[ "$n" != 1 ] || PATH=$BIN/containerd:$PATH   # the built shim comes before Debian's shim
 setsid containerd -c "$dir/containerd.toml" > "$LOG/containerd$n.log" 2>&1 &
 eventually 30 ctr version || die "containerd is not ready"
 for image in "$IMAGES"/*.tar; do ctr -n k8s.io images import "$image"; done

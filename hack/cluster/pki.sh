@@ -1,5 +1,5 @@
 #!/bin/bash
-# pki.sh [NODES]: makes a CA and a kubeconfig for each part of the cluster, new for each cluster.
+# pki.sh [NODES]: creates a CA and a kubeconfig for each part of the cluster, new for each cluster.
 set -euo pipefail
 # shellcheck source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
@@ -10,7 +10,7 @@ cd "$PKI"
 
 key() { openssl ecparam -name prime256v1 -genkey -noout -out "$1.key"; }
 
-# cert NAME SUBJECT [SUBJECT_ALT_NAMES]: a key, and a certificate for both ends of a connection.
+# cert NAME SUBJECT [SUBJECT_ALT_NAMES]: creates a key, and a certificate for both ends of a connection.
 cert() {
   key "$1"
   openssl req -new -key "$1.key" -subj "$2" -out "$1.csr"
@@ -21,7 +21,7 @@ subjectAltName = ${3:-DNS:$1}
 EOT
 }
 
-# client NAME SUBJECT [SUBJECT_ALT_NAMES]: the same, and a kubeconfig that uses it.
+# client NAME SUBJECT [SUBJECT_ALT_NAMES]: creates a key, a certificate and a kubeconfig that uses them.
 client() {
   cert "$@"
   cat > "$1.kubeconfig" <<EOT

@@ -4,14 +4,14 @@ set -euo pipefail
 # shellcheck source=env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 nodes=${1:-1}
-[ -e "$IMAGES/pause.tar" ] || die "run bootstrap.sh first"   # the last thing that it makes
+[ -e "$IMAGES/pause.tar" ] || die "run bootstrap.sh first"   # bootstrap.sh creates it last
 [ ! -e "$RUN" ] || die "$RUN exists: run down.sh first"
 mkdir -p "$RUN"
 rm -rf "$LOG"
 mkdir -p "$LOG"
 bash "$HERE/pki.sh" "$nodes"
 
-# No --mount-proc: the first process needs the old /proc for a moment, to learn its pid out here.
+# Without --mount-proc: the first process needs the old /proc for a moment, to read its pid outside the cluster.
 setsid unshare --mount --net --pid --fork --propagation private \
   bash "$HERE/init.sh" "$nodes" > "$LOG/up.log" 2>&1 < /dev/null &
 started() { [ -e "$RUN/ready" ] || ! kill -0 $!; }

@@ -16,8 +16,7 @@ import (
 // agentAccount is the agent's service account, as the API server names it.
 const agentAccount = "system:serviceaccount:" + namespace + ":" + programName
 
-// auditEvent is the part of a line of the API server's audit log that says who asked for what, and whether that was
-// allowed.
+// auditEvent is the part of a line of the API server's audit log that has the user, the request and the decision of RBAC.
 type auditEvent struct {
 	Verb        string
 	RequestURI  string
@@ -26,8 +25,8 @@ type auditEvent struct {
 	Annotations map[string]string
 }
 
-// forbidden reports whether RBAC refused the request. The status code is no sign of it: a namespace that is being
-// deleted refuses new objects with the same code.
+// forbidden reports whether RBAC refused the request. The status code does not tell: a namespace in deletion refuses new objects
+// with the same code.
 func (e auditEvent) forbidden() bool {
 	return e.Annotations["authorization.k8s.io/decision"] != "allow"
 }
@@ -49,9 +48,8 @@ func right(verb, resource, group string) string {
 	return verb + " " + strings.Trim(resource+"."+group, ".")
 }
 
-// audit compares the rights of the agent's roles with the requests that the agents of all nodes made in the whole run.
-// From this API server, informers read objects with watch alone. What needs list here is explain, in an agent's
-// container.
+// audit compares the rights of the agent's roles with the requests of all agents in the whole run. Informers use only watch with
+// this API server. The command explain uses list, in the container of an agent.
 func (s *scenario) audit(ctx context.Context) error {
 	granted, err := s.granted(ctx)
 	if err != nil {

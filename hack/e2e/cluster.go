@@ -14,9 +14,9 @@ import (
 
 const (
 	programName = "multi-networkpolicy-nftables"
-	agentImage  = "local.test/agent:e2e" // as in image/kustomization.yaml; no registry has it
+	agentImage  = "local.test/agent:e2e" // as in image/kustomization.yaml; in no registry
 	probeImage  = "local.test/probe:1"
-	namespace   = "multi-networkpolicy-system" // the agent's
+	namespace   = "multi-networkpolicy-system" // of the agent
 	agentLabel  = "app.kubernetes.io/name=multi-networkpolicy-nftables"
 )
 
@@ -24,29 +24,29 @@ var nodes = []string{"node1", "node2"}
 
 // cluster drives the scripts of hack/cluster.
 type cluster struct {
-	root string // the project's folder
-	dir  string // the cluster's, see hack/cluster/env.sh
+	root string // folder of the project
+	dir  string // CLUSTER_DIR, see hack/cluster/env.sh
 }
 
 func newCluster(root string) *cluster {
-	// A folder of the run's own, so that it never ends a cluster that somebody else started.
+	// In its own folder, so that the test never ends a cluster that a user started.
 	dir := filepath.Join(os.TempDir(), "mnp-e2e")
 	return &cluster{root: root, dir: dir}
 }
 
-// command is one that runs in the project's folder and knows the cluster's.
+// command returns a command that runs in the folder of the project, with CLUSTER_DIR set.
 func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = c.root
 	cmd.Env = append(os.Environ(), "CLUSTER_DIR="+c.dir)
-	// A script has children, and nsenter has one: they end together.
+	// Scripts and nsenter have children. The signal goes to the whole process group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
 
-// run runs a command and shows what it prints.
+// run runs a command and shows its output.
 func (c *cluster) run(ctx context.Context, args ...string) error {
 	cmd := c.command(ctx, args...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
@@ -56,7 +56,7 @@ func (c *cluster) run(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// output runs a command and returns what it prints.
+// output runs a command and returns its output.
 func (c *cluster) output(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := c.command(ctx, args...)
 	var stderr bytes.Buffer
@@ -68,10 +68,10 @@ func (c *cluster) output(ctx context.Context, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// script is the path of one of hack/cluster's.
+// script returns the path of a script of hack/cluster.
 func (c *cluster) script(name string) string { return filepath.Join(c.root, "hack/cluster", name) }
 
-// in is a command inside the control plane ("cp") or a node.
+// in returns a command that runs inside the control plane ("cp") or a node.
 func (c *cluster) in(where string, args ...string) []string {
 	return append([]string{"bash", c.script("in.sh"), where}, args...)
 }
@@ -80,13 +80,13 @@ func (c *cluster) kubectl(ctx context.Context, args ...string) ([]byte, error) {
 	return c.output(ctx, c.in("cp", append([]string{"kubectl"}, args...)...)...)
 }
 
-// build makes the cluster's programs and the image of the test pods. Its nodes load all images at start.
+// build builds the programs of the cluster and the image of the test pods. The nodes load all images at their start.
 func (c *cluster) build(ctx context.Context) error {
 	if err := c.run(ctx, "bash", c.script("bootstrap.sh")); err != nil {
 		return err
 	}
 	probe, images := filepath.Join(c.dir, "bin/probe"), filepath.Join(c.dir, "images")
-	// The agent's program beside it is for its commands that a user gives outside of its container.
+	// The agent's program is also for subcommands that a user runs outside of the agent's container.
 	for _, p := range [][]string{{probe, "./hack/probe"}, {filepath.Join(c.dir, "bin", programName), "."}} {
 		if err := c.run(ctx, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", p[0], p[1]); err != nil {
 			return err
@@ -96,7 +96,7 @@ func (c *cluster) build(ctx context.Context) error {
 	return c.run(ctx, pack...)
 }
 
-// agent puts the agent's image beside the others.
+// agent adds the image of the agent to the images of the cluster.
 func (c *cluster) agent(ctx context.Context, o options) error {
 	file := filepath.Join(c.dir, "images/agent.tar")
 	if o.noAgent {
@@ -115,12 +115,12 @@ func (c *cluster) up(ctx context.Context) error {
 	return c.run(ctx, "bash", c.script("up.sh"), fmt.Sprint(len(nodes)))
 }
 
-// down is to happen also when the run was interrupted.
+// down takes the cluster down, also after an interrupt.
 func (c *cluster) down() error {
 	return c.run(context.Background(), "bash", c.script("down.sh"))
 }
 
-// diagnose prints what one wants to see of a cluster where something went wrong.
+// diagnose prints the pods, policies, events, logs and tables of a cluster after a failed check.
 func (c *cluster) diagnose(pods map[string]*pod) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

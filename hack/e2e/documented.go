@@ -12,27 +12,27 @@ import (
 	"strings"
 )
 
-// documented is a command of the pages, and what comes of it here.
+// documented is a command from the documentation, with its expected output.
 type documented struct {
-	command string // as the pages have it
-	where   string // cp, or a node
-	want    string // in what it prints
+	command string // as in the page
+	where   string // cp or a node
+	want    string // a part of the output
 }
 
-// instead is what stands for words that a reader fills in, or that cannot be so here.
+// instead replaces words that a reader fills in, or that do not fit this cluster.
 type instead struct{ words, by string }
 
-// documentedNode is the one of shop/web, see documented.yaml.
+// documentedNode is the node of the pod shop/web, see documented.yaml.
 const documentedNode = "node1"
 
-// looks are the commands that may be given again and again: each until it says what is wanted.
+// looks are commands that may run again and again: the test repeats each until it prints the expected output.
 var looks = []documented{
 	{"kubectl apply -f manifests/base/crd.yaml", "cp", "multi-networkpolicies.k8s.cni.cncf.io unchanged"},
 	{"kubectl apply -k manifests", "cp", "daemonset.apps/multi-networkpolicy-nftables unchanged"},
 	{"kubectl -n multi-networkpolicy-system rollout status ds/multi-networkpolicy-nftables", "cp", "successfully rolled out"},
 	{"kubectl apply -k manifests/overlays/crio", "cp", "daemonset.apps/multi-networkpolicy-nftables configured (server dry run)"},
 
-	// What it prints is read by the next one.
+	// The next command reads this output.
 	{"kubectl get pods,namespaces,net-attach-def,multi-networkpolicies -A -o yaml > cluster.yaml", "cp", ""},
 	{"multi-networkpolicy-nftables explain -f cluster.yaml --pod shop/web --from 10.10.0.33 --port 80", "cp", denied},
 	{"multi-networkpolicy-nftables explain --kubeconfig ~/.kube/config --pod shop/web --from 10.10.0.33 --port 80", "cp", denied},
@@ -51,16 +51,17 @@ var looks = []documented{
 	{"kubectl -n shop annotate pod web multi-networkpolicy/trace='--port 8080 --duration 2m'", "cp", "pod/web annotated"},
 	{"kubectl -n multi-networkpolicy-system logs AGENT | grep Packet", "cp", `pod="shop/web"`},
 
-	// Last, as an agent says of a valid policy what it does not do only after a while.
+	// Last, since an agent reports a valid policy without effect only after a while.
 	{"kubectl get events -A --field-selector reason=InvalidMultiNetworkPolicy", "cp", "multinetworkpolicy/no-network"},
 	{"kubectl get events -A --field-selector reason=UnresolvedNamedPort", "cp", "multinetworkpolicy/port-of-nobody"},
 	{"kubectl get events -A --field-selector reason=UnsupportedNetworkPlugin", "cp", "multinetworkpolicy/unsupported-network"},
+	{"kubectl get events -A --field-selector reason=NotEnforceable", "cp", "multinetworkpolicy/not-enforceable"},
 	{"kubectl get events -A --field-selector reason=UndefinedNetwork", "cp", "multinetworkpolicy/undefined-network"},
 	{"kubectl get events -A --field-selector reason=InvalidNetworkStatus", "cp", "pod/unreadable-status"},
 	{"kubectl get events -A --field-selector reason=InvalidNetworkAttachmentDefinition", "cp", "networkattachmentdefinition/unreadable-network"},
 }
 
-// ends are those that end what is enforced, in their order, and each at the first try.
+// ends are the commands that end enforcement, in order. The test runs each of them once.
 var ends = []documented{
 	{"kubectl -n multi-networkpolicy-system delete daemonset multi-networkpolicy-nftables --cascade=foreground", "cp", "deleted"},
 	{"multi-networkpolicy-nftables cleanup --netns /run/netns/NAME", documentedNode, "/run/netns/NAME: removed"},
@@ -68,13 +69,13 @@ var ends = []documented{
 	{"multi-networkpolicy-nftables cleanup", "node2", "guest/outsider: removed"},
 }
 
-// What explain and trace say of the outsider's packets.
+// The output of explain and trace for the packets of guest/outsider.
 const (
 	denied  = "DENIED: 80/tcp, ingress on net1 of shop/web from 10.10.0.33"
 	dropped = "-> 10.10.0.12:8080, ingress on net1\n  decided by chain ingress-net1: no policy and no common rule allows it"
 )
 
-// documented gives each command of the pages, in a cluster where there is something to see.
+// documented runs each command of the documentation, in a cluster with the pods and policies of the documentation.
 func (s *scenario) documented(ctx context.Context) error {
 	s.check("pages: their commands are those that are given here", undocumented(s.root))
 	pods, err := s.documentedPods(ctx)
@@ -103,9 +104,9 @@ func (s *scenario) documented(ctx context.Context) error {
 	return nil
 }
 
-// documentedPods starts the pods that the pages speak of, and waits until the agents isolate them.
+// documentedPods starts the pods of the documentation and waits until the agents isolate them.
 func (s *scenario) documentedPods(ctx context.Context) (map[string]*pod, error) {
-	// More than once: pods are refused in a namespace that has no service account yet.
+	// Retry: the API server refuses pods in a namespace without a service account.
 	err := s.eventually(ctx, func() error {
 		return s.must(ctx, "apply", "-f", "internal/demo/files/cluster/namespaces.yaml",
 			"-f", "hack/e2e/documented.yaml", "-f", "internal/demo/files/policies")
@@ -126,7 +127,7 @@ func (s *scenario) documentedPods(ctx context.Context) (map[string]*pod, error) 
 	})
 }
 
-// words are what a reader fills in, and the manifests with the image that was packed here.
+// words returns the words that a reader fills in, and the manifests with the image that the test packs.
 func (s *scenario) words(ctx context.Context, web *pod) ([]instead, error) {
 	netns, err := s.output(ctx, s.in(web.node, "ip", "netns", "identify", fmt.Sprint(web.sandbox))...)
 	if err != nil {
@@ -151,10 +152,10 @@ func (s *scenario) words(ctx context.Context, web *pod) ([]instead, error) {
 	}, os.Symlink(filepath.Join(s.dir, "run/pki/admin.kubeconfig"), config)
 }
 
-// home is where the commands find what a user has at home.
+// home is the home directory of the commands, with a kubeconfig.
 func (c *cluster) home() string { return filepath.Join(c.dir, "run/home") }
 
-// give gives a command as a user does. Its exit code is 0, and it says what is wanted.
+// give runs a command as a user does. It fails if the exit code is not 0 or the expected output is missing.
 func (s *scenario) give(ctx context.Context, d documented, words []instead) error {
 	var pairs []string
 	for _, w := range words {
@@ -168,7 +169,7 @@ func (s *scenario) give(ctx context.Context, d documented, words []instead) erro
 	return err
 }
 
-// undocumented is an error unless the commands of the pages are those that are given here.
+// undocumented returns an error for each command that is in the pages but not in this test, or the other way round.
 func undocumented(root string) error {
 	pages, err := filepath.Glob(filepath.Join(root, "docs/*.md"))
 	if err != nil {
@@ -199,10 +200,10 @@ func undocumented(root string) error {
 	return errors.Join(errs...)
 }
 
-// shellBlock is a block of commands that need a cluster: those that need none are in blocks of console.
+// shellBlock matches a block of commands that need a cluster. Commands without a cluster are in console blocks.
 var shellBlock = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
 
-// commands are those in the blocks of a page, each on one line and without what is said about it.
+// commands returns the commands in the shell blocks of a page, each on a single line and without its comment.
 func commands(page string) (all []string) {
 	for _, block := range shellBlock.FindAllStringSubmatch(page, -1) {
 		for line := range strings.Lines(strings.ReplaceAll(block[1], "\\\n", "")) {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// Without a cluster: the pages have the commands that are given in one, and no others.
+// TestDocumented compares the commands of the pages with the commands of this test. It needs no cluster.
 func TestDocumented(t *testing.T) {
 	if err := undocumented("../.."); err != nil {
 		t.Error(err)

@@ -2,10 +2,11 @@ package main
 
 import "slices"
 
-// everything is what passes where no policy is.
+// everything is the expectation without policies: every flow passes.
 func everything(flow) bool { return true }
 
-// examples says what passes under the policies of manifests/examples, read by a person.
+// examples reports whether a flow passes under the policies of manifests/examples. It is written by hand, without code of the
+// agent.
 func examples(f flow) bool {
 	switch f.network {
 	case "net1":
@@ -13,7 +14,7 @@ func examples(f flow) bool {
 	case "net2":
 		return false // deny-all
 	default:
-		return true // no policy is about the cluster's own network
+		return true // no policy is for the cluster network
 	}
 }
 
@@ -33,12 +34,12 @@ func mayReceive(f flow) bool {
 	if f.to != "web" {
 		return true
 	}
-	// web-policy names a block of IPv4 addresses, and no IPv6 ones.
+	// The address block of web-policy is IPv4.
 	peer := f.from == "frontend" || f.from == "monitor" && f.address.Is4()
 	return peer && (f.service == "tcp/80" || f.service == "udp/53")
 }
 
-// invalid says what passes under invalid-policy.yaml alone.
+// invalid reports whether a flow passes under invalid-policy.yaml alone.
 func invalid(f flow) bool {
 	return f.network != "net1" || f.to != "other" || f.from == "frontend"
 }

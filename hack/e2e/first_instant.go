@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// How many pods start. Node 1's runtime asks before a pod starts (NRI), that of node 2 does not.
+// Numbers of pods that start. The runtime of node 1 has NRI, the runtime of node 2 has not.
 const (
 	guardedBatches = 5
 	guardedBatch   = 10
-	unguarded      = 5 // with each of the first two batches
+	unguarded      = 5 // on node 2, with each of the first two batches
 	uncontrolled   = 3
 )
 
 const hooks = "multi_networkpolicy_pod_hooks_total"
 
-// firstInstant starts pods that send forbidden packets from the first instruction of their first process on. On the node
-// whose runtime asks, none gets out. On the other one some do, and how many is told.
+// firstInstant starts pods that send forbidden packets from the first instruction of their first process on. No packet leaves a
+// pod on node 1, with NRI. Some packets leave pods on node 2, without NRI; the test prints their number.
 func (s *scenario) firstInstant(ctx context.Context) error {
 	receiver := s.pods["other"]
 	to := net.JoinHostPort(receiver.addresses["net1"][0].String(), floodPort)
@@ -62,8 +62,8 @@ func (s *scenario) firstInstant(ctx context.Context) error {
 	return nil
 }
 
-// startAll starts the pods of both nodes, batch by batch. It gives what got out of those on node 1, as an error, and of
-// those on node 2.
+// startAll starts the pods of both nodes, batch by batch. leaked has the pods on node 1 that a packet
+// left; windows are the arrivals from the pods on node 2.
 func (s *scenario) startAll(ctx context.Context, receiver *pod, to string) (leaked error, windows []arrival, err error) {
 	var leaks []error
 	for i := range guardedBatches {
@@ -86,7 +86,7 @@ func (s *scenario) startAll(ctx context.Context, receiver *pod, to string) (leak
 	return errors.Join(leaks...), windows, nil
 }
 
-// start starts pods, and gives what got out of them. It is an error when one does not start, or does not try to send.
+// start starts pods and returns their arrivals, by name. It fails if a pod does not start or does not try to send.
 func (s *scenario) start(ctx context.Context, receiver *pod, to string, batch ...starters) (map[string]arrival, error) {
 	stop, err := s.receive(ctx, receiver)
 	if err != nil {
@@ -100,7 +100,7 @@ func (s *scenario) start(ctx context.Context, receiver *pod, to string, batch ..
 	return arrivals, errors.Join(err, errReceive, s.land(ctx, batch...))
 }
 
-// all is an error unless the condition holds for what came of each pod.
+// all returns an error for each pod whose arrival does not meet the condition.
 func all(arrivals map[string]arrival, names []string, holds func(arrival) bool) error {
 	var errs []error
 	for _, name := range names {
@@ -111,7 +111,7 @@ func all(arrivals map[string]arrival, names []string, holds func(arrival) bool) 
 	return errors.Join(errs...)
 }
 
-// tell says how the two ways compare.
+// tell prints a comparison of the starts with NRI and without.
 func (s *scenario) tell(ctx context.Context, windows []arrival) {
 	slices.SortFunc(windows, func(a, b arrival) int { return a.Packets - b.Packets })
 	packets, open, longest := 0, 0, time.Duration(0)

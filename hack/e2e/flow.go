@@ -13,24 +13,24 @@ import (
 	"time"
 )
 
-// flow is one way that packets may take from pod to pod.
+// flow is a direction of packets between two pods: network, address and service.
 type flow struct {
 	from, to string
-	network  string // the interface, by its name in both pods
+	network  string // name of the interface in both pods
 	address  netip.Addr
 	service  string // as tcp/80
 }
 
-// services are what each pod serves.
+// services are the services of each pod.
 var services = []string{"tcp/80", "tcp/5432", "tcp/8080", "tcp/9090", "udp/53", "udp/5432"}
 
-// target is the flow's other end in the words of hack/probe.
+// target is the receiver of the flow in the syntax of hack/probe.
 func (f flow) target() string {
 	protocol, port, _ := strings.Cut(f.service, "/")
 	return protocol + "://" + net.JoinHostPort(f.address.String(), port)
 }
 
-// flows are all those from a pod to the others over the networks that both have.
+// flows returns all flows between two different pods, over all networks that both pods have.
 func flows(pods map[string]*pod, from string) []flow {
 	var all []flow
 	for _, to := range names(pods) {
@@ -51,7 +51,7 @@ func flows(pods map[string]*pod, from string) []flow {
 	return all
 }
 
-// probe sends packets on all flows between the pods, and returns how each went: open, or why not.
+// probe sends packets on all flows between the pods, and returns the result of each flow: open, or the reason.
 func (c *cluster) probe(ctx context.Context, pods map[string]*pod) (map[flow]string, error) {
 	results := map[flow]string{}
 	var (
@@ -82,7 +82,7 @@ func (c *cluster) probeFrom(ctx context.Context, pods map[string]*pod, from stri
 	for _, f := range all {
 		args = append(args, f.target())
 	}
-	// Its exit code says that some target did not answer, which is for the caller to judge.
+	// The exit code of the probe reports a target without an answer. The caller judges the results.
 	out, err := c.output(ctx, c.inside(pods[from], args...)...)
 	results := map[flow]string{}
 	for decoder := json.NewDecoder(bytes.NewReader(out)); decoder.More(); {
@@ -98,8 +98,7 @@ func (c *cluster) probeFrom(ctx context.Context, pods map[string]*pod, from stri
 	return results, nil
 }
 
-// leak sends datagrams to one flow that must be closed, until stop is called, which then says whether
-// one came back.
+// leak sends datagrams on a flow that must be closed, until the caller calls stop. stop returns an error if an answer came back.
 func (c *cluster) leak(ctx context.Context, pods map[string]*pod, f flow) (stop func() error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	args := []string{filepath.Join(c.dir, "bin/probe"), "dial", "-timeout", "3m", "-interval", "5ms", f.target()}
@@ -111,7 +110,7 @@ func (c *cluster) leak(ctx context.Context, pods map[string]*pod, f flow) (stop 
 		return nil, err
 	}
 	return func() error {
-		cancel() // ends it, at which it prints how it went
+		cancel() // the probe prints its result and ends
 		err := cmd.Wait()
 		var answer struct{ Result string }
 		if json.Unmarshal(out.Bytes(), &answer) != nil {

@@ -1,7 +1,13 @@
-// Command e2e deploys the agent on a real Kubernetes, the way a user does, and looks at what packets
-// the policies let through. It needs root and nothing else: hack/cluster makes the cluster.
+// Command e2e deploys the agent on a real Kubernetes, as a user does, and sends packets to check the policies. It needs root and
+// nothing else: hack/cluster creates the cluster.
 //
-// Each check prints one line, and the last line counts them.
+//	hack/cluster, hack/image ─► cluster of 2 nodes, images  ─┐
+//	manifests, docs/*.md     ─► kubectl, as a user types it ─┼─► scenario ─► report: a line for each check
+//	hack/probe               ─► packets between test pods   ─┘
+//
+// A scenario deploys the agent, applies the example policies, restarts the agent, starts pods, and runs every command of the
+// documentation. After each step it compares the packets that arrive with the expectation in expect.go. Each check prints a line,
+// and the last line counts the checks. The exit code is 1 if a check fails.
 package main
 
 import (
@@ -35,13 +41,13 @@ func main() {
 	}
 }
 
-// options are the command line's.
+// options are the flags of the command.
 type options struct {
 	root, image   string
 	keep, noAgent bool
 }
 
-// run brings a cluster up, plays the scenario on it, and takes it down however that ended.
+// run starts a cluster, plays the scenario on it, and takes the cluster down, also after an error.
 func run(ctx context.Context, r *report, o options) (err error) {
 	root, err := filepath.Abs(o.root)
 	if err != nil {
@@ -55,7 +61,7 @@ func run(ctx context.Context, r *report, o options) (err error) {
 		return fmt.Errorf("image of the agent: %w", err)
 	}
 	r.note("built")
-	// An earlier run that was stopped may have left one.
+	// An interrupted run may have left a cluster.
 	if err := c.down(); err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// nodeTaint deploys the agent to nodes that take no pods before it is ready, as those that register with the taint.
+// nodeTaint deploys the agent to nodes with the taint, as if the kubelet had registered them with it.
 func (s *scenario) nodeTaint(ctx context.Context) error {
 	const taint = "multi-networkpolicy/agent-not-ready"
 	if err := s.must(ctx, "taint", "nodes", "--all", taint+":NoSchedule"); err != nil {
@@ -24,7 +24,7 @@ func (s *scenario) nodeTaint(ctx context.Context) error {
 	return nil
 }
 
-// tainted is an error unless so many nodes have the taint.
+// tainted returns an error unless the given number of nodes has the taint.
 func (s *scenario) tainted(ctx context.Context, taint string, want int) error {
 	out, err := s.kubectl(ctx, "get", "nodes", "-o", "jsonpath={.items[*].spec.taints[*].key}")
 	if got := strings.Count(string(out), taint); err == nil && got != want {
@@ -33,7 +33,7 @@ func (s *scenario) tainted(ctx context.Context, taint string, want int) error {
 	return err
 }
 
-// prometheus finds and asks the agents as the Prometheus operator's PodMonitor says.
+// prometheus finds and scrapes the agents as the PodMonitor of the Prometheus operator tells.
 func (s *scenario) prometheus(ctx context.Context) error {
 	if err := s.must(ctx, "apply", "-f", "hack/e2e/podmonitor-crd.yaml"); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (s *scenario) prometheus(ctx context.Context) error {
 	return nil
 }
 
-// deployAnew starts the agent from an overlay, on nodes where none is.
+// deployAnew deletes all agents, then starts the agent from an overlay.
 func (s *scenario) deployAnew(ctx context.Context, overlay string) error {
 	err := s.must(ctx, "delete", "daemonset", "-n", namespace, "--all", "--cascade=foreground")
 	if err == nil {
@@ -72,8 +72,7 @@ func (s *scenario) deployAnew(ctx context.Context, overlay string) error {
 	return s.agentReady(ctx, overlay+": agent starts")
 }
 
-// targets are the addresses that the PodMonitor means: of pods that it selects, and of their containers' ports that have
-// the name.
+// targets returns the addresses that the PodMonitor selects: the address of each selected pod with each port of the given name.
 func (s *scenario) targets(ctx context.Context) (targets []string, err error) {
 	var monitor struct {
 		Spec struct {
@@ -119,7 +118,7 @@ func (s *scenario) targets(ctx context.Context) (targets []string, err error) {
 	return targets, nil
 }
 
-// read reads what is asked for from the agent's namespace.
+// read decodes objects in the namespace of the agent.
 func (s *scenario) read(ctx context.Context, to any, args ...string) error {
 	out, err := s.kubectl(ctx, append([]string{"get", "-n", namespace, "-o", "json"}, args...)...)
 	if err != nil {

@@ -12,16 +12,16 @@ import (
 	"strings"
 )
 
-// pod is one test pod as it is now: a new sandbox has new addresses.
+// pod is the current state of a test pod. A new sandbox has new addresses.
 type pod struct {
 	name      string
 	node      string
 	uid       string
 	addresses map[string][]netip.Addr // by interface
-	sandbox   int                     // the pause process, its pid inside the cluster
+	sandbox   int                     // pid of the pause process, inside the cluster
 }
 
-// object is what is read of a pod in the API.
+// object is the part of an API pod that the test reads.
 type object struct {
 	Metadata struct {
 		Name, UID   string
@@ -36,7 +36,7 @@ type object struct {
 	}
 }
 
-// network is one entry of the annotation in which Multus says what it attached.
+// network is an entry of the network status that Multus writes.
 type network struct {
 	Interface string
 	IPs       []netip.Addr
@@ -44,8 +44,8 @@ type network struct {
 
 func names(pods map[string]*pod) []string { return slices.Sorted(maps.Keys(pods)) }
 
-// testPods reads the pods of the default namespace, all of which are tests', or those that kubectl's flags say. It is
-// an error when one is not ready.
+// testPods reads the pods that the flags of kubectl select, by default the pods of the default namespace. It fails if a pod is
+// not ready.
 func (c *cluster) testPods(ctx context.Context, flags ...string) (map[string]*pod, error) {
 	out, err := c.kubectl(ctx, append([]string{"get", "pods", "-o", "json"}, flags...)...)
 	if err != nil {
@@ -84,8 +84,8 @@ func (c *cluster) pod(o object) (*pod, error) {
 	return p, err
 }
 
-// sandbox is the pid of the first process of the sandbox that a container is in. It is read from
-// containerd's files, which costs nothing, where asking it costs a process.
+// sandbox returns the pid of the first process in the sandbox of a container. It reads the files of containerd, which is cheaper
+// than starting a client.
 func (c *cluster) sandbox(node, container string) (int, error) {
 	tasks := filepath.Join(c.dir, "run", node+".d", "state/io.containerd.runtime.v2.task/k8s.io")
 	spec, err := os.ReadFile(filepath.Join(tasks, container, "config.json"))
@@ -105,7 +105,7 @@ func (c *cluster) sandbox(node, container string) (int, error) {
 	return pid, err
 }
 
-// inside is a command of this machine in the pod's network.
+// inside returns a command that runs in the network namespace of the pod, with the files of this machine.
 func (c *cluster) inside(p *pod, args ...string) []string {
 	return c.in("cp", append([]string{"nsenter", "-t", fmt.Sprint(p.sandbox), "--net"}, args...)...)
 }

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// report prints the checks as they are made, and counts them.
+// report prints and counts the checks.
 type report struct {
 	start          time.Time
 	passed, failed int
 }
 
-// check says that the named thing holds, or why not.
+// check prints that the named condition holds, or the error.
 func (r *report) check(name string, err error) {
 	if err != nil {
 		r.failed++
@@ -22,7 +22,7 @@ func (r *report) check(name string, err error) {
 	fmt.Printf("ok   %s\n", name)
 }
 
-// note says how far the run is.
+// note prints the progress of the run.
 func (r *report) note(format string, args ...any) {
 	fmt.Printf("---- %s (%.1f s)\n", fmt.Sprintf(format, args...), time.Since(r.start).Seconds())
 }

@@ -8,28 +8,28 @@ import (
 	"time"
 )
 
-// patience is how long anything may take to become true.
+// patience is the time within which a condition must become true.
 const patience = 45 * time.Second
 
-// policies are the examples that a user reads, applied as they are.
+// policies are the examples of manifests/, unchanged.
 var policies = []string{
 	"-f", "manifests/examples/web-policy.yaml",
 	"-f", "manifests/examples/frontend-egress.yaml",
 	"-f", "manifests/examples/deny-all.yaml",
 }
 
-// scenario is what happens in the life of a cluster, in order.
+// scenario is a sequence of steps in the life of a cluster.
 type scenario struct {
 	*cluster
 	*report
 	pods map[string]*pod
 }
 
-// play returns an error when it makes no sense to go on. What merely is not as it should be is reported.
+// play runs all steps. It returns an error if the next step cannot run. Failed checks go to the report.
 func (s *scenario) play(ctx context.Context, noAgent bool) error {
 	steps := []func(context.Context) error{
 		s.before, s.deploy, s.schema, s.enforce, s.restart, s.sandboxAnew, s.release, s.refuse, s.firstInstant,
-		s.documented, // it ends with what removes everything
+		s.documented, // removes the agent and all tables at its end
 		s.nodeTaint, s.prometheus,
 		s.audit, // last: it judges the requests of the whole run
 	}
@@ -39,7 +39,7 @@ func (s *scenario) play(ctx context.Context, noAgent bool) error {
 	diagnosed := false
 	for _, step := range steps {
 		err := step(ctx)
-		// At once, as later steps would cover the traces, and once.
+		// Once, and before later steps change the state of the cluster.
 		if !diagnosed && (err != nil || s.failed > 0) {
 			s.diagnose(s.pods)
 			diagnosed = true
@@ -51,13 +51,13 @@ func (s *scenario) play(ctx context.Context, noAgent bool) error {
 	return nil
 }
 
-// must runs kubectl for what the rest depends on.
+// must runs kubectl. The caller ends the run at its error.
 func (s *scenario) must(ctx context.Context, args ...string) error {
 	_, err := s.kubectl(ctx, args...)
 	return err
 }
 
-// before starts the pods, and shows that all of them reach all others.
+// before starts the pods and checks that each pod reaches all others.
 func (s *scenario) before(ctx context.Context) error {
 	if err := s.must(ctx, "apply", "-f", "hack/e2e/networks.yaml", "-f", "hack/e2e/pods.yaml"); err != nil {
 		return err
@@ -74,7 +74,7 @@ func (s *scenario) before(ctx context.Context) error {
 	return nil
 }
 
-// deploy starts the agent as a user does. With no policy it has nothing to do.
+// deploy starts the agent as a user does. Without policies the agent makes no table.
 func (s *scenario) deploy(ctx context.Context) error {
 	if err := s.must(ctx, "apply", "-k", "hack/e2e/agent"); err != nil {
 		return err
@@ -105,7 +105,7 @@ func (s *scenario) enforce(ctx context.Context) error {
 	return nil
 }
 
-// restart takes the agent of one node away. Its rules stay, and the next agent finds them as it wants them.
+// restart deletes the agent of a node. Its rules stay in force, and the next agent changes none of them.
 func (s *scenario) restart(ctx context.Context) error {
 	web := s.pods["web"]
 	was, err := s.handles(ctx, web)
@@ -134,7 +134,7 @@ func (s *scenario) restart(ctx context.Context) error {
 	return nil
 }
 
-// sandboxAnew ends a pod's pause process: the kubelet makes a new network namespace for the same pod.
+// sandboxAnew kills the pause process of a pod, so that the kubelet creates a new sandbox for the same pod.
 func (s *scenario) sandboxAnew(ctx context.Context) error {
 	old := s.pods["web"]
 	if _, err := s.output(ctx, s.in("cp", "kill", "-KILL", fmt.Sprint(old.sandbox))...); err != nil {
@@ -170,7 +170,7 @@ func (s *scenario) release(ctx context.Context) error {
 	return nil
 }
 
-// refuse stores a policy that is invalid in part: it isolates, allows what is valid, and says what is not.
+// refuse stores a policy with an invalid field. The policy isolates, its valid parts allow packets, and an Event names the field.
 func (s *scenario) refuse(ctx context.Context) error {
 	file := []string{"-f", "hack/e2e/invalid-policy.yaml"}
 	if err := s.store(ctx, file[1]); err != nil {
@@ -192,7 +192,7 @@ func (s *scenario) refuse(ctx context.Context) error {
 	return nil
 }
 
-// eventually tries until there is no error or patience is at its end.
+// eventually retries until there is no error or patience is over.
 func (s *scenario) eventually(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -209,8 +209,8 @@ func (s *scenario) eventually(ctx context.Context, try func() error) error {
 	}
 }
 
-// reach sends packets on all flows until they go as wanted or patience is at its end, and reports how the
-// last went: one check for each pair of pods and network.
+// reach probes all flows until the results are as expected or patience is over. It reports the last results, with a check for
+// each pair of pods and network.
 func (s *scenario) reach(ctx context.Context, phase string, want func(flow) bool) {
 	var results map[flow]string
 	err := s.eventually(ctx, func() (err error) {
@@ -232,7 +232,7 @@ func (s *scenario) reach(ctx context.Context, phase string, want func(flow) bool
 	s.note("%s", phase)
 }
 
-// verdicts reports the results. Closed means that no answer came: a refusal would be one.
+// verdicts reports the results. A flow is closed if no answer comes; a refusal is an answer.
 func (s *scenario) verdicts(phase string, results map[flow]string, want func(flow) bool) {
 	for _, from := range names(s.pods) {
 		type link struct{ to, network string }

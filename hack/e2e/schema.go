@@ -13,10 +13,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// policyFiles have policies that the CRD must accept: all policies of the pages, the examples and the demo.
+// policyFiles hold policies that the CRD must accept: all policies of the pages, the examples and the demo.
 var policyFiles = []string{"README.md", "docs/*.md", "manifests/examples/*.yaml", "internal/demo/files/policies/*.yaml"}
 
-// schema asks the API server in dry runs which policies the CRD accepts, and how it refuses the others.
+// schema checks in dry runs that the CRD accepts valid policies, and refuses invalid policies with the expected message.
 func (s *scenario) schema(ctx context.Context) error {
 	_, err := s.kubectl(ctx, "wait", "--for=condition=Established", "crd/multi-networkpolicies.k8s.cni.cncf.io")
 	s.check("schema: the API server serves the CRD", err)
@@ -39,7 +39,7 @@ func (s *scenario) schema(ctx context.Context) error {
 	return nil
 }
 
-// refuses is an error unless the API server refuses a policy with this spec, with this text in its message.
+// refuses returns an error unless the API server refuses a policy with the spec, with a message that contains the text.
 func (s *scenario) refuses(ctx context.Context, spec, message string) error {
 	policy, err := parseObject("spec: " + spec)
 	if err != nil {
@@ -64,7 +64,7 @@ func (s *scenario) store(ctx context.Context, file string) error {
 	if err := s.must(ctx, "apply", "-f", strings.TrimSpace(string(published))); err != nil {
 		return err
 	}
-	// The API server takes a moment to validate by a new schema.
+	// The API server takes a moment to use a new schema.
 	if err := s.eventually(ctx, func() error { return s.must(ctx, "apply", "-f", file) }); err != nil {
 		return err
 	}
@@ -102,13 +102,13 @@ func (s *scenario) dryRun(ctx context.Context, policies ...map[string]any) error
 	return err
 }
 
-// policyFile is the policies of a file of the project.
+// policyFile is a file of the project with its policies.
 type policyFile struct {
 	name     string
 	policies []map[string]any
 }
 
-// policiesOf reads the policies of policyFiles. Files without policies are left out.
+// policiesOf reads the policies of policyFiles. It leaves out files without policies.
 func policiesOf(root string) (files []policyFile, err error) {
 	for _, pattern := range policyFiles {
 		paths, err := filepath.Glob(filepath.Join(root, pattern))

@@ -2,7 +2,7 @@ package main
 
 import "strings"
 
-// invalidPolicies are specs that the CRD refuses. message is a part of what the user reads.
+// invalidPolicies are specs that the CRD refuses. message is a part of the message to the user.
 var invalidPolicies = []struct{ name, spec, message string }{
 	{"no podSelector", `{policyTypes: [Ingress]}`, "spec.podSelector: Required value"},
 	{"an unknown field", `{podSelector: {}, ingres: []}`, `unknown field "spec.ingres"`},
@@ -72,7 +72,7 @@ var invalidPolicies = []struct{ name, spec, message string }{
 	{"1001 values", expression(`{key: a, operator: In, values: ` + list(1001, "b") + `}`), "matchExpressions[0].values: Too many: 1001"},
 }
 
-// validPolicies are specs that are odd, but legal.
+// validPolicies are unusual specs that the CRD accepts.
 var validPolicies = []struct{ name, spec string }{
 	{"no spec", ``},
 	{"only a podSelector", `{podSelector: {}}`},
@@ -113,14 +113,14 @@ var validPolicies = []struct{ name, spec string }{
 	{"a key of 317 letters", expression(`{key: ` + strings.Repeat("a", 253) + "/" + strings.Repeat("b", 63) + `, operator: Exists}`)},
 }
 
-// ports is the spec of a policy with ingress ports.
+// ports returns the spec of a policy with ingress ports.
 func ports(items string) string { return `{podSelector: {}, ingress: [{ports: [` + items + `]}]}` }
 
-// peers is the spec of a policy with ingress peers.
+// peers returns the spec of a policy with ingress peers.
 func peers(items string) string { return `{podSelector: {}, ingress: [{from: [` + items + `]}]}` }
 
-// expression is the spec of a policy that selects pods by expressions.
+// expression returns the spec of a policy that selects pods by expressions.
 func expression(items string) string { return `{podSelector: {matchExpressions: [` + items + `]}}` }
 
-// list is a list of n equal items.
+// list returns a list of n equal items.
 func list(n int, item string) string { return "[" + strings.Repeat(item+", ", n) + "]" }

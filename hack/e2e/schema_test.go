@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-// TestPoliciesOf: the project's policies are found.
+// TestPoliciesOf checks that policiesOf finds the policies of the project.
 func TestPoliciesOf(t *testing.T) {
 	files, err := policiesOf("../..")
 	if err != nil {
@@ -17,7 +17,7 @@ func TestPoliciesOf(t *testing.T) {
 	}
 }
 
-// TestSchemaCases: every spec is YAML.
+// TestSchemaCases checks that every spec is YAML.
 func TestSchemaCases(t *testing.T) {
 	for _, p := range invalidPolicies {
 		if _, err := parseObject("spec: " + p.spec); err != nil || p.message == "" {

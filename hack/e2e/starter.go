@@ -16,8 +16,8 @@ import (
 
 const (
 	floodPort      = "7000"
-	floodSeconds   = 1      // that a pod floods before it goes on
-	launchPatience = "2m0s" // that many pods at once may take on a busy machine
+	floodSeconds   = 1      // duration of the flood of a pod
+	launchPatience = "2m0s" // for many pods that start together on a busy machine
 )
 
 // starterManifest is a pod whose first process sends packets from its first instruction on.
@@ -37,9 +37,9 @@ spec:
   - {name: probe, image: {{.Image}}, args: [serve]}
 `))
 
-// starters are pods that start together.
+// starters is a group of pods that start together.
 type starters struct {
-	group string // what their names begin with
+	group string // prefix of the names
 	node  string
 	count int
 }
@@ -51,17 +51,17 @@ func (s starters) names() (names []string) {
 	return names
 }
 
-// arrival is what got out of one pod, see hack/probe.
+// arrival counts the packets that left a pod, see hack/probe.
 type arrival struct {
 	From        string
 	Packets     int
 	First, Last int64
 }
 
-// window is how long packets got out, as far as the packets say.
+// window is the time between the first and the last packet that left the pod.
 func (a arrival) window() time.Duration { return time.Duration(a.Last-a.First) * time.Microsecond }
 
-// receive counts what comes to a pod, until stop is called, which then says what came of each sender.
+// receive counts the packets that a pod receives, until the caller calls stop. stop returns the arrivals, by sender.
 func (c *cluster) receive(ctx context.Context, at *pod) (stop func() (map[string]arrival, error), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := c.command(ctx, c.inside(at, filepath.Join(c.dir, "bin/probe"), "count", "-udp", floodPort)...)
@@ -79,8 +79,8 @@ func (c *cluster) receive(ctx context.Context, at *pod) (stop func() (map[string
 		return nil, errors.Join(errors.New("the receiver does not start"), cmd.Wait())
 	}
 	return func() (map[string]arrival, error) {
-		cancel()          // ends it, at which it prints what came
-		err := cmd.Wait() // that it was ended, as a rule
+		cancel()          // the receiver prints its counts and ends
+		err := cmd.Wait() // as a rule, the error that it was ended
 		arrivals := map[string]arrival{}
 		decoder := json.NewDecoder(bytes.NewReader(bytes.TrimPrefix(out.Bytes(), []byte("ready\n"))))
 		for decoder.More() {
@@ -97,13 +97,13 @@ func (c *cluster) receive(ctx context.Context, at *pod) (stop func() (map[string
 	}, nil
 }
 
-// announced closes a channel at the first output.
+// announced is a writer that closes a channel at the first output.
 type announced struct {
 	to    *bytes.Buffer
 	ready chan struct{}
 }
 
-// Write is the buffer's.
+// Write implements io.Writer.
 func (a *announced) Write(p []byte) (int, error) {
 	if a.to.Len() == 0 && len(p) > 0 {
 		close(a.ready)
@@ -111,7 +111,7 @@ func (a *announced) Write(p []byte) (int, error) {
 	return a.to.Write(p)
 }
 
-// launch starts pods that flood the address, all at once, and waits until they run.
+// launch starts all pods at the same time and waits until they run. Each pod floods the address.
 func (c *cluster) launch(ctx context.Context, to string, all ...starters) error {
 	var manifest bytes.Buffer
 	pods := []string{"wait", "--for=condition=Ready", "--timeout=" + launchPatience}
@@ -136,7 +136,7 @@ func (c *cluster) launch(ctx context.Context, to string, all ...starters) error 
 	return err
 }
 
-// tried is an error unless each of the pods sent many packets, or tried to.
+// tried returns an error unless each pod sent many packets, or tried to.
 func (c *cluster) tried(ctx context.Context, all ...starters) error {
 	for _, s := range all {
 		out, err := c.kubectl(ctx, "logs", "-l", "starters="+s.group, "-c", "flood", "--max-log-requests="+fmt.Sprint(s.count))
@@ -160,7 +160,7 @@ func (c *cluster) tried(ctx context.Context, all ...starters) error {
 	return nil
 }
 
-// land deletes the pods.
+// land deletes the pods without waiting.
 func (c *cluster) land(ctx context.Context, all ...starters) error {
 	args := []string{"delete", "--now", "--wait=false", "pod"}
 	for _, s := range all {
@@ -170,7 +170,7 @@ func (c *cluster) land(ctx context.Context, all ...starters) error {
 	return err
 }
 
-// metric reads a sum of the agent's metrics on a node: those whose name and labels begin with the prefix.
+// metric scrapes the agent of a node and returns the sum of the samples whose name and labels start with the prefix.
 func (c *cluster) metric(ctx context.Context, node, prefix string) (float64, error) {
 	out, err := c.scrape(ctx, node, "127.0.0.1:10349")
 	if err != nil {
@@ -193,7 +193,7 @@ func (c *cluster) metric(ctx context.Context, node, prefix string) (float64, err
 	return sum, nil
 }
 
-// scrape asks for the metrics at an address, from a node or the control plane.
+// scrape reads the metrics at an address, from a node or the control plane.
 func (c *cluster) scrape(ctx context.Context, where, address string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// tableName is the agent's table, as the stock nft, which the agent itself never uses, shows it.
+// tableName is the agent's table in the output of stock nft. The agent itself never runs nft.
 const tableName = "table inet multi_networkpolicy"
 
 func (c *cluster) hasTable(ctx context.Context, p *pod) (bool, error) {
@@ -17,12 +17,12 @@ func (c *cluster) hasTable(ctx context.Context, p *pod) (bool, error) {
 	return slices.Contains(strings.Split(string(out), "\n"), tableName), err
 }
 
-// table is the whole of it, with handles.
+// table prints the agent's table in a pod, with handles.
 func (c *cluster) table(ctx context.Context, p *pod) ([]byte, error) {
 	return c.output(ctx, c.inside(p, append([]string{"nft", "-s", "-a", "list"}, strings.Fields(tableName)...)...)...)
 }
 
-// tables is an error unless exactly the selected pods have the table.
+// tables returns an error unless exactly the selected pods have the table.
 func (c *cluster) tables(ctx context.Context, pods map[string]*pod, selected ...string) error {
 	var errs []error
 	for _, name := range names(pods) {
@@ -38,8 +38,8 @@ func (c *cluster) tables(ctx context.Context, pods map[string]*pod, selected ...
 
 var handle = regexp.MustCompile(`# handle \d+`)
 
-// handles are the kernel's numbers for all that is in the table: who makes a thing anew, even in the same
-// words, changes its number.
+// handles returns the handles of all objects in the table. An object that is made again, even with equal content, has a new
+// handle.
 func (c *cluster) handles(ctx context.Context, p *pod) (string, error) {
 	out, err := c.table(ctx, p)
 	return strings.Join(handle.FindAllString(string(out), -1), " "), err

@@ -1,7 +1,6 @@
 #!/bin/bash
-# build.sh [REF]: builds the agent, and packs the image that the Dockerfile builds, with no engine and no
-# registry, into bin/image.tar. REF is the manifests' image by default. GOARCH chooses the architecture, VERSION what
-# `version` prints.
+# build.sh [REF]: builds the agent and packs the same image as the Dockerfile into bin/image.tar, without an engine or a registry.
+# REF is the image of the manifests by default. GOARCH sets the architecture, VERSION the output of the command version.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 name=multi-networkpolicy-nftables

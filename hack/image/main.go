@@ -1,11 +1,13 @@
-// Command image packs files into a container image: a docker-archive tar of one layer, which
-// `ctr images import`, `docker load` and `podman load` read. It needs no engine and no registry,
-// and the same files make the same image, byte for byte.
+// Command image packs files into a container image without a container engine or a registry. The image is a docker-archive tar
+// with a single layer, for `ctr images import`, `docker load` and `podman load`. Equal files make equal images, byte for byte.
 //
 //	image -ref example.test/agent:1 -o agent.tar ./agent:/agent
 //
-// Each argument is FILE:PATH, a file of this machine and its path in the image. The image runs the
-// first of them, as root.
+//	FILE:PATH ... ─► layer ─► config ─► manifest.json ─► -o FILE
+//	              (tar)    (digest,  (name, layers)
+//	                        entrypoint)
+//
+// Each argument is FILE:PATH: a file of this machine and its path in the image. The image runs the first file, as root.
 package main
 
 import (
@@ -34,14 +36,14 @@ func main() {
 	}
 }
 
-// file is one regular file of a tar.
+// file is a regular file in a tar.
 type file struct {
 	name string
 	mode int64
 	data []byte
 }
 
-// pack writes the archive of the image that holds files and runs the first of them.
+// pack writes the archive of an image. Each argument is FILE:PATH; the image runs the first file.
 func pack(out, ref, arch string, args []string) error {
 	if ref == "" || len(args) == 0 {
 		return errors.New("want -ref NAME:TAG and at least one FILE:PATH")
@@ -65,7 +67,7 @@ func pack(out, ref, arch string, args []string) error {
 	return os.WriteFile(out, content, 0o644)
 }
 
-// config is the part of an image's configuration that a runtime cannot do without.
+// config is the part of an image's configuration that a runtime needs.
 type config struct {
 	Architecture string    `json:"architecture"`
 	OS           string    `json:"os"`
@@ -79,7 +81,7 @@ type config struct {
 	} `json:"rootfs"`
 }
 
-// manifest is the one entry of manifest.json, by which a loader finds the rest.
+// manifest is the single entry of manifest.json. It names the other files of the archive.
 type manifest struct {
 	Config   string
 	RepoTags []string
@@ -112,7 +114,7 @@ func archive(ref, arch string, files []file) ([]byte, error) {
 
 func digest(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
 
-// tarball holds the files, and the folders that they are in, all of the same age.
+// tarball returns a tar with the files and their folders. All have the same time, so that equal files make equal tars.
 func tarball(files []file) ([]byte, error) {
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)

@@ -13,7 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// contents are the names in a tar, and what is in the regular files.
+// contents returns the names in a tar and the content of the regular files.
 func contents(t *testing.T, data []byte) map[string]string {
 	t.Helper()
 	all := map[string]string{}

@@ -1,4 +1,8 @@
-// Command man writes the man pages of all commands into a directory: go run ./hack/man DIR.
+// Command man writes the man pages of all commands into a directory.
+//
+//	go run ./hack/man DIR
+//
+//	internal/command ─► cobra/doc ─► DIR/*.8, a page for each command
 package main
 
 import (
@@ -26,6 +30,6 @@ func write(dir string) error {
 		return err
 	}
 	root := command.Root("")
-	root.DisableAutoGenTag = true // the same source gives the same pages
+	root.DisableAutoGenTag = true // equal sources give equal pages
 	return doc.GenManTree(root, &doc.GenManHeader{Section: "8", Source: root.Name(), Manual: "MultiNetworkPolicy"}, dir)
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/command"
 )
 
-// Each command has a page, and each of its flags is on it.
+// TestPages checks that each command has a page with all its flags.
 func TestPages(t *testing.T) {
 	dir := t.TempDir()
 	if err := write(dir); err != nil {

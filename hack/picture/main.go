@@ -1,5 +1,8 @@
-// Command picture draws what a terminal shows, from stdin, as SVG: go run . demo | go run ./hack/picture > docs/demo.svg.
-// It keeps the first table of each part of the demo, and nothing of the nft listing.
+// Command picture draws the output of the demo as an SVG of a terminal, for the README.
+//
+//	go run . demo ─► stdin ─► keep: lines ─► draw ─► stdout > docs/demo.svg
+//
+// It keeps the first table of each part of the demo, and drops the nft listing.
 package main
 
 import (
@@ -14,7 +17,7 @@ import (
 const (
 	fontSize, lineHeight, charWidth = 14, 20, 8.43
 	margin                          = 20
-	tables                          = 1 // of each part
+	tables                          = 1 // drawn of each part
 )
 
 func main() {
@@ -28,7 +31,7 @@ func main() {
 	}
 }
 
-// keep returns the lines to be shown.
+// keep returns the lines to draw.
 func keep(in io.Reader) ([]string, error) {
 	lines := []string{"$ go run . demo"}
 	shown, inTable := 0, false
@@ -53,7 +56,7 @@ func keep(in io.Reader) ([]string, error) {
 	return lines, s.Err()
 }
 
-// draw writes the picture. A mark has the color of what it says.
+// draw writes the picture. Check marks are green, crosses are red.
 func draw(out io.Writer, lines []string) error {
 	widest := 0
 	for _, l := range lines {

@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// result says in one word how a try ended. Refused means that a packet went there and one came back:
-// no policy is in the way, but nobody listens.
+// result returns the result of a probe in a word. Refused means that the receiver answered: no policy drops the packet, but no
+// process listens on the port.
 func result(err error) string {
 	switch {
 	case err == nil:
@@ -27,14 +27,14 @@ func result(err error) string {
 	}
 }
 
-// hello is what is sent, and must come back.
+// hello is the payload. The server must echo it.
 const hello = "hello"
 
 // connect makes a connection whose reads and writes end with the context.
 func connect(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
-		if ctx.Err() != nil { // net has an error of its own for this
+		if ctx.Err() != nil { // package net returns its own error instead
 			return nil, ctx.Err()
 		}
 		return nil, err
@@ -43,14 +43,14 @@ func connect(ctx context.Context, network, address string) (net.Conn, error) {
 	return conn, nil
 }
 
-// warn says what is worth knowing and changes no result.
+// warn logs an error that changes no result.
 func warn(err error) {
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		log.Print("probe: ", err)
 	}
 }
 
-// dialTCP is nil when the peer echoed over a new connection.
+// dialTCP returns nil if the server echoes over a new connection.
 func dialTCP(ctx context.Context, address string) error {
 	conn, err := connect(ctx, "tcp", address)
 	if err != nil {
@@ -67,7 +67,7 @@ func dialTCP(ctx context.Context, address string) error {
 	return same(back)
 }
 
-// dialUDP is nil when the peer echoed one of the datagrams, which are sent until then.
+// dialUDP sends datagrams until the server echoes a datagram, and returns nil then.
 func dialUDP(ctx context.Context, interval time.Duration, address string) error {
 	conn, err := connect(ctx, "udp", address)
 	if err != nil {
@@ -78,7 +78,7 @@ func dialUDP(ctx context.Context, interval time.Duration, address string) error 
 	defer stop()
 	go func() {
 		for sending.Err() == nil {
-			// A policy of this pod's own may refuse to send, which counts as no answer.
+			// If an egress policy of this pod refuses the packet, that counts as no answer.
 			if _, err := io.WriteString(conn, hello); !errors.Is(err, syscall.EPERM) {
 				warn(err)
 			}

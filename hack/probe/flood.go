@@ -14,25 +14,25 @@ import (
 	"time"
 )
 
-// started is about when the process's first instruction of its own ran.
+// started is about the time of the first instruction of the process.
 var started = time.Now()
 
-// packet is what a flood sends.
+// packet is the payload of a datagram of a flood.
 type packet struct {
-	From   string `json:"from"`   // the pod's name
+	From   string `json:"from"`   // name of the pod
 	Number int    `json:"number"` // from 1 on
 	Age    int64  `json:"age"`    // of the process, in microseconds
 }
 
-// flooded is what a flood prints when it is over. A packet is refused where its sender's own policy drops it.
+// flooded is the summary that a flood prints at its end. Refused counts packets that an egress policy of the sender dropped.
 type flooded struct {
 	Tried, Refused int
 }
 
-// enough is how many packets make a flood, however slow the machine.
+// enough is the least number of packets in a flood, also on a slow machine.
 const enough = 100
 
-// flood sends packets to the address, one after another, until the context ends and they are enough.
+// flood sends packets to the address until the context ends, and at least enough packets.
 func flood(ctx context.Context, interval time.Duration, address string) error {
 	name, err := os.Hostname()
 	if err != nil {
@@ -60,15 +60,14 @@ func flood(ctx context.Context, interval time.Duration, address string) error {
 	return json.NewEncoder(os.Stdout).Encode(f)
 }
 
-// arrival is what came of one flood.
+// arrival counts the received packets of a flood.
 type arrival struct {
 	From        string `json:"from"`
 	Packets     int    `json:"packets"`
-	First, Last int64  // age of the sender when it sent the first and the last of them, in microseconds
+	First, Last int64  // age of the sender at the first and the last packet, in microseconds
 }
 
-// count receives floods until the context ends, and then prints a line for each sender, and one for nobody, which says
-// that there are no more.
+// count receives floods until the context ends. Then it prints a line for each sender, and an empty arrival as the end mark.
 func count(ctx context.Context, port string) error {
 	conn, err := net.ListenPacket("udp", ":"+port)
 	if err != nil {

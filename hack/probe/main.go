@@ -1,14 +1,16 @@
-// Command probe sends and answers the packets by which tests see what a policy lets through.
+// Command probe sends and answers packets, so that tests see which packets the policies allow. It runs in test pods.
+//
+//	dial  ── TCP, UDP ──►  serve: echo       result of each target: open, refused, timeout or error
+//	flood ── UDP ───────►  count             packets of each sender, and the age of the sender
 //
 //	probe serve -tcp 80,8080 -udp 53
 //	probe dial [-timeout 1s] [-interval 200ms] tcp://10.1.0.2:80 'udp://[fd00:1::2]:53'
 //	probe flood [-timeout 1s] [-interval 1ms] 10.1.0.2:7000
 //	probe count -udp 7000
 //
-// The server echoes, over IPv4 and IPv6. The client tries all targets side by side and prints one line
-// of JSON for each, in their order. It exits with 0 when all answered and 1 when any did not. A flood sends
-// datagrams from its first instruction on, and asks for no answer; count prints what came of floods, when it
-// is ended.
+// serve echoes over IPv4 and IPv6. dial probes all targets at the same time and prints a line of JSON for each, in their order.
+// Its exit code is 0 if all targets answer, else 1. flood sends datagrams from its first instruction on and expects no answer.
+// count prints the arrivals of floods when it ends.
 package main
 
 import (
@@ -25,8 +27,8 @@ import (
 )
 
 func main() {
-	// A pod's first process gets no signal that it does not ask for; without this each pod would take
-	// its whole grace period to go.
+	// The kernel delivers no signal without a handler to the first process of a pod. Without this handler each pod would take its
+	// whole grace period to end.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if len(os.Args) < 2 {
@@ -73,7 +75,7 @@ func main() {
 	}
 }
 
-// parse ends the program when the arguments are wrong: the flag set is one that does.
+// parse exits the program if the arguments are invalid: the flag set has ExitOnError.
 func parse(flags *flag.FlagSet, args []string) {
 	if err := flags.Parse(args); err != nil {
 		fail(err)
@@ -85,14 +87,14 @@ func fail(reason ...any) {
 	os.Exit(2)
 }
 
-// answer is what the client prints about one target.
+// answer is the line that dial prints for a target.
 type answer struct {
 	Target string `json:"target"`
 	Result string `json:"result"` // open, refused, timeout or error
 	Error  string `json:"error,omitempty"`
 }
 
-// dialAll tries all targets and reports whether all of them answered.
+// dialAll probes all targets, prints the answers, and reports whether all targets answered.
 func dialAll(ctx context.Context, interval time.Duration, targets []string) bool {
 	answers := make([]answer, len(targets))
 	var wg sync.WaitGroup

@@ -60,7 +60,7 @@ type apiServer struct {
 	processes []*process
 }
 
-// kubernetesBinary returns the newest binary that hack/cluster/bootstrap.sh built: all of Kubernetes in one program.
+// kubernetesBinary returns the newest binary that hack/cluster/bootstrap.sh built: a single program with all of Kubernetes.
 func kubernetesBinary() (string, error) {
 	dir := os.Getenv("K8S_CACHE")
 	if dir == "" {

@@ -14,7 +14,7 @@ type attack struct {
 	// start makes the objects of the attack and starts its loops. The attack lasts until tenant.undo.
 	start func(ctx context.Context, t *tenant) error
 	quick bool
-	// schema is the file of the CRD of policies. Empty is the published one.
+	// schema is the file of the CRD of policies. Empty: the published CRD.
 	schema string
 }
 

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// issueAttacks are the attacks that hurt the agent before issue 10.
+// issueAttacks are the attacks that hurt earlier versions of the agent.
 func issueAttacks() []attack {
 	return []attack{
 		{name: "port-int32", does: "a policy with a port beyond 32 bits", start: portBeyondInt32, quick: true},
 		{name: "end-port-int64", does: "a policy with an end of a port range beyond 32 bits", start: hugeEndPort, schema: openCRD},
 		{name: "rules-40000", does: "a policy of 40,000 rules, with a rule inserted in front again and again", start: manyRules, quick: true},
-		{name: "peer-lists-20000", does: "20,000 rules, each with a list of peers of its own, select two pods", start: manyPeerLists, quick: true},
+		{name: "peer-lists-20000", does: "a policy selects two pods and has 20,000 rules, each with its own list of peers", start: manyPeerLists, quick: true},
 		{name: "networks-x-peers", does: "a policy for 2,000 networks with 2,000 peers", start: networksTimesPeers},
 		{name: "networks-x-rules", does: "a policy for 40,000 networks with 2,000 rules, updated again and again", start: networksTimesRules},
 		{name: "ports-100000", does: "a policy with 100,000 invalid ports", start: invalidPorts, quick: true},
-		{name: "trace-annotations", does: "pods with traffic whose trace annotations change all the time", start: traceAnnotations},
-		{name: "status-empty", does: "a pod whose creator wrote an empty network status starts", start: emptyStatus},
-		{name: "never-scheduled", does: "a pod that was never scheduled claims the stranger's address and a label that the victim allows", start: neverScheduled, quick: true},
+		{name: "trace-annotations", does: "the trace annotations of pods with traffic change all the time", start: traceAnnotations},
+		{name: "status-empty", does: "a pod starts, and its creator has written an empty network status", start: emptyStatus},
+		{name: "never-scheduled", does: "a pod without a node claims the stranger's address and a label that the victim allows", start: neverScheduled, quick: true},
 		{name: "status-hangs", does: "the CRI status of 40 sandboxes hangs", start: hangingStatus},
-		{name: "chains-100000", does: "root in a pod makes 100,000 chains, and changes tables all the time", start: manyChains, quick: true},
+		{name: "chains-100000", does: "root in a pod creates 100,000 chains, and changes tables all the time", start: manyChains, quick: true},
 	}
 }
 
@@ -57,7 +57,7 @@ func manyRules(ctx context.Context, t *tenant) error {
 	return nil
 }
 
-// block is the i-th of many blocks of one address, none of them next to another.
+// block returns the i-th of many blocks with a single address. No two blocks are adjacent.
 func block(i int) string { return fmt.Sprintf("10.%d.%d.%d/32", 100+i>>15, i>>7&255, i<<1&255) }
 
 // peerLists is a policy spec with n rules. Each rule has a list of peers of its own, so each needs a set.

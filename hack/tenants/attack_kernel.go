@@ -24,11 +24,11 @@ const agentTable = "multi_networkpolicy"
 func kernelAttacks() []attack {
 	return []attack{
 		{name: "flush-loops", does: "root flushes the ruleset of ten pods all the time", start: flushLoops, quick: true},
-		{name: "batch-storm", does: "root changes a table of its own as fast as the kernel allows", start: batchStorm},
-		{name: "tables-10000", does: "root makes 10,000 tables, and the policies of the pod change", start: manyTables},
-		{name: "table-taken", does: "root of ten pods owns a table of the agent's name before the first large policy comes", start: takenTable},
-		{name: "table-huge", does: "a table of the agent's name with 20,000 chains and a set of 500,000 elements is there before the first policy", start: hugeTable},
-		{name: "interfaces-flap", does: "root deletes, makes and renames the pod's interface all the time", start: flappingInterfaces},
+		{name: "batch-storm", does: "root changes its own table as fast as the kernel allows", start: batchStorm},
+		{name: "tables-10000", does: "root creates 10,000 tables, and the policies of the pod change", start: manyTables},
+		{name: "table-taken", does: "root in ten pods owns a table with the agent's name before the first large policy comes", start: takenTable},
+		{name: "table-huge", does: "a table with the agent's name, 20,000 chains and a set of 500,000 elements exists before the first policy", start: hugeTable},
+		{name: "interfaces-flap", does: "root deletes, creates and renames the pod's interface all the time", start: flappingInterfaces},
 		{name: "conntrack-full", does: "root fills the connection tracking of two pods", start: fullConntrack},
 		{name: "netns-vanishes", does: "the network namespaces of pods vanish while the agent works in them", start: vanishingNamespaces},
 		{name: "cpu-busy", does: "pods keep all cores busy", start: busyCores},
@@ -217,7 +217,7 @@ func sendEverywhere(ctx context.Context, p *runningPod, to netip.Addr) error {
 	return nil
 }
 
-// vanishingNamespaces has pods start and their network namespaces vanish a moment later, without a word of the runtime.
+// vanishingNamespaces starts pods and removes their network namespaces a moment later, without an event of the runtime.
 func vanishingNamespaces(ctx context.Context, t *tenant) error {
 	if err := t.policy(ctx, "p", "net", peerLists(500)); err != nil {
 		return err

@@ -14,12 +14,12 @@ func objectAttacks() []attack {
 	return []attack{
 		{name: "text-in-logs", does: "control characters, line breaks and forged log lines in every text that an object may have", start: oddText, schema: openCRD, quick: true},
 		{name: "policy-for-commas", does: "annotations policy-for of 250,000 commas and blanks", start: commas},
-		{name: "wrong-types", does: "each field of a policy has each wrong JSON type", start: wrongTypes, schema: openCRD},
+		{name: "wrong-types", does: "each field of a policy has each invalid JSON type", start: wrongTypes, schema: openCRD},
 		{name: "numbers-odd", does: "ports are numbers that no type can hold, and JSON is deeply nested", start: oddNumbers, schema: openCRD},
 		{name: "events-flood", does: "500 invalid policies whose problems change all the time", start: eventFlood},
-		{name: "objects-largest", does: "objects of 1.4 MB, in each field that can be so large", start: largestObjects},
+		{name: "objects-largest", does: "objects of 1.4 MB, in each field that has no smaller bound", start: largestObjects},
 		{name: "objects-largest-40", does: "40 policies of 1.4 MB", start: manyLargeObjects},
-		{name: "schema-changes", does: "invalid policies exist while an administrator replaces the published CRD by the shipped one", start: schemaChanges},
+		{name: "schema-changes", does: "invalid policies exist while an administrator replaces the published CRD by the shipped CRD", start: schemaChanges},
 	}
 }
 
@@ -205,7 +205,7 @@ func manyLargeObjects(ctx context.Context, t *tenant) error {
 	})
 }
 
-// schemaChanges is about policies that were stored under a looser schema than the present one.
+// schemaChanges stores policies under a loose schema, then replaces the schema by a stricter schema.
 func schemaChanges(ctx context.Context, t *tenant) error {
 	if err := portBeyondInt32(ctx, t); err != nil {
 		return err

@@ -12,21 +12,21 @@ import (
 // podAttacks are attacks by pods and networks in the API and in the container runtime.
 func podAttacks() []attack {
 	return []attack{
-		{name: "peers-flap", does: "200 pods that the victim lets in appear and disappear among its peers all the time", start: flappingPeers, quick: true},
-		{name: "peers-2500", does: "2,500 pods that the victim lets in claim 256 addresses each", start: manyPeerAddresses},
-		{name: "peer-claims-friend", does: "pods that the victim lets in claim the address of the victim's friend, and go away again and again", start: claimFriend},
-		{name: "peer-claims-stranger", does: "a pod on a node that it never reaches, and that the victim lets in, claims the stranger's address", start: claimStranger},
+		{name: "peers-flap", does: "200 pods that the victim allows join and leave its peers all the time", start: flappingPeers, quick: true},
+		{name: "peers-2500", does: "2,500 pods that the victim allows claim 256 addresses each", start: manyPeerAddresses},
+		{name: "peer-claims-friend", does: "pods that the victim allows claim the address of the victim's friend, and are deleted again and again", start: claimFriend},
+		{name: "peer-claims-stranger", does: "a pod that never starts on its node, and that the victim allows, claims the stranger's address", start: claimStranger},
 		{name: "status-huge", does: "50 pods with a network status of 256 KB: thousands of interfaces and addresses", start: hugeStatus},
-		{name: "requests-20000", does: "pods that request 20,000 networks", start: manyRequests},
+		{name: "requests-20000", does: "pods request 20,000 networks", start: manyRequests},
 		{name: "labels-flap", does: "pods on the node change their labels all the time, and with them the policies that select them", start: flappingLabels},
 		{name: "status-flaps", does: "the network status of pods on the node changes all the time", start: flappingStatus},
 		{name: "same-name", does: "a pod is deleted and created again under its name all the time, and its sandbox ends late", start: sameName},
-		{name: "ghosts-1000", does: "1,000 pods of this node that its container runtime does not have", start: ghosts},
+		{name: "ghosts-1000", does: "1,000 pods of this node are not in its container runtime", start: ghosts},
 		{name: "starts-100", does: "100 pods with large policies and 100 KB of annotations start at the same time", start: manyStarts},
-		{name: "mirror", does: "pods that claim to mirror the victim's pods", start: mirrors},
-		{name: "managed-fields", does: "a pod whose creator forges managedFields, so that Multus seems to have written an empty status", start: forgedManagedFields},
+		{name: "mirror", does: "pods claim to be mirror pods of the victim's pods", start: mirrors},
+		{name: "managed-fields", does: "the creator of a pod forges managedFields, so that Multus seems to have written an empty network status", start: forgedManagedFields},
 		{name: "networks-flap", does: "networks with huge and invalid configurations change their plugin type all the time", start: flappingNetworks},
-		{name: "sandboxes-flap", does: "pods whose sandboxes are made anew all the time, as in a crash loop", start: flappingSandboxes},
+		{name: "sandboxes-flap", does: "the sandboxes of pods are created again all the time, as in a crash loop", start: flappingSandboxes},
 	}
 }
 
@@ -160,7 +160,7 @@ func flappingStatus(ctx context.Context, t *tenant) error {
 	return nil
 }
 
-// sameName makes news about an earlier pod of the name arrive after news about the next.
+// sameName makes events of an earlier pod arrive after events of the next pod with the same name.
 func sameName(ctx context.Context, t *tenant) error {
 	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}}); err != nil {
 		return err
@@ -191,8 +191,8 @@ func ghosts(ctx context.Context, t *tenant) error {
 	})
 }
 
-// manyStarts asks the agent about all pods at once. The runtime asks about one pod at a time, and the victim's pods wait in
-// the same line.
+// manyStarts starts all pods at once. The runtime asks the agent about the pods in turn, and the victim's pods wait in the same
+// queue.
 func manyStarts(ctx context.Context, t *tenant) error {
 	err := t.many(500, func(i int) error {
 		return t.policy(ctx, fmt.Sprintf("p-%d", i), "net", object{"podSelector": object{}, "ingress": []object{{

@@ -10,15 +10,15 @@ import (
 func policyAttacks() []attack {
 	return []attack{
 		{name: "policies-2000", does: "2,000 policies select 10 pods", start: manyPolicies(10), quick: true},
-		{name: "policies-100-pods", does: "500 policies, each with peers of its own, select 100 pods", start: manyPolicies(100)},
+		{name: "policies-100-pods", does: "500 policies, each with its own peers, select 100 pods", start: manyPolicies(100)},
 		{name: "policy-edited", does: "four policies are edited as fast as the API server allows", start: editedPolicies},
 		{name: "policy-churn", does: "policies, pods and networks are created and deleted as fast as the API server allows", start: churn},
 		{name: "selectors-huge", does: "selectors with 20,000 labels, 5,000 matchExpressions and 50,000 values", start: hugeSelectors},
-		{name: "everything-selected", does: "500 policies let all pods of all namespaces in, and there are 1,500 pods", start: everythingSelected},
+		{name: "everything-selected", does: "500 policies allow all pods of all namespaces, and 1,500 pods exist", start: everythingSelected},
 		{name: "blocks-20000", does: "policies with 20,000 CIDRs, with 20,000 excepts, and with overlapping CIDRs", start: manyBlocks},
 		{name: "blocks-adjacent", does: "20,000 adjacent CIDRs join into one range and split again, again and again", start: adjacentBlocks},
-		{name: "blocks-100-pods", does: "80,000 CIDRs select 100 pods", start: blocksInManyPods},
-		{name: "sets-100-pods", does: "1,000 rules, each with a list of peers of its own, select 100 pods", start: setsInManyPods, quick: true},
+		{name: "blocks-100-pods", does: "policies with 80,000 CIDRs select 100 pods", start: blocksInManyPods},
+		{name: "sets-100-pods", does: "1,000 rules, each with its own list of peers, apply to 100 pods", start: setsInManyPods, quick: true},
 		{name: "named-ports", does: "policies with thousands of named ports, and 100 pods with 250 named ports each", start: namedPorts},
 		{name: "namespace-deleted", does: "a namespace with 1,000 policies and 10 pods is deleted", start: deletedNamespace},
 	}
@@ -173,7 +173,7 @@ func adjacentBlocks(ctx context.Context, t *tenant) error {
 	return nil
 }
 
-// onePeer is a policy spec with one peer, whose n excepts split its block into more than n ranges.
+// onePeer returns a policy spec with a single peer. Its n excepts split its block into more than n ranges.
 func onePeer(n, first int) json.RawMessage {
 	excepts := repeat(n, ",", func(i int) string { return `"` + block(first+i) + `"` })
 	return rawSpec(`{"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [` + excepts + `]}}]}]}`)

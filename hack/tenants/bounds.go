@@ -44,10 +44,10 @@ const (
 	readyAtMost   = 10 * time.Second
 	readyPatience = 30 * time.Second
 
-	// logAtMost is the log of one attack, some tens of seconds. A node keeps 10 MiB of a container's log by default.
+	// logAtMost is the log of an attack, over some tens of seconds. A node keeps 10 MiB of a container's log by default.
 	logAtMost = 1 << 20
 
-	// eventsAtMost is the number of Events of one attack: the budget of its two namespaces, and some of the victim.
+	// eventsAtMost is the number of Events of an attack: the budget of its two namespaces, and some Events of the victim.
 	eventsAtMost = 500
 
 	// deathsAtMost is for agents that end by themselves, probesAtMost for probes of their life that fail.

@@ -141,7 +141,7 @@ func (g *groups) add(name string, limit int64) (*group, error) {
 
 func (c *group) procs() string { return filepath.Join(c.dir, "cgroup.procs") }
 
-// number reads a file with one number; -1 if there is none.
+// number reads a file with a single number; -1 if there is none.
 func (c *group) number(file string) int64 {
 	text, err := os.ReadFile(filepath.Join(c.dir, file))
 	if err != nil {
@@ -154,7 +154,7 @@ func (c *group) number(file string) int64 {
 	return n
 }
 
-// entry reads one entry of a file of names and numbers; -1 if there is none.
+// entry reads an entry of a file of names and numbers; -1 if there is none.
 func (c *group) entry(file, name string) int64 {
 	text, err := os.ReadFile(filepath.Join(c.dir, file))
 	if err != nil {

@@ -32,7 +32,7 @@ const (
 // startWatch is how long a pod that has started is flooded with forbidden packets.
 const startWatch = 40 * time.Millisecond
 
-// samples are the measurements of one phase.
+// samples are the measurements of a phase.
 type samples struct {
 	changes []time.Duration // from the API server's answer until packets show the change
 	own     []time.Duration // the agent's part of it: from when a watch of the rig has delivered the change
@@ -194,7 +194,7 @@ func (v *victim) watchStarted(ctx context.Context, s *samples, h *lab.Host, name
 	s.lost += r.got(addresses["friend"]).missing()
 }
 
-// startWithoutNRI starts a pod of the victim, asks nobody, and returns how long the pod was open.
+// startWithoutNRI starts a pod of the victim without the hook, and returns how long the pod was open.
 func (v *victim) startWithoutNRI(ctx context.Context) (took time.Duration, err error) {
 	i := v.starter
 	v.starter = (v.starter + 1) % starters
@@ -286,7 +286,7 @@ func (v *victim) event(ctx context.Context, s *samples) {
 	name := fmt.Sprintf("typo-%d", v.typos)
 	err := v.createPolicy(ctx, name, "nobody", object{"ingress": []object{{"from": []object{{"ipBlock": object{"cidr": "10.9.0.0/33"}}}}}})
 	if apierrors.IsInvalid(err) {
-		return // the CRD is the shipped one
+		return // the shipped CRD refuses the policy
 	}
 	if err != nil {
 		s.fail(ctx, "create an invalid policy: %v", err)

@@ -45,7 +45,7 @@ func podObject(name, node string, labels, annotations map[string]string) object 
 	}
 }
 
-// networkStatus is a network status with net1 on one network.
+// networkStatus returns a network status with net1 on the given network.
 func networkStatus(network string, addrs ...netip.Addr) string {
 	var ips []string
 	for _, a := range addrs {

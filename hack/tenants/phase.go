@@ -23,7 +23,7 @@ func (p phase) String() string {
 	return [...]string{"before the attack", "during the attack", "after the restart", "after the attack"}[p]
 }
 
-// attack runs one attack, with all measurements.
+// attack runs an attack with all measurements.
 func (r *rig) attack(ctx context.Context, a attack) (*row, error) {
 	x := &row{attack: a}
 	if err := r.server.check(); err != nil {

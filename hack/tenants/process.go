@@ -33,8 +33,8 @@ func lockThread() (unlock func()) {
 	return runtime.UnlockOSThread
 }
 
-// launcher starts processes that die with this process. The kernel ends them with the thread that started them, so all
-// are started by one thread, which lives as long as this process.
+// launcher starts processes that die with this process. The kernel ends them with the thread that started them, so a
+// single thread starts all of them and lives as long as this process.
 type launcher struct{ requests chan func() }
 
 func newLauncher() *launcher {
@@ -126,7 +126,7 @@ func (p *process) kill() {
 	<-p.ended
 }
 
-// eventually tries until try succeeds. The error after the patience is the last one of try.
+// eventually retries until try succeeds. After the patience it returns the last error of try.
 func eventually(ctx context.Context, patience time.Duration, what string, try func() error) error {
 	for end := time.Now().Add(patience); ; {
 		err := try()

@@ -60,7 +60,7 @@ func round(d time.Duration) time.Duration {
 	return d.Round(time.Millisecond)
 }
 
-// table is the report in Markdown.
+// table returns the report in Markdown.
 func table(rows []*row) string {
 	var b strings.Builder
 	b.WriteString("Time from a change of the victim until packets show it, and time of the hook before a pod of the victim starts, in ms " +
@@ -97,7 +97,7 @@ func table(rows []*row) string {
 	return b.String()
 }
 
-// page is docs/tenants.md: one row for each attack.
+// page returns docs/tenants.md, with a row for each attack.
 func page(rows []*row) string {
 	var b strings.Builder
 	var took time.Duration
@@ -112,19 +112,20 @@ func page(rows []*row) string {
 
 This page is the output of `+"`make tenants TENANTS='-out docs/tenants.md'`"+`: %d attacks within %.0f minutes, on a machine with %d cores.
 It shows that the [threat model](security.md#threat-model) holds. A real API server, a real agent with the memory limit of the
-DaemonSet, and a tenant who may write every namespaced object in its own namespaces and is root in its own pods share the
-machine. The victim is another namespace, with packets in flight all the while.
+DaemonSet, and a tenant share the machine. The tenant may write every namespaced object in its own namespaces and is root in its
+own pods. The victim is another namespace. Its packets are in flight during the whole attack.
 
-The times are in ms, as typical / slowest. The bounds are in `+"`hack/tenants/bounds.go`"+`; an attack that breaks only bounds on times
-is repeated once.
+Times are in ms, as median / slowest. The bounds are in `+"`hack/tenants/bounds.go`"+`; an attack that breaks only bounds on times
+runs a second time.
 
-- *Change*: from when the API server has stored a change of the victim until packets show it. The API server, which decodes and
-  checks the objects of the attack, shares the cores with the agent here.
-- *Agent's part*: from when a watch delivers the change.
-- *Start*: what the agent adds to the start of a pod of the victim.
-- *Ready*: an agent that starts while the objects of the attack exist.
-- *Leaks*, *lost*: forbidden packets of the victim that arrived, and allowed packets that did not.
-- *Memory*: of the agent, MiB, and the kernel's part of it. *Log*: kB.
+- *Change*: time from the API server's answer to a change of the victim until packets show the change. The API server decodes and
+  checks the objects of the attack, and shares the cores with the agent here.
+- *Agent's part*: time from the watch event of the change until packets show the change.
+- *Start*: time that the agent adds to the start of a pod of the victim.
+- *Change after restart*: *change*, after a restart of the agent while the objects of the attack exist.
+- *Ready*: time until an agent is ready that starts while the objects of the attack exist.
+- *Leaks*, *lost*: forbidden packets of the victim that arrived, and allowed packets that did not arrive.
+- *Memory*: highest memory of the agent in MiB, and the kernel's part of it. *Log*: size in kB.
 - *CRD*: whether the CRD of this project admits the first policy of the attack. The attacks use the published CRD.
 
 `, attacks, took.Minutes(), runtime.NumCPU())
@@ -142,7 +143,7 @@ is repeated once.
 		}
 		b.WriteString("| " + strings.Join(cells, " | ") + " |\n")
 	}
-	b.WriteString("\n## What the attacks do\n\n")
+	b.WriteString("\n## The attacks\n\n")
 	for _, r := range rows {
 		if !r.repeated {
 			fmt.Fprintf(&b, "- `%s`: %s.", r.attack.name, r.attack.does)

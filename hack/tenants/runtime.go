@@ -107,8 +107,8 @@ func (r *containerRuntime) unmount(id string) {
 	os.Remove(path)                     //nolint:errcheck // as above
 }
 
-// newRuntimePod describes a pod of the API for the runtime. As a kubelet does, it sets the annotation about the source of the pod,
-// whatever the pod's creator wrote there.
+// newRuntimePod describes a pod of the API for the runtime. As a kubelet does, it sets the annotation about the source of the
+// pod, whatever the pod's creator wrote there.
 func newRuntimePod(id, uid, namespace, name, netns string, labels, annotations map[string]string) cluster.Pod {
 	annotations = maps.Clone(annotations)
 	if annotations == nil {
@@ -133,7 +133,7 @@ func (r *containerRuntime) run(ctx context.Context, p cluster.Pod) error {
 	return nil
 }
 
-// add has a sandbox without a question to the agent, as a runtime without NRI does.
+// add adds a sandbox without asking the agent, like a runtime without NRI.
 func (r *containerRuntime) add(pods ...cluster.Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -21,7 +21,7 @@ const (
 
 var evilNamespaces = []string{evilNamespace, evilNamespace2}
 
-// tenant is the attacker in one attack. It has a user of the API who may write everything in its namespaces, and network
+// tenant is the attacker in an attack. It has a user of the API who may write everything in its namespaces, and network
 // namespaces of pods in which it is root.
 type tenant struct {
 	api       *client // the tenant's own rights

@@ -17,7 +17,7 @@ type podOptions struct {
 	annotations map[string]string // without a request for networks, startPod adds a request for net
 	ports       []object          // of its container
 	forged      object            // patch that its creator makes between the creation and the start
-	quiet       bool              // without NRI: the runtime has the pod, and asks nobody
+	quiet       bool              // without NRI: the runtime has the pod and does not ask the agent
 	unreported  bool              // Multus and the kubelet have reported nothing yet
 	held        bool              // everything is there, and the runtime has not started the pod yet
 	alone       bool              // no interface; the network namespace goes with endPods

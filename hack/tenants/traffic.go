@@ -25,7 +25,7 @@ const beamPause = time.Millisecond
 // clockStart is the origin of the times in datagrams.
 var clockStart = time.Now()
 
-// beam sends a numbered datagram every millisecond from one host to another. The receiver does not answer, so connection
+// beam sends a numbered datagram every millisecond from a host to another host. The receiver does not answer, so connection
 // tracking never takes the beam for established: the rules judge each datagram anew.
 type beam struct {
 	sent atomic.Uint64
@@ -65,7 +65,7 @@ func (b *beam) run(socket *os.File) {
 		number := b.sent.Load() + 1
 		binary.BigEndian.PutUint64(message, number)
 		binary.BigEndian.PutUint64(message[8:], uint64(time.Since(clockStart)))
-		socket.Write(message) //nolint:errcheck // EPERM and ECONNREFUSED: the receiver counts what arrives
+		socket.Write(message) //nolint:errcheck // EPERM and ECONNREFUSED: the receiver counts the packets
 		b.sent.Store(number)
 	}
 }
@@ -177,7 +177,7 @@ type flows struct {
 	forbidden []flow
 }
 
-// flow is a flood from one host to the sink of another.
+// flow is a flood from a host to the sink of another host.
 type flow struct {
 	flood *lab.Flood
 	sink  *lab.Sink

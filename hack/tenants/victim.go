@@ -37,7 +37,7 @@ var addresses = map[string]netip.Addr{
 	"block":    netip.MustParseAddr("10.9.0.8"), // no pod; a peer of server while a policy has its address
 }
 
-// starters is the number of hosts for pods that start, one after the other.
+// starters is the number of hosts for pods that start in turn.
 const starters = 4
 
 func starterAddress(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 1, byte(i + 1)}) }
@@ -172,7 +172,7 @@ func floodPorts() []object {
 	return []object{{"protocol": "UDP", "port": lab.FloodPort, "endPort": beamPort}, {"protocol": "TCP", "port": lab.FloodPort}}
 }
 
-// noBlock is an address that nobody has.
+// noBlock is an address that no host has.
 const noBlock = "192.0.2.1/32"
 
 // blockSpec is the part of the policy extra that the measurements change.
@@ -180,7 +180,7 @@ func blockSpec(cidr string) object {
 	return object{"ingress": []object{{"from": []object{{"ipBlock": object{"cidr": cidr}}}, "ports": floodPorts()}}}
 }
 
-// createPod creates a pod with one address on the victim's network. A pod of the node has a sandbox.
+// createPod creates a pod with an address on the victim's network. A pod of the node has a sandbox.
 func (v *victim) createPod(ctx context.Context, name, app, node string) error {
 	labels := map[string]string{"app": app}
 	annotations := map[string]string{requestAnnotation: "net"}

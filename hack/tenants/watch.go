@@ -55,7 +55,7 @@ func (w *watch) follow(ctx context.Context, path, accept string) error {
 	}
 	in := bufio.NewReaderSize(answer.Body, longestEvent)
 	for isRest := false; ; {
-		line, err := in.ReadSlice('\n') // one event
+		line, err := in.ReadSlice('\n') // a line for each event
 		switch {
 		case errors.Is(err, bufio.ErrBufferFull):
 			isRest = true

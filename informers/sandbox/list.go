@@ -33,7 +33,7 @@ func List(ctx context.Context, endpoint, hostPrefix string) ([]PodSandbox, error
 			continue
 		}
 		found = append(found, PodSandbox{
-			Sandbox: cache.Sandbox{ID: p.GetId(), Pod: keyOf(p.GetMetadata()), NetNS: netNS}, Err: err,
+			Sandbox: cache.Sandbox{ID: p.GetId(), Pod: keyOf(p.GetMetadata()), NetNS: netNS, Handler: p.GetRuntimeHandler()}, Err: err,
 		})
 	}
 	slices.SortFunc(found, func(a, b PodSandbox) int {

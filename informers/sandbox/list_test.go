@@ -20,17 +20,19 @@ func TestList(t *testing.T) {
 	old.NotReady = true
 	broken := n.sandbox("s4", "broken", 1)
 	broken.Err = errors.New("shim is stuck")
-	n.runtime.Set(host, ended, old, n.sandbox("s6", "web", 2), broken, n.sandbox("s5", "web", 1))
+	kata := n.sandbox("s6", "web", 2)
+	kata.Handler = "kata"
+	n.runtime.Set(host, ended, old, kata, broken, n.sandbox("s5", "web", 1))
 	n.start()
 	list, err := List(t.Context(), "/"+containerd, n.root)
 	if err != nil || len(list) != 3 {
 		t.Fatalf("got %+v, %v", list, err)
 	}
-	for i, want := range []struct{ id, pod, netNS string }{{"s4", "broken", ""}, {"s5", "web", "s5"}, {"s6", "web", "s6"}} {
+	for i, want := range []struct{ id, pod, netNS, handler string }{{"s4", "broken", "", ""}, {"s5", "web", "s5", ""}, {"s6", "web", "s6", "kata"}} {
 		if want.netNS != "" {
 			want.netNS = filepath.Join(n.root, "run/netns", want.netNS)
 		}
-		sandbox := cache.Sandbox{ID: want.id, Pod: cache.Key{Namespace: "ns", Name: want.pod}, NetNS: want.netNS}
+		sandbox := cache.Sandbox{ID: want.id, Pod: cache.Key{Namespace: "ns", Name: want.pod}, NetNS: want.netNS, Handler: want.handler}
 		if got := list[i]; got.Sandbox != sandbox || (got.Err == nil) != (want.netNS != "") {
 			t.Errorf("%d: got %+v, want %+v", i, got, want)
 		}

@@ -131,7 +131,7 @@ func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api
 			continue
 		}
 		if path, err := openableNetNS(p.config.HostPrefix, info); err == nil {
-			p.config.Sandboxes.Seen(types.UID(pod.GetUid()), cache.Sandbox{ID: pod.GetId(), Pod: keyOf(pod), NetNS: path})
+			p.config.Sandboxes.Seen(types.UID(pod.GetUid()), newSandbox(pod, path))
 		}
 	}
 	p.config.Sandboxes.Poke("")
@@ -214,7 +214,7 @@ func (p *plugin) enforce(ctx context.Context, pod *api.PodSandbox) outcome {
 	id := cache.PodID{Key: keyOf(pod), UID: types.UID(pod.GetUid())}
 	path, errPath := openableNetNS(p.config.HostPrefix, info)
 	if errPath == nil {
-		p.config.Sandboxes.Started(id.UID, cache.Sandbox{ID: pod.GetId(), Pod: id.Key, NetNS: path})
+		p.config.Sandboxes.Started(id.UID, newSandbox(pod, path))
 	}
 	// A static pod may be the API server itself, so it must not wait for inputs from the API server. It gets its rules when its
 	// mirror pod is known.
@@ -237,6 +237,10 @@ func (p *plugin) enforce(ctx context.Context, pod *api.PodSandbox) outcome {
 			return outcome{HookRefused, err}
 		}
 	}
+}
+
+func newSandbox(pod *api.PodSandbox, netNS string) cache.Sandbox {
+	return cache.Sandbox{ID: pod.GetId(), Pod: keyOf(pod), NetNS: netNS, Handler: pod.GetRuntimeHandler()}
 }
 
 // podOf returns the pod of a sandbox, with the labels and annotations that the runtime knows.

@@ -258,7 +258,7 @@ func (s *Sandboxes) newest(sandboxes []*runtimeapi.PodSandbox) map[types.UID]cac
 		uid := types.UID(p.GetMetadata().GetUid())
 		switch r := s.resolve[p.GetId()]; {
 		case r.done && r.netNS != "":
-			want[uid] = cache.Sandbox{ID: p.GetId(), Pod: keyOf(p.GetMetadata()), NetNS: r.netNS}
+			want[uid] = cache.Sandbox{ID: p.GetId(), Pod: keyOf(p.GetMetadata()), NetNS: r.netNS, Handler: p.GetRuntimeHandler()}
 		case r.done:
 			delete(want, uid)
 		case s.current[uid].ID == p.GetId():

@@ -25,7 +25,7 @@ const (
 
 // DefaultNetworkPlugins returns the plugin types that give a pod an interface of its own in its network namespace.
 func DefaultNetworkPlugins() []string {
-	return []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge"}
+	return []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge", "bond", "vlan", "tap", "ipoib"}
 }
 
 // Config is what an agent is made of. Server and Cache.Node are needed.
@@ -51,6 +51,10 @@ func Run(ctx context.Context, config Config) error {
 	}
 	defer closeAll(watched.endpoints)
 	config.Cache.LockHeld = watched.metrics.lockHeld
+	features, err := probe(ctx, &config.Cache)
+	if err != nil {
+		return err
+	}
 	state := cache.New(config.Cache)
 	settings := informers.Settings{Node: config.Cache.Node, Limits: state.Limits()}
 	source, err := informers.FromClients(config.Server, settings)
@@ -61,15 +65,11 @@ func Run(ctx context.Context, config Config) error {
 	if err != nil {
 		return fmt.Errorf("client of the core API: %w", err)
 	}
-	features, err := probe(config.Cache)
-	if err != nil {
-		return err
-	}
 	log := logr.FromContextOrDiscard(ctx)
 	log.Info("Starting", "version", config.Version, "node", config.Cache.Node, "server", config.Server.Host,
 		"networkPlugins", strings.Join(config.Cache.NetworkPlugins, ","), "kernelProtectsTables", features.Owner)
 
-	reconciler := watched.reconciler(state, reconciler.OpenEngine(features))
+	reconciler := watched.reconciler(state, reconciler.OpenNamespace(features))
 	events := informers.NewEvents(kube.CoreV1(), config.Cache.Node)
 	reporter := informers.NewReporter(events)
 	sandboxes := sandbox.New(sandbox.Config{
@@ -121,16 +121,37 @@ func reconsider(ctx context.Context, state *cache.Cache, r *reconciler.Reconcile
 }
 
 // probe asks the kernel for its features, and tries the rules that all pods share: a rule that the kernel refuses there
-// would keep every other rule out of every pod.
-func probe(o cache.Options) (engine.Features, error) {
+// would keep every other rule out of every pod. It sets the support for bridges in the options.
+func probe(ctx context.Context, o *cache.Options) (engine.Features, error) {
 	features, err := engine.Probe()
 	if err != nil {
 		return features, fmt.Errorf("this kernel, or the rights of this process, are not sufficient: %w", err)
 	}
-	if err := engine.Try(cache.Trial(o)); err != nil {
+	if err := engine.Try(engine.Inet, cache.Trial(*o)[engine.Inet]); err != nil {
 		return features, fmt.Errorf("this kernel refuses the rules for all pods: %w", err)
 	}
+	var cause error
+	log := logr.FromContextOrDiscard(ctx)
+	switch o.Bridge, cause = ProbeBridge(*o); o.Bridge {
+	case cache.BridgeDrops:
+		log.Info("Virtual machines cut off: the kernel cannot enforce policies in bridges, so all IP packets of isolated interfaces are dropped there",
+			"cause", cause.Error())
+	case cache.BridgeMissing:
+		log.Info("Virtual machines not isolated: the kernel has no nf_tables for bridges", "cause", cause.Error())
+	}
 	return features, nil
+}
+
+// ProbeBridge finds out what the kernel can enforce in bridges, and why not more.
+func ProbeBridge(o cache.Options) (support cache.BridgeSupport, cause error) {
+	for _, o.Bridge = range []cache.BridgeSupport{cache.BridgeStateful, cache.BridgeDrops} {
+		err := engine.Try(engine.Bridge, cache.Trial(o)[engine.Bridge])
+		if err == nil {
+			return o.Bridge, cause
+		}
+		cause = err
+	}
+	return cache.BridgeMissing, cause
 }
 
 // inputs observes the objects on their way into the cache.

@@ -111,7 +111,7 @@ func (f *tables) next(pod string) string {
 }
 
 // Apply fails before the kernel, in it, or after it.
-func (t *faultyTable) Apply(ctx context.Context, want engine.Ruleset) error {
+func (t *faultyTable) Apply(ctx context.Context, want engine.Tables) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	switch kind := t.tables.next(t.pod); kind {
@@ -134,7 +134,8 @@ func (t *faultyTable) Apply(ctx context.Context, want engine.Ruleset) error {
 }
 
 // spoiled is a batch that would open the pod, and that the kernel refuses for its last message.
-func spoiled(want engine.Ruleset, kind string) engine.Ruleset {
+func spoiled(tables engine.Tables, kind string) engine.Tables {
+	want := tables[engine.Inet]
 	open := slices.DeleteFunc(slices.Clone(want.Chains), func(c *engine.Chain) bool { return c.Hook != engine.HookNone })
 	last := &engine.Chain{Name: "zzz"}
 	if kind == refused {
@@ -144,5 +145,5 @@ func spoiled(want engine.Ruleset, kind string) engine.Ruleset {
 	if kind == exists {
 		rs.Chains = append(rs.Chains, last)
 	}
-	return rs
+	return engine.Tables{engine.Inet: rs, engine.Bridge: tables[engine.Bridge]}
 }

@@ -128,9 +128,17 @@ func (w *leakWorld) nft(pod string, args ...string) (string, error) {
 
 // TestNoLeak floods while the state changes thousands of times, batches fail and agents end at any moment: nothing
 // that is forbidden arrives, and nothing that is allowed is lost.
-func TestNoLeak(t *testing.T) { onBothPaths(t, testNoLeak) }
+func TestNoLeak(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, own bool) { testNoLeak(t, own, func(*leakWorld) {}) })
+}
 
-func testNoLeak(t *testing.T, own bool) {
+// TestNoLeakToVirtualMachine is TestNoLeak for a server that is a virtual machine behind a bridge in the pod.
+func TestNoLeakToVirtualMachine(t *testing.T) {
+	needsBridgeTracking(t)
+	onBothPaths(t, func(t *testing.T, own bool) { testNoLeak(t, own, (*leakWorld).virtualize) })
+}
+
+func testNoLeak(t *testing.T, own bool, prepare func(*leakWorld)) {
 	seed := *leakSeed
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -138,7 +146,8 @@ func testNoLeak(t *testing.T, own bool) {
 	t.Logf("seed %d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 	w := newLeakWorld(t, r, own)
-	server, other := lab.NewSink(t, w.hosts["server"]), lab.NewSink(t, w.hosts["forbidden"])
+	prepare(w)
+	server, other := lab.NewSink(t, w.server()), lab.NewSink(t, w.hosts["forbidden"])
 	w.start()
 	w.settle()
 
@@ -171,7 +180,11 @@ func testNoLeak(t *testing.T, own bool) {
 	time.Sleep(100 * time.Millisecond) // what is in flight arrives
 	w.stop()
 
-	server.HasAllFrom(t, w.addrs["allowed"], good)
+	if lab.LosesLookups(t) {
+		t.Log("SKIPPED in part: with several CPUs, this kernel may drop a packet that the old and the new table allow (hack/kernels -cpus 1)")
+	} else {
+		server.HasAllFrom(t, w.addrs["allowed"], good)
+	}
 	if good.Sent.Load() < uint64(*leakChanges)/10 {
 		t.Errorf("not a flood: %d datagrams", good.Sent.Load())
 	}

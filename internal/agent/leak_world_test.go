@@ -28,15 +28,18 @@ import (
 // leakWorld is a node with three pods in real namespaces. server takes only from app=allowed; allowed may send only to
 // app=server; forbidden is selected by nothing. All else in it may change.
 type leakWorld struct {
-	t      *testing.T
-	r      *rand.Rand
-	hosts  map[string]*lab.Host
-	addrs  map[string]netip.Addr
-	pods   map[string]*corev1.Pod // all of them, also peers that are no namespace
-	policy map[string]*mnpv1.MultiNetworkPolicy
-	nad    *netv1.NetworkAttachmentDefinition
+	t       *testing.T
+	r       *rand.Rand
+	network *lab.Lab
+	hosts   map[string]*lab.Host
+	addrs   map[string]netip.Addr
+	pods    map[string]*corev1.Pod // all of them, also peers that are no namespace
+	policy  map[string]*mnpv1.MultiNetworkPolicy
+	nad     *netv1.NetworkAttachmentDefinition
 
-	own     bool // tables have an owner
+	guest   *lab.Host // a virtual machine in the server's pod; nil: none
+	own     bool      // tables have an owner
+	options cache.Options
 	state   *cache.Cache
 	agent   *reconciler.Reconciler
 	metrics *metrics
@@ -63,17 +66,17 @@ func onBothPaths(t *testing.T, test func(t *testing.T, own bool)) {
 
 func newLeakWorld(t *testing.T, r *rand.Rand, own bool) *leakWorld {
 	w := &leakWorld{
-		t: t, r: r, own: own, metrics: newMetrics(""), hosts: map[string]*lab.Host{}, addrs: map[string]netip.Addr{},
+		t: t, r: r, own: own, options: cache.Options{Node: "node", NetworkPlugins: DefaultNetworkPlugins()}, metrics: newMetrics(""), hosts: map[string]*lab.Host{}, addrs: map[string]netip.Addr{},
 		pods: map[string]*corev1.Pod{}, policy: map[string]*mnpv1.MultiNetworkPolicy{},
 		nad: &netv1.NetworkAttachmentDefinition{
 			ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "net"},
 			Spec:       netv1.NetworkAttachmentDefinitionSpec{Config: `{"type": "bridge"}`},
 		},
 	}
-	network := lab.ForTest(t)
+	w.network = lab.ForTest(t)
 	for i, name := range []string{"server", "allowed", "forbidden"} {
 		addr := netip.AddrFrom4([4]byte{10, 8, 0, byte(i + 1)})
-		host, err := network.Host(name, netip.PrefixFrom(addr, 16))
+		host, err := w.network.Host(name, netip.PrefixFrom(addr, 16), netip.PrefixFrom(v6Of(addr), 64))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,10 +96,34 @@ func leakPod(name, node string, addr netip.Addr, labels map[string]string) *core
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: "default", Name: name, UID: types.UID("uid-" + name), Labels: labels,
 			Annotations: map[string]string{"k8s.v1.cni.cncf.io/network-status": fmt.Sprintf(
-				`[{"name": "default/net", "interface": "net1", "ips": [%q]}]`, addr)},
+				`[{"name": "default/net", "interface": "net1", "ips": [%q, %q]}]`, addr, v6Of(addr))},
 		},
 		Spec: corev1.PodSpec{NodeName: node},
 	}
+}
+
+// v6Of is the address of IPv6 that a pod has beside its address of IPv4.
+func v6Of(addr netip.Addr) netip.Addr {
+	v4 := addr.As4()
+	return netip.AddrFrom16([16]byte{0: 0xfd, 14: v4[2], 15: v4[3]})
+}
+
+// virtualize puts a virtual machine into the server's pod. It takes the place of the server: it has the addresses.
+func (w *leakWorld) virtualize() {
+	w.t.Helper()
+	w.pods["server"].Labels["kubevirt.io"] = "virt-launcher"
+	var err error
+	if w.guest, err = w.hosts["server"].VirtualMachine("net1"); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// server is the host that has the server's addresses.
+func (w *leakWorld) server() *lab.Host {
+	if w.guest != nil {
+		return w.guest
+	}
+	return w.hosts["server"]
 }
 
 func leakPolicy(name, app string) *mnpv1.MultiNetworkPolicy {
@@ -129,8 +156,8 @@ func portsOf(numbers ...int) []mnpv1.MultiNetworkPolicyPort {
 
 // start is a new agent, which knows everything before it writes, as the pipeline sees to.
 func (w *leakWorld) start() {
-	w.state = cache.New(cache.Options{Node: "node", NetworkPlugins: DefaultNetworkPlugins()})
-	w.agent = reconciler.New(w.state, w.tables.around(w.metrics.meter(reconciler.OpenEngine(engine.Features{Owner: w.own}))), reconciler.BudgetOf(w.state.Limits()), nil)
+	w.state = cache.New(w.options)
+	w.agent = reconciler.New(w.state, w.tables.around(w.metrics.meter(reconciler.OpenNamespace(engine.Features{Owner: w.own}))), reconciler.BudgetOf(w.state.Limits()), nil)
 	w.putNAD()
 	for _, p := range w.pods {
 		w.putPod(p)

@@ -48,44 +48,47 @@ func newMetrics(version string) *metrics {
 	fast := prometheus.ExponentialBuckets(0.0001, 2, 18) // 100 µs to 13 s
 	slow := prometheus.ExponentialBuckets(0.05, 2, 14)   // 50 ms to 7 min
 	m.syncs = m.histogram("sync_duration_seconds",
-		"From the event that changed a pod's rules to the kernel's acknowledgment of them, tries that failed included.", fast)
+		"Time from the event that changed a pod's rules to the kernel's acknowledgment of the rules, including failed tries.", fast)
 	m.programming = m.histogram("network_programming_duration_seconds",
-		"From the change of an object, by the API server's clock in whole seconds, to its enforcement in a pod.", slow)
+		"Time from the change of an object to its enforcement in a pod. The change has the API server's clock, in whole seconds.", slow)
 	m.podStart = m.histogram("pod_start_duration_seconds",
-		"From the creation of a pod's sandbox to the first enforcement of policies in it, for sandboxes made while the agent runs. "+
-			"With NRI, from when their network is ready.", slow)
+		"Time from the creation of a pod's sandbox to the first enforcement in the pod, for sandboxes created while the agent runs. "+
+			"With NRI, time from when the network of the pod is ready.", slow)
 	m.hooks = m.histogram("pod_hook_duration_seconds",
-		"How long the container runtime (NRI) had to wait before it started a pod.", fast)
-	m.hookResults = m.counter("pod_hooks_total", "Pods that the container runtime (NRI) asked about before it started them.", "result")
+		"Time that the container runtime waited for the agent before it started a pod (NRI).", fast)
+	m.hookResults = m.counter("pod_hooks_total", "Pods that the container runtime asked about before it started them (NRI).", "result")
 	for _, result := range sandbox.HookResults {
 		m.hookResults.WithLabelValues(string(result))
 	}
-	m.applies = m.histogram("apply_duration_seconds", "How long a pod's rules took, from plan to acknowledgment.", fast)
+	m.applies = m.histogram("apply_duration_seconds", "Time to apply a pod's rules, from plan to acknowledgment.", fast)
 	m.locks = m.histogram("cache_lock_duration_seconds",
-		"How long the lock of the cache was held, each time: as long, every event waits.", prometheus.ExponentialBuckets(1e-6, 4, 12)) // 1 µs to 4 s
+		"Time that the lock of the cache was held. Meanwhile every event waits.", prometheus.ExponentialBuckets(1e-6, 4, 12)) // 1 µs to 4 s
 	m.batches = m.counter("batches_total", "Netlink batches that the kernel acknowledged.").WithLabelValues()
-	m.messages = m.counter("batch_messages_total", "Messages in these batches.").WithLabelValues()
-	m.bytes = m.counter("batch_bytes_total", "Bytes in these batches.").WithLabelValues()
-	m.refused = m.counter("refused_batches_total", "Attempts to bring a pod's table up to date that failed, by errno.", "errno")
-	m.failures = m.counter("sync_failures_total", "Pods' syncs that failed and are tried again.").WithLabelValues()
-	m.repairs = m.counter("repairs_total", "Times that somebody else was found to have changed a table, which is then put right.").WithLabelValues()
+	m.messages = m.counter("batch_messages_total", "Messages in the acknowledged netlink batches.").WithLabelValues()
+	m.bytes = m.counter("batch_bytes_total", "Bytes in the acknowledged netlink batches.").WithLabelValues()
+	m.refused = m.counter("refused_batches_total", "Failed attempts to update a pod's table, by errno.", "errno")
+	m.failures = m.counter("sync_failures_total", "Failed syncs of pods. The agent retries them.").WithLabelValues()
+	m.repairs = m.counter("repairs_total", "Tables that another process had changed and the agent repaired.").WithLabelValues()
 	m.restarts = m.counter("batch_restarts_total",
-		"Batches made anew as somebody else changed something in the namespace meanwhile (ERESTART).").WithLabelValues()
+		"Batches that the agent made again, because another process changed a table in the namespace (ERESTART).").WithLabelValues()
 	m.seeded = m.counter("connections_seeded_total",
-		"Connections from before a pod's first policy, or from before the loss of all entries, that connection tracking was told of.").WithLabelValues()
+		"Connection tracking entries that the agent made for connections from before a pod's first policy, "+
+			"or from before the loss of all entries.").WithLabelValues()
 	m.seedFailures = m.counter("connection_seed_failures_total",
-		"Times that connection tracking could not be told of all connections of a pod.").WithLabelValues()
-	m.readBacks = m.counter("read_backs_total", "Tables read from the kernel.").WithLabelValues()
-	m.lastSync = m.gauge("last_sync_timestamp_seconds", "When the kernel last acknowledged the rules of a pod.")
-	m.outages = m.counter("watch_outages_total", "Times that an input was lost: a kind of the API server's objects, the runtime's sandboxes, or its NRI.", "source")
-	m.down = m.gauge("watch_down", "1 while an input is lost; what is enforced stays.", "source")
+		"Times that the agent could not make connection tracking entries for all connections of a pod.").WithLabelValues()
+	m.readBacks = m.counter("read_backs_total", "Tables read back from the kernel.").WithLabelValues()
+	m.lastSync = m.gauge("last_sync_timestamp_seconds", "Time of the last acknowledgment of a pod's rules by the kernel.")
+	m.outages = m.counter("watch_outages_total",
+		"Losses of an input: a kind of objects of the API server, the sandboxes of the runtime, or its NRI.", "source")
+	m.down = m.gauge("watch_down", "1 while an input is lost. Enforced policies stay in force.", "source")
 	m.nriState = m.gauge("nri_state",
-		"1 for the state of the connection to the container runtime's NRI. Pods start before their rules are in force unless it is connected.", "state")
+		"1 for the current state of the connection to the container runtime's NRI. "+
+			"Unless it is connected, pods start before their rules are in force.", "state")
 	for _, state := range sandbox.NRIStates {
 		m.nriState.WithLabelValues(string(state)).Set(0)
 	}
 	m.policies = newPolicyMetrics(m)
-	m.gauge("build_info", "1, with the agent's version.", "version", "go_version").WithLabelValues(version, runtime.Version()).Set(1)
+	m.gauge("build_info", "Always 1. The labels have the version of the agent.", "version", "go_version").WithLabelValues(version, runtime.Version()).Set(1)
 	for _, source := range inputSources {
 		m.outages.WithLabelValues(source)
 		m.down.WithLabelValues(source).Set(0)

@@ -39,7 +39,7 @@ func metricsTable(docs []metricDoc) string {
 	docs = slices.Clone(docs)
 	slices.SortFunc(docs, func(a, b metricDoc) int { return strings.Compare(a.name, b.name) })
 	var b strings.Builder
-	b.WriteString("| metric | type | labels | says |\n| --- | --- | --- | --- |\n")
+	b.WriteString("| metric | type | labels | meaning |\n| --- | --- | --- | --- |\n")
 	for _, d := range docs {
 		labels := ""
 		if len(d.labels) > 0 {

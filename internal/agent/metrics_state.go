@@ -55,38 +55,45 @@ var typeNames = map[prometheus.ValueType]string{prometheus.GaugeValue: "gauge", 
 func (m *metrics) watch(s sources) {
 	c := &stateCollector{metrics: m, sources: s}
 	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
-	c.one(gauge, "queue_depth", "Pods whose objects have changed and whose rules have not followed yet.",
+	c.one(gauge, "queue_depth", "Pods with changed objects whose rules are not up to date yet.",
 		func(s snapshot) float64 { return float64(s.depth) })
-	c.one(gauge, "queue_age_seconds", "How long the oldest change of these waits.", func(s snapshot) float64 { return s.age.Seconds() })
-	c.one(gauge, "pods_throttled", "Pods that wait since they used more than their share of the workers.",
+	c.one(gauge, "queue_age_seconds", "Age of the oldest change in the queue.", func(s snapshot) float64 { return s.age.Seconds() })
+	c.one(gauge, "pods_throttled", "Pods that wait because they used more than their share of the workers.",
 		func(s snapshot) float64 { return float64(s.work.Throttled) })
 	c.one(counter, "throttled_pods_total", "Times that a pod had to wait for its share of the workers.",
 		func(s snapshot) float64 { return float64(s.work.ThrottledTotal) })
-	c.one(gauge, "table_memory_bytes", "Kernel memory of the tables of all pods, an estimate; --limit node-memory bounds it.",
+	c.one(gauge, "table_memory_bytes", "Estimated kernel memory of the tables of all pods. --limit node-memory bounds it.",
 		func(s snapshot) float64 { return float64(s.work.Memory) })
 	c.one(gauge, "pods_selected", "Local pods that a policy selects.", func(s snapshot) float64 { return float64(s.SelectedPods) })
-	c.by(gauge, "pods_not_enforced", "Local pods in which policies are not, or may not be, as they should be.", "reason", []labeled{
+	c.by(gauge, "pods_not_enforced", "Local pods whose policies are not enforced, or may not be enforced.", "reason", []labeled{
 		{"no_sandbox", func(s snapshot) int64 { return s.WithoutSandbox }},
 		{"unreadable_status", func(s snapshot) int64 { return s.UnreadableStatus }},
 		{"namespace_gone", func(s snapshot) int64 { return s.failing[reasonGone] }},
 		{"kernel_error", func(s snapshot) int64 { return s.failing[reasonKernel] }},
 		{"unsupported_plugin", func(s snapshot) int64 { return s.Unsupported }},
+		{"not_enforceable", func(s snapshot) int64 { return s.NotEnforceable }},
 	})
-	c.one(gauge, "unknown_sandboxes", "Sandboxes of the container runtime whose pod is no pod of this node, by the API server.",
+	c.by(gauge, "pods_with_bridge", "Selected local pods with a bridge, such as virtual machines, by enforcement in the bridge: "+
+		"policies are enforced, all IP packets are dropped, or all packets pass.", "enforcement", []labeled{
+		{"policies", func(s snapshot) int64 { return s.BridgesEnforced }},
+		{"drop", func(s snapshot) int64 { return s.BridgesDropped }},
+		{"none", func(s snapshot) int64 { return s.BridgesOpen }},
+	})
+	c.one(gauge, "unknown_sandboxes", "Sandboxes of the container runtime whose pod is not a pod of this node, according to the API server.",
 		func(s snapshot) float64 { return float64(s.UnknownSandboxes) })
-	c.by(gauge, "limits_exceeded", "Objects that exceed a limit, see --limit: the part over the limit allows nothing.", "object", []labeled{
+	c.by(gauge, "limits_exceeded", "Objects that exceed a limit, see --limit. The part over the limit allows nothing.", "object", []labeled{
 		{"policy", func(s snapshot) int64 { return s.LimitedPolicies }},
 		{"pod", func(s snapshot) int64 { return s.LimitedPods }},
 		{"namespace", func(s snapshot) int64 { return s.LimitedNamespaces }},
 	})
-	c.by(gauge, "policies", "Policies: all of them, those that select a local pod, those with a field that cannot be understood or exceeds a limit.", "state", []labeled{
+	c.by(gauge, "policies", "Policies: all, active (select a local pod) and invalid (a field is invalid or exceeds a limit).", "state", []labeled{
 		{"all", func(s snapshot) int64 { return s.Policies }},
 		{"active", func(s snapshot) int64 { return s.ActivePolicies }},
 		{"invalid", func(s snapshot) int64 { return s.InvalidPolicies }},
 	})
 	c.one(gauge, "peer_groups", "Peer groups that rules of local pods use.", func(s snapshot) float64 { return float64(s.Groups) })
-	c.one(gauge, "peer_group_elements", "Ranges of addresses, and endpoints, in these groups.", func(s snapshot) float64 { return float64(s.Members) })
-	c.by(gauge, "cache_objects", "What the cache holds.", "kind", []labeled{
+	c.one(gauge, "peer_group_elements", "Ranges of addresses, and endpoints, in the peer groups.", func(s snapshot) float64 { return float64(s.Members) })
+	c.by(gauge, "cache_objects", "Objects in the cache.", "kind", []labeled{
 		{"pod", func(s snapshot) int64 { return s.Pods }},
 		{"local_pod", func(s snapshot) int64 { return s.LocalPods }},
 		{"namespace", func(s snapshot) int64 { return s.Namespaces }},
@@ -94,7 +101,7 @@ func (m *metrics) watch(s sources) {
 		{"sandbox", func(s snapshot) int64 { return s.Sandboxes }},
 		{"port_list", func(s snapshot) int64 { return s.PortLists }},
 	})
-	c.by(counter, "suppressed_total", "What was not told since its object, or the namespace of the object, had told enough.", "kind", []labeled{
+	c.by(counter, "suppressed_total", "Suppressed log lines, reports, Events and traces: their object or its namespace was over budget.", "kind", []labeled{
 		{"log_line", func(s snapshot) int64 { return int64(s.work.SuppressedLines) }},
 		{"report", func(s snapshot) int64 { return int64(s.reports) }},
 		{"event", func(s snapshot) int64 { return int64(s.events) }},

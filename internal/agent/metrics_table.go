@@ -32,7 +32,7 @@ func (m *metrics) meter(open reconciler.OpenTable) reconciler.OpenTable {
 }
 
 // Apply implements reconciler.Table.
-func (t *meteredTable) Apply(ctx context.Context, want engine.Ruleset) error {
+func (t *meteredTable) Apply(ctx context.Context, want engine.Tables) error {
 	start := time.Now()
 	err := t.Table.Apply(ctx, want)
 	t.metrics.applies.Observe(time.Since(start).Seconds())

@@ -55,7 +55,7 @@ func TestObservation(t *testing.T) {
 	for _, want := range []string{
 		"pods_selected 1\n", `policies{state="all"} 1`, `policies{state="active"} 1`, `policies{state="invalid"} 1`,
 		`pods_not_enforced{reason="no_sandbox"} 0`, "peer_groups 1\n", "peer_group_elements 1\n", "queue_depth 0\n",
-		"sync_duration_seconds_count 1\n", "pod_start_duration_seconds_count 1\n", "read_backs_total 1\n",
+		"sync_duration_seconds_count 1\n", "pod_start_duration_seconds_count 1\n", "read_backs_total 2\n",
 		`cache_objects{kind="pod"} 2`, `watch_down{source="Sandbox"} 0`, `watch_outages_total{source="Sandbox"} 1`,
 	} {
 		if !strings.Contains(page, "\n"+metricsPrefix+want) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
 // countsInterval is how old the packets of policies can be: they are read when a table is looked at anyway.
@@ -26,31 +27,45 @@ func newPolicyMetrics(m *metrics) *policyMetrics {
 	labels := []string{"namespace", "policy", "direction", "verdict"}
 	return &policyMetrics{
 		live: map[cache.Key]struct{}{},
-		packets: m.counter("policy_packets_total", "With --policy-counters: packets that a policy's rules allowed, the first ones of connections, and "+
-			"those dropped on the interfaces that it isolates, counted for each policy that does.", labels...),
-		bytes: m.counter("policy_bytes_total", "The same in bytes.", labels...),
+		packets: m.counter("policy_packets_total", "With --policy-counters: packets that the rules of a policy allowed "+
+			"(with --established=keep, the first packet of each connection), and packets that were dropped on an interface, "+
+			"counted for each policy that isolates the interface.", labels...),
+		bytes: m.counter("policy_bytes_total", "The same as multi_networkpolicy_policy_packets_total, in bytes.", labels...),
 	}
 }
 
 // counted is what the counters of one table said the last time.
 type counted struct {
 	at    time.Time
-	rules map[uint64]engine.RuleCount // by handle
+	rules map[ruleHandle]engine.RuleCount
+}
+
+// ruleHandle identifies a rule in one network namespace.
+type ruleHandle struct {
+	family expr.TableFamily
+	handle uint64
+}
+
+// tableChain identifies a chain in one network namespace.
+type tableChain struct {
+	family expr.TableFamily
+	chain  string
 }
 
 // add adds what was counted since. A rule that is gone takes with it what it counted after the last time.
 func (p *policyMetrics) add(last counted, now []engine.RuleCount) counted {
-	next := counted{time.Now(), map[uint64]engine.RuleCount{}}
-	isolating := map[string][]string{} // policies, by the chain that has jumps to theirs
+	next := counted{time.Now(), map[ruleHandle]engine.RuleCount{}}
+	isolating := map[tableChain][]string{} // policies, by the chain that has jumps to theirs
 	for _, c := range now {
+		rule, chain := ruleHandle{c.Family, c.Handle}, tableChain{c.Family, c.Chain}
 		if c.Comment != "" && kindOf(c.Chain) == engine.KindInterface {
-			isolating[c.Chain] = append(isolating[c.Chain], c.Comment)
+			isolating[chain] = append(isolating[chain], c.Comment)
 		}
 		if !c.HasCounter {
 			continue
 		}
-		next.rules[c.Handle] = c
-		before := last.rules[c.Handle]
+		next.rules[rule] = c
+		before := last.rules[rule]
 		packets, bytes := float64(c.Packets-before.Packets), float64(c.Bytes-before.Bytes)
 		if c.Packets < before.Packets || c.Bytes < before.Bytes {
 			packets, bytes = float64(c.Packets), float64(c.Bytes) // somebody has reset it
@@ -61,7 +76,7 @@ func (p *policyMetrics) add(last counted, now []engine.RuleCount) counted {
 			policy, _, _ := strings.Cut(c.Comment, " ") // "shop/web ingress[0]"
 			p.count(policy, direction, "allowed", packets, bytes)
 		case engine.KindInterface:
-			for _, policy := range isolating[c.Chain] { // the drop is the last rule
+			for _, policy := range isolating[chain] { // the drop is the last rule
 				p.count(policy, direction, "dropped", packets, bytes)
 			}
 		}

@@ -108,7 +108,7 @@ func (p *progress) Applied(t cache.Target) {
 	now := time.Now()
 	p.metrics.synced(p.working[t.Pod], now)
 	created, ok := p.sandboxes[t.Pod.UID]
-	if !ok || t.Ruleset.IsEmpty() {
+	if !ok || t.Tables.IsEmpty() {
 		return
 	}
 	delete(p.sandboxes, t.Pod.UID)

@@ -25,8 +25,8 @@ func newCleanup() *cobra.Command {
 	var o cleanupOptions
 	cmd := &cobra.Command{
 		Use:   "cleanup",
-		Short: "Removes the agent's table from every pod on this node",
-		Long: `Removes the agent's table, and the table of a killed trace, from the network namespace of every pod on this node. It asks
+		Short: "Removes the agent's tables from every pod on this node",
+		Long: `Removes the agent's tables, and the table of a killed trace, from the network namespace of every pod on this node. It asks
 the container runtime for the pods, or takes the network namespaces of --netns. After it, no pod is isolated. Nothing else
 removes the rules of pods that policies select. Stop the agent for good first, or it restores them.
 
@@ -88,16 +88,16 @@ func (o *cleanupOptions) namespaces(ctx context.Context) ([]podNamespace, error)
 	return all, nil
 }
 
-// clean removes the agent's table and the table of a killed trace. It returns the line for the user.
+// clean removes the agent's tables and the table of a killed trace. It returns the line for the user.
 func (n podNamespace) clean(ctx context.Context) (string, error) {
 	if n.err != nil {
 		return "", n.err
 	}
-	e, err := engine.Open(n.name, n.path, engine.Options{})
+	e, err := engine.OpenNamespace(n.name, n.path, engine.Options{})
 	if err != nil {
 		return "", cause(err)
 	}
-	err = e.Apply(ctx, engine.Ruleset{})
+	err = e.Apply(ctx, engine.Tables{})
 	traced, errTrace := trace.Remove(n.path)
 	if err := errors.Join(err, errTrace, e.Close()); err != nil {
 		return "", cause(err)

@@ -54,12 +54,12 @@ func TestCleanup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	agent, err := engine.Open("shop/with", hosts["with"].NetNS(), engine.Options{Own: features.Owner})
+	agent, err := engine.OpenNamespace("shop/with", hosts["with"].NetNS(), engine.Options{Own: features.Owner})
 	if err != nil {
 		t.Fatal(err)
 	}
 	isolated := engine.NewRuleset(nil, []*engine.Chain{{Name: "prerouting", Hook: engine.HookPrerouting}})
-	if err := agent.Apply(t.Context(), isolated); err != nil {
+	if err := agent.Apply(t.Context(), engine.Tables{engine.Inet: isolated, engine.Bridge: isolated}); err != nil {
 		t.Fatal(err)
 	}
 	if err := agent.Close(); err != nil {
@@ -94,6 +94,9 @@ func TestCleanup(t *testing.T) {
 		"shop/without: has no table",
 		"! multi-networkpolicy-nftables: cleanup failed for 1 of 3 network namespaces",
 	}, cleanUp(t, 1, "--container-runtime-endpoint", socket))
+	if left, err := node.NFT(hosts["with"], "list", "tables"); err != nil || left != "" {
+		t.Errorf("left: %s %v", left, err)
+	}
 	paths := []string{hosts["with"].NetNS(), hosts["without"].NetNS()}
 	wantLines(t, []string{paths[0] + ": has no table", paths[1] + ": has no table"},
 		cleanUp(t, 0, "--netns", paths[0], "--netns", paths[1]))

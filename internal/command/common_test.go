@@ -76,7 +76,7 @@ func TestRuleFileFlags(t *testing.T) {
 			t.Errorf("%s: %d rules, want %d", name, tt.got, tt.want)
 		}
 	}
-	if err := engine.Try(cache.Trial(o)); err != nil {
+	if err := engine.Try(engine.Inet, cache.Trial(o)[engine.Inet]); err != nil {
 		t.Error(err)
 	}
 }

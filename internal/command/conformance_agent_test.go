@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -32,8 +33,14 @@ type judged struct {
 	running    sync.WaitGroup
 }
 
-// judgedAgents starts agents that write to the log. Their objects pass through the sink that wrap returns, which may add a fault.
-func judgedAgents(log logr.Logger, dir string, wrap func(informers.Sink) informers.Sink) conformance.StartAgent {
+// plant makes an agent faulty. Each function may be nil.
+type plant struct {
+	sink    func(informers.Sink) informers.Sink // changes the objects on their way to the agent
+	options func(*cache.Options)
+}
+
+// judgedAgents starts agents that write to the log.
+func judgedAgents(log logr.Logger, dir string, fault plant) conformance.StartAgent {
 	return func(objects informers.Objects, sandboxes []conformance.Sandbox, flags conformance.Flags) (conformance.Agent, error) {
 		features, err := engine.Probe()
 		if err != nil {
@@ -43,16 +50,23 @@ func judgedAgents(log logr.Logger, dir string, wrap func(informers.Sink) informe
 		if err != nil {
 			return nil, err
 		}
+		if fault.options != nil {
+			fault.options(&options)
+		}
 		a := &judged{state: cache.New(options), tracker: conformance.NewTracker()}
-		a.reconciler = reconciler.New(a.state, reconciler.OpenEngine(features), reconciler.BudgetOf(a.state.Limits()), nil)
+		a.reconciler = reconciler.New(a.state, reconciler.OpenNamespace(features), reconciler.BudgetOf(a.state.Limits()), nil)
 		for _, s := range sandboxes {
 			a.state.SetSandbox(s.UID, cache.Sandbox{ID: s.ID, NetNS: s.NetNS})
 		}
 		ctx, stop := context.WithCancel(logr.NewContext(context.Background(), log))
 		a.stop = stop
+		sink := informers.Sink(a.state)
+		if fault.sink != nil {
+			sink = fault.sink(sink)
+		}
 		settings := informers.Settings{Node: conformanceNode, Limits: a.state.Limits()}
 		in := informers.New(ctx, informers.Config{
-			Source: informers.FromObjects(objects, settings), Sink: wrap(a.state), Settings: settings,
+			Source: informers.FromObjects(objects, settings), Sink: sink, Settings: settings,
 			Notify: a.reconciler.Notify, Observer: a.tracker,
 		})
 		p := &agent.Pipeline{Informers: in, Reconciler: a.reconciler, Sandboxes: a}
@@ -82,7 +96,8 @@ func (a *judged) Explain(egress bool, p conformance.Packet) (allowed bool, why s
 	if egress {
 		self, remote, q.Direction = p.From, p.To, engine.Egress
 	}
-	q.Pod, q.Interface, q.Local, q.Remote = self.Pod, self.Iface, self.Addr, remote.Addr
+	q.Pod, q.Local, q.Remote = self.Pod, self.Addr, remote.Addr
+	q.Interface, _, _ = strings.Cut(self.Iface, ".") // explain knows no VLAN devices
 	if p.Proto == conformance.ICMP {
 		q.ICMPType = 8 // echo request
 		if remote.Addr.Is6() {

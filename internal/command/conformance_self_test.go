@@ -3,10 +3,14 @@ package command
 import (
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/conformance"
 )
@@ -34,16 +38,65 @@ func (s fixedNamespaces) UpsertNamespace(ns cache.Namespace) {
 	}
 }
 
+// changed changes objects before it gives them to a Sink.
+type changed struct {
+	informers.Sink
+	pod    func(*cache.Pod)
+	nad    func(*cache.NAD)
+	policy func(*policy.Policy)
+}
+
+func (s changed) UpsertPod(p cache.Pod) []policy.Problem {
+	if s.pod != nil {
+		s.pod(&p)
+	}
+	return s.Sink.UpsertPod(p)
+}
+
+func (s changed) UpsertNAD(n cache.NAD) {
+	if s.nad != nil {
+		s.nad(&n)
+	}
+	s.Sink.UpsertNAD(n)
+}
+
+func (s changed) UpsertPolicy(p *policy.Policy) {
+	if s.policy != nil {
+		p = new(*p)
+		s.policy(p)
+	}
+	s.Sink.UpsertPolicy(p)
+}
+
 // The conformance test finds an agent with a fault, and the printed case is reduced to the fault.
 func TestConformanceFindsFaults(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
-		seed  uint64 // a start from which the fault is found soon
-		fault func(informers.Sink) informers.Sink
+		seed  uint64 // from which on it does not take long
+		fault plant
 	}{
-		{"policies are kept", 0, func(s informers.Sink) informers.Sink { return keptPolicies{s} }},
-		{"pods are kept", 41, func(s informers.Sink) informers.Sink { return keptPods{s} }},
-		{"namespaces are fixed", 17, func(s informers.Sink) informers.Sink { return fixedNamespaces{s, map[string]bool{}} }},
+		{"policies are kept", 6, plant{sink: func(s informers.Sink) informers.Sink { return keptPolicies{s} }}},
+		{"pods are kept", 43, plant{sink: func(s informers.Sink) informers.Sink { return keptPods{s} }}},
+		{"namespaces are fixed", 49, plant{sink: func(s informers.Sink) informers.Sink { return fixedNamespaces{s, map[string]bool{}} }}},
+		{"definitions have no times", 13, plant{sink: func(s informers.Sink) informers.Sink {
+			return changed{Sink: s, nad: func(n *cache.NAD) { n.Since = 0 }}
+		}}},
+		{"lists of requested networks are not read", 12, plant{sink: func(s informers.Sink) informers.Sink {
+			return changed{Sink: s, pod: func(p *cache.Pod) {
+				if strings.HasPrefix(p.Requested, "[") {
+					p.Requested = ""
+				}
+			}}
+		}}},
+		{"long names are cut", 0, plant{sink: func(s informers.Sink) informers.Sink {
+			return changed{Sink: s, policy: func(p *policy.Policy) { p.Key.Name = p.Key.Name[:min(len(p.Key.Name), 252)] }}
+		}}},
+		{"empty labels are lost", 4, plant{sink: func(s informers.Sink) informers.Sink {
+			return changed{Sink: s, pod: func(p *cache.Pod) {
+				p.Labels = slices.DeleteFunc(slices.Clone(p.Labels), func(l labelindex.Label) bool { return l.Value == "" })
+			}}
+		}}},
+		{"connections are kept", 62, plant{options: func(o *cache.Options) { o.RevokeEstablished = false }}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

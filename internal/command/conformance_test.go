@@ -13,9 +13,9 @@ import (
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/conformance"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -24,15 +24,15 @@ const conformanceData = "../test/conformance/testdata/"
 // newPlayer returns a player and the log of its agents.
 func newPlayer(t *testing.T) (*conformance.Player, *node.Log) {
 	t.Helper()
-	return newPlayerOf(t, func(s informers.Sink) informers.Sink { return s })
+	return newPlayerOf(t, plant{})
 }
 
-// newPlayerOf returns a player whose agents have a fault that wrap adds.
-func newPlayerOf(t *testing.T, wrap func(informers.Sink) informers.Sink) (*conformance.Player, *node.Log) {
+// newPlayerOf returns a player whose agents have a fault.
+func newPlayerOf(t *testing.T, fault plant) (*conformance.Player, *node.Log) {
 	t.Helper()
 	log := &node.Log{}
 	return &conformance.Player{
-		Start: judgedAgents(log.Logger(), t.TempDir(), wrap), Node: conformanceNode, Plugins: agent.DefaultNetworkPlugins(),
+		Start: judgedAgents(log.Logger(), t.TempDir(), fault), Node: conformanceNode, Plugins: agent.DefaultNetworkPlugins(),
 	}, log
 }
 
@@ -46,6 +46,9 @@ func TestConformanceCases(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.Name, func(t *testing.T) {
 				t.Parallel()
+				if c.Needs != "" && !lab.HasDevices(t, c.Needs) {
+					t.Skipf("SKIPPED: this kernel has no devices of type %s", c.Needs)
+				}
 				playCase(t, c)
 			})
 		}

@@ -23,6 +23,9 @@ func printExplanation(out io.Writer, e explain.Explanation) error {
 		fmt.Fprintf(&b, "%s: %s, %s on %s of %s %s %s\n", strings.ToUpper(string(n.Verdict)), e.Packet, e.Direction,
 			n.Interface, e.Pod, preposition, remote)
 		fmt.Fprintf(&b, "  decided by %s: %s\n", n.DecidedBy, n.Reason)
+		if n.Bridge != "" {
+			fmt.Fprintf(&b, "  %s\n", n.Bridge)
+		}
 		for _, p := range e.RemotePods {
 			fmt.Fprintf(&b, "  %s is pod %s\n", e.Remote, p)
 		}

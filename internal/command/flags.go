@@ -63,6 +63,7 @@ const (
 // tableOptions are the flags that affect the tables of all pods.
 type tableOptions struct {
 	networkPlugins []string
+	unenforceable  []string // runtimes
 	established    string
 	policyCounters bool
 	limits         policy.Limits
@@ -73,6 +74,9 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 	o.networkPlugins, o.limits = agent.DefaultNetworkPlugins(), policy.DefaultLimits()
 	addList(flags, &o.networkPlugins, "network-plugins", "",
 		"plugin types of the networks that policies isolate")
+	o.unenforceable = cache.DefaultUnenforceableRuntimes()
+	addList(flags, &o.unenforceable, "unenforceable-runtimes", "",
+		"RuntimeClasses and handlers, as shell patterns, whose pods have a network stack of their own, which no rules reach")
 	flags.StringVar(&o.established, "established", keepEstablished,
 		"connections that policies no longer allow: `keep|revoke`; with revoke, rules see every packet")
 	flags.BoolVar(&o.policyCounters, "policy-counters", false, "count the packets of each policy, for the metrics")
@@ -83,7 +87,12 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 // load makes the options of a cache from the flags and from the files that they name. node is empty for commands that treat pods
 // of all nodes as local.
 func (o *tableOptions) load(node string) (cache.Options, error) {
-	options := cache.Options{Node: node, NetworkPlugins: o.networkPlugins, PolicyCounters: o.policyCounters, Limits: o.limits}
+	options := cache.Options{
+		Node: node, NetworkPlugins: o.networkPlugins, UnenforceableRuntimes: o.unenforceable, PolicyCounters: o.policyCounters, Limits: o.limits,
+	}
+	if err := cache.CheckRuntimes(o.unenforceable); err != nil {
+		return options, usageError{fmt.Errorf("--unenforceable-runtimes: %w", err)}
+	}
 	switch o.established {
 	case keepEstablished, "":
 	case revokeEstablished:

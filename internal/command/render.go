@@ -10,6 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
@@ -25,8 +26,9 @@ func newRender() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "render -f FILE|DIR... --pod NAMESPACE/NAME",
 		Short: "Prints the table that a pod would get",
-		Long: `Prints the nftables table that a pod would get, in nft's syntax. It reads manifests, or without -f the objects of an API
-server. The pod can be on any node. It needs no privileges and no kernel, and changes nothing.`,
+		Long: `Prints the nftables table that a pod would get, in nft's syntax, and for a virtual machine the table for its bridge. It
+reads manifests, or without -f the objects of an API server. The pod can be on any node. It needs no privileges and no
+kernel, and changes nothing.`,
 		Args: asUsage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -60,15 +62,20 @@ func (o *renderOptions) run(ctx context.Context, out, warnings io.Writer) error 
 	if err != nil {
 		return err
 	}
-	ruleset, err := explain.Preview(w.cache, pod)
+	tables, err := explain.Preview(w.cache, pod)
 	switch {
 	case err != nil:
 		return err
 	case o.output.format == "json":
-		return engine.RenderJSON(out, ruleset)
-	case ruleset.IsEmpty():
+		return engine.RenderJSON(out, tables)
+	case tables.IsEmpty():
 		_, err := fmt.Fprintf(out, "# %s gets no table: no policy isolates an interface of it\n", pod)
 		return err
 	}
-	return engine.Render(out, ruleset)
+	for _, f := range expr.TableFamilies {
+		if err := engine.Render(out, f, tables[f]); err != nil {
+			return err
+		}
+	}
+	return nil
 }

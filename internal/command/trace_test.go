@@ -63,7 +63,7 @@ func newTraceRig(t *testing.T) traceRig {
 			t.Error(err)
 		}
 	})
-	if err := e.Apply(t.Context(), ruleset); err != nil {
+	if err := e.Apply(t.Context(), ruleset[engine.Inet]); err != nil {
 		t.Fatal(err)
 	}
 	for proto, port := range map[lab.Protocol]uint16{lab.TCP: 8080, lab.UDP: 5000} {

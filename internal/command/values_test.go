@@ -23,7 +23,7 @@ func TestListFlags(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{nil, []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge"}},
+		{nil, []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge", "bond", "vlan", "tap", "ipoib"}},
 		{[]string{"--network-plugins=ipvlan, bridge"}, []string{"ipvlan", "bridge"}},
 		{[]string{"--network-plugins", " ipvlan ", "--network-plugins", "bridge,\tmacvlan"}, []string{"ipvlan", "bridge", "macvlan"}},
 		{[]string{"--network-plugins="}, nil},

@@ -111,8 +111,10 @@ func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.state = cache.New(cache.Options{Node: node, NetworkPlugins: agent.DefaultNetworkPlugins()})
-	d.agent = reconciler.New(d.state, reconciler.OpenEngine(features), reconciler.BudgetOf(d.state.Limits()), nil)
+	options := cache.Options{Node: node, NetworkPlugins: agent.DefaultNetworkPlugins()}
+	options.Bridge, _ = agent.ProbeBridge(options) //nolint:errcheck // the cause does not matter: no pod of the demo has a bridge
+	d.state = cache.New(options)
+	d.agent = reconciler.New(d.state, reconciler.OpenNamespace(features), reconciler.BudgetOf(d.state.Limits()), nil)
 	settings := informers.Settings{Node: node, Limits: d.state.Limits()}
 	in := informers.New(ctx, informers.Config{
 		Source: d.files.Source(settings), Sink: d.state, Settings: settings, Notify: d.agent.Notify,
@@ -182,7 +184,7 @@ func (d *demo) isSettled(policies int) bool {
 // ruleset returns the table of a pod.
 func (d *demo) ruleset(p *pod) engine.Ruleset {
 	target, _ := d.state.Target(p.id)
-	return target.Ruleset
+	return target.Tables[engine.Inet]
 }
 
 // selected returns the number of pods with a table.
@@ -219,7 +221,7 @@ func (d *demo) render() error {
 			continue
 		}
 		d.printf("\nThe table in the network namespace of %s, in nft syntax:\n\n", p.id.Key)
-		return engine.Render(d.out, d.ruleset(p))
+		return engine.Render(d.out, engine.Inet, d.ruleset(p))
 	}
 	return fmt.Errorf("no pod %s in the demo's files", renderedPod)
 }

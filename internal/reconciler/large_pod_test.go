@@ -32,7 +32,7 @@ type largePod struct {
 	t     *testing.T
 	cache *cache.Cache
 	id    cache.PodID
-	table *engine.Engine
+	table *engine.Namespace
 }
 
 func (p *largePod) putPod(pod *corev1.Pod) {
@@ -71,9 +71,9 @@ func TestLargePod(t *testing.T) {
 	p.change("a restart", 0, 0, func() {})
 }
 
-func openLargePod(t *testing.T, h *lab.Host) *engine.Engine {
+func openLargePod(t *testing.T, h *lab.Host) *engine.Namespace {
 	t.Helper()
-	e, err := engine.Open("large", h.NetNS(), engine.Options{})
+	e, err := engine.OpenNamespace("large", h.NetNS(), engine.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ func (p *largePod) apply() {
 	if !ok {
 		p.t.Fatal("the pod is not known")
 	}
-	if err := p.table.Apply(p.t.Context(), target.Ruleset); err != nil {
+	if err := p.table.Apply(p.t.Context(), target.Tables); err != nil {
 		p.t.Fatal(err)
 	}
 }

@@ -53,7 +53,7 @@ func (r *Reconciler) enforceNow(ctx context.Context, pod cache.PodID) (enforced 
 		// Neither the status nor the requested networks of the pod can be read, or no policy applies to it.
 		logr.FromContextOrDiscard(ctx).V(1).Info("Pod starts before its policies are known", "pod", pod.String())
 		return false, nil
-	case target.Ruleset.IsEmpty():
+	case target.Tables.IsEmpty():
 		return false, nil
 	case target.Sandbox.ID == "":
 		return false, errNoSandbox

@@ -40,30 +40,32 @@ const (
 type Targets interface {
 	TakeDirty() []cache.PodID
 	Plan(cache.PodID) (cache.Target, bool)
-	Closed(pod cache.PodID, limit string) engine.Ruleset // a table that isolates the pod and allows nothing, for want of memory
+	Closed(pod cache.PodID, limit string) engine.Tables // tables that isolate the pod and allow nothing, for want of memory
+	SetBridged(cache.PodID)                             // one of the target's BridgePorts is a port of a bridge
 	IsSelected(cache.PodID) (selected, known bool)
 }
 
-// Table is the table in one network namespace; *engine.Engine is one. Its methods are never called at the same time.
+// Table is the tables of one network namespace; *engine.Namespace is one. Its methods are never called at the same time.
 type Table interface {
-	Apply(ctx context.Context, want engine.Ruleset) error
+	Apply(ctx context.Context, want engine.Tables) error
 	Changed(ctx context.Context) (bool, error)
 	Check(ctx context.Context) (engine.Finding, error)
-	SeedFailure() error // why connection tracking does not know all connections, or nil
+	HasBridgePort(names ...string) (bool, error) // whether one of the names is the name of a bridge's port
+	SeedFailure() error                          // why connection tracking does not know all connections, or nil
 	Close() error
 }
 
-// OpenTable opens the table of a pod in the network namespace at the path.
+// OpenTable opens the tables of a pod in the network namespace at the path.
 type OpenTable func(pod, netns string) (Table, error)
 
-// OpenEngine opens engines that own their tables where the kernel can do that.
-func OpenEngine(f engine.Features) OpenTable {
+// OpenNamespace opens namespaces that own their tables where the kernel can do that.
+func OpenNamespace(f engine.Features) OpenTable {
 	return func(pod, netns string) (Table, error) {
-		e, err := engine.Open(pod, netns, engine.Options{Own: f.Owner})
+		n, err := engine.OpenNamespace(pod, netns, engine.Options{Own: f.Owner})
 		if err != nil {
 			return nil, err
 		}
-		return e, nil
+		return n, nil
 	}
 }
 
@@ -114,9 +116,10 @@ type Reconciler struct {
 type enforced struct {
 	sandbox cache.Sandbox
 	table   Table // nil: not open
-	applied bool  // ruleset is in the kernel
-	ruleset engine.Ruleset
+	applied bool  // tables are in the kernel
+	tables  engine.Tables
 	found   engine.Finding // by the last check
+	bridge  bridgeSearch
 
 	toldSeedFailure bool
 }
@@ -244,7 +247,7 @@ func (r *Reconciler) isChanged(ctx context.Context, pod cache.PodID) bool {
 		return false
 	}
 	changed, err := e.table.Changed(ctx)
-	return changed || err != nil
+	return changed || err != nil || r.bridgeAppeared(ctx, pod, e)
 }
 
 // next takes one pod from the queue. It is false when the queue is closed.
@@ -344,9 +347,13 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 		e.close(log)
 		*e = enforced{sandbox: target.Sandbox}
 	}
+	if err := r.searchBridge(e, &target); err != nil {
+		e.close(log)
+		return err
+	}
 	r.admit(&target)
-	defer r.flight.enter(max(target.Ruleset.Memory(), e.ruleset.Memory()))()
-	if !e.applied || !sameRuleset(e.ruleset, target.Ruleset) {
+	defer r.flight.enter(max(target.Tables.Memory(), e.tables.Memory()))()
+	if !e.applied || !sameTables(&e.tables, &target.Tables) {
 		return r.apply(ctx, log, e, target)
 	}
 	if e.table == nil {
@@ -368,10 +375,10 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 // admit books the memory of the target's table. A table that does not fit the budget becomes one that isolates the pod and
 // allows nothing.
 func (r *Reconciler) admit(target *cache.Target) {
-	exceeds, again := r.memory.admit(target.Pod, target.Ruleset.Memory())
+	exceeds, again := r.memory.admit(target.Pod, target.Tables.Memory())
 	if exceeds != "" {
-		target.Ruleset = r.targets.Closed(target.Pod, exceeds)
-		again = append(again, r.memory.book(target.Pod, target.Ruleset.Memory())...)
+		target.Tables = r.targets.Closed(target.Pod, exceeds)
+		again = append(again, r.memory.book(target.Pod, target.Tables.Memory())...)
 	}
 	for _, pod := range again {
 		if pod != target.Pod {
@@ -417,40 +424,54 @@ func (r *Reconciler) apply(ctx context.Context, log logr.Logger, e *enforced, ta
 		e.applied = false
 		return err
 	}
-	removed := target.Ruleset.IsEmpty() && !e.ruleset.IsEmpty()
-	e.applied, e.ruleset = true, target.Ruleset
+	isEmpty := target.Tables.IsEmpty()
+	removed := isEmpty && !e.tables.IsEmpty()
+	e.applied, e.tables = true, target.Tables
 	r.observer.Applied(target)
 	r.logSeedFailure(log, e, target.Pod)
 	took := time.Since(start).Round(time.Microsecond)
 	switch {
-	case target.Ruleset.IsEmpty() && !removed:
+	case isEmpty && !removed:
 		log.V(2).Info("No policy applies", "took", took)
 	case !r.mayLog(target.Pod):
 	case removed:
 		log.Info("No policy applies any more", "took", took)
 	default:
-		log.Info("Policies enforced", "sets", len(target.Ruleset.Sets), "chains", len(target.Ruleset.Chains), "took", took)
+		log.Info("Policies enforced", "sets", len(target.Tables[engine.Inet].Sets), "chains", len(target.Tables[engine.Inet].Chains),
+			"bridge", target.HasBridge, "took", took)
 	}
-	if target.Ruleset.IsEmpty() {
+	if isEmpty {
 		e.close(log) // most pods have no policy: none of them costs a descriptor
 	}
 	return nil
 }
 
 func (r *Reconciler) tryApply(ctx context.Context, e *enforced, target cache.Target) error {
-	if e.table == nil {
-		opened, err := r.open(target.Pod.String(), target.Sandbox.NetNS)
-		if err != nil {
-			return err
-		}
-		e.table = opened
+	if err := r.openTable(e, target); err != nil {
+		return err
 	}
-	return e.table.Apply(ctx, target.Ruleset)
+	return e.table.Apply(ctx, target.Tables)
 }
 
-// sameRuleset relies on the pointers of a Ruleset being immutable and shared.
-func sameRuleset(a, b engine.Ruleset) bool {
-	return slices.Equal(a.Sets, b.Sets) && slices.Equal(a.Chains, b.Chains)
+func (r *Reconciler) openTable(e *enforced, target cache.Target) error {
+	if e.table != nil {
+		return nil
+	}
+	opened, err := r.open(target.Pod.String(), target.Sandbox.NetNS)
+	if err == nil {
+		e.table = opened
+	}
+	return err
+}
+
+// sameTables relies on the pointers of a Ruleset being immutable and shared.
+func sameTables(a, b *engine.Tables) bool {
+	for f := range a {
+		if !slices.Equal(a[f].Sets, b[f].Sets) || !slices.Equal(a[f].Chains, b[f].Chains) {
+			return false
+		}
+	}
+	return true
 }
 
 // enforced returns what has been achieved for a pod.

@@ -29,14 +29,16 @@ type stage struct {
 	open    map[string]int      // tables open, by pod
 	tables  map[string]int      // chains in the kernel, by network namespace
 	busy    map[string]chan any // applies of a pod that wait until the channel is closed
-	running map[string]int      // applies under way, by pod
-	most    int                 // applies under way at the same time
+	bridged map[string]bool     // pods with a bridge
+	applied map[string][]engine.Tables
+	running map[string]int // applies under way, by pod
+	most    int            // applies under way at the same time
 }
 
 func newStage(t *testing.T) *stage {
 	s := &stage{
 		t: t, targets: map[cache.PodID]cache.Target{}, fail: map[string]error{}, open: map[string]int{},
-		tables: map[string]int{}, busy: map[string]chan any{}, running: map[string]int{},
+		tables: map[string]int{}, busy: map[string]chan any{}, bridged: map[string]bool{}, applied: map[string][]engine.Tables{}, running: map[string]int{},
 	}
 	s.agent = New(s, s.openTable, Budget{1 << 30, 1 << 30}, nil)
 	return s
@@ -68,7 +70,7 @@ func chains(n int) engine.Ruleset {
 func (s *stage) set(name, sandbox string, rs engine.Ruleset) {
 	s.mu.Lock()
 	s.targets[id(name)] = cache.Target{
-		Pod: id(name), Sandbox: cache.Sandbox{ID: sandbox, NetNS: "/" + sandbox}, Ruleset: rs,
+		Pod: id(name), Sandbox: cache.Sandbox{ID: sandbox, NetNS: "/" + sandbox}, Tables: engine.Tables{engine.Inet: rs},
 	}
 	s.dirty = append(s.dirty, id(name))
 	s.mu.Unlock()
@@ -130,7 +132,7 @@ func (s *stage) TakeDirty() []cache.PodID {
 
 func (s *stage) IsSelected(pod cache.PodID) (selected, known bool) {
 	t, known := s.Plan(pod)
-	return !t.Ruleset.IsEmpty(), known
+	return !t.Tables.IsEmpty(), known
 }
 
 func (s *stage) Plan(pod cache.PodID) (cache.Target, bool) {
@@ -140,8 +142,20 @@ func (s *stage) Plan(pod cache.PodID) (cache.Target, bool) {
 	return t, ok
 }
 
+// SetBridged adds a table of family bridge to the target of a pod.
+func (s *stage) SetBridged(pod cache.PodID) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	target := s.targets[pod]
+	target.HasBridge, target.Tables[engine.Bridge] = true, chains(1)
+	s.targets[pod] = target
+	s.dirty = append(s.dirty, pod)
+}
+
 // Closed is a table of one chain.
-func (s *stage) Closed(cache.PodID, string) engine.Ruleset { return chains(1) }
+func (s *stage) Closed(cache.PodID, string) engine.Tables {
+	return engine.Tables{engine.Inet: chains(1)}
+}
 
 type stageTable struct {
 	stage      *stage
@@ -169,10 +183,11 @@ func cut(pod string) (namespace, name string, ok bool) {
 	return "", pod, false
 }
 
-func (t *stageTable) Apply(_ context.Context, want engine.Ruleset) error {
+func (t *stageTable) Apply(_ context.Context, want engine.Tables) error {
 	s := t.stage
 	s.mu.Lock()
-	s.calls = append(s.calls, fmt.Sprintf("apply %s %d", t.pod, len(want.Chains)))
+	s.applied[t.pod] = append(s.applied[t.pod], want)
+	s.calls = append(s.calls, fmt.Sprintf("apply %s %d", t.pod, len(want[engine.Inet].Chains)))
 	busy, err := s.busy[t.pod], s.fail["apply "+t.pod]
 	s.running[t.pod]++
 	if s.running[t.pod] > 1 {
@@ -191,7 +206,7 @@ func (t *stageTable) Apply(_ context.Context, want engine.Ruleset) error {
 	defer s.mu.Unlock()
 	s.running[t.pod]--
 	if err == nil {
-		s.tables[t.netns] = len(want.Chains)
+		s.tables[t.netns] = len(want[engine.Inet].Chains)
 	}
 	return err
 }
@@ -209,6 +224,12 @@ func (t *stageTable) Check(context.Context) (engine.Finding, error) {
 }
 
 func (t *stageTable) SeedFailure() error { return nil }
+
+func (t *stageTable) HasBridgePort(...string) (bool, error) {
+	t.stage.mu.Lock()
+	defer t.stage.mu.Unlock()
+	return t.stage.bridged[t.pod], nil
+}
 
 func (t *stageTable) Close() error {
 	t.stage.mu.Lock()

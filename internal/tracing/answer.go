@@ -55,6 +55,9 @@ func newAnswer(pod string, p trace.Packet) Answer {
 		a.Direction, a.Interface = engine.Egress.String(), p.Out
 	}
 	for i, s := range p.Steps {
+		if name, ok := engine.ParseChain(s.Target); ok && s.IsInBridge() && name.Kind == engine.KindInterface {
+			a.Direction, a.Interface = name.Direction.String(), name.ID // the links of a frame are ports of the bridge
+		}
 		step := Step{
 			Chain: s.Chain, Handle: s.Handle, Comment: s.Comment, Rule: s.Rule, Sets: s.Sets, Verdict: s.Verdict,
 			Target: s.Target, NoMatch: s.Verdict == "jump" && (i+1 == len(p.Steps) || p.Steps[i+1].Chain != s.Target),

@@ -11,13 +11,13 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// acks tells when the kernel has taken a batch, by its own word: it tells whoever listens in a network namespace of every
-// batch that it took there (NFNLGRP_NFTABLES). So nothing in the agent is measured but what it did.
+// acks records the times at which the kernel commits batches. The kernel notifies every listener in a network namespace of each
+// batch (NFNLGRP_NFTABLES), so the measurement needs no code in the agent.
 type acks struct {
 	fds []int
 
 	mu   sync.Mutex
-	last []time.Time // by namespace: when it took the last one
+	last []time.Time // by namespace: time of the last batch
 
 	stop chan struct{}
 	done sync.WaitGroup
@@ -74,7 +74,7 @@ func (a *acks) run() {
 	}
 }
 
-// since returns when each namespace took its last batch, once all of them have taken one since then.
+// since returns the time of the last batch in each namespace, or false until each namespace has had a batch after start.
 func (a *acks) since(start time.Time) ([]time.Time, bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

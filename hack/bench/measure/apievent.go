@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// eventRow is how long an event of the API server takes from one point to another, through the whole agent.
+// eventRow is a row of the table of API server events: the time between two points on the way through the whole agent.
 type eventRow struct {
 	Layout  layout        `json:"layout"`
 	Peers   int           `json:"peers"`
@@ -20,14 +20,13 @@ type eventRow struct {
 	P99     time.Duration `json:"p99_ns"`
 }
 
-// moment is one change of a peer: when it was asked for, when the API server's event came by
-// on its way to the agent, and when the kernel had it in
-// the first and in the last of the pods.
+// moment has the times of a change of a peer: the request to the API server, the watch event at the tap, and the commits in the
+// first and the last pod.
 type moment struct{ asked, told, first, last time.Time }
 
 const eventChanges = 400
 
-// canMeasureEvents is false where there is no Kubernetes and nobody asked for these alone.
+// canMeasureEvents reports whether Kubernetes is built. If only events are wanted, it returns true, so that the error is shown.
 func canMeasureEvents(o options) bool {
 	_, err := kubernetesBinary()
 	if err != nil && o.changes {
@@ -69,7 +68,7 @@ func measureEventsAt(at size, changes int) (rows []eventRow, err error) {
 	return eventRows(at, moments), nil
 }
 
-// changePeer has one peer join and leave.
+// changePeer creates and deletes a peer in turn, and returns the times of each change.
 func (w *wholeAgent) changePeer(times int) ([]moment, error) {
 	ctx := context.Background()
 	var moments []moment
@@ -119,7 +118,7 @@ func eventRows(at size, moments []moment) []eventRow {
 }
 
 func eventTable(rows []eventRow) string {
-	lines := [][]string{{"peers", "pods", "one peer more or less", "median", "p99"}}
+	lines := [][]string{{"peers", "pods", "a peer joins or leaves", "median", "p99"}}
 	for _, x := range rows {
 		lines = append(lines, []string{fmt.Sprintf("%d %s", x.Peers, x.Layout), fmt.Sprint(x.Pods), x.What, short(x.Median), short(x.P99)})
 	}

@@ -23,17 +23,17 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-// apiServer is a real one on etcd, each a process, with nothing beside them: no scheduler, no kubelet.
+// apiServer is a real API server with etcd, each a process, without scheduler and kubelet.
 type apiServer struct {
-	dir       string // of their files
+	dir       string // files of both processes
 	config    *rest.Config
 	processes []*exec.Cmd
 }
 
-// token is what clients come with.
+// token authenticates clients.
 const token = "bench"
 
-// kubernetesBinary is what hack/cluster/bootstrap.sh built last: all of Kubernetes in one program.
+// kubernetesBinary returns the path of the program that hack/cluster/bootstrap.sh built last: all of Kubernetes.
 func kubernetesBinary() (string, error) {
 	dir := os.Getenv("K8S_CACHE")
 	if dir == "" {
@@ -96,7 +96,7 @@ func startAPIServer(dir string) (s *apiServer, err error) {
 	}
 	s.config = &rest.Config{
 		Host: "https://127.0.0.1:" + ports[2], BearerToken: token, TLSClientConfig: rest.TLSClientConfig{Insecure: true},
-		QPS: -1, // no limit of its own
+		QPS: -1, // no limit in the client
 	}
 	return s, s.wait()
 }
@@ -119,13 +119,13 @@ func (s *apiServer) writeFiles() error {
 	)
 }
 
-// start starts the program under one of its names; what it says goes into a file.
+// start starts the program under the given name. Its output goes into a log file.
 func (s *apiServer) start(binary, name string, args ...string) error {
 	log, err := os.Create(s.path(name + ".log"))
 	if err != nil {
 		return err
 	}
-	defer log.Close() // the process has its own
+	defer log.Close() // the process has its own descriptor
 	c := exec.Command(binary, args...)
 	c.Args[0] = name
 	c.Stdout, c.Stderr = log, log
@@ -137,10 +137,10 @@ func (s *apiServer) start(binary, name string, args ...string) error {
 	return nil
 }
 
-// startIdle starts a program that runs when nobody else wants the core: in a cluster the API server and etcd have
-// cores of their own, and the agent does not wait for theirs.
+// startIdle starts a program that runs only when no other process wants the core. In a cluster the API server and etcd run on
+// other machines and take no CPU time from the agent.
 func startIdle(c *exec.Cmd) error {
-	runtime.LockOSThread() // whose policy the program inherits
+	runtime.LockOSThread() // the program inherits the scheduling policy of the thread
 	defer runtime.UnlockOSThread()
 	if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
 		return fmt.Errorf("SCHED_IDLE: %w", err)
@@ -160,7 +160,7 @@ func (s *apiServer) wait() error {
 	})
 }
 
-// eventually tries until it works, and says what it was for when it does not.
+// eventually retries until try succeeds or the time is over. what names the condition in the error.
 func eventually(most time.Duration, what string, try func() error) error {
 	for end := time.Now().Add(most); ; time.Sleep(20 * time.Millisecond) {
 		err := try()
@@ -173,7 +173,7 @@ func eventually(most time.Duration, what string, try func() error) error {
 	}
 }
 
-// writeKubeconfig is for the agent, which comes by way of the URL.
+// writeKubeconfig writes a kubeconfig for the agent, with the URL of the tap.
 func (s *apiServer) writeKubeconfig(by string) (string, error) {
 	c := clientcmdapi.NewConfig()
 	c.Clusters["bench"] = &clientcmdapi.Cluster{Server: by}
@@ -183,7 +183,7 @@ func (s *apiServer) writeKubeconfig(by string) (string, error) {
 	return s.path("kubeconfig"), clientcmd.WriteToFile(*c, s.path("kubeconfig"))
 }
 
-// stop ends the processes, the last one first.
+// stop ends the processes in reverse order.
 func (s *apiServer) stop() error {
 	var errs []error
 	for i := len(s.processes) - 1; i >= 0; i-- {
@@ -198,7 +198,7 @@ func (s *apiServer) stop() error {
 	return errors.Join(errs...)
 }
 
-// freePorts are of 127.0.0.1. All are held until the last one is found, so that they differ.
+// freePorts returns free TCP ports of 127.0.0.1. It holds each port until all are found, so that they differ.
 func freePorts(n int) (ports []string, err error) {
 	for range n {
 		l, e := net.Listen("tcp", "127.0.0.1:0")

@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// series is one line of a chart.
+// series is a line of a chart.
 type series struct {
 	way, label string
 	points     [][2]float64 // peers, seconds
 }
 
-// charted are the ways that the chart shows, and how it calls them.
+// charted are the ways in the chart, with their labels.
 var charted = []series{
 	{way: "floor", label: "raw netlink floor"},
 	{way: "agent", label: "this agent"},
@@ -22,7 +22,7 @@ var charted = []series{
 	{way: "rewrite", label: "nft, whole table"},
 }
 
-// frameBox is where the lines are drawn, in the units of the picture.
+// The size of the picture and the frame of the lines, in units of the picture.
 const (
 	pictureWidth, pictureHeight = 760, 420
 	left, right, top, bottom    = 70, 540, 60, 370
@@ -36,7 +36,7 @@ func (a axis) at(v float64) float64 {
 	return a.from + (math.Log10(v)-low)/(high-low)*(a.to-a.from)
 }
 
-// drawLatency is an SVG of the latency of one more peer over the number of peers, on one pod.
+// drawLatency returns an SVG: the latency of an added peer over the number of peers, for a single pod.
 func drawLatency(rows []row) string {
 	var lines []series
 	for _, s := range charted {
@@ -65,7 +65,7 @@ func drawLatency(rows []row) string {
 	return b.String()
 }
 
-// chartStyle follows the reader's choice of light or dark.
+// chartStyle follows the color scheme of the reader.
 const chartStyle = `<style>
 .paper { fill: #ffffff } text { fill: #1f2328 } .title { font-weight: 600; font-size: 15px } .muted { fill: #59636e }
 .grid { stroke: #d1d9e0; stroke-width: 1 } polyline { fill: none; stroke-width: 2.5 }
@@ -101,7 +101,7 @@ func thousands(n int) string {
 	return fmt.Sprintf("%d,000", n/1000)
 }
 
-// drawLines writes each line's name and last value behind its end, apart from the names of its neighbors.
+// drawLines draws the lines. It writes the name and last value of each line behind its end, and keeps the names apart.
 func drawLines(b *strings.Builder, x, y axis, lines []series) {
 	slices.SortFunc(lines, func(a, b series) int {
 		return int(y.at(a.points[len(a.points)-1][1]) - y.at(b.points[len(b.points)-1][1]))

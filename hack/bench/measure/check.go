@@ -12,14 +12,14 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// check sees to it that ways are compared that do the same. After each event of the floor, an engine that reads the
-// table back finds nothing to change; and what nft then lists is what it lists after those who run nft. (Their sets hold
-// one element more, which nft puts before the first range and does not list.)
+// check makes sure that all ways lead to the same table. After each event of the floor, an engine that reads the table back must
+// find no difference. nft must then print the same list as after the ways that run nft. (The sets of these ways hold an extra
+// element, which nft puts before the first range and does not list.)
 func check(ways []way, events []event) error {
 	listed := map[event]string{}
 	for _, y := range ways {
 		for _, e := range events {
-			if f, ok := y.(*floorWay); ok { // with a table of its own
+			if f, ok := y.(*floorWay); ok { // it has its own table
 				if err := f.move(e.from); err != nil {
 					return err
 				}
@@ -48,7 +48,7 @@ func checkWay(y way, e event, listed map[event]string) error {
 	case *rewriteWay:
 		return y.compare(listed[e])
 	}
-	return nil // that is the engine itself
+	return nil // the engine needs no comparison with itself
 }
 
 func (y *floorWay) readBack(e event) error {
@@ -63,7 +63,7 @@ func (y *floorWay) readBack(e event) error {
 	return errors.Join(err, x.Close())
 }
 
-// list is what nft prints, with its words sorted: objects are listed in the order in which they came.
+// list returns the list of nft with sorted words, since nft lists objects in the order of their creation.
 func (f *fleet) list() (string, error) {
 	var text []byte
 	err := f.hosts[0].Do(func() (err error) {

@@ -11,7 +11,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// packetRow is what one packet costs up to the server's socket, when the last of all policies lets it pass.
+// packetRow is a row of the table of packets: the cost of a packet up to the server's socket, if the last of all policies
+// allows it.
 type packetRow struct {
 	Policies int           `json:"policies"`
 	Peers    int           `json:"peers"` // of each policy
@@ -19,15 +20,15 @@ type packetRow struct {
 	Rules    string        `json:"rules"`
 	Wall     time.Duration `json:"ns"`
 	CPU      time.Duration `json:"cpu_ns"`
-	Rate     int           `json:"packets_per_second"` // that one core can do
+	Rate     int           `json:"packets_per_second"` // of a single core
 }
 
 const (
-	newFlows    = 1 << 14 // packets of one turn at most, each of another flow
-	fewestFlows = 1 << 8  // where a turn would take longer than turnTime
+	newFlows    = 1 << 14 // largest number of packets in a turn, each of another flow
+	fewestFlows = 1 << 8  // smallest number, if a turn would take longer than turnTime
 	turnTime    = 30 * time.Millisecond
-	oldFlows    = 64   // flows that are established
-	stride      = 7919 // between the peers that send one after another: a prime, so that all take turns
+	oldFlows    = 64   // established flows
+	stride      = 7919 // distance between consecutive senders: a prime, so that all peers send
 	packetTurns = 11
 )
 
@@ -52,14 +53,14 @@ func measureDatapath(o options) (rows []packetRow, err error) {
 	return rows, nil
 }
 
-// lane is a link whose server has its rules in one style.
+// lane is a link whose server has rules in a single style.
 type lane struct {
 	*link
 	style ruleStyle
 	*sender
 	*sink
 	fresh, old       []mmsghdr
-	frames           [][]byte // what these two refer to
+	frames           [][]byte // the lists refer to these frames
 	costNew, costOld []cost
 }
 
@@ -136,7 +137,7 @@ func newLane(l *lab.Lab, w *world, style ruleStyle) (*lane, error) {
 	return n, nil
 }
 
-// turn measures new flows, and then established ones.
+// turn measures new flows, then established flows.
 func (n *lane) turn() error {
 	if err := n.forgetFlows(); err != nil {
 		return err
@@ -157,7 +158,7 @@ func (n *lane) turn() error {
 	return nil
 }
 
-// count floods, and sees to it that every packet came to the socket.
+// count floods and checks that every packet reached the socket.
 func (n *lane) count(list []mmsghdr, times int) (cost, error) {
 	before, err := n.dropped()
 	if err != nil {
@@ -178,7 +179,7 @@ func (n *lane) count(list []mmsghdr, times int) (cost, error) {
 	return c, err
 }
 
-// establish has each flow answered once.
+// establish sends a packet of each flow and answers it.
 func (n *lane) establish() error {
 	if err := n.buffer(1 << 20); err != nil {
 		return err

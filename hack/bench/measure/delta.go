@@ -7,9 +7,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// delta is what leads from one ruleset to another. It is found naively, with maps, apart from the engine's plan, and
-// knows only the changes that the events make: elements of address sets, whole sets and chains, and rules that come or
-// go in a chain.
+// delta is the difference between two rulesets. It is computed naively, with maps, independently of the engine's plan. It covers
+// only the changes that the events make: elements of address sets, whole sets and chains, and added or deleted rules in a chain.
 type delta struct {
 	newSets, oldSets     []*engine.Set
 	elements             []elementDelta
@@ -22,7 +21,7 @@ type elementDelta struct {
 	old, more []sets.AddrRange
 }
 
-// ruleDelta is a rule, and how many rules are before it in the chain that is there.
+// ruleDelta is an added or deleted rule, with the number of rules before it in the existing chain.
 type ruleDelta struct {
 	chain string
 	after int
@@ -64,7 +63,7 @@ func rangesOf(s *engine.Set) []sets.AddrRange {
 	return nil
 }
 
-// missing is what is in one list and not in the other.
+// missing returns the items of in that are not in notIn.
 func missing[T any, K comparable](in, notIn []T, key func(T) K) []T {
 	there := make(map[K]bool, len(notIn))
 	for _, t := range notIn {
@@ -95,5 +94,5 @@ func (d *delta) compareRules(from, to *engine.Chain) {
 	}
 }
 
-// hasRules says whether the messages name rules by their handles, which the table must be asked for.
+// hasRules reports whether the messages need handles of rules, which only the kernel knows.
 func (d *delta) hasRules() bool { return len(d.newRules)+len(d.oldRules) > 0 }

@@ -11,10 +11,10 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// handles are the kernel's numbers for the rules of each chain.
+// handles are the kernel's handles of the rules, by chain.
 type handles map[string][]uint64
 
-// encodeTable is a whole table that is not there yet.
+// encodeTable returns the batch that creates a whole table.
 func encodeTable(rs engine.Ruleset) []byte {
 	d := &delta{newSets: rs.Sets, newChains: rs.Chains}
 	return encode(d, nil, func(m *messages) {
@@ -30,7 +30,7 @@ func encodeNoTable() []byte {
 	})
 }
 
-// encode is the batch of the change; first appends what comes before it.
+// encode returns the batch of the change. first appends messages before it.
 func encode(d *delta, h handles, first func(*messages)) []byte {
 	m := &messages{}
 	m.batch(func() {
@@ -69,7 +69,7 @@ func (m *messages) deletions(d *delta, h handles) {
 		})
 	}
 	for _, c := range d.oldChains {
-		m.message(unix.NFT_MSG_DELRULE, 0, func() { // all of them
+		m.message(unix.NFT_MSG_DELRULE, 0, func() { // all rules
 			m.text(unix.NFTA_RULE_TABLE, engine.TableName)
 			m.text(unix.NFTA_RULE_CHAIN, c.Name)
 		})
@@ -102,11 +102,11 @@ func (m *messages) newChain(c *engine.Chain) {
 	})
 }
 
-// newRule appends at the end of the chain, or behind the rule with the handle.
+// newRule adds a rule at the end of the chain, or behind the rule with the handle.
 func (m *messages) newRule(chain string, r *engine.Rule, behind uint64) {
-	expressions, err := expr.Marshal(r.Statements)
+	expressions, err := expr.Marshal(expr.Inet, r.Statements)
 	if err != nil {
-		panic(err) // of a ruleset that the engine took
+		panic(err) // cannot happen: the engine accepted the ruleset
 	}
 	m.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, func() {
 		m.text(unix.NFTA_RULE_TABLE, engine.TableName)
@@ -121,10 +121,10 @@ func (m *messages) newRule(chain string, r *engine.Rule, behind uint64) {
 	})
 }
 
-// userdata is one entry as nft stores it.
+// userdata returns an entry of userdata in the format of nft.
 func userdata(typ byte, value []byte) []byte { return append([]byte{typ, byte(len(value))}, value...) }
 
-// keyOfSet is how nft numbers the type of a set's key, and its length in bytes.
+// keyOfSet is nft's number of the key type of a set, and the length of the key in bytes.
 var keyOfSet = map[sets.Family][2]int{sets.V4: {7, 4}, sets.V6: {8, 16}}
 
 func (m *messages) newSet(s *engine.Set, id int) {
@@ -171,13 +171,13 @@ func (m *messages) fieldLengths(lengths ...int) {
 	})
 }
 
-// element is one of a set: keyEnd in a concatenation, isEnd in an interval set.
+// element is an element of a set. Concatenations use keyEnd, interval sets use isEnd.
 type element struct {
 	key, keyEnd []byte
 	isEnd       bool
 }
 
-// intervals is a start and an end for each range. None of the worlds' ranges goes to the last address of all.
+// intervals returns a start and an end for each range. No range of a world ends at the last address.
 func intervals(ranges []sets.AddrRange) []element {
 	list := make([]element, 0, 2*len(ranges))
 	for _, r := range ranges {
@@ -208,7 +208,7 @@ func portElements(s *engine.Set) []element {
 	return list
 }
 
-// elements appends as many messages as the 64 KiB of an attribute make of the list.
+// elements appends messages with the elements. An attribute holds at most 64 KiB, so a long list needs several messages.
 func (m *messages) elements(typ int, set string, list []element) {
 	const keyEnd, longest = 10, 64
 	flags := 0

@@ -2,11 +2,11 @@ package main
 
 import "time"
 
-// event leads from one state to another.
+// event is a change from a state to another state.
 type event struct {
 	name     string
 	from, to state
-	reopen   bool // sockets are closed before, and opened in it: the start of an agent
+	reopen   bool // sockets are closed before the event and opened in it, as at the start of an agent
 	alone    bool // comes after a rest
 }
 
@@ -23,7 +23,7 @@ var (
 	restartNoChange = event{name: "restart, nothing to do", from: base, to: base, reopen: true}
 )
 
-// cycles are the events in the order in which they are measured; those of one cycle take turns.
+// cycles are the events in the order of measurement. The events of a cycle take turns.
 var cycles = [][]event{
 	{firstApply},
 	{addPeer, removePeer},
@@ -33,9 +33,8 @@ var cycles = [][]event{
 	{restartNoChange},
 }
 
-// pause lets the kernel end what it has put off: it waits until all cores have passed by, and then frees what the event
-// before deleted, on the core that deleted it. One after another, events run into that at random. The core is awake
-// again when it is over.
+// pause waits until the kernel has finished deferred work: after an RCU grace period it frees the objects that the previous event
+// deleted, on the same core. Without a pause, events collide with this work at random. At the end the core is awake.
 func pause() {
 	const grace, wake = 8 * time.Millisecond, 100 * time.Microsecond
 	time.Sleep(grace)
@@ -44,17 +43,17 @@ func pause() {
 	}
 }
 
-// way is one way to bring the tables of all local pods from one state to another.
+// way brings the tables of all local pods from a state to another state: the floor, this agent or another implementation.
 type way interface {
 	name() string
 
-	// prepare makes all that run shall not be charged with, and brings the tables to the state that the event starts from.
+	// prepare does all unmeasured work and brings the tables to the start state of the event.
 	prepare(e event) error
 
-	// run is what is measured.
+	// run carries out the event. Its time is measured.
 	run(e event) error
 
-	// sent counts the bytes that were handed over to the kernel, or to nft, so far.
+	// sent returns the number of bytes sent to the kernel, or to nft, so far.
 	sent() uint64
 
 	close() error

@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// fleet is the network namespaces of the local pods, for one or more ways that leave them to each other as they should be.
+// fleet holds the network namespaces of the local pods. Ways may share a fleet if each restores the tables.
 type fleet struct {
 	lab   *lab.Lab
 	hosts []*lab.Host
@@ -34,7 +34,7 @@ func newFleet(pods int) (*fleet, error) {
 
 func (f *fleet) close() error { return f.lab.Close() }
 
-// each calls do with each number below n, on as many threads as there are cores, as the agent's workers do.
+// each calls do with each number below n, on as many threads as cores, like the workers of the agent.
 func each(n int, do func(i int) error) error {
 	if n == 1 {
 		return do(0)

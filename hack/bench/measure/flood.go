@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The frames of a flood: an Ethernet, an IPv4 and a UDP header, and what fills the shortest Ethernet frame.
+// The frames of a flood: an Ethernet, an IPv4 and a UDP header, and padding to the shortest Ethernet frame.
 const (
 	ethernetLen = 14
 	ipv4Len     = 20
@@ -20,7 +20,7 @@ const (
 	frameLen    = 60
 )
 
-// frame is a datagram to the server. UDP has no checksum, as IPv4 allows.
+// frame returns a datagram to the server, without a UDP checksum, as IPv4 allows.
 func (k *link) frame(from netip.AddrPort, port uint16) []byte {
 	f := make([]byte, frameLen)
 	copy(f, k.to)
@@ -51,8 +51,8 @@ type mmsghdr struct {
 	_      [4]byte
 }
 
-// sender sends frames out of the client's end of a link. A veth hands a packet over to the receiver's network stack in
-// the context of its sender, so that the time of the sender is all that the packet costs up to the receiver's socket.
+// sender sends frames out of the client's end of a link. A veth runs the receiver's network stack in the context of the sender.
+// So the CPU time of the sender is the whole cost of the packet up to the receiver's socket.
 type sender struct{ fd int }
 
 func newSender(k *link) (*sender, error) {
@@ -70,7 +70,7 @@ func newSender(k *link) (*sender, error) {
 	)
 }
 
-// prepare makes what sendmmsg wants. The frames must stay reachable.
+// prepare returns the arguments of sendmmsg. The caller must keep the frames reachable.
 func prepare(frames [][]byte) []mmsghdr {
 	list := make([]mmsghdr, len(frames))
 	vectors := make([]unix.Iovec, len(frames))
@@ -83,10 +83,10 @@ func prepare(frames [][]byte) []mmsghdr {
 	return list
 }
 
-// cost is the time of one packet.
+// cost is the time of a packet.
 type cost struct{ wall, cpu time.Duration }
 
-// flood sends all of the list so many times.
+// flood sends the whole list the given number of times, and returns the cost of a packet.
 func (s *sender) flood(list []mmsghdr, times int) (cost, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -112,8 +112,7 @@ func threadTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// sink is the server's socket. Nobody reads from it: what does not fit into the smallest buffer is dropped there, and
-// counted.
+// sink is the server's socket. No process reads from it: the kernel drops and counts packets beyond the smallest buffer.
 type sink struct{ fd int }
 
 func newSink(k *link, port uint16) (*sink, error) {
@@ -135,8 +134,8 @@ func (s *sink) buffer(size int) error {
 	return unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
 }
 
-// drain reads what is in the buffer, and answers it if asked to: then the server's connection tracking has the flow as
-// established. It returns how many datagrams there were.
+// drain reads the datagrams in the buffer and returns their number. With answer it also answers them, so that the server's
+// connection tracking sees an established flow.
 func (s *sink) drain(answer bool) (int, error) {
 	var buf [frameLen]byte
 	for n := 0; ; n++ {
@@ -153,7 +152,7 @@ func (s *sink) drain(answer bool) (int, error) {
 	}
 }
 
-// dropped is how many datagrams did not fit so far.
+// dropped returns the number of dropped datagrams so far.
 func (s *sink) dropped() (int, error) {
 	const drops = 8 // SK_MEMINFO_DROPS
 	var info [drops + 1]uint32

@@ -11,16 +11,16 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// floorWay is what a change costs at least: messages that were made before, sent with one system call, and one more to
-// read the acknowledgement.
+// floorWay is the least cost of a change: a system call sends prepared messages, and a second system call reads the
+// acknowledgement.
 type floorWay struct {
 	*fleet
 	world   *world
 	sockets []*socket
 	deltas  map[[2]state]*delta
-	batches map[[2]state][]byte // those that need no handles
-	next    [][]byte            // for each pod
-	asks    [][]byte            // what an agent must ask that starts anew
+	batches map[[2]state][]byte // batches without handles
+	next    [][]byte            // next batch of each pod
+	asks    [][]byte            // the dump requests of an agent at its start
 	bytes   uint64
 }
 
@@ -42,7 +42,7 @@ func newFloorWay(f *fleet, w *world) *floorWay {
 	return y
 }
 
-// encodeDump asks for all objects of a kind. The attributes for the table's and the set's name are 1 and 2 in all kinds.
+// encodeDump returns a request for all objects of a kind. Attributes 1 and 2 are the names of the table and the set in all kinds.
 func encodeDump(typ int, set string) []byte {
 	m := &messages{}
 	m.message(typ, unix.NLM_F_DUMP, func() {
@@ -75,7 +75,7 @@ func (y *floorWay) prepare(e event) error {
 	return nil
 }
 
-// move goes there by way of no table at all.
+// move deletes the table, then creates the table of the state.
 func (y *floorWay) move(to state) error {
 	if err := y.openSockets(); err != nil {
 		return err
@@ -94,7 +94,7 @@ func (y *floorWay) move(to state) error {
 	return nil
 }
 
-// plan makes the batches of all pods ready.
+// plan prepares the batches of all pods.
 func (y *floorWay) plan(from, to state) error {
 	if err := y.openSockets(); err != nil {
 		return err
@@ -126,7 +126,7 @@ func (y *floorWay) plan(from, to state) error {
 	return nil
 }
 
-// handles asks for those of all rules.
+// handles reads the handles of all rules.
 func (s *socket) handles() (handles, error) {
 	h := handles{}
 	err := s.dump(encodeDump(unix.NFT_MSG_GETRULE, ""), func(body []byte) {

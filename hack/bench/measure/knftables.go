@@ -10,12 +10,12 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// knftablesWay writes what changes as text, and has nft parse and send it: sigs.k8s.io/knftables, one `nft -f -` a pod.
-// Rules that go away are looked up by their comment first, with one more nft, as agents of this kind do.
+// knftablesWay writes the difference as text for `nft -f -`, with sigs.k8s.io/knftables, in a run for each pod. Like agents of
+// this kind, it first looks up the handles of deleted rules by their comments, in another run of nft.
 type knftablesWay struct {
 	*fleet
 	world  *world
-	nft    []knftables.Interface // by pod: one runs one nft at a time
+	nft    []knftables.Interface // by pod: each runs a single nft at a time
 	deltas map[[2]state]*delta
 	bytes  []uint64 // by pod
 }
@@ -48,7 +48,7 @@ func (y *knftablesWay) sent() uint64 {
 }
 
 func (y *knftablesWay) prepare(e event) error {
-	for _, to := range []state{absent, e.from} { // there is no other way that is always open
+	for _, to := range []state{absent, e.from} { // through the empty table, which every state can reach
 		if y.at == e.from {
 			return nil
 		}
@@ -66,7 +66,7 @@ func (y *knftablesWay) run(e event) error {
 	return y.change(e.from, e.to)
 }
 
-// inEach runs f inside each pod's namespace, where the nft that it starts then is.
+// inEach runs f inside the network namespace of each pod, so that its nft runs there.
 func (y *knftablesWay) inEach(f func(pod int, nft knftables.Interface) error) error {
 	return each(len(y.hosts), func(i int) error {
 		return y.hosts[i].Do(func() error { return f(i, y.nft[i]) })
@@ -104,7 +104,7 @@ func (y *knftablesWay) change(from, to state) error {
 	return nil
 }
 
-// transact puts the change into the transaction.
+// transact adds the change to the transaction.
 func transact(tx *knftables.Transaction, nft knftables.Interface, d *delta) error {
 	for _, s := range d.newSets {
 		addSet(tx, s)
@@ -161,7 +161,7 @@ func addSet(tx *knftables.Transaction, s *engine.Set) {
 	case engine.Ports:
 		set.Type = "inet_service . inet_proto"
 		tx.Add(set)
-		for r := range e.Ports.Ranges() { // the worlds have UDP only
+		for r := range e.Ports.Ranges() { // all ports of a world are UDP
 			for ; e.IsPlain() && r.From < r.To; r.From++ {
 				tx.Add(&knftables.Element{Set: s.Name, Key: []string{fmt.Sprint(r.From), "udp"}})
 			}
@@ -206,7 +206,7 @@ func deleteRule(tx *knftables.Transaction, nft knftables.Interface, r ruleDelta)
 	return fmt.Errorf("no rule %q in %s", r.rule.Comment, r.chain)
 }
 
-// readAll is what a new agent must ask to know what is there.
+// readAll reads the whole table, as an agent does at its start.
 func (y *knftablesWay) readAll(pod int, nft knftables.Interface) error {
 	if _, err := nft.ListRules(context.Background(), ""); err != nil {
 		return err

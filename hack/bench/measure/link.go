@@ -11,8 +11,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// The ends of a link. Packets come from the client's side with any source; what the server answers goes to the client's
-// hardware address.
+// The ends of a link. The client sends packets with any source address; answers go to the client's hardware address.
 var (
 	serverAddr = net.IPNet{IP: net.IPv4(192, 168, 255, 2).To4(), Mask: net.CIDRMask(24, 32)}
 	gateway    = net.IPv4(192, 168, 255, 1).To4()
@@ -21,7 +20,7 @@ var (
 // link is a veth pair from a client's namespace to a pod's net1.
 type link struct {
 	client, server *lab.Host
-	index          int // of the client's end
+	index          int // interface index of the client's end
 	from, to       net.HardwareAddr
 }
 
@@ -77,7 +76,7 @@ func (k *link) configureServer() error {
 	)
 }
 
-// forgetFlows empties the server's connection tracking.
+// forgetFlows deletes all entries of the server's connection tracking.
 func (k *link) forgetFlows() error {
 	return k.server.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 }

@@ -1,11 +1,16 @@
-// Command bench measures what changes cost: by this agent, at the floor (messages made before, one system call to send
-// them, one to read the acknowledgement), and in the ways of agents that run nft; then what an event of a real API server
-// takes through the whole agent; then what the rules cost each packet. The tables are in network namespaces of its own,
-// so it can run anywhere, as root or in a user namespace.
+// Command bench measures the cost of changes and packets: of this agent, of the netlink floor, and of agents that run nft.
 //
-//	go run ./hack/bench                    all of it, in a few minutes
+//	-changes   world: states ─► ways: floor, engine, agent,  ─► tables in a fleet of ─► samples ─┐
+//	           and events       knftables, rewrite              network namespaces               │
+//	-events    apiServer ─► tap ─► wholeAgent, a process ─► network namespaces ─► acks ──────────┼─► report: Markdown, JSON, SVG
+//	-datapath  lanes: a link with rules in a style ─► sender floods ─► sink ─────────────────────┘
+//
+// The floor is the least cost of a change: a system call sends prepared messages, and a second system call reads the
+// acknowledgement. All tables are in network namespaces that the command creates, so it runs as root or in a user namespace.
+//
+//	go run ./hack/bench                    everything, in a few minutes
 //	go run ./hack/bench -changes -full     only changes, at all sizes
-//	go run ./hack/bench -large             one pod with 200 policies, 16 interfaces, 100,000 peers and 5,000 ports
+//	go run ./hack/bench -large             a pod with 200 policies, 16 interfaces, 100,000 peers and 5,000 ports
 //	go run ./hack/bench -write docs/performance.md -chart docs/latency.svg
 package main
 
@@ -21,9 +26,9 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// options are the flags.
+// options are the flags of the command.
 type options struct {
-	changes, large, events, datapath bool // what is measured; none: all but the large pod
+	changes, large, events, datapath bool // parts to measure; none: all except the large pod
 	full, raw, json, smoke           bool
 	chart, document, cpuProfile      string
 	peers, pods                      int
@@ -102,7 +107,7 @@ func run(o options) (err error) {
 	return r.deliver(o)
 }
 
-// deliver puts the report where it was asked for.
+// deliver prints the report, or writes it into the files that the flags name.
 func (r *report) deliver(o options) error {
 	if o.chart != "" {
 		if err := os.WriteFile(o.chart, []byte(drawLatency(r.Changes)), 0o644); err != nil {
@@ -139,7 +144,7 @@ func measureChanges(o options) (rows []row, err error) {
 	return rows, nil
 }
 
-// keepCycles drops the cycles that have no event with the word in its name.
+// keepCycles drops each cycle without an event whose name contains the word.
 func keepCycles(word string) {
 	var kept [][]event
 	for _, events := range cycles {

@@ -6,11 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// messages is a buffer of netlink messages, written by hand for the floor. It shares nothing with the engine's encoder,
-// so that one measures and checks the other.
+// messages is a buffer of netlink messages, written by hand for the floor. It shares no code with the engine's encoder, so that
+// the floor can check the engine.
 type messages struct {
 	buf   []byte
-	start int // of the message that was begun last
+	start int // of the last message
 	seq   uint32
 }
 
@@ -35,7 +35,7 @@ func (m *messages) header(typ, flags int, family byte, resID uint16, body func()
 	binary.NativeEndian.PutUint32(m.buf[m.start:], uint32(len(m.buf)-m.start))
 }
 
-// batch puts what body appends between the messages that make it one batch, and asks for one acknowledgement.
+// batch appends a batch with the messages that body appends. Only the last message asks for an acknowledgement.
 func (m *messages) batch(body func()) {
 	control := func(typ int) { m.header(typ, 0, unix.AF_UNSPEC, unix.NFNL_SUBSYS_NFTABLES, func() {}) }
 	control(unix.NFNL_MSG_BATCH_BEGIN)
@@ -60,7 +60,7 @@ func (m *messages) u64(typ int, v uint64) {
 	m.attr(typ, binary.BigEndian.AppendUint64(nil, v)...)
 }
 
-// nest appends an attribute that holds what body appends. Padding is not part of its length.
+// nest appends an attribute that holds the attributes that body appends. Its length excludes padding.
 func (m *messages) nest(typ int, body func()) {
 	at := len(m.buf)
 	m.buf = append(m.buf, 0, 0, 0, 0)
@@ -84,7 +84,7 @@ func eachMessage(b []byte, visit func(typ uint16, seq uint32, body []byte)) {
 	}
 }
 
-// attrsOf are the attributes behind struct nfgenmsg.
+// attrsOf returns the attributes behind struct nfgenmsg.
 func attrsOf(body []byte) map[uint16][]byte {
 	attrs := map[uint16][]byte{}
 	for b := body[4:]; len(b) >= 4; {

@@ -8,16 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// samples are the runs of one event in one way.
+// samples are the runs of an event in a way.
 type samples struct {
 	took   []time.Duration
-	cpu    time.Duration // of all runs, of this process and the programs that it waited for
+	cpu    time.Duration // of all runs: this process and the programs that it waited for
 	bytes  uint64        // of the last run
-	allocs uint64        // of the last run that was counted, in this process
-	spent  time.Duration // with preparations
+	allocs uint64        // of the last counted run, in this process
+	spent  time.Duration // including preparations
 }
 
-// median and p99 are by nearest rank: under a hundred samples p99 is the slowest.
+// median and p99 use the nearest rank: with fewer than a hundred samples, p99 is the slowest sample.
 func (s *samples) median() time.Duration { return s.percentile(50) }
 func (s *samples) p99() time.Duration    { return s.percentile(99) }
 
@@ -36,7 +36,7 @@ func (s *samples) cpuEach() time.Duration {
 	return max(0, s.cpu/time.Duration(len(s.took))-cpuOverhead)
 }
 
-// cpuOverhead is what measuring nothing costs.
+// cpuOverhead is the CPU time of an empty measurement.
 var cpuOverhead = func() time.Duration {
 	const n = 1000
 	var sum time.Duration
@@ -47,7 +47,7 @@ var cpuOverhead = func() time.Duration {
 	return sum / n
 }()
 
-// cpuTime is that of this process and of its children that ended.
+// cpuTime returns the CPU time of this process and its ended children.
 func cpuTime() time.Duration {
 	var sum time.Duration
 	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
@@ -59,7 +59,8 @@ func cpuTime() time.Duration {
 	return sum
 }
 
-// measure runs an event once, for its time or, apart from that, for its allocations: counting them stops the world.
+// measure runs an event once and records its time or its allocations. It cannot record both: counting allocations stops the
+// world.
 func (s *samples) measure(w way, e event, count bool) error {
 	start := time.Now()
 	if err := w.prepare(e); err != nil {

@@ -14,10 +14,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// node is where the local pods are.
+// node is the name of the node of the local pods.
 const node = "node-1"
 
-// networkName is the network that interface number i, from 1, is attached to.
+// networkName returns the network of interface number i, from 1.
 func networkName(i int) string { return fmt.Sprintf("net-%d", i) }
 
 func newNetwork(i int) *netv1.NetworkAttachmentDefinition {
@@ -31,7 +31,7 @@ func newNamespace(name, team string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"team": team}}}
 }
 
-// newPod is a pod with one address on each of the networks 1, 2, ….
+// newPod returns a pod with an address on each of the networks 1, 2, ….
 func newPod(namespace, name, app, onNode string, addrs ...netip.Addr) *corev1.Pod {
 	var status []netv1.NetworkStatus
 	for i, a := range addrs {
@@ -56,7 +56,7 @@ func newPod(namespace, name, app, onNode string, addrs ...netip.Addr) *corev1.Po
 	}
 }
 
-// podsOf is all pods with the label app in the namespaces with the label team; empty asks for nothing.
+// podsOf returns a peer: all pods with the label app in the namespaces with the label team. An empty value matches everything.
 func podsOf(team, app string) mnpv1.MultiNetworkPolicyPeer {
 	return mnpv1.MultiNetworkPolicyPeer{NamespaceSelector: labeled("team", team), PodSelector: labeled("app", app)}
 }
@@ -73,7 +73,8 @@ func newPort(protocol corev1.Protocol, port int) mnpv1.MultiNetworkPolicyPort {
 	return mnpv1.MultiNetworkPolicyPort{Protocol: &protocol, Port: &number}
 }
 
-// newPolicy isolates all pods of the namespace local on the networks 1..networks, and lets the peers reach the ports.
+// newPolicy returns a policy that isolates all pods of the namespace local on the networks 1..networks and allows the peers to
+// use the ports.
 func newPolicy(name string, networks int, peers mnpv1.MultiNetworkPolicyPeer, ports ...mnpv1.MultiNetworkPolicyPort,
 ) *mnpv1.MultiNetworkPolicy {
 	var names []string

@@ -10,11 +10,11 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// tables are the engines of a fleet.
+// tables holds the engines of a fleet.
 type tables struct {
 	*fleet
 	engines []*engine.Engine // nil: not open
-	before  uint64           // bytes of engines that are closed
+	before  uint64           // bytes that closed engines sent
 }
 
 func newTables(pods int) (*tables, error) {
@@ -25,7 +25,7 @@ func newTables(pods int) (*tables, error) {
 	return &tables{fleet: f, engines: make([]*engine.Engine, pods)}, nil
 }
 
-// apply opens what is not open.
+// apply applies a ruleset to pod i. It opens the engine if necessary.
 func (t *tables) apply(i int, want engine.Ruleset) error {
 	if t.engines[i] == nil {
 		e, err := engine.Open(fmt.Sprintf("pod-%d", i), t.hosts[i].NetNS(), engine.Options{})
@@ -37,7 +37,7 @@ func (t *tables) apply(i int, want engine.Ruleset) error {
 	return t.engines[i].Apply(context.Background(), want)
 }
 
-// closeAll also waits until the kernel has freed what was deleted.
+// closeAll closes the engines and waits until the kernel has freed deleted objects.
 func (t *tables) closeAll() error {
 	var errs []error
 	for i, e := range t.engines {
@@ -74,7 +74,7 @@ func (t *tables) bring(e event, rulesets []engine.Ruleset) error {
 	return nil
 }
 
-// engineWay gives the engine whole rulesets that were made before.
+// engineWay gives prepared rulesets to the engine.
 type engineWay struct {
 	*tables
 	world *world
@@ -92,8 +92,8 @@ func (y *engineWay) run(e event) error {
 	return each(len(y.want), func(i int) error { return y.apply(i, y.want[i]) })
 }
 
-// renewed is the rulesets with new versions of the sets that changed, one for all pods, as the cache makes them: an
-// engine finds nothing in them that it worked out when it had them before.
+// renewed returns the rulesets with new versions of the changed sets. All pods share a version, as in the cache. So an engine
+// cannot reuse differences that it computed in an earlier run.
 func renewed(from, to []engine.Ruleset) []engine.Ruleset {
 	versions := map[*engine.Set]*engine.Set{}
 	list := slices.Clone(to)
@@ -112,7 +112,7 @@ func renewed(from, to []engine.Ruleset) []engine.Ruleset {
 	return list
 }
 
-// agentWay gives the cache the objects, and the engine what the cache makes of them.
+// agentWay gives objects to the cache, and the rulesets of the cache to the engine.
 type agentWay struct {
 	*tables
 	world *world
@@ -174,6 +174,6 @@ func (y *agentWay) run(e event) error {
 		if !ok {
 			return fmt.Errorf("%s: no target for %s", e.name, keys[i])
 		}
-		return y.apply(y.order[keys[i]], target.Ruleset)
+		return y.apply(y.order[keys[i]], target.Tables[engine.Inet])
 	})
 }

@@ -2,8 +2,9 @@ package main
 
 import "fmt"
 
-// packetTable has one line for each number of policies and peers, and one column a style: ns of CPU time of one packet
-// that the last policy lets pass (more than without rules); thousand packets a second on one core.
+// packetTable returns a table with a line for each number of policies and peers and a column for each style of rules. A cell
+// has the CPU time in ns of a packet that the last policy allows (difference to no rules) and thousands of packets a second on
+// a core.
 func packetTable(rows []packetRow) string {
 	lines := [][]string{{"policies", "peers each", "flow"}}
 	for _, s := range ruleStyles {

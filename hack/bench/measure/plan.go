@@ -2,14 +2,14 @@ package main
 
 import "time"
 
-// part is a size with the ways and the time it gets.
+// part is a size with its ways and its time.
 type part struct {
 	size
 	ways   map[string]bool
 	limits limits
 }
 
-// Those who run nft get out of the way where one run of theirs takes a minute.
+// The ways that run nft are left out if a run takes a minute.
 var (
 	allWays = map[string]bool{"knftables": true, "rewrite": true}
 	raw     = map[string]bool{}
@@ -19,7 +19,7 @@ func oneGroup(l layout, peers, pods int) size {
 	return size{Layout: l, Peers: peers, Pods: pods, Policies: 1, Interfaces: 1, Ports: 2}
 }
 
-// largePod is one pod in a large cluster with many policies and networks.
+// largePod is a pod with many policies and networks, in a large cluster.
 var largePod = size{Layout: scattered, Peers: 100_000, Pods: 1, Policies: 200, Interfaces: 16, Ports: 5_000}
 
 func plan(o options) []part {
@@ -57,7 +57,7 @@ func plan(o options) []part {
 	}
 }
 
-// mostWithNFT is the number of peers on all pods together up to which nft is measured too.
+// mostWithNFT is the largest number of peers, on all pods together, with which the ways that run nft are measured.
 const mostWithNFT = 200_000
 
 func fullPlan(l limits) []part {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report is all that one run measured.
+// report holds the results of a run.
 type report struct {
 	Machine machine     `json:"machine"`
 	Changes []row       `json:"changes,omitempty"`
@@ -19,7 +19,7 @@ type report struct {
 	Packets []packetRow `json:"packets,omitempty"`
 }
 
-// section is a part of the report in Markdown, and the name of the markers between which a document has it.
+// section is a part of the report in Markdown. A document has it between two markers with the name.
 type section struct{ name, text string }
 
 func (r *report) sections() []section {
@@ -44,7 +44,7 @@ func (r *report) text() string {
 	return b.String()
 }
 
-// writeInto replaces what is between the markers of each section.
+// writeInto replaces the text between the markers of each section.
 func (r *report) writeInto(file string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -63,7 +63,7 @@ func (r *report) writeInto(file string) error {
 	return os.WriteFile(file, []byte(text), 0o644)
 }
 
-// machine is where it was measured. On a shared one the ratios say more than the times.
+// machine describes the machine of the run. On a shared machine, ratios are more reliable than times.
 type machine struct {
 	Date       string `json:"date"`
 	Kernel     string `json:"kernel"`
@@ -82,7 +82,7 @@ func thisMachine() machine {
 	return m
 }
 
-// load is the load average of the last minute.
+// load returns the load average of the last minute.
 func load() string {
 	b, err := os.ReadFile("/proc/loadavg")
 	if err != nil {
@@ -96,10 +96,10 @@ func (m machine) String() string {
 	return fmt.Sprintf("%s, Linux %s, %s, %d cores, load %s before and %s after.", m.Date, m.Kernel, m.Go, m.Cores, m.LoadBefore, m.LoadAfter)
 }
 
-// wayNames are the columns.
+// wayNames are the columns of the tables.
 var wayNames = []string{"floor", "engine", "agent", "knftables", "rewrite"}
 
-// latencies are median / p99 (times the floor's median).
+// latencies returns the table of median / p99 (as a multiple of the floor's median).
 func (r *report) latencies() string {
 	return r.table(func(x row) string {
 		if x.Way == "floor" {
@@ -109,7 +109,8 @@ func (r *report) latencies() string {
 	})
 }
 
-// costs are CPU time (times the floor's), bytes handed to the kernel or to nft, allocations in this process.
+// costs returns the table of CPU time (as a multiple of the floor's), bytes sent to the kernel or to nft, and allocations in this
+// process.
 func (r *report) costs() string {
 	return r.table(func(x row) string {
 		if x.Way == "floor" {
@@ -119,7 +120,7 @@ func (r *report) costs() string {
 	})
 }
 
-// table prints one line an event and one column a way, with widths that make it readable as text and as Markdown.
+// table returns a table with a line for each event and a column for each way, readable as text and as Markdown.
 func (r *report) table(cell func(row) string) string {
 	lines := [][]string{append([]string{"peers", "pods", "event"}, wayNames...)}
 	index := map[string]int{}
@@ -136,7 +137,7 @@ func (r *report) table(cell func(row) string) string {
 	return markdown(lines)
 }
 
-// markdown is a table with widths that make it readable as text too.
+// markdown returns a table with aligned columns, so that it is readable as text too.
 func markdown(lines [][]string) string {
 	widths := make([]int, len(lines[0]))
 	for _, line := range lines {
@@ -161,7 +162,7 @@ func markdown(lines [][]string) string {
 	return b.String()
 }
 
-// short has two or three significant digits.
+// short formats a duration with two or three significant digits.
 func short(d time.Duration) string {
 	us := float64(d.Nanoseconds()) / 1e3
 	switch {

@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// rewriteWay replaces the whole table for each change, in one `nft -f -` a pod, which the kernel takes as one batch.
+// rewriteWay replaces the whole table at each change, with a run of `nft -f -` for each pod, in a single batch.
 type rewriteWay struct {
 	*fleet
 	world *world
@@ -43,7 +43,7 @@ func (y *rewriteWay) write(to state) error {
 	err := each(len(y.hosts), func(i int) error {
 		var text bytes.Buffer
 		fmt.Fprintf(&text, "add table inet %s\ndelete table inet %s\n", engine.TableName, engine.TableName)
-		if err := engine.Render(&text, y.world.rulesets[to][i]); err != nil {
+		if err := engine.Render(&text, engine.Inet, y.world.rulesets[to][i]); err != nil {
 			return err
 		}
 		y.bytes[i] += uint64(text.Len())

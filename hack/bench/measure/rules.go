@@ -11,11 +11,11 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// ruleStyle is how policies are written in the server's table.
+// ruleStyle is a form of the policies in the server's table.
 type ruleStyle struct {
 	name string
 	load func(k *link, w *world) error
-	most int // policies times peers that it can be asked for
+	most int // largest number of policies times peers
 }
 
 var ruleStyles = []ruleStyle{
@@ -34,8 +34,8 @@ func loadOurs(k *link, rules engine.Ruleset) error {
 	return errors.Join(e.Apply(context.Background(), rules), e.Close())
 }
 
-// loadPeer writes them as agents do that go by way of nft: a jump for each policy behind a match on the interface, a set
-// of addresses for each policy, and a rule for each port.
+// loadPeer writes the rules like agents that go through nft: a jump for each policy behind a match on the interface, a set of
+// addresses for each policy, and a rule for each port.
 func loadPeer(k *link, w *world) error {
 	var sets, jumps, chains strings.Builder
 	w.eachPolicy(func(i int, peers []netip.Addr, ports []int) {
@@ -50,7 +50,7 @@ func loadPeer(k *link, w *world) error {
 	return nft(k, sets.String()+chains.String(), jumps.String())
 }
 
-// loadLinear has a rule for each peer.
+// loadLinear writes a rule for each peer.
 func loadLinear(k *link, w *world) error {
 	var rules strings.Builder
 	w.eachPolicy(func(_ int, peers []netip.Addr, ports []int) {
@@ -82,7 +82,7 @@ func nft(k *link, before, rules string) error {
 	})
 }
 
-// eachPolicy tells who may reach which ports.
+// eachPolicy calls visit with the allowed peers and ports of each policy.
 func (w *world) eachPolicy(visit func(i int, peers []netip.Addr, ports []int)) {
 	for i := range w.Policies {
 		peers, ports := w.allowed(i)
@@ -90,7 +90,7 @@ func (w *world) eachPolicy(visit func(i int, peers []netip.Addr, ports []int)) {
 	}
 }
 
-// allowed is the peers and ports of policy number i.
+// allowed returns the peers and ports of policy number i.
 func (s size) allowed(i int) (peers []netip.Addr, ports []int) {
 	for p := i; p < s.Peers+1; p += s.Policies {
 		if p != s.Peers/2 {

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// limits is how long a way is measured in one cycle of events.
+// limits bounds the measurement of a way in a cycle of events.
 type limits struct {
-	budget time.Duration // all in all; every way runs each event at least twice, once to warm up
+	budget time.Duration // total; every way runs each event at least twice, the first time to warm up
 	turn   time.Duration // before the next way takes its turn
-	most   int           // samples of one event
-	nft    int           // peers on all pods, beyond which the ways that run nft are asked for one peer only
+	most   int           // samples of an event
+	nft    int           // peers on all pods beyond which the ways that run nft only add and remove a peer
 }
 
-// row is one event at one size in one way.
+// row is the result of an event at a size in a way.
 type row struct {
 	size
 	Event    string        `json:"event"`
@@ -23,14 +23,14 @@ type row struct {
 	Samples  int           `json:"samples"`
 	Median   time.Duration `json:"median_ns"`
 	P99      time.Duration `json:"p99_ns"`
-	Floor    float64       `json:"times_floor"` // median by the floor's median
+	Floor    float64       `json:"times_floor"` // median divided by the floor's median
 	CPU      time.Duration `json:"cpu_ns"`      // mean
 	CPUFloor float64       `json:"times_floor_cpu"`
 	Bytes    uint64        `json:"bytes"`
 	Allocs   uint64        `json:"allocs"`
 }
 
-// runSize measures all events at one size.
+// runSize measures all events at a size.
 func runSize(s size, wanted map[string]bool, l limits) (rows []row, err error) {
 	w := newWorld(s)
 	ways, closeAll, err := newWays(w, wanted)
@@ -66,15 +66,15 @@ func newRow(s size, y way, e event, m, floor *samples) row {
 	}
 }
 
-// waysWithoutNFT is how many of the ways come before those that run nft. One of these takes minutes to delete the
-// elements of a namespace, beyond so many peers (nft 1.0.6).
+// waysWithoutNFT is the number of ways before the ways that run nft. Beyond the given number of peers, nft 1.0.6 takes minutes to
+// delete the elements of a namespace.
 const (
 	waysWithoutNFT       = 3
 	mostToRelabelWithNFT = 1000
 )
 
-// newWays are those that are wanted. Ours keep their tables for themselves, since they find out when others change
-// them; the others share theirs.
+// newWays returns the wanted ways. The engine and the agent have their own fleets, since they detect changes by others. The other
+// ways share a fleet.
 func newWays(w *world, wanted map[string]bool) (ways []way, closeAll func() error, err error) {
 	ours, err := newTables(w.Pods)
 	if err != nil {
@@ -105,10 +105,10 @@ type key struct {
 	event event
 }
 
-// runCycle lets the ways take turns until each has used its budget, so that what else the machine does hits all alike.
+// runCycle lets the ways take turns until each has used its budget, so that other load on the machine slows all alike.
 func runCycle(ways []way, events []event, l limits) (map[key]*samples, error) {
 	if events[0].alone {
-		l.budget *= 5 // most of it is rest
+		l.budget *= 5 // most of the time is pauses
 	}
 	measured := map[key]*samples{}
 	for _, y := range ways {
@@ -132,7 +132,7 @@ func runCycle(ways []way, events []event, l limits) (map[key]*samples, error) {
 	return measured, check(ways, events)
 }
 
-// warmUp is the first run, which is not one of the samples but counts the allocations.
+// warmUp is the first run of the events. It counts allocations, and its time is no sample.
 func warmUp(y way, events []event, measured map[key]*samples) error {
 	for range 2 {
 		for _, e := range events {
@@ -148,7 +148,7 @@ func warmUp(y way, events []event, measured map[key]*samples) error {
 	return nil
 }
 
-// takeTurn runs the events until the turn is over, and says whether there is to be another one.
+// takeTurn runs the events until the turn is over. more reports whether the way needs another turn.
 func takeTurn(y way, events []event, measured map[key]*samples, l limits) (more bool, err error) {
 	spent := func() (sum time.Duration, n int) {
 		for _, e := range events {

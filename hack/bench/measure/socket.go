@@ -15,7 +15,7 @@ type socket struct {
 	in []byte
 }
 
-// largestBatch is above all that is sent at once.
+// largestBatch is larger than every batch.
 const largestBatch = 64 << 20
 
 func openSocket(h *lab.Host) (*socket, error) {
@@ -27,7 +27,7 @@ func openSocket(h *lab.Host) (*socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("nfnetlink socket: %w", err)
 	}
-	for _, option := range []int{unix.SO_SNDBUF, unix.SO_SNDBUFFORCE} { // the second one may not be allowed
+	for _, option := range []int{unix.SO_SNDBUF, unix.SO_SNDBUFFORCE} { // SO_SNDBUFFORCE may be forbidden
 		err = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, option, largestBatch)
 	}
 	if err != nil {
@@ -39,7 +39,7 @@ func openSocket(h *lab.Host) (*socket, error) {
 	return s, nil
 }
 
-// exchange is the floor: one send, and one read of the acknowledgement.
+// exchange sends a batch and reads the acknowledgement, with a system call each: the floor.
 func (s *socket) exchange(batch []byte) error {
 	if _, err := unix.Write(s.fd, batch); err != nil {
 		return fmt.Errorf("send %d bytes: %w", len(batch), err)
@@ -56,7 +56,7 @@ func (s *socket) exchange(batch []byte) error {
 	return err
 }
 
-// dump sends one question and reads all answers to it.
+// dump sends a request and calls visit with each answer.
 func (s *socket) dump(question []byte, visit func(body []byte)) error {
 	if _, err := unix.Write(s.fd, question); err != nil {
 		return fmt.Errorf("ask: %w", err)
@@ -85,5 +85,5 @@ func (s *socket) dump(question []byte, visit func(body []byte)) error {
 	return nil
 }
 
-// close waits until the kernel has freed what was deleted in the namespace.
+// close closes the socket and waits until the kernel has freed the deleted objects of the namespace.
 func (s *socket) close() error { return unix.Close(s.fd) }

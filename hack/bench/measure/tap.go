@@ -13,7 +13,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// tap is between the agent and the API server, and notes when an event of a pod comes by, before it goes on to the agent.
+// tap is a proxy between the agent and the API server. It records the time of each watch event of a pod before it passes the
+// event on.
 type tap struct {
 	server *http.Server
 	url    string
@@ -43,7 +44,7 @@ func openTap(config *rest.Config) (*tap, error) {
 		ModifyResponse: t.note,
 	}
 	t.server = &http.Server{Handler: proxy, ReadHeaderTimeout: time.Minute}
-	go t.server.Serve(l) //nolint:errcheck // it ends with close
+	go t.server.Serve(l) //nolint:errcheck // close ends it
 	return t, nil
 }
 
@@ -68,7 +69,7 @@ func (b *notedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// firstSince is when the first event since then came by.
+// firstSince returns the time of the first event after start.
 func (t *tap) firstSince(start time.Time) (time.Time, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -20,12 +20,13 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 )
 
-// agentArgument makes this program the agent: the same code as the product's main, in a process of its own.
+// agentArgument makes this program run the agent, with the same code as the product, in a separate process.
 const agentArgument = "agent"
 
 func runAgent(args []string) int { return command.Main("bench", args, os.Stdout, os.Stderr) }
 
-// wholeAgent is an agent with all that is around it: an API server, a container runtime, and the namespaces of local pods.
+// wholeAgent is an agent process with its environment: an API server, a container runtime and the network namespaces of local
+// pods.
 type wholeAgent struct {
 	size
 	*apiServer
@@ -70,7 +71,7 @@ func startWholeAgent(s size) (w *wholeAgent, err error) {
 	return w, w.startAgent()
 }
 
-// createPod creates the pod where the world's objects say; the API server wants a container.
+// createPod creates the pod, by default on another node. It adds a container, which the API server requires.
 func (w *wholeAgent) createPod(ctx context.Context, p *corev1.Pod) (*corev1.Pod, error) {
 	p = p.DeepCopy()
 	p.UID = ""
@@ -117,7 +118,7 @@ func (w *wholeAgent) createAll(ctx context.Context) error {
 	return w.runtime.Start()
 }
 
-// createPeers has a few requests under way at a time.
+// createPeers creates the peers, with a few requests at the same time.
 func (w *wholeAgent) createPeers(ctx context.Context) error {
 	peers := make(chan *corev1.Pod)
 	errs := make([]error, 8)
@@ -141,7 +142,7 @@ func (w *wholeAgent) createPeers(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// startAgent returns when all local pods have their rules.
+// startAgent starts the agent and returns when all local pods have their rules.
 func (w *wholeAgent) startAgent() error {
 	kubeconfig, err := w.writeKubeconfig(w.url)
 	if err != nil {
@@ -175,7 +176,7 @@ func (w *wholeAgent) startAgent() error {
 		text, _ := os.ReadFile(filepath.Clean(log.Name())) //nolint:errcheck // for the message only
 		return fmt.Errorf("%w\n%.3000s", err, text)
 	}
-	time.Sleep(300 * time.Millisecond) // sets come before the rules that use them
+	time.Sleep(300 * time.Millisecond) // the batch with the sets comes before the batch with the rules
 	return nil
 }
 

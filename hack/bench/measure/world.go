@@ -15,22 +15,22 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// layout is how the addresses of peers lie.
+// layout is the arrangement of the addresses of peers.
 type layout string
 
 const (
-	scattered  layout = "scattered"  // none a neighbor of another: one range each
-	contiguous layout = "contiguous" // one range, with a hole that the additional peer fills
+	scattered  layout = "scattered"  // no neighbors: each address is a range
+	contiguous layout = "contiguous" // a single range with a hole, which the added peer fills
 )
 
-// size is what is measured: so many peers of one group, on so many local pods.
+// size is the size of a world: the peers of a group and the local pods.
 type size struct {
 	Layout layout `json:"layout"`
 	Peers  int    `json:"peers"`
 	Pods   int    `json:"pods"`
 
-	// More than one policy and interface is the large pod: the peers and ports are spread over the policies, and each
-	// policy isolates all interfaces.
+	// Only the large pod has several policies and interfaces: the peers and ports are spread over the policies, and each policy
+	// isolates all interfaces.
 	Policies   int `json:"policies"`
 	Interfaces int `json:"interfaces"`
 	Ports      int `json:"ports"`
@@ -44,31 +44,31 @@ func (s size) String() string {
 	return text
 }
 
-// state is one of the states of the cluster between which events lead.
+// state is a state of the cluster. Events lead from state to state.
 type state int
 
 const (
 	absent        state = iota // the pods have no table
-	base                       // they have one
-	withPeer                   // base and one peer more
-	withNamespace              // base and the 1,000 pods of a namespace that was relabeled
-	withPolicy                 // base and one policy more, with a group of its own
+	base                       // each pod has its table
+	withPeer                   // base with an added peer
+	withNamespace              // base with the 1,000 pods of a relabeled namespace
+	withPolicy                 // base with an added policy, which has its own group
 	states
 )
 
-// What the events bring.
+// The sizes of the changes.
 const (
 	namespacePods = 1000
-	policyPeers   = 100 // in the group of the additional policy
+	policyPeers   = 100 // in the group of the added policy
 )
 
-// world is the cluster in the agent's cache. Its state is base, but for what enter and leave do.
+// world is a cluster in the agent's cache. Its state is base, except between enter and leave.
 type world struct {
 	size
 	cache    *cache.Cache
 	pods     []*corev1.Pod            // local
-	objects                           // made before, as informers have them
-	rulesets [states][]engine.Ruleset // of each pod, for those who do not ask the cache
+	objects                           // prepared, as in the informers
+	rulesets [states][]engine.Ruleset // by pod, for ways without the cache
 }
 
 func newWorld(s size) *world {
@@ -94,7 +94,7 @@ func newCache() *cache.Cache { return cache.New(cacheOptions) }
 
 var cacheOptions = cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}, Limits: withManyPeers()}
 
-// manyPeers is more than any measurement has in one namespace.
+// manyPeers is more than the peers of a namespace in any measurement.
 const manyPeers = 1_000_000
 
 func withManyPeers() policy.Limits {
@@ -103,7 +103,7 @@ func withManyPeers() policy.Limits {
 	return l
 }
 
-// revoking is the first pod's ruleset where every packet of a connection is asked.
+// revoking returns the first pod's ruleset with --established=revoke.
 func (w *world) revoking() engine.Ruleset {
 	o := cacheOptions
 	o.RevokeEstablished = true
@@ -127,24 +127,24 @@ func upsert(c *cache.Cache, o any) {
 	}
 }
 
-// rulesetOf is the table of a local pod.
+// rulesetOf returns the wanted table of family inet of a local pod.
 func rulesetOf(c *cache.Cache, p *corev1.Pod) engine.Ruleset {
 	target, _ := c.Plan(idOf(p))
-	return target.Ruleset
+	return target.Tables[engine.Inet]
 }
 
 func idOf(p *corev1.Pod) cache.PodID { return cache.PodID{Key: keyOf(p), UID: p.UID} }
 
 func keyOf(p *corev1.Pod) cache.Key { return cache.Key{Namespace: p.Namespace, Name: p.Name} }
 
-// objects are all but the local pods.
+// objects are all objects of a world except the local pods.
 type objects struct {
 	networks   []*netv1.NetworkAttachmentDefinition
 	namespaces []*corev1.Namespace
 	peers      []*corev1.Pod
 	policies   []*mnpv1.MultiNetworkPolicy
 
-	// What the events bring, and how it was before.
+	// The objects that the events add or change.
 	peer            *corev1.Pod
 	movedIn, moving *corev1.Namespace
 	policy          *mnpv1.MultiNetworkPolicy
@@ -180,7 +180,7 @@ func newObjects(s size) objects {
 	return o
 }
 
-// fill gives a cache all of the base state but the local pods.
+// fill gives a cache the base state without the local pods.
 func (w *world) fill(c *cache.Cache) {
 	for _, n := range w.networks {
 		upsert(c, n)
@@ -202,10 +202,10 @@ func (w *world) addPods(c *cache.Cache) {
 	}
 }
 
-// app is the label that policy number i takes its peers by.
+// app returns the label of the peers of policy number i.
 func app(i int) string { return fmt.Sprintf("app-%d", i) }
 
-// addr is address number i of the block.
+// addr returns address number i of the block.
 func (s size) addr(block [4]byte, i int) netip.Addr {
 	if s.Layout == scattered {
 		i *= 4
@@ -213,7 +213,7 @@ func (s size) addr(block [4]byte, i int) netip.Addr {
 	return netip.AddrFrom4([4]byte{block[0], block[1] + byte(i>>16), byte(i >> 8), byte(i)})
 }
 
-// podAddrs has one address for each interface; no policy looks at them.
+// podAddrs returns an address for each interface of a local pod. No policy selects these addresses.
 func (s size) podAddrs(pod int) []netip.Addr {
 	var list []netip.Addr
 	for i := range s.Interfaces {
@@ -222,7 +222,7 @@ func (s size) podAddrs(pod int) []netip.Addr {
 	return list
 }
 
-// portsOf is the share of policy number i: every other UDP port, so that none is a neighbor of another.
+// portsOf returns the ports of policy number i: every other UDP port, so that no two ports are neighbors.
 func (s size) portsOf(i int) []mnpv1.MultiNetworkPolicyPort {
 	var list []mnpv1.MultiNetworkPolicyPort
 	for p := i; p < s.Ports; p += s.Policies {
@@ -231,7 +231,7 @@ func (s size) portsOf(i int) []mnpv1.MultiNetworkPolicyPort {
 	return list
 }
 
-// enter goes from base to another state.
+// enter changes the state from base to s.
 func (w *world) enter(s state) {
 	switch s {
 	case withPeer:
@@ -243,7 +243,7 @@ func (w *world) enter(s state) {
 	}
 }
 
-// leave goes back.
+// leave changes the state from s to base.
 func (w *world) leave(s state) {
 	switch s {
 	case withPeer:

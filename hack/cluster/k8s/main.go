@@ -1,8 +1,12 @@
-// Command k8s is a whole Kubernetes in one file: etcd, the API server, the controller manager, the
-// scheduler, the kubelet and kubectl. One binary links in a fraction of the time that six take, and
-// makes the test cluster independent of what the machine happens to have installed.
+// Command k8s is all of Kubernetes for the test cluster, in a single file. A single binary links in a fraction of the time
+// of six binaries, and the cluster does not depend on the programs of the machine.
 //
-// It acts as the program whose name it is started under (by a link), or which its first argument names.
+//	link or first argument ─► etcd
+//	                       ─► kube-apiserver, kube-controller-manager, kube-scheduler
+//	                       ─► kubelet
+//	                       ─► kubectl
+//
+// The command runs the program with the name of the link that started it, or of the first argument.
 package main
 
 import (
@@ -22,7 +26,7 @@ import (
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-// servers are the programs that log and exit the way Kubernetes' daemons do.
+// servers are the programs that log and exit like the daemons of Kubernetes.
 var servers = map[string]func() *cobra.Command{
 	"kube-apiserver":          apiserver.NewAPIServerCommand,
 	"kube-controller-manager": controllers.NewControllerManagerCommand,

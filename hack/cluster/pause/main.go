@@ -1,5 +1,7 @@
-// Command pause holds namespaces open: it is the first process of each pod's sandbox, and of the
-// cluster itself. It collects children that lost their parent, and ends when it is asked to.
+// Command pause keeps namespaces alive. It is the first process of each pod's sandbox and of the cluster itself.
+//
+//	orphaned children ─► SIGCHLD ─► pause: waits for each child
+//	SIGINT, SIGTERM              ─► pause: exits
 package main
 
 import (
@@ -16,7 +18,7 @@ func main() {
 		if s != unix.SIGCHLD {
 			return
 		}
-		// One SIGCHLD may stand for many children.
+		// A single SIGCHLD may stand for many children.
 		for {
 			if pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil); pid <= 0 || err != nil {
 				break

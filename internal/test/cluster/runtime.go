@@ -21,6 +21,7 @@ type Sandbox struct {
 	CreatedAt   int64 // nanoseconds since 1970
 	NotReady    bool
 	HostNetwork bool
+	Handler     string            // runtime handler; empty: the default
 	Info        map[string]string // the info of the verbose status
 	Err         error             // the status request fails with it; nil: it succeeds
 }
@@ -119,7 +120,7 @@ func (r *Runtime) ListPodSandbox(
 	for _, s := range r.sandboxes {
 		if want := req.GetFilter().GetState(); want == nil || want.GetState() == s.state() {
 			answer.Items = append(answer.Items, &runtimeapi.PodSandbox{
-				Id: s.ID, Metadata: s.metadata(), State: s.state(), CreatedAt: max(s.CreatedAt, 1),
+				Id: s.ID, Metadata: s.metadata(), State: s.state(), CreatedAt: max(s.CreatedAt, 1), RuntimeHandler: s.Handler,
 			})
 		}
 	}

@@ -31,12 +31,15 @@ import (
 //	- {name: p, for: a, spec: {...}}
 //	allowed: [client -> web tcp/80 udp/53]
 //	denied: [10.1.9.9 -> web@net1 icmp]
+//	open: [client -> web tcp/80]      # connections that stay open, before the policies come
 //	then:                             # what happens next
 //	- remove: [pod ops/client]
 //	  denied: [client -> web tcp/80]
+//	  allowed: [client => web tcp/80, client <= web tcp/80]   # of open connections: to the server, and its answers
 type caseFile struct {
 	Case      string     `json:"case"`
 	Flags     Flags      `json:"flags,omitempty"`
+	Needs     string     `json:"needs,omitempty"` // a type of devices that not all kernels have
 	Outsiders []string   `json:"outsiders,omitempty"`
 	Then      []stepFile `json:"then,omitempty"`
 	stepFile  `json:",inline"`
@@ -50,7 +53,9 @@ type stepFile struct {
 	Namespaces []string     `json:"namespaces,omitempty"`
 	Networks   []string     `json:"networks,omitempty"`
 	Pods       []string     `json:"pods,omitempty"`
+	Open       []string     `json:"open,omitempty"`
 	Policies   []policyFile `json:"policies,omitempty"`
+	Forget     bool         `json:"forget,omitempty"`  // all entries of connection tracking
 	Foreign    []string     `json:"foreign,omitempty"` // pods that another agent left its table in
 	Events     []eventFile  `json:"events,omitempty"`
 	Start      bool         `json:"start,omitempty"` // the agent
@@ -70,6 +75,8 @@ type eventFile struct {
 	Put    json.RawMessage `json:"put,omitempty"`
 	Gone   string          `json:"gone,omitempty"`
 	Settle bool            `json:"settle,omitempty"`
+	Open   string          `json:"open,omitempty"`
+	Forget bool            `json:"forget,omitempty"`
 	Stop   bool            `json:"stop,omitempty"`
 	Start  bool            `json:"start,omitempty"`
 	Table  *Key            `json:"table,omitempty"`
@@ -112,7 +119,7 @@ func parseCase(document []byte) (Case, error) {
 		return Case{}, errors.New("a case without a name")
 	}
 	b := newBuilder()
-	c := Case{Name: f.Case, Flags: f.Flags}
+	c := Case{Name: f.Case, Flags: f.Flags, Needs: f.Needs}
 	for _, s := range append([]stepFile{f.stepFile}, f.Then...) {
 		step, err := b.step(s)
 		if err != nil {
@@ -181,10 +188,20 @@ func (b *builder) step(f stepFile) (Step, error) {
 		b.need(pod.Namespace, put)
 		put(pod)
 	}
+	for _, text := range f.Open {
+		e, err := parseExpectation(text, true)
+		if err != nil {
+			return s, err
+		}
+		s.Events = append(s.Events, Event{Open: &e})
+	}
 	for _, p := range f.Policies {
 		policy := p.policy()
 		b.need(policy.Namespace, put)
 		put(policy)
+	}
+	if f.Forget {
+		s.Events = append(s.Events, Event{Forget: true})
 	}
 	for _, text := range f.Foreign {
 		key := parseKey(text)

@@ -34,7 +34,12 @@ func newObject(kind string) Object {
 
 // event reads an event.
 func (f eventFile) event() (Event, error) {
-	e := Event{Settle: f.Settle, Stop: f.Stop, Start: f.Start, Table: f.Table}
+	e := Event{Settle: f.Settle, Stop: f.Stop, Start: f.Start, Forget: f.Forget, Table: f.Table}
+	if f.Open != "" {
+		open, err := parseExpectation(f.Open, true)
+		e.Open = &open
+		return e, err
+	}
 	if f.Gone != "" {
 		kind, name, _ := strings.Cut(f.Gone, " ")
 		ref := Ref{kind, Key{Name: name}}
@@ -90,7 +95,10 @@ func Format(c Case) (string, error) {
 }
 
 func formatEvent(e Event) (eventFile, error) {
-	f := eventFile{Settle: e.Settle, Stop: e.Stop, Start: e.Start, Table: e.Table}
+	f := eventFile{Settle: e.Settle, Stop: e.Stop, Start: e.Start, Forget: e.Forget, Table: e.Table}
+	if e.Open != nil {
+		f.Open = e.Open.Text
+	}
 	if e.Gone != nil {
 		f.Gone = e.Gone.String()
 	}

@@ -15,6 +15,8 @@ type Expectation struct {
 	Allowed  bool
 	From, To party
 	Services []service
+	Live     bool // of packets of connections that are open
+	Reply    bool // of these, the packets from To to From
 }
 
 // party is one side of a flow as a person writes it: a pod, one interface of it, or an address.
@@ -30,14 +32,16 @@ type service struct {
 }
 
 // parseExpectation reads "client -> web@net1 tcp/80 udp/53", "10.1.5.5 -> ops/web icmp" or the like. A pod without a
-// namespace is in default.
+// namespace is in default. An arrow "=>" stands for packets of open connections from the client to the server, and "<=" for
+// the answers of the server.
 func parseExpectation(text string, allowed bool) (Expectation, error) {
 	e := Expectation{Text: text, Allowed: allowed}
 	fields := strings.Fields(text)
-	if len(fields) < 4 || fields[1] != "->" {
+	if len(fields) < 4 || !slices.Contains([]string{"->", "=>", "<="}, fields[1]) {
 		return e, fmt.Errorf("%q is not of the form %q", text, "FROM -> TO PROTOCOL/PORT...")
 	}
 	e.From, e.To = parseParty(fields[0]), parseParty(fields[2])
+	e.Live, e.Reply = fields[1] != "->", fields[1] == "<="
 	for _, f := range fields[3:] {
 		s, err := parseService(f)
 		if err != nil {
@@ -95,8 +99,11 @@ func (e Expectation) Faults(probes []*Probe) []string {
 	seen := map[service]bool{}
 	var faults []string
 	for _, p := range probes {
-		s := service{p.Proto, p.Port}
-		if !e.From.is(p.From) || !e.To.is(p.To) || !slices.Contains(e.Services, s) {
+		from, to, s := p.From, p.To, service{p.Proto, p.Port}
+		if p.reply {
+			from, to, s.port = to, from, p.flow.port
+		}
+		if e.Live != (p.flow != nil) || e.Reply != p.reply || !e.From.is(from) || !e.To.is(to) || !slices.Contains(e.Services, s) {
 			continue
 		}
 		seen[s] = true

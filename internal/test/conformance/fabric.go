@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -54,6 +55,7 @@ type Fabric struct {
 	outside *host
 	all     []*host         // in the order in which they came
 	wires   map[string]bool // the outside is on these
+	flows   []*flow
 	round   int
 	sent    []*Probe // of the round, by number
 	first   uint32   // number of the first of them
@@ -85,6 +87,9 @@ func (f *Fabric) add(name string, key Key) (*host, error) {
 // Close lets go of everything.
 func (f *Fabric) Close() error {
 	var errs []error
+	for _, l := range f.flows {
+		errs = append(errs, l.sockets.Close())
+	}
 	for _, h := range f.all {
 		errs = append(errs, h.close())
 	}
@@ -118,7 +123,8 @@ func (f *Fabric) PutPod(p *corev1.Pod) (Sandbox, bool, error) {
 			return Sandbox{}, false, err
 		}
 	}
-	return Sandbox{UID: p.UID, ID: string(p.UID), NetNS: h.NetNS()}, true, h.setLinks(links)
+	err := errors.Join(h.setLinks(links), f.dropFlows())
+	return Sandbox{UID: p.UID, ID: string(p.UID), NetNS: h.NetNS()}, true, err
 }
 
 // Leave takes the pods that are not among those off their wires, and returns their UIDs.
@@ -139,25 +145,36 @@ func (f *Fabric) Leave(state State) ([]types.UID, error) {
 		f.all = slices.DeleteFunc(f.all, func(other *host) bool { return other == h })
 		left = append(left, uid)
 	}
-	return left, nil
+	if len(left) == 0 {
+		return nil, nil
+	}
+	return left, f.dropFlows()
 }
 
-// reach connects the outside to a wire.
+// reach connects the outside to a wire. A VLAN has the name of its wire, a point, and its number.
 func (f *Fabric) reach(wire string) error {
 	if f.wires[wire] {
 		return nil
 	}
 	f.wires[wire] = true
+	if parent, _, isVLAN := strings.Cut(wire, "."); isVLAN {
+		if err := f.reach(parent); err != nil {
+			return err
+		}
+	}
 	iface := outsideIface(wire)
 	if err := f.outside.attach(iface, wire); err != nil {
 		return err
 	}
 	// The kernel makes a link-local address some time later; without one it sends no IPv6.
-	if err := f.outside.AddAddr(iface, netip.MustParsePrefix("fe80::ff/64")); err != nil {
+	if err := f.outside.AddAddr(iface, netip.PrefixFrom(linkLocal, 64)); err != nil {
 		return err
 	}
 	return f.outside.addRoute(iface)
 }
+
+// linkLocal is the link-local address of the outside on each wire.
+var linkLocal = netip.MustParseAddr("fe80::ff")
 
 func outsideIface(wire string) string { return "o-" + wire }
 
@@ -187,12 +204,36 @@ func (f *Fabric) present() []*host {
 	return hosts
 }
 
+// manyPort is the port of packets to everybody on a wire.
+const manyPort = 53
+
+// everybody returns the multicast and broadcast addresses that reach all hosts on the wire of an address.
+func everybody(a netip.Addr) []netip.Addr {
+	if a.Is6() {
+		return []netip.Addr{netip.IPv6LinkLocalAllNodes()}
+	}
+	broadcast := prefixOf(a).Masked().Addr().As4()
+	broadcast[2], broadcast[3] = 0xff, 0xff
+	return []netip.Addr{netip.AddrFrom4([4]byte{224, 0, 0, 1}), netip.AddrFrom4(broadcast)}
+}
+
 // Terminal is one end of a probe: a host, an interface of it, and an address.
 type Terminal struct {
 	host  *host
 	iface string
 	wire  string
 	addr  netip.Addr
+}
+
+// isOnSharedWire reports whether the host has another interface on the same wire.
+func (t Terminal) isOnSharedWire() bool {
+	links := 0
+	for _, l := range t.host.links {
+		if l.Wire == t.wire {
+			links++
+		}
+	}
+	return links > 1
 }
 
 // Endpoint is what the Oracle knows of it.

@@ -94,7 +94,7 @@ func (p Packet) under(words []string) string {
 // flags makes some.
 func (g *generator) flags() Flags {
 	f := Flags{}
-	if g.chance(30) {
+	if g.chance(40) {
 		f["established"] = "revoke"
 	}
 	if g.chance(10) {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,7 +19,7 @@ import (
 func Random(seed uint64) Case {
 	g := &generator{
 		Rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), state: State{}, broken: map[types.UID]bool{},
-		free: map[string][]netip.Addr{}, links: map[Key][]netLink{}, wireOf: map[Key]string{},
+		now: 1_800_000_000, free: map[string][]netip.Addr{}, links: map[Key][]netLink{}, wireOf: map[Key]string{},
 	}
 	return g.make(fmt.Sprintf("seed-%d", seed))
 }
@@ -27,12 +28,15 @@ func Random(seed uint64) Case {
 var (
 	someNamespaces = []string{"a", "b", "c"}
 	someKeys       = []string{"app", "tier"}
-	someValues     = []string{"x", "y", "z"}
+	someValues     = []string{"x", "y", ""}
 	someNetworks   = []Key{
-		{Namespace: "a", Name: "one"}, {Namespace: "a", Name: "two"}, {Namespace: "b", Name: "one"}, {Namespace: "b", Name: "three"},
+		{Namespace: "a", Name: "one"}, {Namespace: "a", Name: "two"}, {Namespace: "b", Name: "one"}, {Namespace: "b", Name: longName + "n"},
 	}
 	clusterNetwork = Key{Namespace: "kube-system", Name: "cluster"}
 )
+
+// longName has one character less than names may have.
+var longName = strings.Repeat("name.", 50) + "of"
 
 const (
 	podCount    = 7
@@ -51,7 +55,10 @@ type generator struct {
 	wireOf map[Key]string          // of the networks
 	links  map[Key][]netLink       // of the pods: what they are attached to
 	free   map[string][]netip.Addr // by wire, those to be taken first at the end
-	broken map[types.UID]bool      // pods whose network status cannot be read
+	others []Outsider
+	opened int                // times that connections were opened
+	broken map[types.UID]bool // pods whose network status or requested networks cannot be read
+	now    int64              // seconds since 1970
 }
 
 // netLink is an interface of a pod, and the network that it is on.
@@ -104,6 +111,7 @@ func (g *generator) make(name string) Case {
 	for _, n := range append(someNetworks, clusterNetwork) {
 		g.wireOf[n] = one(g, g.wires...)
 	}
+	g.others = c.Outsiders
 	g.start()
 	for range 3 + g.IntN(6) {
 		for range 1 + g.IntN(4) {
@@ -148,7 +156,7 @@ func (g *generator) giveBack(links []netLink) {
 
 // start makes the first objects, in any order.
 func (g *generator) start() {
-	makers := []func(){}
+	var makers, policies []func()
 	for _, name := range someNamespaces {
 		if g.chance(90) {
 			makers = append(makers, func() { g.put(g.namespace(name)) })
@@ -163,11 +171,23 @@ func (g *generator) start() {
 		makers = append(makers, g.newPod)
 	}
 	for range 3 + g.IntN(2*policyCount) {
-		makers = append(makers, func() { g.put(g.policy()) })
+		policies = append(policies, func() { g.put(g.policy()) })
+	}
+	isEarly := g.chance(40) // connections are open before the first policy
+	if !isEarly {
+		makers = append(makers, policies...)
 	}
 	g.Shuffle(len(makers), func(i, j int) { makers[i], makers[j] = makers[j], makers[i] })
 	for _, f := range makers {
 		f()
+	}
+	if isEarly {
+		for range maxOpened {
+			g.openFlows()
+		}
+		for _, f := range policies {
+			f()
+		}
 	}
 	g.quiet()
 }
@@ -196,10 +216,45 @@ func (g *generator) nad(n Key) *netv1.NetworkAttachmentDefinition {
 	if g.chance(60) {
 		config = configs[0]
 	}
-	return &netv1.NetworkAttachmentDefinition{
+	nad := &netv1.NetworkAttachmentDefinition{
 		ObjectMeta: metav1.ObjectMeta{Namespace: n.Namespace, Name: n.Name, UID: types.UID(n.String())},
 		Spec:       netv1.NetworkAttachmentDefinitionSpec{Config: config},
 	}
+	g.date(nad)
+	return nad
+}
+
+// date gives a definition its times. An edit may come in the second in which pods are created.
+func (g *generator) date(nad *netv1.NetworkAttachmentDefinition) {
+	before, ok := g.state[Ref{kindNAD, Key{Namespace: nad.Namespace, Name: nad.Name}}].(*netv1.NetworkAttachmentDefinition)
+	if !ok {
+		created(nad, g.now+1)
+		g.now += 2
+		return
+	}
+	nad.CreationTimestamp, nad.Generation, nad.ManagedFields = before.CreationTimestamp, before.Generation, before.ManagedFields
+	if nad.Spec.Config == before.Spec.Config {
+		return
+	}
+	if g.chance(70) {
+		g.now++
+	}
+	edited(nad, g.now)
+	if g.chance(70) {
+		g.now++
+	}
+}
+
+// created gives a new definition its times, in seconds since 1970.
+func created(nad *netv1.NetworkAttachmentDefinition, at int64) {
+	nad.CreationTimestamp, nad.Generation = metav1.Unix(at, 0), 1
+	nad.ManagedFields = []metav1.ManagedFieldsEntry{{Manager: "create", Time: new(metav1.Unix(at, 0))}}
+}
+
+// edited gives a definition that has been changed its times.
+func edited(nad *netv1.NetworkAttachmentDefinition, at int64) {
+	nad.Generation++
+	nad.ManagedFields = append(slices.Clone(nad.ManagedFields[:1]), metav1.ManagedFieldsEntry{Manager: "edit", Time: new(metav1.Unix(at, 0))})
 }
 
 // podKeys returns the pods that run, sorted.

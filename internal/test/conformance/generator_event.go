@@ -2,11 +2,14 @@ package conformance
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -17,11 +20,11 @@ func (g *generator) event() {
 		f      func()
 	}{
 		{10, g.newPod}, {8, g.relabelPod}, {9, g.endPod}, {6, g.replacePod}, {8, g.changeLinks}, {3, g.renamePorts},
-		{3, g.breakStatus}, {2, g.startPod},
+		{3, g.breakStatus}, {2, g.breakRequest}, {2, g.startPod},
 		{8, func() { g.put(g.namespace(one(g, someNamespaces...))) }},
 		{3, func() { g.remove(Ref{kindNamespace, Key{Name: one(g, someNamespaces...)}}) }},
 		{14, func() { g.put(g.policy()) }}, {6, g.editPolicy}, {6, g.dropPolicy},
-		{6, g.changeNAD}, {5, g.dropNAD}, {3, g.restart},
+		{6, g.changeNAD}, {5, g.dropNAD}, {3, g.restart}, {12, g.openFlows}, {1, g.forgetConnections},
 	}
 	total := 0
 	for _, e := range events {
@@ -105,13 +108,14 @@ func (g *generator) endPod() {
 // name for it.
 func (g *generator) makeTwin(pod *corev1.Pod, links []netLink) bool {
 	twin := pod.DeepCopy()
-	twin.Name += "-twin"
+	twin.Name = strings.TrimPrefix(twin.Name, longName) + "-twin"
 	key := Key{Namespace: twin.Namespace, Name: twin.Name}
 	if g.state.pod(key) != nil {
 		return false
 	}
 	g.uids++
 	twin.UID = types.UID(fmt.Sprintf("uid-%d", g.uids))
+	twin.CreationTimestamp = metav1.Unix(g.now, 0)
 	g.links[key] = links
 	g.describe(twin)
 	g.put(twin)
@@ -168,8 +172,33 @@ func (g *generator) changeLinks() {
 		links[i] = next
 	}
 	g.links[key] = links
+	status, isBroken := pod.Annotations[statusAnnotation], g.broken[pod.UID]
 	g.describe(pod)
+	if status != "" && !isBroken && g.chance(30) { // hot plug: Multus writes the status later
+		plugged := pod.DeepCopy()
+		g.request(plugged)
+		plugged.Annotations[statusAnnotation] = status
+		delete(plugged.Annotations, legacyStatusAnnotation)
+		g.put(plugged)
+		if g.chance(50) {
+			return
+		}
+		g.settle()
+	}
 	g.put(pod)
+}
+
+// breakRequest makes the requested networks of a pod unreadable: what was known of it stays.
+func (g *generator) breakRequest() {
+	pod := g.somePod()
+	if pod == nil || pod.Annotations[networksAnnotation] == "" {
+		return
+	}
+	g.settle()
+	pod.Annotations[networksAnnotation] = one(g, "[", `{"name": "one"}`, `[{"name": 1}]`)
+	g.put(pod)
+	g.broken[pod.UID] = true
+	g.settle()
 }
 
 // breakStatus makes a pod's network status unreadable: what was known of it stays. The other changes of the pod then
@@ -246,8 +275,56 @@ func (g *generator) dropNAD() {
 	g.remove(refOf(one(g, nads...)))
 }
 
-// restart ends the agent; sometimes packets are sent, or things happen, before another one starts. It would not know the
-// pods whose network status cannot be read, so it needs that there are none.
+// maxOpened bounds how often a case opens connections.
+const maxOpened = 6
+
+// openFlows opens connections between two addresses, at least one of a pod.
+func (g *generator) openFlows() {
+	if g.opened >= maxOpened {
+		return
+	}
+	wire := one(g, g.wires...)
+	var pods, all []netip.Addr
+	for _, key := range g.podKeys() {
+		for _, l := range g.links[key] {
+			if l.Wire == wire {
+				pods = append(pods, l.Addrs...)
+			}
+		}
+	}
+	for _, o := range g.others {
+		if o.Wire == wire {
+			all = append(all, o.Addr)
+		}
+	}
+	all = append(all, pods...)
+	if len(pods) == 0 {
+		return
+	}
+	from, to := one(g, pods...), one(g, all...)
+	if from.Is4() != to.Is4() || from == to {
+		return
+	}
+	if g.chance(50) {
+		from, to = to, from
+	}
+	e, err := parseExpectation(fmt.Sprintf("%s -> %s tcp/%d udp/%d", from, to, one(g, somePorts...), one(g, somePorts...)), true)
+	if err != nil {
+		panic(err) // it is of that form
+	}
+	g.opened++
+	g.happen(Event{Open: &e})
+}
+
+// forgetConnections deletes the entries of connection tracking.
+func (g *generator) forgetConnections() {
+	if g.opened > 0 {
+		g.happen(Event{Forget: true})
+	}
+}
+
+// restart ends the agent; sometimes packets are sent, or things happen, before another one starts. It would not
+// know the pods whose annotations cannot be read, so it needs that there are none.
 func (g *generator) restart() {
 	if len(g.broken) > 0 {
 		return

@@ -1,6 +1,8 @@
 package conformance
 
 import (
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -13,6 +15,9 @@ import (
 // newPod makes a pod of a name that is not taken.
 func (g *generator) newPod() {
 	key := Key{Namespace: one(g, someNamespaces...), Name: fmt.Sprintf("p%d", g.IntN(2*podCount))}
+	if g.chance(10) {
+		key.Name = longName + one(g, "a", "b")
+	}
 	if g.state.pod(key) != nil || len(g.links) >= podCount {
 		return
 	}
@@ -24,7 +29,7 @@ func (g *generator) makePod(key Key) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: key.Namespace, Name: key.Name, UID: types.UID(fmt.Sprintf("uid-%d", g.uids)), Labels: g.labels(),
-			Annotations: map[string]string{},
+			Annotations: map[string]string{}, CreationTimestamp: metav1.Unix(g.now, 0),
 		},
 		Spec:   corev1.PodSpec{NodeName: one(g, defaultNode, defaultNode, defaultNode, defaultNode, defaultNode, defaultNode, remoteNode)},
 		Status: corev1.PodStatus{Phase: one(g, corev1.PodRunning, corev1.PodRunning, corev1.PodRunning, corev1.PodPending)},
@@ -93,22 +98,63 @@ func (g *generator) namePorts(pod *corev1.Pod) {
 	}
 }
 
-// request writes the networks that a pod requests: sometimes one more than it has.
+// request writes the networks that a pod requests: sometimes one more than it has, and in either form.
 func (g *generator) request(pod *corev1.Pod) {
-	delete(pod.Annotations, networksAnnotation)
-	if !g.chance(40) {
+	var requests []networkRequest
+	for _, l := range g.links[Key{Namespace: pod.Namespace, Name: pod.Name}] {
+		requests = append(requests, g.requestOf(pod, len(requests)+1, l.network, l.Iface))
+	}
+	if g.chance(20) {
+		requests = append(requests, g.requestOf(pod, len(requests)+1, one(g, someNetworks...), one(g, "", "net1", "net4")))
+	}
+	if len(requests) == 0 {
+		delete(pod.Annotations, networksAnnotation)
+		return
+	}
+	if g.chance(50) {
+		raw, err := json.Marshal(requests)
+		if err != nil {
+			panic(err) // there is nothing in it that could not be marshaled
+		}
+		pod.Annotations[networksAnnotation] = string(raw)
 		return
 	}
 	var texts []string
-	for _, l := range g.links[Key{Namespace: pod.Namespace, Name: pod.Name}] {
-		texts = append(texts, l.network.String()+"@"+l.Iface)
+	for _, r := range requests {
+		text := r.Name
+		if r.Namespace != "" {
+			text = r.Namespace + "/" + text
+		}
+		if iface := cmp.Or(r.Interface, r.InterfaceRequest); iface != "" {
+			text += "@" + iface
+		}
+		texts = append(texts, one(g, "", "", " ")+text)
 	}
-	if g.chance(20) {
-		texts = append(texts, one(g, someNetworks...).String()+one(g, "", "@net1", "@net4"))
+	pod.Annotations[networksAnnotation] = strings.Join(texts, ",")
+}
+
+// networkRequest is an entry of the requested networks as Multus reads it.
+type networkRequest struct {
+	Name             string `json:"name"`
+	Namespace        string `json:"namespace,omitempty"`
+	Interface        string `json:"interface,omitempty"`
+	InterfaceRequest string `json:"interfaceRequest,omitempty"` // an older name of Interface
+}
+
+// requestOf makes an entry, sometimes without the parts that have a default.
+func (g *generator) requestOf(pod *corev1.Pod, place int, n Key, iface string) networkRequest {
+	r := networkRequest{Name: n.Name, Namespace: n.Namespace}
+	if n.Namespace == pod.Namespace && g.chance(50) {
+		r.Namespace = ""
 	}
-	if len(texts) > 0 {
-		pod.Annotations[networksAnnotation] = strings.Join(texts, ",")
+	switch {
+	case iface == fmt.Sprint("net", place) && g.chance(50):
+	case g.chance(20):
+		r.InterfaceRequest = iface
+	default:
+		r.Interface = iface
 	}
+	return r
 }
 
 // describe writes what a pod is attached to into its annotations.
@@ -141,7 +187,10 @@ func (g *generator) describe(pod *corev1.Pod) {
 	}
 	setLinks(pod, links)
 	setStatus(pod, status)
-	g.request(pod)
+	delete(pod.Annotations, networksAnnotation)
+	if g.chance(40) {
+		g.request(pod)
+	}
 	if g.chance(5) {
 		pod.Annotations[legacyStatusAnnotation] = pod.Annotations[statusAnnotation]
 		delete(pod.Annotations, statusAnnotation)

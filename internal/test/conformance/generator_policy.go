@@ -16,7 +16,7 @@ const invalid = 4
 
 // policy makes a policy of a random name, so that it may replace another one.
 func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
-	key := one(g, Key{Namespace: "a", Name: "p"}, Key{Namespace: "a", Name: "b-c"}, Key{Namespace: "b", Name: "p"},
+	key := one(g, Key{Namespace: "a", Name: longName + "a"}, Key{Namespace: "a", Name: longName + "b"}, Key{Namespace: "a", Name: "b-c"}, Key{Namespace: "b", Name: "p"},
 		Key{Namespace: "b", Name: "c-a"}, Key{Namespace: "c", Name: "p"}, Key{Namespace: "c", Name: "a-b"})
 	p := &mnpv1.MultiNetworkPolicy{ObjectMeta: metav1.ObjectMeta{
 		Namespace: key.Namespace, Name: key.Name, UID: types.UID(key.String()),

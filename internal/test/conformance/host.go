@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -143,7 +145,13 @@ func prefixOf(a netip.Addr) netip.Prefix {
 }
 
 func (h *host) attach(iface, wire string) error {
-	if err := h.Attach("br-"+wire, iface); err != nil {
+	var err error
+	if parent, id, ok := strings.Cut(iface, "."); ok {
+		err = h.attachVLAN(parent, iface, id)
+	} else {
+		err = h.Attach("br-"+wire, iface)
+	}
+	if err != nil {
 		return err
 	}
 	link, err := h.handle.LinkByName(iface)
@@ -152,6 +160,27 @@ func (h *host) attach(iface, wire string) error {
 	}
 	h.indexes[link.Attrs().Index] = iface
 	h.links = append(h.links, Link{Iface: iface, Wire: wire})
+	return nil
+}
+
+// attachVLAN makes a VLAN device on an interface. Its wire is that of the interface, but frames have a tag.
+func (h *host) attachVLAN(parent, iface, id string) error {
+	n, err := strconv.Atoi(id)
+	if err != nil {
+		return fmt.Errorf("VLAN device %s: %w", iface, err)
+	}
+	link, err := h.handle.LinkByName(parent)
+	if err == nil {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.ParentIndex = iface, link.Attrs().Index
+		vlan := &netlink.Vlan{LinkAttrs: attrs, VlanId: n}
+		if err = h.handle.LinkAdd(vlan); err == nil {
+			err = h.handle.LinkSetUp(vlan)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("make VLAN device %s of %s: %w", iface, h.Name, err)
+	}
 	return nil
 }
 

@@ -1,8 +1,6 @@
 package conformance
 
 import (
-	"cmp"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -16,8 +14,8 @@ import (
 
 // Oracle says what policies mean, by looking at all objects for each question.
 //
-// It has one memory, as the specification asks: the interfaces of a pod of its node while the network status of the pod
-// cannot be read.
+// It has one memory, as the specification asks: the interfaces of a pod of its node while the network status or the requested
+// networks of the pod cannot be read.
 type Oracle struct {
 	Node    string
 	Plugins []string // types whose networks policies isolate
@@ -60,19 +58,22 @@ func (o *Oracle) Observe(s State) {
 			continue
 		}
 		status, readable := attachmentsOf(p)
-		var requested []attachment
-		if p.Spec.NodeName == o.Node {
-			requested = requestedBy(p)
-		}
-		remembered, known := before[p.UID]
-		switch {
-		case readable:
-			o.attachments[p.UID] = slices.Concat(status, requested)
-		case p.Spec.NodeName == o.Node && (known || len(requested) > 0):
-			for _, a := range remembered {
-				requested = append(requested, attachment{iface: a.iface, network: a.network})
+		if p.Spec.NodeName != o.Node { // only its addresses count
+			if readable {
+				o.attachments[p.UID] = status
 			}
-			o.attachments[p.UID] = requested
+			continue
+		}
+		requested, clear := requestedBy(p)
+		all := slices.Concat(status, requested)
+		remembered, known := before[p.UID]
+		if !readable || !clear {
+			for _, a := range remembered {
+				all = append(all, attachment{iface: a.iface, network: a.network})
+			}
+		}
+		if readable || known || len(all) > 0 {
+			o.attachments[p.UID] = all
 		}
 	}
 }
@@ -86,6 +87,27 @@ func (o *Oracle) Forget() {
 // Judge says what the sender's and the receiver's policies say to a packet.
 func (o *Oracle) Judge(p Packet) (atSender, atReceiver Ruling) {
 	return o.rule(egress, p.From, p.To.Addr, p), o.rule(ingress, p.To, p.From.Addr, p)
+}
+
+// JudgeFlow says what both sides say to a packet of a connection that is open, in the direction in which it was opened or in
+// the other one. With --established=keep it goes on. Else the direction in which it was opened is judged like a first packet,
+// and a reply passes as long as that does, or where the policies allow it by itself.
+func (o *Oracle) JudgeFlow(opened, reply Packet, isReply bool) (atSender, atReceiver Ruling) {
+	if o.Flags["established"] != "revoke" {
+		keep := Ruling{true, "the connection is established"}
+		return keep, keep
+	}
+	if !isReply {
+		return o.Judge(opened)
+	}
+	atSender, atReceiver = o.Judge(reply)
+	if !atSender.Allowed {
+		atSender = o.rule(ingress, reply.From, reply.To.Addr, opened)
+	}
+	if !atReceiver.Allowed {
+		atReceiver = o.rule(egress, reply.To, reply.From.Addr, opened)
+	}
+	return atSender, atReceiver
 }
 
 // Isolated says whether any policy isolates any interface of a pod, so that it must have a table.
@@ -157,6 +179,9 @@ func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet
 	if ruling, decided := o.flagged(d, packet); decided {
 		return ruling
 	}
+	if d == ingress && packet.From.Pod == self.Pod { // policies are about others; custom rules may be about anybody
+		return Ruling{true, "a pod gets its own packets back"}
+	}
 	for _, r := range a.rules {
 		if r.all {
 			return Ruling{true, r.name + " allows all ports"}
@@ -187,9 +212,9 @@ func (o *Oracle) answer(q question) answer {
 // isolating returns the policies that isolate an interface of a pod in a direction.
 func (o *Oracle) isolating(d direction, p *corev1.Pod, iface string) []*mnpv1.MultiNetworkPolicy {
 	var networks []Key
+	iface, _, _ = strings.Cut(iface, ".") // a VLAN device is isolated like the interface that it is on
 	for _, a := range o.attachments[p.UID] {
-		// A network whose type is not known is isolated.
-		if t := o.pluginType(a.network); a.iface == iface && (t == "" || slices.Contains(o.Plugins, t)) {
+		if a.iface == iface && o.isIsolated(a.network, p) {
 			networks = append(networks, a.network)
 		}
 	}
@@ -210,13 +235,15 @@ func (o *Oracle) isolating(d direction, p *corev1.Pod, iface string) []*mnpv1.Mu
 	return out
 }
 
-// pluginType returns the type of a network, empty if it is not known.
-func (o *Oracle) pluginType(network Key) string {
+// isIsolated reports whether policies isolate a pod's interfaces on a network: its type is not known or one that they isolate,
+// or the interfaces may be older than the definition.
+func (o *Oracle) isIsolated(network Key, p *corev1.Pod) bool {
 	nad, ok := o.state[Ref{kindNAD, network}].(*netv1.NetworkAttachmentDefinition)
 	if !ok {
-		return ""
+		return true
 	}
-	return pluginTypeOf(nad)
+	t := pluginTypeOf(nad)
+	return t == "" || slices.Contains(o.Plugins, t) || !speaksFor(nad, p)
 }
 
 // isFor says whether a policy isolates a direction. A type that is none may stand for either.
@@ -239,100 +266,4 @@ func isFor(policy *mnpv1.MultiNetworkPolicy, d direction) bool {
 		}
 	}
 	return false
-}
-
-// requestedBy reads what a pod asks for, as cases write it: names of networks with commas between them, and an
-// interface's name behind an @ where it is not net and its place in the list.
-func requestedBy(p *corev1.Pod) []attachment {
-	var out []attachment
-	if p.Annotations[networksAnnotation] == "" {
-		return nil
-	}
-	for i, s := range strings.Split(p.Annotations[networksAnnotation], ",") {
-		name, iface, _ := strings.Cut(s, "@")
-		if network, ok := networkNamed(name, p.Namespace); ok {
-			out = append(out, attachment{iface: cmp.Or(iface, fmt.Sprint("net", i+1)), network: network})
-		}
-	}
-	return out
-}
-
-func statusOf(p *corev1.Pod) string {
-	raw, ok := p.Annotations["k8s.v1.cni.cncf.io/network-status"]
-	if !ok {
-		raw = p.Annotations["k8s.v1.cni.cncf.io/networks-status"]
-	}
-	return strings.TrimSpace(raw)
-}
-
-// attachmentsOf reads a pod's network status. It is false when that cannot be read.
-func attachmentsOf(p *corev1.Pod) ([]attachment, bool) {
-	raw := statusOf(p)
-	if raw == "" {
-		return nil, true
-	}
-	var statuses []struct {
-		Name, Interface string
-		IPs             []string
-	}
-	if err := json.Unmarshal([]byte(raw), &statuses); err != nil {
-		return nil, false
-	}
-	var out []attachment
-	for _, s := range statuses {
-		network, ok := networkNamed(s.Name, p.Namespace)
-		if !ok || s.Interface == "" || len(s.Interface) > 15 {
-			continue
-		}
-		a := attachment{iface: s.Interface, network: network}
-		for _, ip := range s.IPs {
-			if addr, err := netip.ParseAddr(ip); err == nil {
-				a.addrs = append(a.addrs, addr.Unmap().WithZone(""))
-			}
-		}
-		out = append(out, a)
-	}
-	return out, true
-}
-
-// networkNamed reads "namespace/name" or, in the given namespace, "name". Blanks around a part do not belong to it.
-func networkNamed(s, namespace string) (Key, bool) {
-	parts := strings.Split(s, "/")
-	for i := range parts {
-		parts[i] = strings.TrimSpace(parts[i])
-	}
-	if len(parts) == 1 {
-		parts = []string{namespace, parts[0]}
-	}
-	if len(parts) != 2 || parts[0] == "" || parts[1] == "" || strings.ContainsAny(parts[0]+parts[1], "@, \t\n") {
-		return Key{}, false
-	}
-	return Key{Namespace: parts[0], Name: parts[1]}, true
-}
-
-// networksOf returns the networks that a policy is for.
-func networksOf(policy *mnpv1.MultiNetworkPolicy) []Key {
-	var out []Key
-	for _, s := range strings.Split(policy.Annotations["k8s.v1.cni.cncf.io/policy-for"], ",") {
-		if n, ok := networkNamed(strings.TrimSpace(s), policy.Namespace); ok {
-			out = append(out, n)
-		}
-	}
-	return out
-}
-
-// pluginTypeOf returns the type of a network, that of the first plugin where there are several, empty when it cannot be
-// read.
-func pluginTypeOf(nad *netv1.NetworkAttachmentDefinition) string {
-	var config struct {
-		Type    string
-		Plugins []struct{ Type string }
-	}
-	if err := json.Unmarshal([]byte(nad.Spec.Config), &config); err != nil {
-		return ""
-	}
-	if config.Type == "" && len(config.Plugins) > 0 {
-		return config.Plugins[0].Type
-	}
-	return config.Type
 }

@@ -72,12 +72,13 @@ type Packet struct {
 	From, To Endpoint
 	Proto    Protocol
 	Port     uint16 // the destination's; 0 for ICMP
+	Shape    shape
 }
 
 // String is "a/x@net1 10.1.0.1 -> a/y@net1 10.1.0.2 tcp/80".
 func (p Packet) String() string {
 	if p.Proto == ICMP {
-		return fmt.Sprintf("%s -> %s icmp", p.From, p.To)
+		return fmt.Sprintf("%s -> %s icmp%s", p.From, p.To, p.Shape)
 	}
-	return fmt.Sprintf("%s -> %s %s/%d", p.From, p.To, p.Proto, p.Port)
+	return fmt.Sprintf("%s -> %s %s/%d%s", p.From, p.To, p.Proto, p.Port, p.Shape)
 }

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -56,6 +55,8 @@ type Counts struct {
 	Sent    int // packets, those sent again counted once
 	Egress  int // packets that the sender's rules are to drop
 	Ingress int // of the others, packets that the receiver's rules are to drop
+	Live    int // packets of connections that were open
+	Stopped int // of these, packets that are to be dropped
 }
 
 // Add adds the counts of another case.
@@ -64,10 +65,19 @@ func (c *Counts) Add(d Counts) {
 	c.Sent += d.Sent
 	c.Egress += d.Egress
 	c.Ingress += d.Ingress
+	c.Live += d.Live
+	c.Stopped += d.Stopped
 }
 
 func (c *Counts) count(p *Probe) {
 	c.Sent++
+	if p.flow != nil {
+		c.Live++
+		if !p.allowed() {
+			c.Stopped++
+		}
+		return
+	}
 	switch {
 	case !p.Egress.Allowed:
 		c.Egress++
@@ -78,8 +88,8 @@ func (c *Counts) count(p *Probe) {
 
 // String tells them.
 func (c Counts) String() string {
-	return fmt.Sprintf("%d quiet points, %d packets compared (%d to be dropped by the sender's rules, %d by the receiver's)",
-		c.Points, c.Sent, c.Egress, c.Ingress)
+	return fmt.Sprintf("%d quiet points, %d packets compared (%d to be dropped by the sender's rules, %d by the receiver's; %d of open connections, %d to be dropped)",
+		c.Points, c.Sent, c.Egress, c.Ingress, c.Live, c.Stopped)
 }
 
 // Failed says whether anything came out otherwise.
@@ -154,6 +164,7 @@ type play struct {
 	state     State
 	sandboxes map[types.UID]Sandbox
 	pods      map[spot]bool // addresses that pods have or had
+	forgotten bool          // entries of connection tracking were deleted, and the agent may not have noticed
 	foreign   bool          // a table that another agent left is in force: the oracle knows nothing
 	sample    *rand.Rand
 	result    Result
@@ -214,6 +225,11 @@ func (r *play) happen(ctx context.Context, e Event) error {
 		r.foreign = false
 		r.stop()
 		return r.start()
+	case e.Open != nil:
+		return r.open(ctx, *e.Open)
+	case e.Forget:
+		r.forgotten = true
+		return r.fabric.forgetConnections()
 	case e.Table != nil:
 		r.foreign = true
 		return r.fabric.leaveTable(*e.Table)
@@ -282,6 +298,9 @@ func (r *play) settle(ctx context.Context) error {
 			return fmt.Errorf("%w: it has not done its work within %s", ErrFault, patience)
 		}
 	}
+	if r.forgotten {
+		return r.awaitEntries(ctx)
+	}
 	return nil
 }
 
@@ -290,6 +309,10 @@ var ErrFault = errors.New("the agent is at fault")
 
 // compare sends all packets there are and compares their fate.
 func (r *play) compare(expect []Expectation) ([]string, error) {
+	live, err := r.compareFlows()
+	if err != nil {
+		return nil, err
+	}
 	probes := r.probes(expect)
 	for _, p := range probes {
 		if !r.foreign {
@@ -299,9 +322,9 @@ func (r *play) compare(expect []Expectation) ([]string, error) {
 	if err := r.fabric.Send(probes); err != nil {
 		return nil, err
 	}
+	probes = append(live, probes...)
 	var faults []string
 	if !r.foreign {
-		var err error
 		if faults, err = r.judge(probes); err != nil {
 			return nil, err
 		}
@@ -324,8 +347,12 @@ func (r *play) judge(probes []*Probe) ([]string, error) {
 	for _, p := range probes {
 		r.result.count(p)
 		f := p.Fault()
-		if f == "" && r.agent != nil {
+		if f == "" && r.agent != nil && p.flow == nil {
 			f = r.misexplained(p)
+		}
+		if f != "" && p.flow != nil {
+			faults = append(faults, fmt.Sprintf("%s, open, reply %t, the other end sends first %t: %s", p.Packet(), p.reply, p.flow.otherFirst, f))
+			continue
 		}
 		if f != "" {
 			faults = append(faults, fmt.Sprintf("%s: %s", p.Packet(), f))
@@ -346,6 +373,9 @@ func (r *play) misexplained(p *Probe) string {
 		if !side.self.IsPod() || !r.oracle.Enforced(side.self.Pod) {
 			continue
 		}
+		if !side.egress && p.From.host == p.To.host { // by its address, it could be from somebody else
+			continue
+		}
 		allowed, why, err := r.agent.Explain(side.egress, p.Packet())
 		if err != nil || allowed != side.ruling.Allowed {
 			return fmt.Sprintf("egress %v: the explanation is allowed: %v (%s, %v), but it is allowed: %v (%s)",
@@ -353,88 +383,6 @@ func (r *play) misexplained(p *Probe) string {
 		}
 	}
 	return ""
-}
-
-// probes are all packets between all terminals on a wire.
-func (r *play) probes(expect []Expectation) []*Probe {
-	only := map[Packet]bool{}
-	for _, p := range r.Only {
-		only[p] = true
-	}
-	terminals := r.fabric.Terminals()
-	sources := append(slices.Clone(terminals), r.spoofed(terminals, expect)...)
-	var out []*Probe
-	for _, from := range sources {
-		spoofed := !slices.Contains(terminals, from)
-		for _, to := range terminals {
-			if from.wire != to.wire || from.host == to.host || from.addr.Is4() != to.addr.Is4() {
-				continue
-			}
-			for _, s := range services(r.fabric.ports) {
-				p := &Probe{From: from, To: to, Proto: s.proto, Port: s.port, OneWay: spoofed || r.answersElsewhere(to)}
-				if r.Share > 0 && r.sample.IntN(r.Share) > 0 {
-					continue
-				}
-				if len(only) == 0 || only[p.Packet()] {
-					out = append(out, p)
-				}
-			}
-		}
-	}
-	return out
-}
-
-// answersElsewhere says whether an answer may leave by another interface than the one that the connection came in on,
-// where replies are asked for what they answer: they are by what holds on the interface that they leave by.
-func (r *play) answersElsewhere(t Terminal) bool {
-	links := 0
-	for _, l := range t.host.links {
-		if l.Wire == t.wire {
-			links++
-		}
-	}
-	return links > 1 && r.oracle.Flags["established"] == "revoke"
-}
-
-// services are all protocols with all ports.
-func services(ports []uint16) []service {
-	out := []service{{proto: ICMP}}
-	for _, proto := range transports {
-		for _, port := range ports {
-			out = append(out, service{proto, port})
-		}
-	}
-	return out
-}
-
-// spoofed are terminals of the outside with addresses that are not the outside's: those that pods had, for they must be
-// no peers any more, and those of pods that are expected to send without being them.
-func (r *play) spoofed(terminals []Terminal, expect []Expectation) []Terminal {
-	owned := func(s spot) bool {
-		return slices.ContainsFunc(terminals, func(t Terminal) bool { return t.wire == s.wire && t.addr == s.addr })
-	}
-	claimed := func(a netip.Addr) bool {
-		return slices.ContainsFunc(expect, func(e Expectation) bool { return e.From.addr == a })
-	}
-	var spots []spot
-	for s := range r.pods {
-		if !owned(s) || claimed(s.addr) {
-			spots = append(spots, s)
-		}
-	}
-	slices.SortFunc(spots, func(a, b spot) int {
-		if c := strings.Compare(a.wire, b.wire); c != 0 {
-			return c
-		}
-		return a.addr.Compare(b.addr)
-	})
-	var out []Terminal
-	for _, s := range spots {
-		if t := r.fabric.Spoofed(s.wire, s.addr); !slices.Contains(terminals, t) {
-			out = append(out, t)
-		}
-	}
-	return out
 }
 
 // tables checks that pods have a table just when a policy isolates them.

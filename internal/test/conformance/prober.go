@@ -20,6 +20,12 @@ type Probe struct {
 	Port     uint16
 	OneWay   bool // no answer is waited for: it would go astray, since the source is not the sender's, or another way
 
+	flow  *flow // that the packet belongs to; nil: it is the first packet of a new connection
+	reply bool  // it goes against the direction in which its flow was opened
+	shape shape
+
+	toMany bool // it arrives on every interface on the wire
+
 	Egress, Ingress Ruling // what the Oracle says
 
 	refused  bool   // by the sender's own rules
@@ -30,7 +36,7 @@ type Probe struct {
 
 // Packet is the probe's packet.
 func (p *Probe) Packet() Packet {
-	return Packet{p.From.Endpoint(), p.To.Endpoint(), p.Proto, p.Port}
+	return Packet{p.From.Endpoint(), p.To.Endpoint(), p.Proto, p.Port, p.shape}
 }
 
 func (p *Probe) allowed() bool { return p.Egress.Allowed && p.Ingress.Allowed }
@@ -143,12 +149,19 @@ func (f *Fabric) sendAll(hosts []*host, probes []*Probe) error {
 	for i, p := range probes {
 		id := f.first + uint32(len(f.sent))
 		f.sent = append(f.sent, p)
-		f.buf = appendPacket(f.buf[:0], p.From.addr, p.To.addr, p.Proto, sport, p.Port, id)
-		sent, err := f.sendOne(hosts, p)
-		if err != nil {
-			return err
+		f.buf = p.appendPacket(f.buf[:0], sport, id)
+		packets := [][]byte{f.buf}
+		if p.shape == inFragments {
+			packets = fragments(f.buf, id)
 		}
-		p.refused = !sent
+		p.refused = false
+		for _, packet := range packets {
+			sent, err := f.sendOne(hosts, p, packet)
+			if err != nil {
+				return err
+			}
+			p.refused = p.refused || !sent
+		}
 		if i%chunk == chunk-1 {
 			if err := f.drain(hosts); err != nil {
 				return err
@@ -158,10 +171,10 @@ func (f *Fabric) sendAll(hosts []*host, probes []*Probe) error {
 	return f.drain(hosts)
 }
 
-// sendOne sends what is in the buffer. Where the kernel has no room for one more neighbor, it makes some.
-func (f *Fabric) sendOne(hosts []*host, p *Probe) (sent bool, err error) {
+// sendOne sends a packet. Where the kernel has no room for one more neighbor, it makes some.
+func (f *Fabric) sendOne(hosts []*host, p *Probe, packet []byte) (sent bool, err error) {
 	for range roomAttempts {
-		sent, err = p.From.host.send(p.From.iface, p.To.addr, f.buf)
+		sent, err = p.From.host.send(p.From.iface, p.To.addr, packet)
 		if !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOBUFS) {
 			break
 		}
@@ -195,7 +208,7 @@ func (f *Fabric) take(h *host, iface string, s sighting) {
 		return
 	}
 	switch p := f.sent[i]; {
-	case s.kind == arrival && h == p.To.host:
+	case s.kind == arrival && h == p.To.host && (iface == p.To.iface || !p.toMany):
 		p.arrived, p.iface = true, iface
 	case s.kind == answered && h == p.From.host:
 		p.answered = true

@@ -64,11 +64,12 @@ func isSound(c Case) bool {
 	return true
 }
 
-// hasUnreadable says whether there is a pod whose network status an agent that starts now could not read.
+// hasUnreadable says whether there is a pod whose annotations an agent that starts now could not read.
 func hasUnreadable(state State) bool {
 	return slices.ContainsFunc(objectsOf[*corev1.Pod](state), func(p *corev1.Pod) bool {
 		_, readable := attachmentsOf(p)
-		return !readable
+		_, clear := requestedBy(p)
+		return !readable || !clear
 	})
 }
 

@@ -73,7 +73,9 @@ func listener(port uint16) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	err = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0)
+	err = errors.Join(
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, 0),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)) // the servers of flows listen on the same ports
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrInet6{Port: int(port)})
 	}
@@ -100,7 +102,7 @@ func (h *host) sender(iface string, v6 bool) (int, error) {
 		if fd, err = unix.Socket(family, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW); err != nil {
 			return err
 		}
-		return unix.BindToDevice(fd, iface)
+		return errors.Join(unix.BindToDevice(fd, iface), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
 	})
 	if err != nil {
 		if fd >= 0 {

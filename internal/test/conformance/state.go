@@ -84,12 +84,14 @@ func (s State) namespace(name string) *corev1.Namespace {
 
 // Event is one thing that happens: one field is set.
 type Event struct {
-	Put    Object // it is there, or is now this
-	Gone   *Ref   // it is deleted
-	Settle bool   // nothing more happens until the agent has done all of its work
-	Stop   bool   // the agent ends
-	Start  bool   // another agent starts
-	Table  *Key   // the pod has a table of the agent's name that another agent left; the oracle does not know of it
+	Put    Object       // it is there, or is now this
+	Gone   *Ref         // it is deleted
+	Settle bool         // nothing more happens until the agent has done all of its work
+	Stop   bool         // the agent ends
+	Start  bool         // another agent starts
+	Open   *Expectation // connections are opened that stay open
+	Forget bool         // all entries of connection tracking are deleted
+	Table  *Key         // the pod has a table of the agent's name that another agent left; the oracle does not know of it
 }
 
 // applyTo returns the state after the event.
@@ -116,6 +118,7 @@ type Step struct {
 type Case struct {
 	Name      string
 	Flags     Flags
+	Needs     string // a type of devices without which it cannot be played
 	Outsiders []Outsider
 	Steps     []Step
 }

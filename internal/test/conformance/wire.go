@@ -16,13 +16,17 @@ const (
 	ipv6Header = 40 // RFC 8200
 
 	tcpSYN = 0x02
+	tcpPSH = 0x08
 	tcpACK = 0x10
 
 	sctpInit = 1 // chunk type, RFC 9260
 
 	icmpEcho   = 8
 	icmpv6Echo = 128
-	icmpv6RS   = 133 // router solicitation, RFC 4861
+
+	icmpUnreachable, icmpHostUnreachable     = 3, 1 // type and code
+	icmpv6Unreachable, icmpv6AddrUnreachable = 1, 3
+	icmpv6RS                                 = 133 // router solicitation, RFC 4861
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -52,6 +56,24 @@ func appendPacket(b []byte, from, to netip.Addr, proto Protocol, sport, dport ui
 	case ICMP:
 		b = appendEcho(b, from, to, sport, id)
 	}
+	putLength(b[start:], to)
+	return b
+}
+
+// repeated is the number of bytes in a segment of appendSegment.
+const repeated = 4
+
+// appendSegment appends a TCP segment of a connection that is open. The number is its payload.
+func appendSegment(b []byte, from, to netip.Addr, sport, dport uint16, seq, ack, id uint32) []byte {
+	start := len(b)
+	b = appendIPHeader(b, from, to, unix.IPPROTO_TCP)
+	segment := len(b)
+	b = appendPorts(b, sport, dport)
+	b = binary.BigEndian.AppendUint32(b, seq)
+	b = binary.BigEndian.AppendUint32(b, ack)
+	b = append(b, 5<<4, tcpPSH|tcpACK, 0xff, 0xff, 0, 0, 0, 0)
+	b = binary.BigEndian.AppendUint32(b, id)
+	putChecksum(b[segment:], 16, from, to, unix.IPPROTO_TCP)
 	putLength(b[start:], to)
 	return b
 }
@@ -166,6 +188,10 @@ func sight(proto uint8, b []byte) sighting {
 			return sighting{arrival, binary.BigEndian.Uint32(b[4:])}
 		case tcpSYN | tcpACK:
 			return sighting{answered, binary.BigEndian.Uint32(b[8:]) - 1}
+		case tcpPSH | tcpACK:
+			if len(b) == 20+repeated {
+				return sighting{arrival, binary.BigEndian.Uint32(b[20:])}
+			}
 		}
 	case proto == unix.IPPROTO_UDP && len(b) == 12:
 		return sighting{arrival, binary.BigEndian.Uint32(b[8:])}
@@ -174,6 +200,9 @@ func sight(proto uint8, b []byte) sighting {
 	case proto == unix.IPPROTO_ICMP && len(b) == 12 && b[0] == icmpEcho,
 		proto == unix.IPPROTO_ICMPV6 && len(b) == 12 && b[0] == icmpv6Echo:
 		return sighting{arrival, binary.BigEndian.Uint32(b[8:])}
+	case proto == unix.IPPROTO_ICMP && len(b) == 8+ipv4Header+8 && b[0] == icmpUnreachable,
+		proto == unix.IPPROTO_ICMPV6 && len(b) == 8+ipv6Header+8 && b[0] == icmpv6Unreachable:
+		return sighting{arrival, binary.BigEndian.Uint32(b[4:])}
 	case proto == unix.IPPROTO_ICMPV6 && len(b) == 16 && b[0] == icmpv6RS && b[8] == 253:
 		return sighting{marked, binary.BigEndian.Uint32(b[12:])}
 	}

@@ -20,6 +20,7 @@ type Host struct {
 	ns  *namespace
 
 	mu      sync.Mutex
+	device  string // the host's sockets are bound to it; empty: to none
 	servers []io.Closer
 	serving sync.WaitGroup
 	closed  bool
@@ -76,6 +77,23 @@ func (h *Host) AddAddr(ifname string, p netip.Prefix) error {
 		return fmt.Errorf("add %s to %s of %s: %w", p, ifname, h.Name, err)
 	}
 	return nil
+}
+
+// BindTo binds the sockets of later probes and servers of the host to an interface, such as a VRF.
+func (h *Host) BindTo(ifname string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.device = ifname
+}
+
+// bindSocket binds a socket to the interface that BindTo names.
+func (h *Host) bindSocket(fd int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.device == "" {
+		return nil
+	}
+	return unix.BindToDevice(fd, h.device)
 }
 
 // Do runs f on a thread in the host's namespace. Sockets that f opens stay in the namespace after Do returns. Goroutines that f

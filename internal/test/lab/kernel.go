@@ -3,9 +3,11 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,4 +55,37 @@ func KernelAtLeast(t TB, major, minor int) bool {
 		t.Fatalf("version of the kernel %s: %v", release, err)
 	}
 	return is[0] > major || is[0] == major && is[1] >= minor
+}
+
+// HasDevices reports whether the kernel makes devices of a type: "vlan".
+func HasDevices(t TB, kind string) bool {
+	t.Helper()
+	if kind != "vlan" {
+		t.Fatalf("devices of type %q", kind)
+	}
+	l := ForTest(t)
+	h, err := l.Host("probe")
+	if err == nil {
+		var parent netlink.Link
+		if parent, err = h.ns.handle.LinkByName("net1"); err == nil {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name, attrs.ParentIndex = "net1.1", parent.Attrs().Index
+			err = h.ns.handle.LinkAdd(&netlink.Vlan{LinkAttrs: attrs, VlanId: 1})
+			if errors.Is(err, unix.EOPNOTSUPP) {
+				return false
+			}
+		}
+	}
+	if err != nil {
+		t.Fatalf("probe for devices of type %s: %v", kind, err)
+	}
+	return true
+}
+
+// LosesLookups reports whether a lookup in an interval set may find nothing while another CPU replaces the range that has the
+// address. The lookup reads the generation before the commit, and the tree after it. Stock nft loses packets the same way:
+// see "Kernels" in docs/nftables.md.
+func LosesLookups(t TB) bool {
+	t.Helper()
+	return runtime.NumCPU() > 1 && !KernelAtLeast(t, 6, 18)
 }

@@ -83,6 +83,9 @@ func (h *Host) socket(to netip.AddrPort, proto Protocol) (*os.File, error) {
 	fd := -1
 	err := h.Do(func() (err error) {
 		fd, err = unix.Socket(family, kind|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = h.bindSocket(fd)
+		}
 		return err
 	})
 	if err != nil {

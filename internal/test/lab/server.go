@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 )
 
 // Protocol is the transport protocol of a server or a probe.
@@ -22,7 +23,11 @@ const (
 // Serve runs an echo server on a port, on all addresses of both families, until the lab is closed.
 func (h *Host) Serve(ctx context.Context, proto Protocol, port uint16) error {
 	addr := netip.AddrPortFrom(netip.IPv6Unspecified(), port).String()
-	var lc net.ListenConfig
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var bound error
+		err := c.Control(func(fd uintptr) { bound = h.bindSocket(int(fd)) })
+		return errors.Join(err, bound)
+	}}
 	return h.Do(func() error {
 		switch proto {
 		case TCP:
@@ -123,7 +128,7 @@ func (o *openConns) Close() error {
 	return nil
 }
 
-func hangUp(c net.Conn) {
+func hangUp(c io.Closer) {
 	c.Close() //nolint:errcheck // nothing is lost with it, and it may be closed already
 }
 

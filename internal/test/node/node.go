@@ -144,7 +144,7 @@ func (n *Node) Reaches(from string, patience time.Duration) bool {
 func (n *Node) Becomes(what string, friend, stranger bool) {
 	n.t.Helper()
 	const poll = 300 * time.Millisecond
-	for deadline := time.Now().Add(30 * time.Second); n.Reaches("friend", poll) != friend || n.Reaches("stranger", poll) != stranger; {
+	for deadline := time.Now().Add(time.Minute); n.Reaches("friend", poll) != friend || n.Reaches("stranger", poll) != stranger; {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("never: %s", what)
 		}

@@ -1,0 +1,102 @@
+package cache
+
+import (
+	"slices"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+)
+
+// A virtual machine in a pod is behind a bridge: its frames pass between two ports of the bridge, and the table of family inet
+// sees none of them. So each selected pod has a second table, of family bridge. In a pod with a bridge it is full: it has the
+// sets and the policies of the other table. In any other pod it drops, so that a bridge that appears is closed until the
+// reconciler finds it.
+
+// BridgeSupport is the part of the tables of family bridge that the kernel of the node can have.
+type BridgeSupport uint8
+
+// The levels of support.
+const (
+	BridgeStateful BridgeSupport = iota // all of it
+	BridgeDrops                         // no connection tracking for bridges: the tables can only drop
+	BridgeMissing                       // no such tables
+)
+
+// virtualMachineLabel is a label that KubeVirt sets on the pods in which its virtual machines run, before they start.
+const virtualMachineLabel = "kubevirt.io"
+
+func (s *podState) hasVirtualMachine() bool { return s.labels.Has(virtualMachineLabel) }
+
+// SetBridged notes that an isolated interface of a local pod is a port of a bridge. That holds as long as the pod is local.
+func (c *Cache) SetBridged(id PodID) {
+	c.lock()
+	defer c.unlock()
+	if t := c.targets[id]; t != nil && !t.bridged {
+		t.bridged = true
+		c.markStale(t)
+		c.recount(t)
+	}
+}
+
+// hasBridge reports whether policies must be enforced in a bridge that the pod has or will have.
+func (t *target) hasBridge() bool { return t.bridged || t.pod.state.hasVirtualMachine() }
+
+// hasFull reports whether the table of a family is to have the rules of the policies.
+func (b *planBuilder) hasFull(f expr.TableFamily) bool {
+	return f == engine.Inet || b.view.bridge && b.cache.options.Bridge == BridgeStateful
+}
+
+// hasTable reports whether there is to be a table of the family.
+func (b *planBuilder) hasTable(f expr.TableFamily) bool {
+	return f == engine.Inet || b.cache.options.Bridge != BridgeMissing
+}
+
+// Shortfall returns the reason why the kernel does not enforce policies in the bridge of a pod, or an empty text if it does.
+func (s BridgeSupport) Shortfall() string {
+	switch s {
+	case BridgeDrops:
+		return "the pod has a bridge, as of a virtual machine, and the kernel of the node cannot enforce policies in bridges " +
+			"(CONFIG_NF_CONNTRACK_BRIDGE), so all packets of IP between the bridge and isolated interfaces are dropped"
+	case BridgeMissing:
+		return "the pod has a bridge, as of a virtual machine, and the kernel of the node has no nf_tables for bridges " +
+			"(CONFIG_NF_TABLES_BRIDGE), so policies do not isolate the other ports of the bridge"
+	}
+	return ""
+}
+
+// names returns the names that an interface of the pod can have where the packets of a family pass it. A frame for a reserved
+// multicast address passes the bridge without a look at its rules, and goes to the pod as a packet of the port.
+func (v *view) names(f expr.TableFamily, iface string) []string {
+	port := engine.BridgePort(iface)
+	if f == engine.Inet && !v.bridge || !isInterfaceName(port) {
+		return []string{iface}
+	}
+	return []string{iface, port}
+}
+
+// bridgePorts returns the names that the isolated interfaces have as ports of a bridge.
+func (v *view) bridgePorts() (names []string) {
+	for _, d := range engine.Directions {
+		for _, i := range v.isolated[d] {
+			names = append(names, v.names(engine.Bridge, i.iface)...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// framesChain isolates the interface in a table that drops: ARP passes, and nothing else.
+func framesChain(d engine.Direction, iface string) *engine.Chain {
+	return &engine.Chain{Name: engine.InterfaceChain(d, iface), Rules: []engine.Rule{
+		{Statements: []expr.Statement{expr.ARP(), expr.Accept()}},
+		{Statements: []expr.Statement{expr.Counter(), expr.Drop()}},
+	}}
+}
+
+// frameRules judge the frames that hold no packet of IP: ARP passes, and nothing else.
+func frameRules() []engine.Rule {
+	return []engine.Rule{
+		{Statements: []expr.Statement{expr.ARP(), expr.Accept()}},
+		{Statements: append(expr.NotIP(), expr.Counter(), expr.Drop())},
+	}
+}

@@ -1,0 +1,135 @@
+package cache
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+)
+
+// The kernel does not show every packet of a pod to the rules in the pod's network namespace. This file finds the interfaces
+// whose packets it hides, as far as the API objects tell. Their rules are planned like all others, and hold for the packets that
+// the kernel shows; the policies get a Shortfall.
+
+// DefaultUnenforceableRuntimes returns the usual names of the runtimes whose pods have a network stack of their own.
+func DefaultUnenforceableRuntimes() []string { return []string{"kata*", "gvisor", "runsc*"} }
+
+// CheckRuntimes returns an error if a pattern for names of runtimes is malformed.
+func CheckRuntimes(patterns []string) error {
+	for _, p := range patterns {
+		if _, err := path.Match(p, ""); err != nil {
+			return fmt.Errorf("%q: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// userspacePlugins are the plugin types that hand the packets of a network to a program or a virtual machine in the pod.
+var userspacePlugins = []string{"macvtap", "userspace", "vhostuser"}
+
+// whyUnenforceable returns the reason why policies cannot be enforced on the interfaces of a network; empty: they can.
+func (conf *pluginConfig) whyUnenforceable() string {
+	switch {
+	case conf.Type == "ipvlan" && conf.mode() == "l3s":
+		return "ipvlan in mode l3s delivers packets from outside past the rules of the pod, so ingress is open, " +
+			"and isolated egress drops the replies to them"
+	case slices.Contains(userspacePlugins, conf.Type):
+		return "the plugin type " + conf.Type + " hands packets to a program in the pod, past the network stack of the kernel"
+	}
+	return ""
+}
+
+// mode returns the mode of ipvlan; empty: the default, or unreadable.
+func (conf *pluginConfig) mode() (mode string) {
+	if json.Unmarshal(conf.Mode, &mode) != nil {
+		return ""
+	}
+	return mode
+}
+
+// bondPorts returns the interfaces of a pod that a bond takes as its ports, sorted. Links of the node that a bond takes into
+// the pod are on no network.
+func (conf *pluginConfig) bondPorts() (ports []string) {
+	if conf.Type != "bond" || string(conf.LinksInContainer) != "true" {
+		return nil
+	}
+	var links []struct {
+		Name string `json:"name"`
+	}
+	if json.Unmarshal(conf.Links, &links) != nil {
+		return nil // the plugin refuses the configuration, so no pod has the bond
+	}
+	for _, l := range links {
+		if isInterfaceName(l.Name) && len(ports) < maxBondPorts {
+			ports = append(ports, l.Name)
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// maxBondPorts bounds the memory and time that a definition costs. A pod has fewer interfaces.
+const maxBondPorts = 64
+
+// inBond returns the reason why policies cannot be enforced on an interface that is a port of a bond; empty: it is not.
+func (s *podState) inBond(iface string) string {
+	for _, bond := range s.attachments {
+		if _, found := slices.BinarySearch(bond.network.bondPorts, iface); found {
+			return fmt.Sprintf("it is a port of the bond %s, where the kernel shows all its packets, so only policies for %s have an effect",
+				bond.iface, bond.network.key)
+		}
+	}
+	return ""
+}
+
+// updateRuntime notes whether policies can be enforced in a pod, as far as its RuntimeClass and its sandbox tell.
+func (c *Cache) updateRuntime(t *target) {
+	why := ""
+	for _, runtime := range []string{t.runtimeClass, c.sandboxOf(t.pod).Handler} {
+		isListed := func(pattern string) bool {
+			matches, err := path.Match(pattern, runtime)
+			return err == nil && matches
+		}
+		if slices.ContainsFunc(c.options.UnenforceableRuntimes, isListed) {
+			why = "pods of the runtime " + runtime + " have a network stack of their own, past the network stack of the kernel"
+		}
+	}
+	if t.unenforceable != why {
+		t.unenforceable = why
+		if t.selected.count > 0 {
+			c.markStale(t)
+		}
+	}
+}
+
+// unenforceable is an interface that a policy isolates, although the kernel does not show all its packets to the rules.
+type unenforceable struct {
+	policy  *policy.Policy
+	network Key
+	iface   string
+	why     string
+}
+
+// unenforceable returns the interfaces that policies isolate in vain, in part or completely; only the first of them.
+func (v *view) unenforceable() (out []unenforceable) {
+	for _, a := range v.attachments {
+		if !a.isolated || a.unenforceable == "" {
+			continue
+		}
+		for _, p := range v.selected {
+			if p.IsFor(a.network) && len(out) < policy.MaxProblems {
+				out = append(out, unenforceable{p.Policy, a.network, a.iface, a.unenforceable})
+			}
+		}
+	}
+	return out
+}
+
+func (u unenforceable) problem() policy.Problem {
+	return policy.Problem{
+		Field:   policy.ForField,
+		Message: fmt.Sprintf("policies cannot be enforced on interface %s of network %s: %s", u.iface, u.network, u.why),
+	}
+}

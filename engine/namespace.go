@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"context"
+	"errors"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+)
+
+// Namespace owns the tables of both families in one network namespace. Its Engines share a socket: a batch of one raises the
+// generation for both. Its methods must not run at the same time.
+type Namespace struct {
+	engines [len(expr.TableFamilies)]*Engine // by family
+}
+
+// OpenNamespace opens the network namespace at the path, see Open. The family of the options has no meaning.
+func OpenNamespace(pod, path string, o Options) (*Namespace, error) {
+	t, err := nfnl.Open(path)
+	if err != nil {
+		return nil, &ApplyError{Pod: pod, Op: "open", Err: err}
+	}
+	n := &Namespace{}
+	for _, f := range expr.TableFamilies {
+		o.Family = f
+		n.engines[f] = newEngine(pod, t, o)
+	}
+	n.engines[Inet].sibling, n.engines[Bridge].sibling = n.engines[Bridge], n.engines[Inet]
+	return n, nil
+}
+
+// Apply makes both tables equal to want, see Engine.Apply. No packet is judged by both tables, so their order has no effect on
+// packets. If one of them fails, the other is applied all the same.
+func (n *Namespace) Apply(ctx context.Context, want Tables) error {
+	var errs []error
+	for f, e := range n.engines {
+		errs = append(errs, e.Apply(ctx, want[f]))
+	}
+	return errors.Join(errs...)
+}
+
+// Changed reports whether somebody may have changed a table, so that Check has work to do. It asks the kernel one question.
+func (n *Namespace) Changed(ctx context.Context) (bool, error) { return n.engines[Inet].Changed(ctx) }
+
+// Check checks both tables, see Engine.Check. If it finds something in both, it reports a repair, or the finding in family inet.
+func (n *Namespace) Check(ctx context.Context) (found Finding, err error) {
+	for _, e := range n.engines {
+		next, err := e.Check(ctx)
+		if err != nil {
+			return AsApplied, err
+		}
+		if found == AsApplied || next == Repaired {
+			found = next
+		}
+	}
+	return found, nil
+}
+
+// HasBridgePort reports whether one of the names is the name of a bridge's port in the namespace.
+func (n *Namespace) HasBridgePort(names ...string) (is bool, err error) {
+	e := n.engines[Bridge]
+	netns, err := e.transport.Namespace()
+	if err != nil {
+		return false, &ApplyError{Pod: e.pod, Op: "links", Err: err}
+	}
+	defer netns.Close()
+	links, err := nfnl.DialRoute(netns)
+	if err == nil {
+		is, err = links.IsBridgePort(names...)
+		err = errors.Join(err, links.Close())
+	}
+	if err != nil {
+		return is, &ApplyError{Pod: e.pod, Op: "links", Err: err}
+	}
+	return is, nil
+}
+
+// SeedFailure returns the error of the last attempt to make the entries of connections, or nil.
+func (n *Namespace) SeedFailure() error { return n.engines[Inet].SeedFailure() }
+
+// Stats returns the counts of both tables up to now.
+func (n *Namespace) Stats() (sum Stats) {
+	for _, e := range n.engines {
+		sum.add(e.stats)
+	}
+	return sum
+}
+
+func (s *Stats) add(o Stats) {
+	s.Batches += o.Batches
+	s.Messages += o.Messages
+	s.Bytes += o.Bytes
+	s.Refused += o.Refused
+	s.ReadBacks += o.ReadBacks
+	s.Restarts += o.Restarts
+	s.Repairs += o.Repairs
+	s.Seeded += o.Seeded
+	s.SeedFailures += o.SeedFailures
+}
+
+// Counts reads the counters of all rules of both tables, see Engine.Counts.
+func (n *Namespace) Counts() ([]RuleCount, error) {
+	var all []RuleCount
+	for _, e := range n.engines {
+		counts, err := e.Counts()
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, counts...)
+	}
+	return all, nil
+}
+
+// Close closes the socket. The tables stay.
+func (n *Namespace) Close() error { return n.engines[Inet].Close() }

@@ -1,0 +1,118 @@
+package expr
+
+import (
+	"encoding/binary"
+	"slices"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// TableFamily is the family of a table: it decides which packets the table judges. Statements are written for Inet; Marshal
+// and Text turn them into their equivalents in the other family, after Replace has replaced those without. The zero value is Inet.
+type TableFamily uint8
+
+// The families of tables. A table of family Bridge judges the frames that pass a bridge in the namespace, such as the bridge
+// between the interface of a pod and its virtual machine. A table of family Inet judges all other packets.
+const (
+	Inet TableFamily = iota
+	Bridge
+)
+
+// TableFamilies lists both families.
+var TableFamilies = [...]TableFamily{Inet, Bridge}
+
+// String returns the name of the family in nft.
+func (f TableFamily) String() string {
+	if f == Bridge {
+		return "bridge"
+	}
+	return "inet"
+}
+
+// Number returns NFPROTO_INET or NFPROTO_BRIDGE.
+func (f TableFamily) Number() byte {
+	if f == Bridge {
+		return unix.NFPROTO_BRIDGE
+	}
+	return unix.NFPROTO_INET
+}
+
+// Text returns the statement as nft prints it in a table of the family.
+func (f TableFamily) Text(s Statement) string { return f.translate(s).Text }
+
+// Replace returns the statements of a rule with a replacement for each statement that the family does not have: a frame in a
+// bridge cannot be rejected at every hook, so it is dropped.
+func (f TableFamily) Replace(rule []Statement) []Statement {
+	if f == Inet {
+		return rule
+	}
+	rule = slices.Clone(rule)
+	for i := range rule {
+		if slices.ContainsFunc(rule[i].Exprs, func(e expr.Any) bool { _, is := e.(*expr.Reject); return is }) {
+			rule[i] = Drop()
+		}
+	}
+	return rule
+}
+
+// translate returns the equivalent of a statement in a table of the family. In family bridge, `meta nfproto` is no family of
+// IP, so the protocol of the frame tells the family. Different statements have different translations.
+func (f TableFamily) translate(s Statement) Statement {
+	if f == Inet {
+		return s
+	}
+	out := Statement{Text: s.Text, opaque: s.opaque}
+	for i := 0; i < len(s.Exprs); i++ {
+		family, ok := familyAt(s.Exprs, i)
+		if !ok {
+			out.Exprs = append(out.Exprs, s.Exprs[i])
+			continue
+		}
+		i++ // both of its expressions
+		match := frameOf(family)
+		out.Exprs = append(out.Exprs, match.Exprs...)
+		if s.Text == IsFamily(family).Text {
+			out.Text = match.Text
+		}
+	}
+	return out
+}
+
+// familyAt returns the family that two expressions check.
+func familyAt(exprs []expr.Any, i int) (sets.Family, bool) {
+	c, ok := checkAt(exprs, i)
+	if !ok || c.key != expr.MetaKeyNFPROTO {
+		return 0, false
+	}
+	for _, f := range sets.Families {
+		if c.value == string([]byte{familyOf(f).nfproto}) {
+			return f, true
+		}
+	}
+	return 0, false
+}
+
+// frameOf is `meta protocol ip` or `meta protocol ip6`.
+func frameOf(f sets.Family) Statement { return frame(Is, familyOf(f).word, familyOf(f).etherType) }
+
+// ARP is `meta protocol arp`: the frame is of the Address Resolution Protocol.
+func ARP() Statement { return frame(Is, "arp", unix.ETH_P_ARP) }
+
+// NotIP is `meta protocol != ip meta protocol != ip6`: the frame holds no packet of IP. The protocol is the frame's own, or
+// behind one VLAN tag the protocol of the tagged frame. A frame with two tags holds no packet of IP.
+func NotIP() []Statement {
+	var list []Statement
+	for _, f := range sets.Families {
+		list = append(list, frame(IsNot, familyOf(f).word, familyOf(f).etherType))
+	}
+	return list
+}
+
+// frame compares the protocol of a frame (EtherType).
+func frame(op Op, name string, protocol uint16) Statement {
+	f := field{words: "meta protocol", load: []expr.Any{&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: reg}}, size: 2}
+	return f.equal(op, name, slices.Clip(binary.BigEndian.AppendUint16(nil, protocol)))
+}

@@ -1,0 +1,134 @@
+package conformance
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// shape is the form of a packet. The policies mean the same for all of them.
+type shape uint8
+
+const (
+	plain       shape = iota
+	inFragments       // a datagram of UDP in two fragments: the second one has no port
+	withOptions       // a datagram of UDP behind options of IPv4, or behind an extension header of IPv6
+	asError           // an ICMP error about a packet of the receiver, in place of an echo request
+)
+
+// shapesOf returns the shapes that packets of a protocol have.
+func shapesOf(proto Protocol) []shape {
+	switch proto {
+	case UDP:
+		return []shape{plain, inFragments, withOptions}
+	case ICMP:
+		return []shape{plain, asError}
+	}
+	return []shape{plain}
+}
+
+// someShape chooses a shape: most packets are plain.
+func someShape(r *rand.Rand, proto Protocol) shape {
+	if r.IntN(100) < 60 {
+		return plain
+	}
+	shapes := shapesOf(proto)
+	return shapes[r.IntN(len(shapes))]
+}
+
+// appendPacket appends the packet of a probe, before it is cut in fragments.
+func (p *Probe) appendPacket(b []byte, sport uint16, id uint32) []byte {
+	from, to := p.From.addr, p.To.addr
+	switch {
+	case p.shape == asError && p.flow != nil:
+		return appendError(b, from, to, p.flow.appendPacket(nil, false, id), id)
+	case p.shape == asError: // nobody has sent what it is about
+		return appendError(b, from, to, appendPacket(nil, to, from, UDP, sport, sport, id), id)
+	case p.flow != nil:
+		return p.flow.appendPacket(b, p.reply, id)
+	case p.shape == withOptions:
+		return insertOptions(appendPacket(b, from, to, p.Proto, sport, p.Port, id), to)
+	}
+	return appendPacket(b, from, to, p.Proto, sport, p.Port, id)
+}
+
+// appendError appends an ICMP error: nobody is at the destination of another packet.
+func appendError(b []byte, from, to netip.Addr, about []byte, id uint32) []byte {
+	start := len(b)
+	b = appendIPHeader(b, from, to, ICMP.number(to))
+	message, header := len(b), ipv4Header
+	if to.Is4() {
+		b = append(b, icmpUnreachable, icmpHostUnreachable, 0, 0)
+		binary.BigEndian.PutUint16(about[10:], ^fold(sum(0, about[:ipv4Header])))
+	} else {
+		header = ipv6Header
+		b = append(b, icmpv6Unreachable, icmpv6AddrUnreachable, 0, 0)
+	}
+	b = binary.BigEndian.AppendUint32(b, id) // receivers ignore this field
+	b = append(b, about[:header+8]...)
+	putICMPChecksum(b[message:], from, to)
+	putLength(b[start:], to)
+	return b
+}
+
+// insertOptions puts four bytes of padding in the options of IPv4, or a header of padding behind the header of IPv6.
+func insertOptions(packet []byte, to netip.Addr) []byte {
+	var out []byte
+	if to.Is4() {
+		out = append(out, packet[:ipv4Header]...)
+		out[0]++
+		out = append(out, 1, 1, 1, 1)
+		out = append(out, packet[ipv4Header:]...)
+	} else {
+		out = append(out, packet[:ipv6Header]...)
+		out[6] = unix.IPPROTO_DSTOPTS
+		out = append(out, packet[6], 0, 1, 4, 0, 0, 0, 0)
+		out = append(out, packet[ipv6Header:]...)
+	}
+	putLength(out, to)
+	return out
+}
+
+// firstFragment is the length of the first fragment: the header of UDP.
+const firstFragment = 8
+
+// fragments cuts a datagram of UDP behind its header.
+func fragments(packet []byte, id uint32) [][]byte {
+	cut := func(from, to int, offset uint16, more bool) []byte {
+		if packet[0]>>4 == 4 {
+			out := append([]byte{}, packet[:ipv4Header]...)
+			out = append(out, packet[ipv4Header+from:ipv4Header+to]...)
+			binary.BigEndian.PutUint16(out[4:], max(uint16(id), 1)) // the kernel would choose a number in place of 0
+			flags := offset / 8
+			if more {
+				flags |= 1 << 13
+			}
+			binary.BigEndian.PutUint16(out[6:], flags)
+			binary.BigEndian.PutUint16(out[2:], uint16(len(out)))
+			return out
+		}
+		out := append([]byte{}, packet[:ipv6Header]...)
+		out[6] = unix.IPPROTO_FRAGMENT
+		if more {
+			offset |= 1
+		}
+		out = append(out, packet[6], 0)
+		out = binary.BigEndian.AppendUint16(out, offset)
+		out = binary.BigEndian.AppendUint32(out, id)
+		out = append(out, packet[ipv6Header+from:ipv6Header+to]...)
+		binary.BigEndian.PutUint16(out[4:], uint16(len(out)-ipv6Header))
+		return out
+	}
+	header := ipv4Header
+	if packet[0]>>4 == 6 {
+		header = ipv6Header
+	}
+	return [][]byte{cut(0, firstFragment, 0, true), cut(firstFragment, len(packet)-header, firstFragment, false)}
+}
+
+// String is for the words of a fault.
+func (s shape) String() string {
+	return [...]string{"", " in fragments", " with options", " as an ICMP error"}[s]
+}

@@ -1,0 +1,305 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// FlowKind is the protocol of a Flow, and the kind of its sockets.
+type FlowKind string
+
+// The kinds of flows. The server's socket of a FlowUDPServer has no peer, as a DNS server's; both sockets of a FlowUDP have one.
+const (
+	FlowTCP       FlowKind = "tcp"
+	FlowUDP       FlowKind = "udp"
+	FlowUDPServer FlowKind = "udp server"
+	FlowSCTP      FlowKind = "sctp"
+)
+
+// FlowSpec describes the connection that OpenFlow opens.
+type FlowSpec struct {
+	Kind     FlowKind
+	From, To *Host          // From opens the connection
+	Source   netip.Addr     // in From; if invalid, the kernel chooses it
+	Target   netip.AddrPort // in To
+}
+
+// Flow is an open connection between two hosts, with a socket at each end.
+type Flow struct {
+	Opener, Other FlowEnd
+	Source        netip.AddrPort // of the opener
+}
+
+// FlowEnd is one socket of a Flow. A Read or a Write moves one message of UDP.
+type FlowEnd interface {
+	io.ReadWriteCloser
+	SetDeadline(t time.Time) error
+	SyscallConn() (syscall.RawConn, error)
+}
+
+// Close closes both ends.
+func (f *Flow) Close() error { return errors.Join(f.Opener.Close(), f.Other.Close()) }
+
+const (
+	flowHello    = "hello"
+	flowPatience = 5 * time.Second
+)
+
+// OpenFlow opens a connection, and sends a message in each direction. The server's socket no longer listens when it returns.
+func OpenFlow(ctx context.Context, s FlowSpec) (*Flow, error) {
+	var accept func(deadline time.Time) (FlowEnd, error)
+	err := s.To.Do(func() (err error) {
+		accept, err = s.listen(ctx)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", s.Target, err)
+	}
+	deadline := time.Now().Add(flowPatience)
+	f := &Flow{}
+	err = s.From.Do(func() (err error) {
+		f.Opener, err = s.dial(ctx, deadline)
+		return err
+	})
+	if err == nil {
+		if err = f.Opener.SetDeadline(deadline); err == nil {
+			_, err = f.Opener.Write([]byte(flowHello))
+		}
+	}
+	other, acceptErr := accept(deadline)
+	if other != nil {
+		f.Other = other
+	}
+	if err = errors.Join(err, acceptErr); err == nil {
+		err = f.answer(deadline)
+	}
+	if err != nil {
+		for _, end := range []FlowEnd{f.Opener, f.Other} {
+			if end != nil {
+				err = errors.Join(err, end.Close())
+			}
+		}
+		return nil, fmt.Errorf("open a connection from %s to %s: %w", s.From.Name, s.Target, err)
+	}
+	return f, nil
+}
+
+// answer sends a message from the other end back to the opener.
+func (f *Flow) answer(deadline time.Time) error {
+	if err := f.Other.SetDeadline(deadline); err != nil {
+		return err
+	}
+	if _, err := f.Other.Write([]byte(flowHello)); err != nil {
+		return err
+	}
+	if _, err := io.ReadFull(f.Opener, make([]byte, len(flowHello))); err != nil {
+		return err
+	}
+	source, err := localPort(f.Opener)
+	f.Source = source
+	return errors.Join(err, f.Opener.SetDeadline(time.Time{}), f.Other.SetDeadline(time.Time{}))
+}
+
+// listen returns a function that waits for the connection and its first message, and stops listening.
+func (s FlowSpec) listen(ctx context.Context) (accept func(deadline time.Time) (FlowEnd, error), err error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return control(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+	}}
+	switch s.Kind {
+	case FlowTCP:
+		l, err := config.Listen(ctx, "tcp", s.Target.String())
+		if err != nil {
+			return nil, err
+		}
+		return func(deadline time.Time) (FlowEnd, error) {
+			defer hangUp(l)
+			if err := l.(*net.TCPListener).SetDeadline(deadline); err != nil {
+				return nil, err
+			}
+			c, err := l.Accept()
+			if err != nil {
+				return nil, err
+			}
+			return greeted(c.(*net.TCPConn), deadline)
+		}, nil
+	case FlowSCTP:
+		return listenSCTP(s.Target)
+	default:
+		c, err := config.ListenPacket(ctx, "udp", s.Target.String())
+		if err != nil {
+			return nil, err
+		}
+		return func(deadline time.Time) (FlowEnd, error) { return s.acceptUDP(c.(*net.UDPConn), deadline) }, nil
+	}
+}
+
+func (s FlowSpec) acceptUDP(c *net.UDPConn, deadline time.Time) (FlowEnd, error) {
+	err := c.SetDeadline(deadline)
+	var peer netip.AddrPort
+	if err == nil {
+		_, peer, err = c.ReadFromUDPAddrPort(make([]byte, len(flowHello)))
+	}
+	if err == nil && s.Kind == FlowUDP {
+		var raw syscall.RawConn
+		if raw, err = c.SyscallConn(); err == nil {
+			err = control(raw, func(fd int) error { return unix.Connect(fd, sockaddr(peer)) })
+		}
+	}
+	switch {
+	case err != nil:
+		return nil, errors.Join(err, c.Close())
+	case s.Kind == FlowUDP:
+		return c, nil
+	default:
+		return peerless{c, peer}, nil
+	}
+}
+
+// peerless is the UDP socket of a server without a peer. It sends to one client.
+type peerless struct {
+	*net.UDPConn
+	client netip.AddrPort
+}
+
+// Read receives from anybody.
+func (p peerless) Read(b []byte) (int, error) {
+	n, _, err := p.ReadFromUDPAddrPort(b)
+	return n, err
+}
+
+// Write sends to the client.
+func (p peerless) Write(b []byte) (int, error) { return p.WriteToUDPAddrPort(b, p.client) }
+
+// greeted waits for the first message of an accepted connection.
+func greeted(c FlowEnd, deadline time.Time) (FlowEnd, error) {
+	err := c.SetDeadline(deadline)
+	if err == nil {
+		_, err = io.ReadFull(c, make([]byte, len(flowHello)))
+	}
+	if err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (s FlowSpec) dial(ctx context.Context, deadline time.Time) (FlowEnd, error) {
+	d := net.Dialer{Deadline: deadline}
+	switch s.Kind {
+	case FlowTCP:
+		if s.Source.IsValid() {
+			d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(s.Source, 0))
+		}
+		return dialed[*net.TCPConn](d.DialContext(ctx, "tcp", s.Target.String()))
+	case FlowSCTP:
+		return dialSCTP(s.Target)
+	default:
+		if s.Source.IsValid() {
+			d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.Source, 0))
+		}
+		return dialed[*net.UDPConn](d.DialContext(ctx, "udp", s.Target.String()))
+	}
+}
+
+func dialed[C FlowEnd](c net.Conn, err error) (FlowEnd, error) {
+	if err != nil {
+		return nil, err
+	}
+	return c.(C), nil
+}
+
+func listenSCTP(at netip.AddrPort) (accept func(deadline time.Time) (FlowEnd, error), err error) {
+	fd, err := socketSCTP(at)
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(unix.Bind(fd, sockaddr(at)), unix.Listen(fd, 1)); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	wait := unix.NsecToTimeval(int64(flowPatience))
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return func(deadline time.Time) (FlowEnd, error) {
+		accepted, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+		if err := errors.Join(err, unix.Close(fd)); err != nil {
+			return nil, err
+		}
+		c, err := fileSCTP(accepted)
+		if err != nil {
+			return nil, err
+		}
+		return greeted(c, deadline)
+	}, nil
+}
+
+func dialSCTP(to netip.AddrPort) (FlowEnd, error) {
+	fd, err := socketSCTP(to)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Connect(fd, sockaddr(to)); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return fileSCTP(fd)
+}
+
+func socketSCTP(at netip.AddrPort) (int, error) {
+	family := unix.AF_INET
+	if at.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	return unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+}
+
+func fileSCTP(fd int) (FlowEnd, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return os.NewFile(uintptr(fd), "sctp"), nil
+}
+
+// HasSCTP reports whether the kernel has sockets of SCTP.
+func HasSCTP(t TB) bool {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP)
+	if err != nil {
+		t.Logf("SKIPPED in part: no SCTP on this kernel: %v", err)
+		return false
+	}
+	return unix.Close(fd) == nil
+}
+
+// localPort returns the local address and port of a socket.
+func localPort(end FlowEnd) (at netip.AddrPort, err error) {
+	raw, err := end.SyscallConn()
+	if err != nil {
+		return at, err
+	}
+	err = control(raw, func(fd int) error {
+		name, err := unix.Getsockname(fd)
+		switch name := name.(type) {
+		case *unix.SockaddrInet4:
+			at = netip.AddrPortFrom(netip.AddrFrom4(name.Addr), uint16(name.Port))
+		case *unix.SockaddrInet6:
+			at = netip.AddrPortFrom(netip.AddrFrom16(name.Addr).Unmap(), uint16(name.Port))
+		}
+		return err
+	})
+	return at, err
+}
+
+// control runs a function with the descriptor of a socket.
+func control(c syscall.RawConn, f func(fd int) error) error {
+	var inner error
+	err := c.Control(func(fd uintptr) { inner = f(int(fd)) })
+	return errors.Join(err, inner)
+}

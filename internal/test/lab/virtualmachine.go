@@ -1,0 +1,152 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// guestLink is the interface of a virtual machine.
+const guestLink = "eth0"
+
+// VirtualMachine returns a host that stands for a virtual machine in the pod. It does to the interface of the pod what KubeVirt
+// does for the bridge binding (bridgeBindingSpec in pkg/network/setup/netpod/netpod.go of kubevirt/kubevirt):
+//
+//   - the interface loses its addresses, gets the name NAME-nic, and becomes a port of the new bridge k6t-NAME, without learning;
+//   - the tap device of the virtual machine becomes the other port. Here it is a veth pair, whose other end is eth0 of the
+//     virtual machine. That end has the hardware address and the addresses that the interface had;
+//   - a dummy gets the name and the addresses of the interface, and the pod answers no ARP for them. A kernel without dummies
+//     does without.
+func (h *Host) VirtualMachine(ifname string) (*Host, error) {
+	guest, err := h.lab.Bare(h.Name + "-guest")
+	if err != nil {
+		return nil, err
+	}
+	if err := h.bind(guest, ifname); err != nil {
+		return nil, fmt.Errorf("virtual machine in %s: %w", h.Name, err)
+	}
+	return guest, nil
+}
+
+func (h *Host) bind(guest *Host, ifname string) error {
+	pod := h.ns.handle
+	link, err := pod.LinkByName(ifname)
+	if err != nil {
+		return err
+	}
+	addrs, err := pod.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	bridge := &netlink.Bridge{LinkAttrs: netlink.NewLinkAttrs()}
+	bridge.Name = "k6t-" + ifname
+	mac := link.Attrs().HardwareAddr
+	if err := pod.LinkAdd(bridge); err != nil {
+		return err
+	}
+	if err := h.enslave(link, bridge, ifname+"-nic"); err != nil {
+		return err
+	}
+	tap := netlink.NewVeth(netlink.NewLinkAttrs())
+	tap.Name, tap.PeerName, tap.PeerHardwareAddr = "tap-"+ifname, guestLink, mac
+	tap.Index, tap.MasterIndex = firstPortIndex, bridge.Index // see plug
+	tap.PeerNamespace = netlink.NsFd(int(guest.ns.handleFD()))
+	if err := pod.LinkAdd(tap); err != nil {
+		return err
+	}
+	inside, err := guest.ns.handle.LinkByName(guestLink)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(pod.LinkSetUp(bridge), pod.LinkSetUp(tap), guest.ns.handle.LinkSetUp(inside), h.ns.waitUp(tap.Name), guest.ns.waitUp(guestLink))
+	for _, a := range addrs {
+		if a.Scope == unix.RT_SCOPE_UNIVERSE {
+			err = errors.Join(err, guest.AddAddr(guestLink, prefixOf(a.IPNet)))
+		}
+	}
+	return errors.Join(err, h.standIn(ifname, addrs))
+}
+
+// enslave renames the interface and makes it a port of the bridge.
+func (h *Host) enslave(link netlink.Link, bridge *netlink.Bridge, name string) error {
+	pod := h.ns.handle
+	made, err := pod.LinkByName(bridge.Name)
+	if err != nil {
+		return err
+	}
+	*bridge = *made.(*netlink.Bridge)
+	return errors.Join(
+		pod.LinkSetDown(link), // which takes the addresses of IPv6
+		h.dropAddrs(link),
+		pod.LinkSetName(link, name),
+		pod.LinkSetHardwareAddr(link, bridge.HardwareAddr),
+		pod.LinkSetMaster(link, bridge),
+		pod.LinkSetLearning(link, false),
+		pod.LinkSetUp(link),
+	)
+}
+
+func (h *Host) dropAddrs(link netlink.Link) error {
+	addrs, err := h.ns.handle.AddrList(link, netlink.FAMILY_V4)
+	for i := range addrs {
+		err = errors.Join(err, h.ns.handle.AddrDel(link, &addrs[i]))
+	}
+	return err
+}
+
+// standIn makes the dummy that has the name and the addresses of the interface.
+func (h *Host) standIn(ifname string, addrs []netlink.Addr) error {
+	dummy := &netlink.Dummy{LinkAttrs: netlink.NewLinkAttrs()}
+	dummy.Name = ifname
+	if err := h.ns.handle.LinkAdd(dummy); errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	err := h.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/arp_ignore", []byte("1"), 0) })
+	for _, a := range addrs {
+		if a.Scope == unix.RT_SCOPE_UNIVERSE && a.IP.To4() != nil {
+			err = errors.Join(err, h.AddAddr(ifname, prefixOf(&net.IPNet{IP: a.IP, Mask: net.CIDRMask(32, 32)})))
+		}
+	}
+	link, find := h.ns.handle.LinkByName(ifname)
+	if find != nil {
+		return errors.Join(err, find)
+	}
+	return errors.Join(err, h.ns.handle.LinkSetUp(link))
+}
+
+func prefixOf(n *net.IPNet) netip.Prefix {
+	addr, _ := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr.Unmap(), bits)
+}
+
+// Tag gives an interface of the host a VLAN device with the addresses. It returns false if the kernel has none.
+func (h *Host) Tag(ifname string, vlan int, prefixes ...netip.Prefix) (ok bool, err error) {
+	parent, err := h.ns.handle.LinkByName(ifname)
+	if err != nil {
+		return false, err
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.ParentIndex = fmt.Sprintf("%s.%d", ifname, vlan), parent.Attrs().Index
+	link := &netlink.Vlan{LinkAttrs: attrs, VlanId: vlan}
+	if err := h.ns.handle.LinkAdd(link); errors.Is(err, unix.EOPNOTSUPP) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("add %s to %s: %w", attrs.Name, h.Name, err)
+	}
+	made, err := h.ns.handle.LinkByName(attrs.Name)
+	if err == nil {
+		err = h.ns.handle.LinkSetUp(made)
+	}
+	for _, p := range prefixes {
+		err = errors.Join(err, h.AddAddr(attrs.Name, p))
+	}
+	return true, err
+}
