@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Budget is a set of buckets. It is safe for concurrent use.
+// Budget holds the token buckets of objects and namespaces. It is safe for concurrent use.
 type Budget struct {
 	object, namespace float64 // sizes of the buckets, tokens
 	interval          time.Duration
@@ -15,20 +15,20 @@ type Budget struct {
 	mu         sync.Mutex
 	objects    map[string]bucket
 	namespaces map[string]bucket
-	swept      time.Time
+	swept      time.Time // last deletion of full buckets
 }
 
-// namespaceFactor is how much faster than an object's bucket the bucket of a namespace fills.
+// namespaceFactor is the rate of a namespace's bucket relative to an object's.
 const namespaceFactor = 10
 
-// bucket holds tokens as of a time.
+// bucket is the number of tokens at a time.
 type bucket struct {
 	tokens float64
 	at     time.Time
 }
 
-// New returns a budget of so many tokens at once for an object and for a namespace. An object gets one more token each
-// interval.
+// New returns a budget. object and namespace are the sizes of the buckets: the maximum number of tokens at once. An object gets a
+// new token each interval.
 func New(object, namespace int, interval time.Duration) *Budget {
 	return &Budget{
 		object: float64(object), namespace: float64(namespace), interval: interval,
@@ -36,7 +36,7 @@ func New(object, namespace int, interval time.Duration) *Budget {
 	}
 }
 
-// Allow takes a token of the object and a token of its namespace. It is false, and takes none, when either is out.
+// Allow takes a token of the object and a token of its namespace. If either bucket is empty, it takes no token and returns false.
 func (b *Budget) Allow(object, namespace string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -54,10 +54,11 @@ func (b *Budget) Allow(object, namespace string) bool {
 	return true
 }
 
-// Refused returns how often Allow was false.
+// Refused returns the number of calls of Allow that returned false.
 func (b *Budget) Refused() uint64 { return b.refused.Load() }
 
-// refill returns the bucket of a key as of now. A clock that was set back adds nothing.
+// refill returns the bucket of a key at the time now, without a change of the map. It adds nothing if now is before the bucket's
+// time.
 func (b *Budget) refill(buckets map[string]bucket, key string, size, factor float64, now time.Time) bucket {
 	k, ok := buckets[key]
 	if !ok {
@@ -70,7 +71,7 @@ func (b *Budget) refill(buckets map[string]bucket, key string, size, factor floa
 	return k
 }
 
-// sweep forgets the buckets that are full, now and then.
+// sweep deletes full buckets, at most once in an interval. A missing bucket counts as full.
 func (b *Budget) sweep(now time.Time) {
 	if now.Sub(b.swept) < b.interval {
 		return

@@ -41,7 +41,7 @@ func TestBudget(t *testing.T) {
 	})
 }
 
-// The memory follows the activity: the buckets of objects that are gone do not stay.
+// The buckets of objects that are gone do not stay in memory.
 func TestSweep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(2, 5, time.Minute)

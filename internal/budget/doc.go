@@ -1,7 +1,9 @@
-// Package budget bounds how often something is logged or published for one object and for all objects of one namespace.
+// Package budget limits the rate of log lines, Events and reports for each object and each namespace, so that no tenant floods
+// the log or the API server.
 //
-//	Allow(object, namespace) ──► token of the object? ──► token of the namespace? ──► yes, or no and counted
+//	Allow(object, namespace) ──► token of the object? ──► token of the namespace? ──► true
+//	                                    └────────── no ───────────┴──────────────────► false, counted
 //
-// Each object and each namespace has a bucket of tokens that fills up again over time. A namespace's bucket fills ten
-// times as fast as an object's. Buckets that are full are forgotten, so the memory follows the activity.
+// It is a token bucket for each object and each namespace. The buckets refill over time, a namespace's ten times as fast as an
+// object's. Full buckets are deleted, so the memory depends on the recent activity only.
 package budget

@@ -29,14 +29,16 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.hostname, "hostname-override", "", "name of this node; without it, the host name")
 	flags.BoolVar(&o.removeTaint, "remove-node-taint", false, "remove the taint "+agent.NotReadyTaint+" from this node when the agent is ready")
 	flags.StringVar(&o.nriSocket, "nri-socket", sandbox.NRIAuto,
-		"socket of the container runtime's NRI, by which rules are in force before a pod's first process: a path, "+
-			"auto for the usual one where there is one, or none")
+		"socket of the container runtime's NRI, with which rules are in force before a pod's first process: a path, "+
+			"auto for the default socket if it exists, or none")
 	o.api.addFlags(flags)
 	o.runtime.addFlags(flags)
 	o.table.addFlags(flags)
 	o.endpoints.addFlags(flags)
 }
 
+// run runs the agent until the context ends. An address that cannot be parsed is a usage error; an address that cannot be bound
+// is another error.
 func (o *agentOptions) run(ctx context.Context) error {
 	config, err := o.config()
 	if err != nil {
@@ -53,7 +55,7 @@ func (o *agentOptions) run(ctx context.Context) error {
 	return err
 }
 
-// config reads the flags, and the files that they name.
+// config makes the configuration from the flags and from the files that they name.
 func (o *agentOptions) config() (agent.Config, error) {
 	node, err := o.node()
 	if err != nil {
@@ -75,6 +77,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 	}, err
 }
 
+// node returns the name of this node: pods with this nodeName are local.
 func (o *agentOptions) node() (string, error) {
 	name := o.hostname
 	if name == "" {
@@ -84,7 +87,7 @@ func (o *agentOptions) node() (string, error) {
 		}
 		name = host
 	}
-	// The kubelet does the same to the name it registers under.
+	// The kubelet normalizes the name under which it registers the node in the same way.
 	name = strings.ToLower(strings.TrimSpace(name))
 	if name == "" {
 		return "", usageError{errors.New("--hostname-override: the name of this node is empty")}
@@ -92,7 +95,7 @@ func (o *agentOptions) node() (string, error) {
 	return name, nil
 }
 
-// endpointOptions are the flags about HTTP.
+// endpointOptions are the flags of the HTTP endpoints.
 type endpointOptions struct {
 	metrics, health string
 	profiles        bool
@@ -101,5 +104,5 @@ type endpointOptions struct {
 func (o *endpointOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.metrics, "metrics-bind-address", agent.DefaultMetricsAddress, "`address` and port of /metrics; empty: none")
 	flags.StringVar(&o.health, "health-bind-address", agent.DefaultHealthAddress, "`address` and port of /livez and /readyz; empty: none")
-	flags.BoolVar(&o.profiles, "enable-pprof", false, "serve profiles of the agent at /debug/pprof/, beside /metrics")
+	flags.BoolVar(&o.profiles, "enable-pprof", false, "serve profiles of the agent at /debug/pprof/, on the address of /metrics")
 }

@@ -26,20 +26,21 @@ func newCleanup() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Removes the agent's tables from every pod on this node",
-		Long: `Removes the agent's tables from the network namespace of every pod on this node, as the container runtime tells of them,
-or of those at the paths of --netns, and what a trace left that was killed. Nothing is isolated after that. Nothing else
-ever removes the rules of pods that policies select: stop the agent for good first, or it puts them back.
+		Long: `Removes the agent's tables, and the table of a killed trace, from the network namespace of every pod on this node. It asks
+the container runtime for the pods, or takes the network namespaces of --netns. After it, no pod is isolated. Nothing else
+removes the rules of pods that policies select. Stop the agent for good first, or it restores them.
 
-It prints a line for each pod. The exit code is 0 when no table of the agent's is left, else 1.`,
+It prints a line for each pod. The exit code is 0 if no table of the agent is left, else 1.`,
 		Args: asUsage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
 	o.runtime.addFlags(cmd.Flags())
 	addList(cmd.Flags(), &o.netns, "netns", "",
-		"`path` of a network namespace, as /run/netns/NAME; the container runtime is not asked then")
+		"`path` of a network namespace, as /run/netns/NAME, instead of the container runtime's pods")
 	return cmd
 }
 
+// run cleans each network namespace and prints a line for it. An error in a namespace does not stop the others.
 func (o *cleanupOptions) run(ctx context.Context, out io.Writer) error {
 	namespaces, err := o.namespaces(ctx)
 	if err != nil {
@@ -62,12 +63,13 @@ func (o *cleanupOptions) run(ctx context.Context, out io.Writer) error {
 	return nil
 }
 
-// podNamespace is a network namespace that may have a table.
+// podNamespace is the network namespace of a pod, which may have the agent's table.
 type podNamespace struct {
 	name, path string
-	err        error // why the path is not known
+	err        error // why the path is unknown; nil: it is known
 }
 
+// namespaces returns the network namespaces of --netns, or else of all pods of the container runtime.
 func (o *cleanupOptions) namespaces(ctx context.Context) ([]podNamespace, error) {
 	var all []podNamespace
 	for _, path := range o.netns {
@@ -86,7 +88,7 @@ func (o *cleanupOptions) namespaces(ctx context.Context) ([]podNamespace, error)
 	return all, nil
 }
 
-// clean removes the tables, and what a trace left, and says what it found.
+// clean removes the agent's tables and the table of a killed trace. It returns the line for the user.
 func (n podNamespace) clean(ctx context.Context) (string, error) {
 	if n.err != nil {
 		return "", n.err
@@ -110,7 +112,8 @@ func (n podNamespace) clean(ctx context.Context) (string, error) {
 	return line, nil
 }
 
-// cause leaves out the pod, which stands before it, and says what a refusal means.
+// cause returns the error without the name of the pod, which the output has already. It explains EPERM: the kernel refuses to
+// change a table of which another process is the owner (NFT_TABLE_F_OWNER), and operations without the capabilities.
 func cause(err error) error {
 	var apply *engine.ApplyError
 	if !errors.As(err, &apply) {

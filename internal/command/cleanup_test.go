@@ -17,7 +17,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
-// cleanUp runs cleanup and returns the lines that it prints, those of stderr with "! " before them.
+// cleanUp runs cleanup and returns its output. Lines of stderr have "! " before them.
 func cleanUp(t *testing.T, want int, args ...string) []string {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
@@ -38,8 +38,8 @@ func wantLines(t *testing.T, want, got []string) {
 	}
 }
 
-// Cleanup on a node: a pod with a table of an agent that is gone, one without, one on the host's network, one whose
-// namespace is not known.
+// Cleanup on a node: a pod with a table of an agent that is gone, a pod without a table, a pod on the host's network, and a pod
+// with an unknown network namespace.
 func TestCleanup(t *testing.T) {
 	network := lab.ForTest(t)
 	hosts := map[string]*lab.Host{}
@@ -102,7 +102,7 @@ func TestCleanup(t *testing.T) {
 		cleanUp(t, 0, "--netns", paths[0], "--netns", paths[1]))
 }
 
-// What a trace leaves that is killed, on kernels before 5.12, goes too.
+// Cleanup also removes the table of a killed trace, which stays on kernels before 5.12.
 func TestCleanupAfterTrace(t *testing.T) {
 	pod, err := lab.ForTest(t).Bare("pod")
 	if err != nil {
@@ -127,7 +127,7 @@ func TestCleanupAfterTrace(t *testing.T) {
 	wantLines(t, []string{pod.NetNS() + ": has no table; what a killed trace left is removed"}, cleanUp(t, 0, "--netns", pod.NetNS()))
 }
 
-// A running agent keeps its tables. When it has stopped for good, cleanup removes them.
+// Cleanup cannot remove the tables of a running agent. After the agent has ended, it removes them.
 func TestCleanupBesideAgent(t *testing.T) {
 	features, err := engine.Probe()
 	if err != nil {

@@ -14,8 +14,8 @@ import (
 
 const program = "multi-networkpolicy-nftables"
 
-// Main runs the program and returns its exit code: 1 after an error, 2 for a command line that makes no sense. An error
-// is one line on stderr. The version may be empty.
+// Main runs the program and returns its exit code: 0 for success, 1 for an error, 2 for an invalid command line. It writes an
+// error as a single line to stderr. The version may be empty. SIGINT and SIGTERM end the program.
 func Main(version string, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -33,7 +33,7 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 	}
 	line := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 	if _, err := fmt.Fprintf(stderr, "%s: %s\n", program, line); err != nil {
-		return 2 // nobody to tell
+		return 2 // stderr is not writable
 	}
 	if errors.As(err, new(usageError)) {
 		return 2
@@ -41,12 +41,12 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// exitCode is an end that has been told already.
+// exitCode is an error whose message was printed already. Main returns it as the exit code.
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
-// Root is the agent, which has the other commands below it. The version may be empty.
+// Root returns the command that runs the agent, with the other commands as its subcommands. The version may be empty.
 func Root(version string) *cobra.Command {
 	version = versionText(version)
 	agent := agentOptions{version: version}

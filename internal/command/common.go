@@ -12,16 +12,16 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// commonOptions are the flags about what passes, or does not, on every isolated interface whatever the policies say.
+// commonOptions are the flags with rules for all isolated interfaces, which come before the policies.
 type commonOptions struct {
 	acceptICMP   bool
 	acceptICMPv6 bool
 
-	// Files of custom rules.
+	// Paths of files with custom rules; empty: none.
 	v4Ingress, v4Egress, v6Ingress, v6Egress string
 
-	// Lists of prefixes. Those of IPv6 alone are looked at in both directions, as in the iptables implementation; of the
-	// others each is looked at where it is the peer.
+	// Lists of prefixes. source applies to ingress and destination to egress, where the address is the peer's. ipv6Source and
+	// ipv6Destination apply to both directions, as in multi-networkpolicy-iptables.
 	source, destination, ipv6Source, ipv6Destination []string
 }
 
@@ -35,7 +35,7 @@ func (o *commonOptions) addFlags(flags *pflag.FlagSet) {
 		{&o.v4Ingress, "v4", "ingress"}, {&o.v4Egress, "v4", "egress"}, {&o.v6Ingress, "v6", "ingress"}, {&o.v6Egress, "v6", "egress"},
 	} {
 		flags.StringVar(f.path, "custom-"+f.family+"-"+f.direction+"-rule-file", "",
-			"file of nft rules for IP"+f.family+" "+f.direction+" traffic, which come before the policies")
+			"file with nft rules for IP"+f.family+" "+f.direction+" traffic, evaluated before the policies")
 	}
 	addList(flags, &o.source, "allow-src-prefix", "", "let ingress traffic from these prefixes pass")
 	addList(flags, &o.destination, "allow-dst-prefix", "", "let egress traffic to these prefixes pass")
@@ -43,7 +43,7 @@ func (o *commonOptions) addFlags(flags *pflag.FlagSet) {
 	addList(flags, &o.ipv6Destination, "allow-ipv6-dst-prefix", "", "let traffic to these IPv6 prefixes pass, ingress and egress")
 }
 
-// load reads the files and prefixes into the options of a cache.
+// load puts the flags, and the rules in the files that they name, into the options of a cache.
 func (o *commonOptions) load(to *cache.Options) error {
 	to.AcceptICMP, to.AcceptICMPv6 = o.acceptICMP, o.acceptICMPv6
 	if err := o.readFiles(to); err != nil {
@@ -52,6 +52,8 @@ func (o *commonOptions) load(to *cache.Options) error {
 	return o.readPrefixes(to)
 }
 
+// readFiles reads the files of custom rules. With --established=revoke, rules about ct state are an error: the rules would apply
+// to established connections too.
 func (o *commonOptions) readFiles(to *cache.Options) error {
 	for _, f := range []struct {
 		path   string
@@ -90,6 +92,7 @@ func readRules(path string, f sets.Family) (custom.Rules, error) {
 	return custom.Parse(path, file, f)
 }
 
+// readPrefixes parses the prefixes.
 func (o *commonOptions) readPrefixes(to *cache.Options) error {
 	for _, list := range []struct {
 		flag       string

@@ -36,8 +36,8 @@ func loadFlags(t *testing.T, args ...string) (cache.Options, error) {
 	return to, o.load(&to)
 }
 
-// TestPrefixFlags: those of IPv6 alone are looked at in both directions, as users of the iptables implementation know
-// them; of the others each is looked at where it is the peer.
+// TestPrefixFlags checks that the IPv6 flags apply to both directions, as in multi-networkpolicy-iptables, and that the other
+// flags apply where the prefix is the peer.
 func TestPrefixFlags(t *testing.T) {
 	o, err := loadFlags(t, "--allow-src-prefix=10.1.0.0/16,fd01::/16", "--allow-dst-prefix", "10.2.0.0/16, fd02::/16",
 		"--allow-ipv6-src-prefix=fd03::/16", "--allow-ipv6-dst-prefix=fd04::1/16,fd05::/16", "--allow-ipv6-dst-prefix=fd06::/16")
@@ -81,7 +81,7 @@ func TestRuleFileFlags(t *testing.T) {
 	}
 }
 
-// TestBadCommonFlags: what cannot be read ends the start at once, with one line.
+// TestBadCommonFlags checks that an invalid prefix or file ends the start at once, with a single line.
 func TestBadCommonFlags(t *testing.T) {
 	for want, args := range map[string][]string{
 		`:2:4: found "protocol"`:                   {"--custom-v4-ingress-rule-file", ruleFile(t, "\nip protocol tcp accept\n")},

@@ -23,7 +23,7 @@ import (
 
 const conformanceNode = "node-1"
 
-// judged is the agent as it runs on a node, but for where the objects and the sandboxes come from.
+// judged is the agent as it runs on a node, except for the sources of objects and sandboxes.
 type judged struct {
 	state      *cache.Cache
 	tracker    *conformance.Tracker
@@ -35,7 +35,7 @@ type judged struct {
 
 // plant makes an agent faulty. Each function may be nil.
 type plant struct {
-	sink    func(informers.Sink) informers.Sink // changes what the agent gets to know of objects
+	sink    func(informers.Sink) informers.Sink // changes the objects on their way to the agent
 	options func(*cache.Options)
 }
 
@@ -75,7 +75,7 @@ func judgedAgents(log logr.Logger, dir string, fault plant) conformance.StartAge
 	}
 }
 
-// optionsOf reads flags as the agent does.
+// optionsOf parses flags like the agent.
 func optionsOf(f conformance.Flags, dir string) (cache.Options, error) {
 	var o tableOptions
 	set := pflag.NewFlagSet("agent", pflag.ContinueOnError)
@@ -90,7 +90,7 @@ func optionsOf(f conformance.Flags, dir string) (cache.Options, error) {
 	return o.load(conformanceNode)
 }
 
-// Explain says what an explanation says.
+// Explain returns the prediction of an explanation.
 func (a *judged) Explain(egress bool, p conformance.Packet) (allowed bool, why string, err error) {
 	self, remote, q := p.To, p.From, explain.Query{Direction: engine.Ingress, Port: p.Port, Protocol: uint8(p.Proto)}
 	if egress {
@@ -106,7 +106,7 @@ func (a *judged) Explain(egress bool, p conformance.Packet) (allowed bool, why s
 	}
 	e, err := explain.Explain(a.state, q)
 	if errors.Is(err, explain.ErrNoPod) || errors.Is(err, explain.ErrNoInterface) {
-		return true, err.Error(), nil // no policy can be about it
+		return true, err.Error(), nil // policies cannot apply to the pod
 	}
 	if err != nil {
 		return false, "", err
@@ -114,33 +114,33 @@ func (a *judged) Explain(egress bool, p conformance.Packet) (allowed bool, why s
 	return e.Interfaces[0].Verdict == explain.Allowed, e.Interfaces[0].DecidedBy, nil
 }
 
-// Run says that the sandboxes are known.
+// Run marks the sandboxes as synced: the player sets them.
 func (a *judged) Run(context.Context) {
 	a.synced.Store(true)
 	a.reconciler.Notify()
 }
 
-// HasSynced says whether Run has.
+// HasSynced reports whether Run was called.
 func (a *judged) HasSynced() bool { return a.synced.Load() }
 
-// SetSandbox says where a pod runs.
+// SetSandbox sets the network namespace of a pod.
 func (a *judged) SetSandbox(s conformance.Sandbox) {
 	a.state.SetSandbox(s.UID, cache.Sandbox{ID: s.ID, NetNS: s.NetNS})
 	a.reconciler.Notify()
 }
 
-// DeleteSandbox says that a pod runs nowhere.
+// DeleteSandbox removes the sandbox of a pod.
 func (a *judged) DeleteSandbox(uid types.UID) {
 	a.state.DeleteSandbox(uid)
 	a.reconciler.Notify()
 }
 
-// Settled says whether all work is done.
+// Settled reports whether the kernel has acknowledged all changes.
 func (a *judged) Settled(versions map[conformance.Ref]string) bool {
 	if !a.synced.Load() || !a.tracker.Has(versions) {
 		return false
 	}
-	a.reconciler.Notify() // so that every change in the cache is queued
+	a.reconciler.Notify() // queues changes of the cache that are not queued yet
 	return a.reconciler.Settled()
 }
 

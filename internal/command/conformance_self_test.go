@@ -15,17 +15,17 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/conformance"
 )
 
-// keptPolicies never lets go of a policy.
+// keptPolicies is a fault: deleted policies stay.
 type keptPolicies struct{ informers.Sink }
 
 func (keptPolicies) DeletePolicy(cache.Key) {}
 
-// keptPods never lets go of a pod.
+// keptPods is a fault: deleted pods stay.
 type keptPods struct{ informers.Sink }
 
 func (keptPods) DeletePod(cache.Key) {}
 
-// fixedNamespaces looks at the labels of a namespace once.
+// fixedNamespaces is a fault: changes of a namespace's labels are ignored.
 type fixedNamespaces struct {
 	informers.Sink
 	seen map[string]bool
@@ -38,7 +38,7 @@ func (s fixedNamespaces) UpsertNamespace(ns cache.Namespace) {
 	}
 }
 
-// changed changes objects before a Sink gets them.
+// changed changes objects before it gives them to a Sink.
 type changed struct {
 	informers.Sink
 	pod    func(*cache.Pod)
@@ -68,7 +68,7 @@ func (s changed) UpsertPolicy(p *policy.Policy) {
 	s.Sink.UpsertPolicy(p)
 }
 
-// An agent with a fault is found out, and the case that is printed for it shows the fault and nothing else.
+// The conformance test finds an agent with a fault, and the printed case is reduced to the fault.
 func TestConformanceFindsFaults(t *testing.T) {
 	for _, tt := range []struct {
 		name  string

@@ -21,13 +21,13 @@ import (
 
 const conformanceData = "../test/conformance/testdata/"
 
-// newPlayer makes a player, and what keeps the log of its agents.
+// newPlayer returns a player and the log of its agents.
 func newPlayer(t *testing.T) (*conformance.Player, *node.Log) {
 	t.Helper()
 	return newPlayerOf(t, plant{})
 }
 
-// newPlayerOf makes a player of agents with a fault.
+// newPlayerOf returns a player whose agents have a fault.
 func newPlayerOf(t *testing.T, fault plant) (*conformance.Player, *node.Log) {
 	t.Helper()
 	log := &node.Log{}
@@ -36,7 +36,7 @@ func newPlayerOf(t *testing.T, fault plant) (*conformance.Player, *node.Log) {
 	}, log
 }
 
-// What the words mean: cases that a person wrote, and those that once failed.
+// Cases written by hand, and random cases that failed in the past.
 func TestConformanceCases(t *testing.T) {
 	for _, dir := range []string{"cases", "regressions"} {
 		cases, err := conformance.ReadCases(conformanceData + dir)
@@ -55,7 +55,7 @@ func TestConformanceCases(t *testing.T) {
 	}
 }
 
-// The page of examples says what its policies do.
+// docs/examples.md states the effect of its policies correctly.
 func TestConformanceExamples(t *testing.T) {
 	cases, err := conformance.ReadPage("../../docs/examples.md")
 	if err != nil {
@@ -104,14 +104,14 @@ var (
 	conformanceShrink   = flag.Duration("conformance.shrink", 2*time.Minute, "how long a case that fails is made smaller")
 )
 
-// Random clusters, and what happens to them.
+// Random clusters with random changes.
 func TestConformanceRandom(t *testing.T) {
 	r := &conformanceRun{next: *conformanceSeed, limit: time.Now().Add(*conformanceDuration)}
 	workers := runtime.GOMAXPROCS(0)
 	if r.next == 0 {
 		r.next = rand.Uint64N(1 << 40)
 	} else {
-		workers, r.limit = 1, time.Now() // one case
+		workers, r.limit = 1, time.Now() // only a single case
 	}
 	first, start := r.next, time.Now()
 	var running sync.WaitGroup
@@ -130,7 +130,7 @@ func TestConformanceRandom(t *testing.T) {
 	}
 }
 
-// conformanceRun plays one random case after another, several at a time, until one fails.
+// conformanceRun plays random cases in several workers, until the time is over or a case fails.
 type conformanceRun struct {
 	limit time.Time
 
@@ -142,7 +142,7 @@ type conformanceRun struct {
 	only   []conformance.Packet
 }
 
-// play plays a case. It is false when there are enough.
+// play plays the next case. It returns false at the end of the run.
 func (r *conformanceRun) play(t *testing.T) bool {
 	r.mu.Lock()
 	seed := r.next
@@ -165,7 +165,7 @@ func (r *conformanceRun) play(t *testing.T) bool {
 	return r.failed == nil && time.Now().Before(r.limit)
 }
 
-// shrink prints the smallest case that it finds and still fails.
+// shrink prints the smallest failing case that it finds.
 func shrink(t *testing.T, c conformance.Case, only []conformance.Packet) {
 	t.Helper()
 	limit := time.Now().Add(*conformanceShrink)

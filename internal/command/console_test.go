@@ -14,7 +14,7 @@ import (
 
 var updateConsole = flag.Bool("update", false, "write what the commands of testdata/console and of the docs print into them")
 
-// TestConsole runs the commands of transcripts, each a line with "$ ", and compares what they print.
+// TestConsole runs the commands of transcripts, which are the lines with "$ ", and compares their output.
 func TestConsole(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	files, err := filepath.Glob("testdata/console/*.txt")
@@ -34,7 +34,7 @@ func TestConsole(t *testing.T) {
 	}
 }
 
-// TestDocumentedCommands runs the commands of pages that need no cluster: those in their blocks of console.
+// TestDocumentedCommands runs the commands in the console blocks of the pages, as far as they need no cluster.
 func TestDocumentedCommands(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for page, atLeast := range map[string]int{"troubleshooting.md": 5, "nftables.md": 2, "virtual-machines.md": 1, "interfaces.md": 1} {
@@ -71,7 +71,7 @@ func replayPage(t *testing.T, page string, atLeast int) {
 	}
 }
 
-// TestTroubleshootingLog: the lines of the log that the page explains are lines that the program writes.
+// TestTroubleshootingLog checks that the program can write the lines of the log that docs/troubleshooting.md explains.
 func TestTroubleshootingLog(t *testing.T) {
 	var source strings.Builder
 	for _, pattern := range []string{
@@ -104,8 +104,8 @@ func TestTroubleshootingLog(t *testing.T) {
 	}
 }
 
-// replay runs the commands of a transcript from the repository's root and returns it with what they print. Commands of
-// other programs stay as they are.
+// replay runs the commands of a transcript in the root of the repository, and returns the transcript with their output. It does
+// not run other programs, and keeps their output.
 func replay(t *testing.T, transcript string) string {
 	t.Helper()
 	t.Chdir("../..")

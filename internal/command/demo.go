@@ -10,6 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
+// newDemo returns the command demo. It runs again in a user namespace if the process may not make network namespaces.
 func newDemo() *cobra.Command {
 	return &cobra.Command{
 		Use:   "demo",
@@ -28,7 +29,7 @@ It needs no cluster, and no root where user namespaces are allowed. It leaves no
 			case done:
 				return exitCode(code)
 			}
-			// The agent's log, which tells of every change, would run through the tables: -v=1 shows it.
+			// At a higher verbosity, since the agent's log of every change would mix with the demo's output. -v=1 shows it.
 			ctx := logr.NewContext(cmd.Context(), logr.FromContextOrDiscard(cmd.Context()).V(1))
 			return demo.Run(ctx, cmd.OutOrStdout())
 		},

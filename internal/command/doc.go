@@ -1,4 +1,4 @@
-// Package command is the command line. It reads flags, calls the package that does the work, and prints the answer.
+// Package command is the command line. It reads flags, calls the package that does the work, and prints the result.
 //
 //	multi-networkpolicy-nftables          ─► agent.Run
 //	├── cleanup                           ─► sandbox.List, engine

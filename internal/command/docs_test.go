@@ -16,13 +16,13 @@ var (
 	notInSlug  = regexp.MustCompile(`[^\p{L}\p{N} _-]`)
 )
 
-// slug is the anchor of a heading, as GitHub makes it.
+// slug returns the anchor that GitHub makes for a heading.
 func slug(heading string) string {
 	heading = strings.ToLower(strings.TrimSpace(docLink.ReplaceAllString(heading, "$1")))
 	return strings.ReplaceAll(notInSlug.ReplaceAllString(heading, ""), " ", "-")
 }
 
-// Every link of a page leads somewhere: to a file of the repository and a heading there, or to another site by https.
+// Every link leads to a file of the repository and a heading in it, or to another site by https.
 func TestLinks(t *testing.T) {
 	pages := map[string]string{}
 	err := filepath.WalkDir("../..", func(path string, d fs.DirEntry, err error) error {
@@ -74,7 +74,7 @@ func hasHeading(text, anchor string) bool {
 	return false
 }
 
-// The list of packages in docs/architecture.md is the list of folders with Go code.
+// docs/architecture.md lists exactly the directories with Go code.
 func TestPackageList(t *testing.T) {
 	listed := map[string]bool{}
 	_, list, _ := strings.Cut(readText(t, "../../docs/architecture.md"), "## Packages")

@@ -26,8 +26,8 @@ type explainOptions struct {
 	protocol  string
 	port      uint16
 	icmpType  uint8
-	isPort    bool // given
-	isICMPSet bool
+	isPort    bool // --port was given
+	isICMPSet bool // --icmp-type was given
 }
 
 func newExplain() *cobra.Command {
@@ -35,11 +35,11 @@ func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain -f FILE|DIR... --pod NAMESPACE/NAME (--from|--to) IP [--protocol P] [--port N]",
 		Short: "Says whether a pod's packet passes, and which policy and rule decides",
-		Long: `Says whether the first packet of a connection passes, which policy and rule decides that, and why the others do not:
-from manifests, or without -f from the objects of an API server. Replies pass with their connection, and are not looked
-at. The pod can be on any node.
+		Long: `Says whether the first packet of a connection passes, which policy and rule decides, and why the other rules do not match.
+It reads manifests, or without -f the objects of an API server. It does not explain replies: they pass with their
+connection. The pod can be on any node.
 
-The exit code is 0 whatever the answer is, 1 when there is none, 2 when the command line makes no sense.`,
+The exit code is 0 for any answer, 1 for an error, and 2 for an invalid command line.`,
 		Example: `  ` + program + ` explain -f cluster/ --pod shop/web --from 10.10.0.11 --port 80
   ` + program + ` explain --kubeconfig ~/.kube/config --pod shop/web --to fd00:10::13 --protocol icmpv6`,
 		Args: asUsage(cobra.NoArgs),
@@ -52,16 +52,18 @@ The exit code is 0 whatever the answer is, 1 when there is none, 2 when the comm
 	o.world.addFlags(flags)
 	o.output.addFlags(flags, "text", "json", "yaml")
 	flags.StringVar(&o.pod, "pod", "", "the pod, as `NAMESPACE/NAME`")
-	flags.StringVar(&o.net, "interface", "", "one interface of the pod; without it, all that are isolated")
+	flags.StringVar(&o.net, "interface", "", "interface of the pod; without it, all isolated interfaces")
 	flags.TextVar(&o.from, "from", netip.Addr{}, "`IP` that sends to the pod")
 	flags.TextVar(&o.to, "to", netip.Addr{}, "`IP` that the pod sends to")
 	flags.StringVar(&o.protocol, "protocol", "tcp", "tcp, udp, sctp, icmp, icmpv6 or a number")
-	flags.Uint16Var(&o.port, "port", 0, "port that the packet goes to")
-	flags.Uint8Var(&o.icmpType, "icmp-type", 0, "type of the ICMP message; without it, an echo request's")
+	flags.Uint16Var(&o.port, "port", 0, "destination port of the packet")
+	flags.Uint8Var(&o.icmpType, "icmp-type", 0, "type of the ICMP message; without it, echo request")
 	cmd.AddCommand(newExplainDiff())
 	return cmd
 }
 
+// run loads the objects and prints the explanation. It writes problems of the pod and of networks as warnings; the explanation
+// has the problems of policies.
 func (o *explainOptions) run(ctx context.Context, out, warnings io.Writer) error {
 	q, err := o.query()
 	if err != nil {
@@ -90,7 +92,7 @@ func (o *explainOptions) run(ctx context.Context, out, warnings io.Writer) error
 	return o.output.write(out, e, func(out io.Writer) error { return printExplanation(out, e) })
 }
 
-// query reads the flags.
+// query makes the query from the flags.
 func (o *explainOptions) query() (explain.Query, error) {
 	q := explain.Query{Interface: o.net, Port: o.port}
 	var err error
@@ -111,9 +113,10 @@ func (o *explainOptions) query() (explain.Query, error) {
 	return q, nil
 }
 
-// echoRequests are the types of ICMP's and ICMPv6's.
+// echoRequests are the types of the echo requests of ICMP and ICMPv6, by protocol.
 var echoRequests = map[uint8]uint8{unix.IPPROTO_ICMP: 8, unix.IPPROTO_ICMPV6: 128}
 
+// readProtocol sets the protocol of the query, and checks that port, message type and family fit it.
 func (o *explainOptions) readProtocol(q *explain.Query) error {
 	var err error
 	if q.Protocol, err = tracing.ParseProtocol(o.protocol); err != nil {

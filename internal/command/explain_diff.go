@@ -23,25 +23,26 @@ func newExplainDiff() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff [-f FILE|DIR...] OLD NEW",
 		Short: "Lists the connections that a change of manifests opens and closes",
-		Long: `Compares two sets of manifests, files or directories, and lists for each pod, interface and direction the connections
-that pass with the new ones and not with the old ones, and the other way round: ranges of peers' addresses and ports,
-computed from the sets that the tables are made of. -f names what is the same in both.
+		Long: `Compares two sets of manifests, files or directories. For each pod, interface and direction it lists the connections that
+only the new manifests allow and the connections that only the old manifests allow: ranges of peers' addresses and ports,
+computed from the sets of the tables. -f names manifests that belong to both sets.
 
-Interfaces that no policy isolates in either of them are left out, and so are neighbor discovery and custom rules, which
-pass or not whatever the policies say. An interface that is absent lets nothing pass.
+It leaves out interfaces that no policy isolates in either set, and neighbor discovery and custom rules, since policies do
+not affect them. An absent interface counts as an interface that lets nothing pass.
 
-The exit code is 0 whatever the answer is, 1 when there is none, 2 when the command line makes no sense.`,
+The exit code is 0 for any answer, 1 for an error, and 2 for an invalid command line.`,
 		Args: asUsage(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.run(cmd.Context(), args[0], args[1], cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	addList(cmd.Flags(), &o.files, "filename", "f", "`file` or directory with manifests that are part of both")
+	addList(cmd.Flags(), &o.files, "filename", "f", "`file` or directory with manifests that belong to both sets")
 	o.table.addFlags(cmd.Flags())
 	o.output.addFlags(cmd.Flags(), "text", "json", "yaml")
 	return cmd
 }
 
+// run loads both sets of manifests and prints the changes. It writes all problems of objects as warnings.
 func (o *diffOptions) run(ctx context.Context, before, after string, out, warnings io.Writer) error {
 	if err := o.output.check(); err != nil {
 		return err
@@ -63,7 +64,7 @@ func (o *diffOptions) run(ctx context.Context, before, after string, out, warnin
 	}
 	changes := explain.Diff(worlds[0].cache, worlds[1].cache)
 	if changes == nil {
-		changes = []explain.Change{}
+		changes = []explain.Change{} // JSON has [] for it, not null
 	}
 	return o.output.write(out, changes, func(out io.Writer) error { return printChanges(out, changes) })
 }

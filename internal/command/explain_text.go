@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// printExplanation writes the verdicts first, then what each policy says.
+// printExplanation writes a block for each interface: the verdict, the custom rules and the policies.
 func printExplanation(out io.Writer, e explain.Explanation) error {
 	var b strings.Builder
 	remote, preposition := e.Remote, "from"
@@ -51,6 +51,7 @@ func printCustomRules(b *strings.Builder, rules []explain.CustomRuleExplanation)
 	}
 }
 
+// printPolicy writes a policy, its rules with "yes" for rules that allow the packet, and its problems.
 func printPolicy(b *strings.Builder, p explain.PolicyExplanation) {
 	if p.Isolates {
 		fmt.Fprintf(b, "  policy %s isolates the interface\n", p.Policy)

@@ -19,11 +19,11 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
-// largestWriteVar makes an agent of a test a process to which the kernel answers ENOMEM if it writes more bytes at once, as
-// the kernel does when it has no memory for a large batch.
+// largestWriteVar limits the size of a write in bytes for an agent of a test. A larger write fails with ENOMEM, like a large
+// batch when the kernel has no memory for it.
 const largestWriteVar = "MULTI_NETWORKPOLICY_TEST_LARGEST_WRITE"
 
-// refuseWrites installs a filter (seccomp(2)) for all threads of this process.
+// refuseWrites installs a seccomp(2) filter that refuses large writes in all threads of this process.
 func refuseWrites(larger uint32) error {
 	const (
 		nr   = 0           // offset in struct seccomp_data
@@ -53,7 +53,7 @@ func refuseWrites(larger uint32) error {
 	return nil
 }
 
-// blocksPolicy lets many blocks reach the pod late.
+// blocksPolicy allows many blocks to reach the pod late.
 func blocksPolicy(blocks int) string {
 	var list strings.Builder
 	for i := range blocks {
@@ -66,7 +66,7 @@ func blocksPolicy(blocks int) string {
 `, list.String())
 }
 
-// late makes the pod late on the node, with a server.
+// late starts the pod late on the node, with a server.
 func (r *faultRig) late(t *testing.T) (isReached func() bool) {
 	t.Helper()
 	host, err := r.Network.Host("late", netip.MustParsePrefix("10.9.0.4/16"))
@@ -83,8 +83,8 @@ func (r *faultRig) late(t *testing.T) (isReached func() bool) {
 	}
 }
 
-// The kernel has no memory for the batch of one pod. The other pods stay enforced and follow changes, the log and a metric tell
-// the failure, and the agent goes on when a batch fits.
+// The kernel has no memory for the batch of a pod. The other pods stay enforced and follow changes, the log and a metric show the
+// failure, and the agent recovers when a batch fits.
 func TestKernelWithoutMemory(t *testing.T) {
 	t.Setenv(largestWriteVar, "100000")
 	r := newFaultRig(t)
@@ -102,7 +102,7 @@ func TestKernelWithoutMemory(t *testing.T) {
 	r.agent.end(syscall.SIGTERM)
 }
 
-// The agent reaches its memory limit and dies. Its tables stay, and the next agent goes on.
+// The agent dies at its memory limit. Its tables stay in force, and the next agent takes over.
 func TestMemoryLimit(t *testing.T) {
 	r := newFaultRig(t)
 	r.limitMemory(t, 16<<20)
@@ -130,7 +130,7 @@ func TestMemoryLimit(t *testing.T) {
 	r.agent.end(syscall.SIGTERM)
 }
 
-// limitMemory sets how many bytes the agent may allocate beyond those that it has.
+// limitMemory limits the number of bytes that the agent may allocate in addition to its current memory.
 func (r *faultRig) limitMemory(t *testing.T, more uint64) {
 	t.Helper()
 	pid := r.agent.cmd.Process.Pid
@@ -149,7 +149,7 @@ func (r *faultRig) limitMemory(t *testing.T, more uint64) {
 	}
 }
 
-// disposableVar tells that the machine is a virtual one, whose clock a test may change.
+// disposableVar is set in a disposable virtual machine, where a test may change the clock.
 const disposableVar = "DISPOSABLE_MACHINE"
 
 // The clock of the node jumps, forward and back.

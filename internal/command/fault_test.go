@@ -20,10 +20,10 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
-// Faults of what an agent depends on, each with the agent as a process of its own. While a fault lasts, what is enforced
-// stays, nothing forbidden passes, and the agent recovers by itself afterwards.
+// Tests of faults in the environment of an agent, with the agent as a separate process. During a fault, enforced policies stay in
+// force and no forbidden packet passes. After the fault, the agent recovers by itself.
 
-// faultRig is a node whose agent has enforced the policy.
+// faultRig is a node with an agent that has enforced the policy.
 type faultRig struct {
 	*node.Node
 	agent   *process
@@ -41,7 +41,7 @@ func newFaultRig(t *testing.T, args ...string) *faultRig {
 	return r
 }
 
-// metric returns the value of a series of the agent, 0 if there is none.
+// metric returns the value of a series of the agent's metrics, or 0 if it does not exist.
 func (r *faultRig) metric(t *testing.T, series string) float64 {
 	t.Helper()
 	_, page := node.Get(t, r.metrics)
@@ -84,7 +84,7 @@ func TestServerErrors(t *testing.T) {
 	}
 }
 
-// A server that takes requests and never answers.
+// An API server that accepts requests and never answers.
 func TestServerSilent(t *testing.T) {
 	t.Parallel()
 	r := newFaultRig(t)
@@ -97,11 +97,11 @@ func TestServerSilent(t *testing.T) {
 	r.Load(closedWorld)
 	time.Sleep(2 * time.Second)
 	r.API.SetFault(nil)
-	r.Becomes("the change made meanwhile", false, false) // once the agent gives the request up
+	r.Becomes("the change made meanwhile", false, false) // after the timeout of the agent's request
 	r.agent.end(syscall.SIGTERM)
 }
 
-// The runtime never answers about one sandbox: the others do not wait for it.
+// The runtime never answers about a sandbox. Other sandboxes are not delayed.
 func TestRuntimeHangs(t *testing.T) {
 	t.Parallel()
 	r := newFaultRig(t)
@@ -116,20 +116,20 @@ func TestRuntimeHangs(t *testing.T) {
 	if err := host.Serve(t.Context(), lab.TCP, 80); err != nil {
 		t.Fatal(err)
 	}
-	r.SetSandboxes("server", "stranger", "late") // the first that is new hangs
+	r.SetSandboxes("server", "stranger", "late") // stranger hangs
 	r.Load(node.Cluster + node.Policy + late + podOn("late", "10.9.0.4"))
 	start := time.Now()
 	node.Eventually(t, "another pod is enforced", func() bool {
 		return lab.Probe(t.Context(), r.Hosts["stranger"], netip.MustParseAddrPort("10.9.0.4:80"), lab.TCP, 250*time.Millisecond).Verdict == lab.Dropped
 	})
-	if took := time.Since(start); took > 8*time.Second { // a status call has ten
+	if took := time.Since(start); took > 8*time.Second { // the timeout of a status call is ten seconds
 		t.Errorf("another pod waited %s", took)
 	}
 	r.Stays("enforced", true, false)
 	r.agent.end(syscall.SIGTERM)
 }
 
-// podOn is a pod of the node on the network.
+// podOn returns the manifest of a local pod on the network.
 func podOn(name, addr string) string {
 	return fmt.Sprintf(`
 ---
@@ -139,8 +139,8 @@ func podOn(name, addr string) string {
 `, name, addr)
 }
 
-// The agent has no descriptor left for another pod: the pods that it has stay enforced, the failure is told, and the other
-// pods follow when there are descriptors again.
+// The agent has no file descriptor for another pod. Earlier pods stay enforced, the failure is logged, and the new pod is
+// enforced when descriptors are available again.
 func TestNoDescriptors(t *testing.T) {
 	r := newFaultRig(t)
 	r.limitFiles(t, 0)
@@ -163,14 +163,14 @@ func TestNoDescriptors(t *testing.T) {
 	r.agent.says("too many open files")
 	r.Stays("enforced without descriptors", true, false)
 	if !reaches() {
-		t.Error("the other pod is enforced without a descriptor") // so the fault was none
+		t.Error("the other pod is enforced without a descriptor") // the fault had no effect
 	}
 	r.limitFiles(t, 1000)
 	node.Eventually(t, "the other pod is enforced", func() bool { return !reaches() })
 	r.agent.end(syscall.SIGTERM)
 }
 
-// limitFiles sets how many files the agent may open beyond those that it has.
+// limitFiles limits the number of files that the agent may open in addition to its open files.
 func (r *faultRig) limitFiles(t *testing.T, more int) {
 	t.Helper()
 	open, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", r.agent.cmd.Process.Pid))
@@ -187,7 +187,7 @@ func (r *faultRig) limitFiles(t *testing.T, more int) {
 	}
 }
 
-// The file that the log goes to is on a file system without room.
+// The file system of the log is full.
 func TestNoRoomForLog(t *testing.T) {
 	full := filepath.Join("/dev", "full")
 	r := newFaultRig(t)
@@ -213,7 +213,7 @@ func TestNoRoomForLog(t *testing.T) {
 	r.agent.end(syscall.SIGTERM)
 }
 
-// The agent starts with another name of the node: it touches no table, and says that something is wrong.
+// The agent starts with a wrong name of the node. It changes no table, and a metric counts the sandbox of an unknown pod.
 func TestRenamedNode(t *testing.T) {
 	r := newFaultRig(t)
 	r.agent.end(syscall.SIGTERM)
@@ -230,7 +230,7 @@ func TestRenamedNode(t *testing.T) {
 	r.agent.end(syscall.SIGTERM)
 }
 
-// Nothing is left of thousands of pods and policies that came and went.
+// Thousands of pods and policies come and go. Afterwards the agent has about as many series, goroutines and files as before.
 func TestNothingIsLeft(t *testing.T) {
 	r := newFaultRig(t, "--policy-counters")
 	const (

@@ -14,15 +14,16 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 )
 
-// Flags that more than one command has.
+// This file has the flags that several commands share.
 
-// apiOptions say how to reach the API server.
+// apiOptions are the flags for access to the API server.
 type apiOptions struct{ kubeconfig string }
 
 func (o *apiOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; without it, the pod's service account")
 }
 
+// restConfig returns the configuration of --kubeconfig, or else of the pod's service account.
 func (o *apiOptions) restConfig() (*rest.Config, error) {
 	if o.kubeconfig != "" {
 		config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
@@ -41,25 +42,25 @@ func (o *apiOptions) restConfig() (*rest.Config, error) {
 	return rest.AddUserAgent(config, program), nil
 }
 
-// errNotInCluster is a process that nobody told where the API server is.
+// errNotInCluster is the error of a process without --kubeconfig and without a service account.
 var errNotInCluster = errors.New("not in a cluster")
 
-// runtimeOptions say how to reach the container runtime and what it tells of.
+// runtimeOptions are the flags for access to the container runtime, and to the host's files that it names.
 type runtimeOptions struct{ endpoint, hostPrefix string }
 
 func (o *runtimeOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.endpoint, "container-runtime-endpoint", "",
-		"socket of the container runtime; without it, containerd's or CRI-O's usual one")
-	flags.StringVar(&o.hostPrefix, "host-prefix", "", "where the host's root directory is mounted")
+		"socket of the container runtime; without it, the default socket of containerd or CRI-O")
+	flags.StringVar(&o.hostPrefix, "host-prefix", "", "directory where the host's root directory is mounted")
 }
 
-// What --established can be.
+// Values of --established.
 const (
 	keepEstablished   = "keep"
 	revokeEstablished = "revoke"
 )
 
-// tableOptions are what the tables of all pods are made of, beside the objects.
+// tableOptions are the flags that affect the tables of all pods.
 type tableOptions struct {
 	networkPlugins []string
 	unenforceable  []string // runtimes
@@ -77,13 +78,14 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 	addList(flags, &o.unenforceable, "unenforceable-runtimes", "",
 		"RuntimeClasses and handlers, as shell patterns, whose pods have a network stack of their own, which no rules reach")
 	flags.StringVar(&o.established, "established", keepEstablished,
-		"what becomes of connections that are no longer allowed: keep them, or `keep|revoke`: look at every packet")
+		"connections that policies no longer allow: `keep|revoke`; with revoke, rules see every packet")
 	flags.BoolVar(&o.policyCounters, "policy-counters", false, "count the packets of each policy, for the metrics")
-	flags.Var(limitValue{&o.limits}, "limit", "changes the bound with this name on the cost of a policy, a namespace or a pod; may be repeated")
+	flags.Var(limitValue{&o.limits}, "limit", "limit on the cost of a policy, a namespace, a pod or the node, by name; may be repeated")
 	o.common.addFlags(flags)
 }
 
-// load reads the files that the flags name.
+// load makes the options of a cache from the flags and from the files that they name. node is empty for commands that treat pods
+// of all nodes as local.
 func (o *tableOptions) load(node string) (cache.Options, error) {
 	options := cache.Options{
 		Node: node, NetworkPlugins: o.networkPlugins, UnenforceableRuntimes: o.unenforceable, PolicyCounters: o.policyCounters, Limits: o.limits,
@@ -101,12 +103,12 @@ func (o *tableOptions) load(node string) (cache.Options, error) {
 	return options, o.common.load(&options)
 }
 
-// usageError is a command line that makes no sense.
+// usageError is the error for an invalid command line. The exit code is 2.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// asUsage makes the errors of a check of arguments usage errors.
+// asUsage turns the errors of a check of arguments into usage errors.
 func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {

@@ -19,8 +19,8 @@ var (
 	killSeed   = flag.Uint64("kill.seed", 0, "seed of the kill test; 0: a random one")
 )
 
-// killBase is the node: server and friend run on it. What killWorld adds to it changes neither that the friend, and it
-// alone, reaches the server, nor that it reaches nobody else.
+// killBase is the node with the pods server and friend. In it, only the friend reaches the server, and the friend reaches nothing
+// else. The objects that killWorld adds do not change this.
 var killBase = strings.ReplaceAll(node.Cluster, "nodeName: elsewhere", "nodeName: here")
 
 const killPolicies = `
@@ -50,7 +50,7 @@ func killWorld(r *rand.Rand) string {
   spec: {nodeName: elsewhere}, status: {phase: Running}}
 `, i, i, oneOf("friend", "server", "other"), r.IntN(20))
 	}
-	if r.IntN(2) == 0 { // it isolates what is isolated, and allows nothing
+	if r.IntN(2) == 0 { // isolates pods that are isolated already, and allows nothing
 		b.WriteString(`
 ---
 {apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: ns, name: more, uid: more,
@@ -60,7 +60,7 @@ func killWorld(r *rand.Rand) string {
 	return b.String()
 }
 
-// killRig is a node whose first agent has enforced the policies.
+// killRig is a node with an agent that has enforced the policies.
 func killRig(t *testing.T, r *rand.Rand) (*node.Node, *process) {
 	k := node.New(t)
 	k.Load(killWorld(r))
@@ -75,9 +75,9 @@ func killRig(t *testing.T, r *rand.Rand) (*node.Node, *process) {
 	return k, p
 }
 
-// TestKill ends agents at any moment, with packets in flight and while objects change: by SIGKILL, by SIGTERM, by a panic,
-// and by a newer agent that starts before the old one ends. Rules stay, no packet that is forbidden arrives and none
-// that is allowed is lost, and in the end the agent that is there does what the policies say.
+// TestKill ends agents at random moments, with packets in flight and while objects change: by SIGKILL, by SIGTERM, by a panic,
+// and by a newer agent that starts before the old agent ends. Rules stay in force, no forbidden packet arrives, and no allowed
+// packet is lost. In the end the last agent enforces the policies.
 func TestKill(t *testing.T) {
 	seed := *killSeed
 	if seed == 0 {
@@ -96,7 +96,7 @@ func TestKill(t *testing.T) {
 	for _, f := range []*lab.Flood{good, bad, out} {
 		f.End()
 	}
-	time.Sleep(100 * time.Millisecond) // what is in flight arrives
+	time.Sleep(100 * time.Millisecond) // packets in flight arrive
 	t.Logf("%d changes, %d times enforced", changes, applied)
 	if applied < 2**killRounds {
 		t.Errorf("enforced %d times in the lives of %d agents", applied, *killRounds)
@@ -111,8 +111,8 @@ func TestKill(t *testing.T) {
 	agent.end(syscall.SIGTERM)
 }
 
-// killAgents ends one agent after the other while objects change. It returns the last one, how often objects changed and
-// how often a pod's rules did.
+// killAgents starts and ends agents while objects change. It returns the last agent, the number of changes of objects, and the
+// number of changes of a pod's rules.
 func killAgents(t *testing.T, k *node.Node, agent *process, r *rand.Rand) (last *process, changes, applied int) {
 	t.Helper()
 	change := func(until time.Time) {
@@ -124,7 +124,7 @@ func killAgents(t *testing.T, k *node.Node, agent *process, r *rand.Rand) (last 
 	}
 	signals := []syscall.Signal{syscall.SIGKILL, syscall.SIGKILL, syscall.SIGTERM, syscall.SIGKILL, syscall.SIGUSR1}
 	for round := range *killRounds {
-		if round%4 > 0 { // else it may end before it knows anything
+		if round%4 > 0 { // otherwise the agent may end before it is in sync
 			agent.says("All inputs in sync")
 		}
 		change(time.Now().Add(time.Duration(r.IntN(300)) * time.Millisecond))
@@ -144,11 +144,12 @@ func killAgents(t *testing.T, k *node.Node, agent *process, r *rand.Rand) (last 
 	return agent, changes, applied
 }
 
-// TestNothingBeforeSync: what is in force stays to the letter until all inputs are in sync, however wrong it is.
+// TestNothingBeforeSync checks that the agent does not change a table until all inputs are in sync, even if the table is
+// outdated.
 func TestNothingBeforeSync(t *testing.T) {
 	k, agent := killRig(t, rand.New(rand.NewPCG(1, 1)))
 	agent.end(syscall.SIGKILL)
-	k.Load(killBase) // no policies: the tables are to go
+	k.Load(killBase) // without policies, so the agent must remove the tables
 	before := lab.Generation(t, k.Hosts["server"])
 	stays := func(what string) {
 		t.Helper()

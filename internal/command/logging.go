@@ -13,7 +13,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// loggingOptions choose how the program, and the Kubernetes libraries in it, log.
+// loggingOptions are the flags of the log. They apply to the program and to the Kubernetes libraries in it, which log by klog.
 type loggingOptions struct {
 	klog   *flag.FlagSet
 	format string
@@ -28,7 +28,7 @@ func (o *loggingOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.format, "logging-format", "text", "format of the log: text or json")
 }
 
-// setUp puts the logger into the context.
+// setUp configures klog and returns a context with the logger.
 func (o *loggingOptions) setUp(ctx context.Context, stderr io.Writer) (context.Context, error) {
 	switch o.format {
 	case "text":
@@ -37,7 +37,7 @@ func (o *loggingOptions) setUp(ctx context.Context, stderr io.Writer) (context.C
 		if err != nil {
 			return ctx, fmt.Errorf("flag -v: %w", err)
 		}
-		// slog's levels fall by one for each step of verbosity.
+		// klog's verbosity n is slog's level -n.
 		options := &slog.HandlerOptions{Level: slog.Level(-verbosity)}
 		klog.SetSlogLogger(slog.New(slog.NewJSONHandler(stderr, options)))
 	default:

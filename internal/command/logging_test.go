@@ -11,7 +11,7 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// In JSON each line of the log is an object, with the names of what it is about as fields of their own.
+// With --logging-format=json, each line of the log is a JSON object, with a field for each key and value.
 func TestJSONLog(t *testing.T) {
 	var o loggingOptions
 	flags := pflag.NewFlagSet("agent", pflag.ContinueOnError)

@@ -10,7 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// agentVar marks a process of this test binary that is no test but an agent, with an agent's command line.
+// agentVar is set for processes of this test binary that run as an agent, with an agent's command line.
 const agentVar = "MULTI_NETWORKPOLICY_TEST_AGENT"
 
 func TestMain(m *testing.M) {
@@ -20,7 +20,8 @@ func TestMain(m *testing.M) {
 	lab.Main(m)
 }
 
-// agentMain is the program. SIGUSR1 makes it panic, and largestWriteVar refuses large writes.
+// agentMain is the main function of the agent, with two faults for tests: SIGUSR1 makes it panic, and largestWriteVar refuses
+// large writes.
 func agentMain() int {
 	if larger, err := strconv.Atoi(os.Getenv(largestWriteVar)); err == nil {
 		if err := refuseWrites(uint32(larger)); err != nil {

@@ -12,7 +12,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
-// An error is one line and a non-zero exit code.
+// An error gives a single line and a non-zero exit code.
 func TestMistakes(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for _, tc := range []struct {
@@ -54,7 +54,7 @@ func TestMistakes(t *testing.T) {
 	}
 }
 
-// A bad address is one line and an end.
+// An invalid address ends the agent with a single line.
 func TestBadAddress(t *testing.T) {
 	busy, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -11,10 +11,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// outputOptions choose the form of an answer.
+// outputOptions are the flags of a command's output.
 type outputOptions struct {
 	format  string
-	formats []string // that the command has, the default first
+	formats []string // the formats of the command, the default first
 }
 
 func (o *outputOptions) addFlags(flags *pflag.FlagSet, formats ...string) {
@@ -22,6 +22,7 @@ func (o *outputOptions) addFlags(flags *pflag.FlagSet, formats ...string) {
 	flags.StringVarP(&o.format, "output", "o", formats[0], "`format` of the output: "+strings.Join(formats, ", "))
 }
 
+// check returns an error for a format that the command does not have.
 func (o *outputOptions) check() error {
 	if !slices.Contains(o.formats, o.format) {
 		return usageError{fmt.Errorf("--output %q: must be one of %s", o.format, strings.Join(o.formats, ", "))}
@@ -29,7 +30,7 @@ func (o *outputOptions) check() error {
 	return nil
 }
 
-// write writes the answer as data, or else by the function for text.
+// write writes the answer as JSON or YAML, or calls text for the text format.
 func (o *outputOptions) write(to io.Writer, answer any, text func(io.Writer) error) error {
 	switch o.format {
 	case "json":

@@ -14,7 +14,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
-// process is an agent in a process of its own, as a node has it.
+// process is an agent in a separate process, as on a node.
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
@@ -24,7 +24,7 @@ type process struct {
 	log bytes.Buffer
 }
 
-// Write takes what the agent logs.
+// Write receives the log of the agent.
 func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,13 +56,13 @@ func startProcessTo(t *testing.T, n *node.Node, log *os.File, args ...string) *p
 	if log != nil {
 		p.cmd.Stdout, p.cmd.Stderr = log, log
 	}
-	// Also when the test itself is killed.
+	// The agent ends even if the test is killed.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	go func() {
-		p.cmd.Wait() //nolint:errcheck // the state says how it ended
+		p.cmd.Wait() //nolint:errcheck // ProcessState has the result
 		close(p.exited)
 	}()
 	t.Cleanup(func() {
@@ -72,7 +72,7 @@ func startProcessTo(t *testing.T, n *node.Node, log *os.File, args ...string) *p
 	return p
 }
 
-// says waits until the agent has logged the text.
+// says waits until the agent logs a text.
 func (p *process) says(text string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !strings.Contains(p.logged(), text); time.Sleep(time.Millisecond) {
@@ -82,7 +82,7 @@ func (p *process) says(text string) {
 	}
 }
 
-// end sends the signal and checks that the agent ends as it should by it.
+// end sends a signal, and checks that the agent ends as expected for the signal.
 func (p *process) end(s syscall.Signal) {
 	p.t.Helper()
 	select {
@@ -91,7 +91,7 @@ func (p *process) end(s syscall.Signal) {
 	default:
 	}
 	if s == syscall.SIGUSR1 {
-		p.says("Starting") // before it listens to it, it does nothing
+		p.says("Starting") // by then the agent handles the signal
 	}
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		p.t.Fatal(err)
@@ -107,7 +107,7 @@ func (p *process) end(s syscall.Signal) {
 		syscall.SIGTERM: status.Exited() && status.ExitStatus() == 0,
 		syscall.SIGUSR1: status.ExitStatus() == 2 && strings.Contains(p.logged(), "panic: "),
 	}[s]; {
-	case status.Signaled() && status.Signal() == s && len(p.logged()) == 0: // it had not come so far as to look at signals
+	case status.Signaled() && status.Signal() == s && len(p.logged()) == 0: // it ended before it handled signals
 	case !ok:
 		p.t.Errorf("by %s: %s\n%s", s, p.cmd.ProcessState, p.logged())
 	}

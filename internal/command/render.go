@@ -26,8 +26,9 @@ func newRender() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "render -f FILE|DIR... --pod NAMESPACE/NAME",
 		Short: "Prints the table that a pod would get",
-		Long: `Prints the nftables table that a pod would get, in nft's syntax, and for a virtual machine the table for its bridge: from manifests, or without -f from the objects of an
-API server. The pod can be on any node. It needs no rights and no kernel, and changes nothing.`,
+		Long: `Prints the nftables table that a pod would get, in nft's syntax, and for a virtual machine the table for its bridge. It
+reads manifests, or without -f the objects of an API server. The pod can be on any node. It needs no privileges and no
+kernel, and changes nothing.`,
 		Args: asUsage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -39,6 +40,7 @@ API server. The pod can be on any node. It needs no rights and no kernel, and ch
 	return cmd
 }
 
+// run loads the objects and prints the pod's table. It writes problems of the pod and of policies in its namespace as warnings.
 func (o *renderOptions) run(ctx context.Context, out, warnings io.Writer) error {
 	pod, err := parsePodKey(o.pod)
 	if err != nil {

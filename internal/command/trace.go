@@ -25,13 +25,13 @@ func newTrace() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trace --pod NAMESPACE/NAME [--from IP|CIDR] [--to IP|CIDR] [--protocol P] [--port N] [--interface IF]",
 		Short: "Shows which policy and rule decides on a pod's packets as they come and go",
-		Long: `Shows real packets of a pod on this node, each with the rules that it matched on its way and the policy and rule that
-decided. What the flags say is what the packets must be that are shown; answers to them are other packets, with source
-and destination exchanged.
+		Long: `Shows real packets of a pod on this node, each with the rules that it matched and the policy and rule that decided. The
+flags select the packets. Replies to these packets have source and destination exchanged, so the same flags do not select
+them.
 
-It has the kernel mark the packets by rules in a table of its own in the pod, inet ` + trace.TableName + `,
-which change nothing for them and are gone when it ends, also when it is killed. "nft monitor trace" in the pod's network
-namespace shows the same packets meanwhile.`,
+The kernel marks the packets by rules in a separate table in the pod, inet ` + trace.TableName + `. These
+rules do not change the verdict, and the kernel removes them when the command ends, even if it is killed. Meanwhile
+"nft monitor trace" in the pod's network namespace shows the same packets.`,
 		Example: `  ` + program + ` trace --pod shop/web --port 80
   ` + program + ` trace --pod shop/web --from 10.10.0.0/24 --duration 5m --output json`,
 		Args: asUsage(cobra.NoArgs),
@@ -43,11 +43,12 @@ namespace shows the same packets meanwhile.`,
 	o.runtime.addFlags(flags)
 	o.output.addFlags(flags, "text", "json")
 	flags.StringVar(&o.pod, "pod", "", "the pod, as `NAMESPACE/NAME`")
-	flags.StringVar(&o.netns, "netns", "", "`path` of its network namespace; the container runtime is not asked then")
+	flags.StringVar(&o.netns, "netns", "", "`path` of the pod's network namespace, instead of the container runtime's")
 	o.AddFlags(flags)
 	return cmd
 }
 
+// run traces the pod until the time is over or a signal ends the context.
 func (o *traceOptions) run(ctx context.Context, out, notes io.Writer) error {
 	filter, err := o.Filter()
 	if err != nil {
@@ -64,7 +65,7 @@ func (o *traceOptions) run(ctx context.Context, out, notes io.Writer) error {
 	return o.Trace(ctx, name, path, filter, show, notes)
 }
 
-// namespace finds the pod's network namespace.
+// namespace returns the name for the output and the path of the pod's network namespace.
 func (o *traceOptions) namespace(ctx context.Context) (name, path string, err error) {
 	if o.netns != "" {
 		if o.pod == "" {

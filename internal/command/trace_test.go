@@ -26,8 +26,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
-// traceRig is the pod shop/web of testdata/cluster in a real namespace with its table in force, a runtime that knows it,
-// and two of its neighbors.
+// traceRig is the pod shop/web of testdata/cluster in a real network namespace with its table in force, a runtime with its
+// sandbox, and two of its neighbors.
 type traceRig struct {
 	*testing.T
 	web, frontend, monitoring *lab.Host
@@ -75,7 +75,7 @@ func newTraceRig(t *testing.T) traceRig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a test's
+	t.Cleanup(func() { os.RemoveAll(dir) }) //nolint:errcheck // a temporary directory
 	r.socket = filepath.Join(dir, "cri.sock")
 	runtime := cluster.NewRuntime(r.socket)
 	runtime.Set(cluster.Sandbox{
@@ -88,7 +88,7 @@ func newTraceRig(t *testing.T) traceRig {
 	return r
 }
 
-// tape is output that is read while it is written.
+// tape is output that can be read while it is written.
 type tape struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -106,7 +106,7 @@ func (o *tape) String() string {
 	return o.b.String()
 }
 
-// trace runs the command until play is over and returns what it printed. SIGTERM ends it.
+// trace runs the command until play returns, ends it by SIGTERM, and returns its output.
 func (r traceRig) trace(play func(), args ...string) (out, notes string) {
 	r.Helper()
 	var stdout, stderr tape
@@ -135,7 +135,7 @@ func (r traceRig) probe(from *lab.Host, proto lab.Protocol, port uint16) {
 	lab.Probe(r.Context(), from, to, proto, 150*time.Millisecond)
 }
 
-// hasTraceTable asks stock nft.
+// hasTraceTable reports whether stock nft lists the table of a trace.
 func (r traceRig) hasTraceTable() bool {
 	r.Helper()
 	out, err := node.NFT(r.web, "list", "tables")
@@ -145,7 +145,7 @@ func (r traceRig) hasTraceTable() bool {
 	return strings.Contains(out, trace.TableName)
 }
 
-// unsteady is what differs from run to run.
+// unsteady matches the parts of the output that differ from run to run.
 var unsteady = []struct {
 	pattern *regexp.Regexp
 	with    string
@@ -158,7 +158,7 @@ var unsteady = []struct {
 	{regexp.MustCompile(`"handle":\d+`), `"handle":1`},
 }
 
-// steady is the output without what differs, each kind of packet once.
+// steady returns the output without the parts that differ, with each kind of packet once.
 func steady(out string, isStart func(line string) bool) string {
 	for _, u := range unsteady {
 		out = u.pattern.ReplaceAllString(out, u.with)
@@ -179,7 +179,7 @@ func steady(out string, isStart func(line string) bool) string {
 	return strings.Join(kinds, "")
 }
 
-// TestTraceGolden: real packets, allowed and denied, as text and as JSON.
+// TestTraceGolden traces real packets, allowed and denied, as text and as JSON.
 func TestTraceGolden(t *testing.T) {
 	r := newTraceRig(t)
 	for _, tc := range []struct {
@@ -210,7 +210,8 @@ func TestTraceGolden(t *testing.T) {
 	}
 }
 
-// TestTraceFilter: only what the flags say is shown; the open direction is said to be open.
+// TestTraceFilter checks that only packets that match the flags are shown, and that the direction that no policy isolates is
+// shown as open.
 func TestTraceFilter(t *testing.T) {
 	r := newTraceRig(t)
 	out, _ := r.trace(func() {
@@ -227,7 +228,7 @@ func TestTraceFilter(t *testing.T) {
 	}
 }
 
-// TestTraceDuration: it ends by itself.
+// TestTraceDuration checks that a trace ends after its duration.
 func TestTraceDuration(t *testing.T) {
 	r := newTraceRig(t)
 	var out, notes bytes.Buffer

@@ -10,14 +10,14 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// list is the value of a flag with several values, separated by commas. Blanks around a value do not belong to it. A flag
-// that is given several times adds up.
+// list is the value of a flag with several values, separated by commas. It trims blanks around a value: with a blank after a
+// comma, a network would otherwise not be isolated. If a flag is given several times, the values are appended.
 type list struct {
 	items *[]string
-	given bool
+	given bool // the flag was given, so the default is replaced
 }
 
-// addList adds a flag whose default is the content of items.
+// addList adds a flag with the content of items as its default.
 func addList(flags *pflag.FlagSet, items *[]string, name, short, usage string) {
 	flags.VarP(&list{items: items}, name, short, usage)
 }
@@ -51,7 +51,7 @@ func (l *list) String() string {
 	return "[" + strings.Join(*l.items, ",") + "]"
 }
 
-// limitValue is the value of the flag --limit.
+// limitValue is the value of the flag --limit. It may be given several times.
 type limitValue struct{ limits *policy.Limits }
 
 // Set implements pflag.Value.

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// versionAnswer is which program this is.
+// versionAnswer is the output of version.
 type versionAnswer struct {
 	Version string `json:"version"`
 	Go      string `json:"go"`
@@ -38,7 +38,7 @@ func newVersion(version string) *cobra.Command {
 	return cmd
 }
 
-// versionText is the version given, or else what the build recorded.
+// versionText returns the given version, or else the revision or version that the Go build recorded.
 func versionText(given string) string {
 	if given != "" {
 		return given

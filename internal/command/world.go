@@ -14,7 +14,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
-// worldOptions say which objects a command looks at, and how.
+// worldOptions are the flags for the source of objects, manifests or an API server, and for their interpretation.
 type worldOptions struct {
 	files []string
 	api   apiOptions
@@ -23,7 +23,7 @@ type worldOptions struct {
 
 func (o *worldOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVarP(&o.files, "filename", "f", nil,
-		"`file` with manifests, or directory with all below it; without it, the objects of the API server")
+		"`file` or directory (recursive) with manifests; without it, the objects of the API server")
 	o.api.addFlags(flags)
 	o.table.addFlags(flags)
 }
@@ -51,11 +51,12 @@ func (o *worldOptions) load(ctx context.Context) (*world, error) {
 	return newWorld(ctx, options, source, "the API server")
 }
 
-// settingsOf reads pods of all nodes like local pods.
+// settingsOf returns settings with which pods of all nodes are local.
 func settingsOf(options *cache.Options) informers.Settings {
 	return informers.Settings{Limits: &options.Limits}
 }
 
+// loadFiles reads the objects in manifests.
 func loadFiles(ctx context.Context, options cache.Options, paths ...string) (*world, error) {
 	files, err := informers.FromFiles(paths...)
 	if err != nil {
@@ -64,11 +65,11 @@ func loadFiles(ctx context.Context, options cache.Options, paths ...string) (*wo
 	return newWorld(ctx, options, files.Source(settingsOf(&options)), strings.Join(paths, ", "))
 }
 
-// world is the cache of all objects there are at one moment, and their problems.
+// world is a cache with a snapshot of all objects, and the problems of these objects.
 type world struct {
 	cache    *cache.Cache
-	origin   string
-	pods     map[cache.Key]error // why there is nothing to say of the pod; nil: there is
+	origin   string              // files or "the API server", for errors
+	pods     map[cache.Key]error // all pods, with the reason why policies cannot apply to a pod; nil: they can
 	problems []worldProblem
 }
 
@@ -88,7 +89,7 @@ func newWorld(ctx context.Context, options cache.Options, source informers.Sourc
 	return w, err
 }
 
-// podNotes is a cache that notes the pods that go into it. The cache itself does not keep pods without networks.
+// podNotes is a sink that also notes each pod, since the cache does not keep pods without networks.
 type podNotes struct {
 	*cache.Cache
 	pods map[cache.Key]error
@@ -100,6 +101,7 @@ func (n podNotes) UpsertPod(p cache.Pod) []policy.Problem {
 	return n.Cache.UpsertPod(p)
 }
 
+// whyOutside returns the reason why policies cannot apply to a pod, or nil.
 func whyOutside(p cache.Pod) error {
 	switch {
 	case p.Outside != "":
@@ -111,7 +113,7 @@ func whyOutside(p cache.Pod) error {
 	return nil
 }
 
-// has is an error unless there is such a pod with networks.
+// has returns an error if the pod does not exist or policies cannot apply to it.
 func (w *world) has(key cache.Key) error {
 	outside, there := w.pods[key]
 	switch {
@@ -123,7 +125,7 @@ func (w *world) has(key cache.Key) error {
 	return nil
 }
 
-// warn writes the problems of objects that a command's answer does not tell of.
+// warn writes the problems of the objects for which about returns true.
 func (w *world) warn(to io.Writer, about func(kind string, key cache.Key) bool) error {
 	for _, p := range w.problems {
 		if !about(p.kind, p.key) {

@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
-// The same objects give the same answer from an API server and from manifests.
+// Objects from an API server and from manifests give the same answer.
 func TestLiveWorld(t *testing.T) {
 	r := node.New(t)
 	r.Load(node.Cluster + node.Policy)

@@ -18,32 +18,32 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// files are the manifests of the cluster, the policies that come later, and the expected verdicts.
+// files holds the manifests of the cluster, the policies that the demo adds later, and the expected verdicts.
 //
 //go:embed files
 var files embed.FS
 
 const (
-	node        = "demo" // all pods of the manifests run there
-	renderedPod = "web"  // the pod whose table is printed
-	patience    = 30 * time.Second
+	node        = "demo"           // the node of all pods in the manifests
+	renderedPod = "web"            // the demo prints the table of this pod
+	patience    = 30 * time.Second // limit for the enforcement of the policies
 )
 
-// demo is a cluster of one node, in which pods are the hosts of a lab.
+// demo is a cluster of a single node, with the hosts of a lab as its pods.
 type demo struct {
 	out       io.Writer
-	unprinted error
+	printErr  error
 	expected  *expectation
 	open      informers.Manifests // the cluster without policies
-	selecting informers.Manifests // and with them
+	selecting informers.Manifests // the cluster with policies
 	files     *informers.Files
 	state     *cache.Cache
 	agent     *reconciler.Reconciler
 	pods      []*pod
 }
 
-// Run plays the demo and prints it. It needs the right to make network namespaces, see lab.Reexec. An error is one of the
-// demo itself, or a probe with another verdict than expected.
+// Run runs the demo and prints it. It needs permission to make network namespaces, see lab.Reexec. It returns an error if the
+// demo fails, or if a probe has an unexpected verdict.
 func Run(ctx context.Context, out io.Writer) error {
 	d := &demo{out: out}
 	if err := d.load(); err != nil {
@@ -52,6 +52,7 @@ func Run(ctx context.Context, out io.Writer) error {
 	return d.run(ctx)
 }
 
+// run makes the pods, starts the agent's pipeline, and plays the demo. It removes everything at its end.
 func (d *demo) run(ctx context.Context) (err error) {
 	network, err := lab.New()
 	if err != nil {
@@ -77,6 +78,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	return err
 }
 
+// load reads the embedded files.
 func (d *demo) load() (err error) {
 	cluster, err := fs.Sub(files, "files/cluster")
 	if err != nil {
@@ -103,7 +105,7 @@ func (d *demo) load() (err error) {
 	return d.files.Load(d.open)
 }
 
-// pipeline is the agent's own, apart from the sources of objects and sandboxes.
+// pipeline returns the pipeline of the agent, with other sources of objects and sandboxes.
 func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
 	features, err := engine.Probe()
 	if err != nil {
@@ -120,7 +122,7 @@ func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
 	return &agent.Pipeline{Informers: in, Reconciler: d.agent, Sandboxes: &sandboxes{demo: d}}, nil
 }
 
-// play is the demo's plot.
+// play probes without policies, loads the policies, waits for their enforcement, probes again, and prints a table.
 func (d *demo) play(ctx context.Context) error {
 	if _, err := d.settle(ctx, 0); err != nil {
 		return err
@@ -151,10 +153,11 @@ func (d *demo) play(ctx context.Context) error {
 		return fmt.Errorf("%d probes did not come out as expected", n)
 	}
 	d.printf("\nEvery probe came out as expected.\n")
-	return d.unprinted
+	return d.printErr
 }
 
-// settle waits until the kernel has acknowledged the tables that so many policies ask for, and returns when that was.
+// settle waits until the cache has this number of policies and the kernel has acknowledged all tables. It returns the time of the
+// acknowledgement.
 func (d *demo) settle(ctx context.Context, policies int) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -168,12 +171,13 @@ func (d *demo) settle(ctx context.Context, policies int) (time.Time, error) {
 	return time.Now(), nil
 }
 
+// isSettled reports whether the condition of settle holds now.
 func (d *demo) isSettled(policies int) bool {
 	s := d.state.Stats()
 	if s.LocalPods != int64(len(d.pods)) || s.Policies != int64(policies) {
 		return false
 	}
-	d.agent.Notify() // so that every change in the cache is queued
+	d.agent.Notify() // queues changes of the cache that are not queued yet
 	return d.agent.Settled()
 }
 
@@ -194,7 +198,7 @@ func (d *demo) selected() int {
 	return n
 }
 
-// show probes all pairs and prints a table for each service. It returns how many probes surprised.
+// show probes all pairs of pods and prints a table for each service. It returns the number of unexpected verdicts.
 func (d *demo) show(ctx context.Context, title string, expected *expectation) (int, error) {
 	start := time.Now()
 	seen := d.probeAll(ctx, expected)
@@ -203,14 +207,14 @@ func (d *demo) show(ctx context.Context, title string, expected *expectation) (i
 	}
 	d.printf("\n%s (%d probes, IPv4 and IPv6, in %s)\n", title, len(seen), time.Since(start).Round(10*time.Millisecond))
 	d.printf("%s", seen.tables(expected))
-	wrong := seen.surprises(expected)
+	wrong := seen.unexpected(expected)
 	for _, s := range wrong {
 		d.printf("  not as expected: %s\n", s)
 	}
 	return len(wrong), nil
 }
 
-// render prints the table of one pod.
+// render prints the nftables table of renderedPod.
 func (d *demo) render() error {
 	for _, p := range d.pods {
 		if p.name() != renderedPod {
@@ -222,9 +226,9 @@ func (d *demo) render() error {
 	return fmt.Errorf("no pod %s in the demo's files", renderedPod)
 }
 
-// printf keeps the first error for the end: all the demo does is print.
+// printf prints, and keeps the first error for the end of the demo.
 func (d *demo) printf(format string, args ...any) {
-	if _, err := fmt.Fprintf(d.out, format, args...); d.unprinted == nil {
-		d.unprinted = err
+	if _, err := fmt.Fprintf(d.out, format, args...); d.printErr == nil {
+		d.printErr = err
 	}
 }

@@ -22,7 +22,7 @@ func TestDemo(t *testing.T) {
 	text := out.String()
 	for _, want := range []string{
 		"  outsider       ✔       ✘      ✘          ✔          ·         ✘\n",
-		"  partner        ✔       ✔      ✘          ✔          ✘         ·\n", // UDP from the block, but for one
+		"  partner        ✔       ✔      ✘          ✔          ✘         ·\n", // UDP from the block without the except
 		"4 policies loaded. 5 of 6 pods are selected",
 		"table inet multi_networkpolicy {\n",
 		`comment "shop/web-policy ingress[0]"`,
@@ -38,7 +38,7 @@ func TestDemo(t *testing.T) {
 	t.Logf("took %s", time.Since(start))
 }
 
-// What does not come out as the files say is shown and makes the demo fail.
+// An unexpected verdict is shown and makes the demo fail.
 func TestDemoSurprise(t *testing.T) {
 	var out bytes.Buffer
 	d := &demo{out: &out}

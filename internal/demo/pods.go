@@ -14,7 +14,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// networkInterface is the pods' interface on the second network.
+// networkInterface is the pods' interface on the secondary network.
 const networkInterface = "net1"
 
 // pod is a pod of the manifests and the host that stands for it.
@@ -26,8 +26,8 @@ type pod struct {
 
 func (p *pod) name() string { return p.id.Name }
 
-// start does what the kubelet and Multus would: it gives every pod a network namespace with the addresses that its
-// network status says, and starts its servers.
+// start replaces the kubelet and Multus: it gives every pod a network namespace with the addresses of its network status, and
+// starts its servers.
 func (d *demo) start(ctx context.Context, network *lab.Lab) error {
 	for _, object := range d.files.Pods() {
 		p := &pod{id: cache.PodID{Key: cache.Key{Namespace: object.Namespace, Name: object.Name}, UID: object.UID}}
@@ -55,7 +55,7 @@ func (d *demo) start(ctx context.Context, network *lab.Lab) error {
 	return d.expected.covers(d.pods)
 }
 
-// addrsOf returns a pod's addresses on the second network.
+// addrsOf returns a pod's addresses on the secondary network.
 func addrsOf(pod *corev1.Pod) []netip.Addr {
 	var statuses []netv1.NetworkStatus
 	if err := json.Unmarshal([]byte(pod.Annotations[netv1.NetworkStatusAnnot]), &statuses); err != nil {
@@ -75,13 +75,13 @@ func addrsOf(pod *corev1.Pod) []netip.Addr {
 	return addrs
 }
 
-// sandboxes is the container runtime of the demo.
+// sandboxes replaces the container runtime.
 type sandboxes struct {
 	demo   *demo
 	synced atomic.Bool
 }
 
-// Run implements agent.SandboxSource.
+// Run implements agent.SandboxSource. It sets the sandboxes once, since they do not change.
 func (s *sandboxes) Run(context.Context) {
 	for _, p := range s.demo.pods {
 		s.demo.state.SetSandbox(p.id.UID, cache.Sandbox{ID: p.id.String(), NetNS: p.host.NetNS()})

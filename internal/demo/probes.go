@@ -14,10 +14,10 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// probeTimeout is how long the demo waits for an answer before it takes the packets for dropped.
+// probeTimeout is the time without an answer after which a probe counts as dropped.
 const probeTimeout = time.Second
 
-// service is a port that every pod of the demo serves.
+// service is a port on which every pod of the demo has a server.
 type service struct {
 	proto lab.Protocol
 	port  uint16
@@ -34,7 +34,7 @@ func parseService(text string) (service, error) {
 	return service{lab.Protocol(proto), uint16(n)}, nil
 }
 
-// flow is one sender, one receiver and one service.
+// flow is a connection from a pod to a service of another pod.
 type flow struct {
 	from, to string
 	service  service
@@ -42,14 +42,15 @@ type flow struct {
 
 func (f flow) String() string { return fmt.Sprintf("%s from %s to %s", f.service, f.from, f.to) }
 
-// expectation is who should reach whom.
+// expectation holds the expected verdicts of all flows.
 type expectation struct {
 	services []service
-	names    []string
-	allowed  map[flow]bool
+	names    []string      // of the pods, in the order of the tables
+	allowed  map[flow]bool // every flow has an entry
 }
 
-// parseExpectation reads tables: a line with a service and the receivers, and then a line for each sender.
+// parseExpectation reads tables. A table has a line with a service and the receivers, and then a line for each sender with a cell
+// for each receiver: + allowed, x dropped, . the sender itself.
 func parseExpectation(text string) (*expectation, error) {
 	e := &expectation{allowed: map[flow]bool{}}
 	var s service
@@ -86,7 +87,7 @@ func parseExpectation(text string) (*expectation, error) {
 	return e, nil
 }
 
-// without is what is expected when there are no policies.
+// without returns the expectation without policies: all flows are allowed.
 func (e *expectation) without() *expectation {
 	open := &expectation{services: e.services, names: e.names, allowed: map[flow]bool{}}
 	for f := range e.allowed {
@@ -95,7 +96,7 @@ func (e *expectation) without() *expectation {
 	return open
 }
 
-// covers says what is missing for these pods.
+// covers returns an error unless the expectation has exactly the flows between these pods.
 func (e *expectation) covers(pods []*pod) error {
 	for _, from := range pods {
 		for _, to := range pods {
@@ -113,7 +114,7 @@ func (e *expectation) covers(pods []*pod) error {
 	return nil
 }
 
-// probe is one flow to one address, and what became of it.
+// probe is a flow to an address of the receiver, with its result.
 type probe struct {
 	flow
 	to     netip.Addr
@@ -146,8 +147,8 @@ func (d *demo) probeAll(ctx context.Context, e *expectation) probes {
 	return all
 }
 
-// surprises are the probes that came out otherwise, in words.
-func (ps probes) surprises(e *expectation) []string {
+// unexpected describes the probes with an unexpected verdict, sorted.
+func (ps probes) unexpected(e *expectation) []string {
 	var wrong []string
 	for _, p := range ps {
 		want := lab.Dropped
@@ -167,7 +168,7 @@ func (ps probes) surprises(e *expectation) []string {
 	return wrong
 }
 
-// tables prints, for each service, senders down and receivers across.
+// tables returns a table for each service, with a row for each sender and a column for each receiver.
 func (ps probes) tables(e *expectation) string {
 	cells := map[flow][]*probe{}
 	for _, p := range ps {
@@ -195,7 +196,7 @@ func (ps probes) tables(e *expectation) string {
 	return b.String()
 }
 
-// cell is one mark when all addresses fare the same, else one for each, IPv4 first.
+// cell returns a single mark if all addresses have the same verdict, else a mark for each address, IPv4 first.
 func cell(ps []*probe) string {
 	if len(ps) == 0 {
 		return "·"
@@ -213,7 +214,7 @@ func cell(ps []*probe) string {
 	return all
 }
 
-// padded centres a mark in a column; fmt would count bytes.
+// padded centers a mark in a column. It counts characters, since fmt would count bytes.
 func padded(mark string, width int) string {
 	free := max(width-len([]rune(mark)), 0)
 	return strings.Repeat(" ", free/2) + mark + strings.Repeat(" ", free-free/2)

@@ -7,31 +7,33 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// Outage logs each loss and each return in one line, however often the input fails in between. A long loss is logged
-// again, at intervals that double. It is safe for concurrent use.
+// Outage logs the first failure and the next success of an input, each in a single line. During a long outage it logs reminders
+// at doubling intervals. It is safe for concurrent use.
 type Outage struct {
 	log    logr.Logger // carries the name of the input
-	action string      // that fails: "Watching the API server"
-	told   func(down bool)
+	action string      // start of the log lines: "Watching the API server"
+	notify func(down bool)
 
 	mu       sync.Mutex
-	since    time.Time // zero: not lost
-	again    time.Time // when the next line is due
-	pause    time.Duration
-	failures int
+	since    time.Time     // start of the outage; zero: the input works
+	again    time.Time     // time of the next reminder
+	pause    time.Duration // before the next reminder
+	failures int           // in this outage
 }
 
+// Minimum and maximum interval between reminders.
 const (
 	firstReminder = time.Minute
 	lastReminder  = time.Hour
 )
 
-// New returns an Outage of an action. told hears of each loss and each return; it may be nil.
-func New(log logr.Logger, action string, told func(down bool)) *Outage {
-	return &Outage{log: log, action: action, told: told}
+// New returns an Outage of an action. It calls notify at the start and at the end of each outage, under the lock of the Outage.
+// notify may be nil.
+func New(log logr.Logger, action string, notify func(down bool)) *Outage {
+	return &Outage{log: log, action: action, notify: notify}
 }
 
-// Failed notes a failure.
+// Failed reports a failure. The first failure starts an outage.
 func (o *Outage) Failed(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -40,7 +42,7 @@ func (o *Outage) Failed(err error) {
 	switch {
 	case o.since.IsZero():
 		o.since, o.pause = now, firstReminder
-		o.tell(true)
+		o.notifyLocked(true)
 		o.log.Error(err, o.action+" failed; enforced policies stay in force, retrying until it works")
 	case now.After(o.again):
 		o.pause = min(2*o.pause, lastReminder)
@@ -51,7 +53,7 @@ func (o *Outage) Failed(err error) {
 	o.again = now.Add(o.pause)
 }
 
-// Works notes a success.
+// Works reports a success. It ends a current outage.
 func (o *Outage) Works() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -60,11 +62,11 @@ func (o *Outage) Works() {
 	}
 	o.log.Info(o.action+" works again", "after", time.Since(o.since).Round(time.Millisecond), "failures", o.failures)
 	o.since, o.failures = time.Time{}, 0
-	o.tell(false)
+	o.notifyLocked(false)
 }
 
-func (o *Outage) tell(down bool) {
-	if o.told != nil {
-		o.told(down)
+func (o *Outage) notifyLocked(down bool) {
+	if o.notify != nil {
+		o.notify(down)
 	}
 }

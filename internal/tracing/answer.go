@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 )
 
-// Answer is one traced packet in terms of policies.
+// Answer is the explanation of a traced packet in terms of policies.
 type Answer struct {
 	Time      time.Time       `json:"time"`
 	Pod       string          `json:"pod"`
@@ -32,11 +32,11 @@ type Packet struct {
 	ICMPType        *uint8 `json:"icmpType,omitempty"`
 }
 
-// Step is one rule, or the policy of a chain, on the way of a packet.
+// Step is a rule that the packet matched, or the policy of a base chain.
 type Step struct {
-	Table   string   `json:"table,omitempty"` // if it is not the agent's
+	Table   string   `json:"table,omitempty"` // empty: the agent's table
 	Chain   string   `json:"chain"`
-	Handle  uint64   `json:"handle,omitempty"` // none: the chain's policy
+	Handle  uint64   `json:"handle,omitempty"` // handle of the rule; 0: the policy of the chain
 	Comment string   `json:"comment,omitempty"`
 	Rule    string   `json:"rule,omitempty"`
 	Sets    []string `json:"sets,omitempty"`
@@ -45,6 +45,7 @@ type Step struct {
 	NoMatch bool     `json:"noMatch,omitempty"` // no rule of the target matched
 }
 
+// newAnswer explains a packet.
 func newAnswer(pod string, p trace.Packet) Answer {
 	a := Answer{
 		Time: p.Time, Pod: pod, Direction: engine.Ingress.String(), Interface: p.In, Packet: newPacket(p.Headers),
@@ -70,6 +71,7 @@ func newAnswer(pod string, p trace.Packet) Answer {
 	return a
 }
 
+// newPacket returns the header of a packet. Without readable headers, its fields are "unknown".
 func newPacket(p trace.Headers) Packet {
 	if !p.Source.IsValid() {
 		return Packet{Protocol: "unknown", Source: "unknown", Destination: "unknown"}
@@ -93,7 +95,8 @@ func protocolText(n uint8) string {
 	return fmt.Sprintf("protocol %d", n)
 }
 
-// decide takes the drop for what decided, wherever it is, else the agent's last accept.
+// decide sets the verdict and its reason. A drop decides, in any table. Without a drop, the last accept in the agent's table
+// decides.
 func (a *Answer) decide(steps []trace.Step) {
 	a.Reason = "the agent's table does not look at it: no policy isolates the interface in this direction"
 	for _, s := range steps {
@@ -110,6 +113,7 @@ func (a *Answer) decide(steps []trace.Step) {
 	}
 }
 
+// chainText names the chain of a step for users.
 func chainText(s trace.Step) string {
 	if s.IsOfAgent() {
 		return "chain " + s.Chain
@@ -117,6 +121,7 @@ func chainText(s trace.Step) string {
 	return fmt.Sprintf("table %s %s, chain %s", s.Family, s.Table, s.Chain)
 }
 
+// whyDropped returns the decider of a drop and the reason.
 func whyDropped(s trace.Step) (decidedBy, reason string) {
 	switch {
 	case !s.IsOfAgent():
@@ -127,6 +132,7 @@ func whyDropped(s trace.Step) (decidedBy, reason string) {
 	return chainText(s), "no policy and no common rule allows it"
 }
 
+// whyAccepted returns the decider of an accept in the agent's table and the reason.
 func whyAccepted(s trace.Step) (decidedBy, reason string) {
 	switch name, _ := engine.ParseChain(s.Chain); name.Kind {
 	case engine.KindPolicy:
@@ -152,6 +158,7 @@ func kindOf(s trace.Step) engine.ChainKind {
 	return name.Kind
 }
 
+// customRule names a custom rule by its comment, or only by its chain.
 func customRule(s trace.Step) string {
 	if s.Comment == "" {
 		return chainText(s)

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Print writes a packet: as an object in one line, or as text in several lines.
+// Print writes an answer: as a JSON object in a single line, or as text in several lines.
 func (a Answer) Print(out io.Writer, asJSON bool) error {
 	if asJSON {
 		e := json.NewEncoder(out)
@@ -36,7 +36,7 @@ func (a Answer) text() string {
 	return b.String()
 }
 
-// String is "tcp 10.0.0.1:1 -> 10.0.0.2:80" or the like.
+// String returns "tcp 10.0.0.1:1 -> 10.0.0.2:80", or the same with a message type or without ports.
 func (p Packet) String() string {
 	switch {
 	case p.ICMPType != nil:

@@ -17,18 +17,18 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 )
 
-// Bounds of a trace.
+// Limits of a trace: longest duration, and most packets a second.
 const (
 	maxDuration = time.Hour
 	maxLimit    = 10_000
 )
 
-// Options say which packets, how many and how long.
+// Options select the packets of a trace, and limit its rate and its duration.
 type Options struct {
 	Interface string
-	From, To  string // an IP or CIDR each; empty: any
-	Protocol  string
-	Port      uint16
+	From, To  string // an IP or CIDR; empty: any address
+	Protocol  string // empty: any protocol
+	Port      uint16 // destination port; 0: any port
 	Duration  time.Duration
 	Limit     uint32 // packets a second
 }
@@ -44,7 +44,7 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 	flags.Uint32Var(&o.Limit, "limit", 20, "most packets a second")
 }
 
-// Parse reads options from the flags in a text, such as "--port 80 --duration 2m".
+// Parse reads options from a text with flags, such as "--port 80 --duration 2m". It is the value of the annotation for traces.
 func Parse(text string) (*Options, error) {
 	var o Options
 	flags := pflag.NewFlagSet("trace", pflag.ContinueOnError)
@@ -59,8 +59,8 @@ func Parse(text string) (*Options, error) {
 	return &o, nil
 }
 
-// Trace shows packets of a pod, whose network namespace the path is a handle of. It ends without an error when the time is
-// over or the context ends. Notes for the user go to notes.
+// Trace calls show for packets of a pod. path is the path of the pod's network namespace. It returns nil when the duration is
+// over or the context ends. It writes notes for the user to notes, such as the number of packets.
 func (o *Options) Trace(ctx context.Context, pod, path string, filter trace.Filter, show func(Answer) error, notes io.Writer) (err error) {
 	tracer, err := trace.Open(path)
 	if err != nil {
@@ -99,7 +99,8 @@ func (o *Options) Trace(ctx context.Context, pod, path string, filter trace.Filt
 	return err
 }
 
-// follow shows packets until the context ends, and returns how often events were lost.
+// follow calls show for packets until the context ends, and then for packets that are not complete yet. It returns the number of
+// times that events were lost.
 func follow(ctx context.Context, tracer *trace.Tracer, show func(trace.Packet) error) (lost int, err error) {
 	for {
 		p, err := tracer.Next(ctx)
@@ -162,7 +163,7 @@ func (o *Options) Filter() (trace.Filter, error) {
 	return f, nil
 }
 
-// parsePrefix reads an address or a prefix. An empty text gives an invalid prefix.
+// parsePrefix reads an address or a prefix. For an empty text it returns an invalid prefix, which selects any address.
 func parsePrefix(flag, text string) (netip.Prefix, error) {
 	if text == "" {
 		return netip.Prefix{}, nil
@@ -178,7 +179,7 @@ func parsePrefix(flag, text string) (netip.Prefix, error) {
 	return prefix.Masked(), nil
 }
 
-// protocols are the protocols that flags know by name.
+// protocols are the protocols that flags accept by name.
 var protocols = map[string]uint8{
 	"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP, "icmp": unix.IPPROTO_ICMP, "icmpv6": unix.IPPROTO_ICMPV6,
 }
@@ -195,7 +196,7 @@ func ParseProtocol(s string) (uint8, error) {
 	return uint8(n), nil
 }
 
-// cause explains a refusal.
+// cause adds the missing privileges to EPERM.
 func cause(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		return fmt.Errorf("%w: it takes root, or CAP_SYS_ADMIN and CAP_NET_ADMIN", err)

@@ -25,7 +25,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
-// API is an API server with the four kinds that the agent watches, and Events to create.
+// API is an API server. It serves the four kinds that the agent watches, and accepts Events.
 type API struct {
 	address string
 	handler http.Handler
@@ -37,17 +37,17 @@ type API struct {
 	fault  Fault
 }
 
-// Fault answers a request in the place of the server. It is false for a request that the server answers.
+// Fault answers a request in place of the server. It returns false for a request that the server should answer.
 type Fault func(w http.ResponseWriter, r *http.Request) bool
 
-// SetFault makes requests fail, until it is given nil. Open watches go on.
+// SetFault injects a fault into new requests, or ends the fault if f is nil. Open watches continue.
 func (a *API) SetFault(f Fault) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.fault = f
 }
 
-// faulty asks the fault about each request.
+// faulty passes each request to the fault first, if a fault is set.
 func (a *API) faulty(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a.mu.Lock()
@@ -59,13 +59,13 @@ func (a *API) faulty(next http.Handler) http.Handler {
 	})
 }
 
-// Refuse is a Fault that answers every request with an error of the API.
+// Refuse returns a Fault that answers every request with an API error.
 func Refuse(err error) Fault {
 	return func(w http.ResponseWriter, _ *http.Request) bool { refuse(w, err); return true }
 }
 
-// NewAPI serves the objects of files. It offers lists as streams, as API servers do since 1.32, or refuses them, as
-// older ones do.
+// NewAPI returns a running API server with the objects of files. With streams, it can send a list as the initial events of a
+// watch, like Kubernetes since 1.32. Without, it refuses such a watch, like older versions.
 func NewAPI(files *informers.Files, streams bool) (*API, error) {
 	a := &API{address: "127.0.0.1:0", streams: streams}
 	source := files.Objects()
@@ -81,13 +81,13 @@ func NewAPI(files *informers.Files, streams bool) (*API, error) {
 	return a, a.Start()
 }
 
-// Config is how a client reaches the server.
+// Config returns the configuration of a client.
 func (a *API) Config() *rest.Config { return &rest.Config{Host: a.URL()} }
 
-// URL is where the server listens. It stays the same when it is stopped and started.
+// URL returns the URL of the server. It stays the same over Stop and Start.
 func (a *API) URL() string { return "http://" + a.address }
 
-// Start listens, again after Stop.
+// Start starts the server again after Stop.
 func (a *API) Start() error {
 	l, err := net.Listen("tcp", a.address)
 	if err != nil {
@@ -101,24 +101,24 @@ func (a *API) Start() error {
 	return nil
 }
 
-// Stop hangs up on everybody; new connections are refused.
+// Stop closes all connections. The kernel refuses new connections.
 func (a *API) Stop() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.server != nil {
-		a.server.Close() //nolint:errcheck // it is gone either way
+		a.server.Close() //nolint:errcheck // the server is stopped in any case
 		a.server = nil
 	}
 }
 
-// Events are those created so far.
+// Events returns all Events that clients have created.
 func (a *API) Events() []corev1.Event {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return append([]corev1.Event(nil), a.events...)
 }
 
-// resource answers lists and watches of one kind.
+// resource returns the handler for lists and watches of a kind.
 func (a *API) resource(gvk schema.GroupVersionKind, lw toolscache.ListerWatcher) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		q := r.URL.Query()
@@ -164,6 +164,8 @@ func listed(lw toolscache.ListerWatcher, gvk schema.GroupVersionKind) ([]runtime
 	return items, m.GetResourceVersion(), err
 }
 
+// watch sends the changes after a version until the client is gone. With initial, it sends all objects first, and then a
+// bookmark.
 func (a *API) watch(
 	ctx context.Context, w http.ResponseWriter, gvk schema.GroupVersionKind, lw toolscache.ListerWatcher, version string,
 	initial bool,
@@ -188,7 +190,7 @@ func (a *API) watch(
 		if err != nil {
 			panic(err)
 		}
-		fmt.Fprintf(w, "%s\n", data) //nolint:errcheck // the client is gone, and the context says so
+		fmt.Fprintf(w, "%s\n", data) //nolint:errcheck // if the client is gone, the context ends
 		w.(http.Flusher).Flush()
 	}
 	for _, o := range items {
@@ -243,6 +245,7 @@ func (a *API) createEvent(w http.ResponseWriter, r *http.Request) {
 	respond(w, http.StatusCreated, e)
 }
 
+// refuse answers with an API error.
 func refuse(w http.ResponseWriter, err error) {
 	status := apierrors.NewInternalError(err).Status()
 	if s, ok := err.(apierrors.APIStatus); ok { //nolint:errorlint // it is made here or by a store, never wrapped

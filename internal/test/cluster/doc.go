@@ -1,5 +1,5 @@
 // Package cluster serves the protocols of an API server and a container runtime from memory, for tests. Real clients connect
-// over real sockets, and the test chooses the faults.
+// over real sockets, and the test can inject faults.
 //
 //	informers.Files, Fault ─► API, over HTTP          ─► informers of the agent under test
 //	Sandbox                ─► Runtime (CRI), over gRPC ─► sandbox watcher of the agent

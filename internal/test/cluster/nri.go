@@ -14,7 +14,7 @@ import (
 	nrilog "github.com/containerd/nri/pkg/log"
 )
 
-// Pod is a pod as a runtime knows it.
+// Pod is a pod with its sandbox, as the runtime knows it.
 type Pod struct {
 	SandboxID   string
 	UID         string
@@ -25,8 +25,8 @@ type Pod struct {
 	NetNS       string // empty: on the host's network
 }
 
-// NRI is the runtime's side of NRI on a unix socket: what containerd and CRI-O are made of, behind a proxy, so that the
-// connections of plugins can be cut as a runtime that crashes does.
+// NRI is the runtime's side of NRI on a unix socket. It uses the library of containerd and CRI-O. Plugins connect through a
+// proxy, so that a test can cut their connections like a crash of the runtime.
 type NRI struct {
 	socket  string
 	plugins atomic.Int32
@@ -38,10 +38,10 @@ type NRI struct {
 	pods    []Pod
 }
 
-// NewNRI makes one that listens once it is started.
+// NewNRI returns an NRI that listens after Start.
 func NewNRI(socket string) *NRI { return &NRI{socket: socket} }
 
-// Start listens, again after Stop.
+// Start starts to listen. It may be called again after Stop.
 func (n *NRI) Start() error {
 	silenced()
 	inner := n.socket + ".inner"
@@ -65,6 +65,7 @@ func (n *NRI) Start() error {
 	return nil
 }
 
+// accept copies bytes between each plugin and the library, which listens on the socket inner.
 func (n *NRI) accept(proxy net.Listener, inner string) {
 	for {
 		plugin, err := proxy.Accept()
@@ -73,7 +74,7 @@ func (n *NRI) accept(proxy net.Listener, inner string) {
 		}
 		runtime, err := net.Dial("unix", inner)
 		if err != nil {
-			plugin.Close() //nolint:errcheck // it sees that
+			plugin.Close() //nolint:errcheck // the plugin notices
 			continue
 		}
 		n.mu.Lock()
@@ -81,28 +82,28 @@ func (n *NRI) accept(proxy net.Listener, inner string) {
 		n.mu.Unlock()
 		for from, to := range map[net.Conn]net.Conn{plugin: runtime, runtime: plugin} {
 			go func() {
-				io.Copy(to, from) //nolint:errcheck // it ends with a connection
-				to.Close()        //nolint:errcheck // it may be closed
+				io.Copy(to, from) //nolint:errcheck // it ends when a side closes its connection
+				to.Close()        //nolint:errcheck // it may be closed already
 			}()
 		}
 	}
 }
 
-// Stop hangs up on all plugins and removes the socket.
+// Stop closes the connections of all plugins and removes the socket.
 func (n *NRI) Stop() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.runtime == nil {
 		return
 	}
-	n.proxy.Close() //nolint:errcheck // it is gone either way
+	n.proxy.Close() //nolint:errcheck // it is closed in any case
 	n.cut()
 	n.runtime.Stop()
 	n.runtime = nil
 	n.plugins.Store(0)
 }
 
-// Cut hangs up on all plugins.
+// Cut closes the connections of all plugins. They can connect again.
 func (n *NRI) Cut() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -111,23 +112,23 @@ func (n *NRI) Cut() {
 
 func (n *NRI) cut() {
 	for _, c := range n.conns {
-		c.Close() //nolint:errcheck // it may be closed
+		c.Close() //nolint:errcheck // it may be closed already
 	}
 	n.conns = nil
 }
 
-// SetPods says what there is when a plugin connects.
+// SetPods sets the pods that a plugin receives when it connects (Synchronize).
 func (n *NRI) SetPods(pods ...Pod) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.pods = pods
 }
 
-// Plugins is how many have connected since the start and were told of all pods.
+// Plugins returns the number of connected plugins that have received all pods.
 func (n *NRI) Plugins() int { return int(n.plugins.Load()) }
 
-// Run asks the plugins about a pod that starts, as a runtime does when its network is there. An error is a pod that does
-// not start.
+// Run calls the plugins for a pod that starts, like a runtime when the pod's network is ready. If it returns an error, the pod
+// does not start.
 func (n *NRI) Run(ctx context.Context, p Pod) error {
 	r := n.current()
 	err := r.RunPodSandbox(ctx, &api.RunPodSandboxRequest{Pod: p.sandbox()})
@@ -137,10 +138,10 @@ func (n *NRI) Run(ctx context.Context, p Pod) error {
 	return err
 }
 
-// End tells the plugins that a pod's sandbox is stopped and removed.
+// End calls the plugins for a pod whose sandbox is stopped and removed.
 func (n *NRI) End(ctx context.Context, p Pod) {
 	r := n.current()
-	r.StopPodSandbox(ctx, &api.StopPodSandboxRequest{Pod: p.sandbox()})     //nolint:errcheck // nobody can do anything about it
+	r.StopPodSandbox(ctx, &api.StopPodSandboxRequest{Pod: p.sandbox()})     //nolint:errcheck // the end of a sandbox cannot be refused
 	r.RemovePodSandbox(ctx, &api.RemovePodSandboxRequest{Pod: p.sandbox()}) //nolint:errcheck // as above
 }
 
@@ -176,35 +177,35 @@ func (p Pod) sandbox() *api.PodSandbox {
 	}
 }
 
-// counted counts the plugins that have connected.
+// counted counts the connected plugins. It implements the metrics interface of the library.
 type counted struct{ nri *NRI }
 
-// RecordPluginInvocation is the library's.
+// RecordPluginInvocation implements adaptation.Metrics.
 func (counted) RecordPluginInvocation(string, string, error) {}
 
-// RecordPluginLatency is the library's.
+// RecordPluginLatency implements adaptation.Metrics.
 func (counted) RecordPluginLatency(string, string, time.Duration) {}
 
-// RecordPluginAdjustments is the library's.
+// RecordPluginAdjustments implements adaptation.Metrics.
 func (counted) RecordPluginAdjustments(string, string, *api.ContainerAdjustment, int, int) {}
 
-// UpdatePluginCount is the library's.
+// UpdatePluginCount implements adaptation.Metrics.
 func (c counted) UpdatePluginCount(count int) { c.nri.plugins.Store(int32(count)) }
 
-// silenced sets the library's log, which is one for all.
+// silenced turns off the library's log, which is global.
 var silenced = sync.OnceFunc(func() { nrilog.Set(silence{}) })
 
-// silence is a log of the library that nobody reads.
+// silence is a logger that discards everything.
 type silence struct{}
 
-// Debugf is the library's.
+// Debugf implements log.Logger of NRI.
 func (silence) Debugf(context.Context, string, ...any) {}
 
-// Infof is the library's.
+// Infof implements log.Logger of NRI.
 func (silence) Infof(context.Context, string, ...any) {}
 
-// Warnf is the library's.
+// Warnf implements log.Logger of NRI.
 func (silence) Warnf(context.Context, string, ...any) {}
 
-// Errorf is the library's.
+// Errorf implements log.Logger of NRI.
 func (silence) Errorf(context.Context, string, ...any) {}

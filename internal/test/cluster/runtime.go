@@ -18,21 +18,21 @@ type Sandbox struct {
 	UID         string
 	Namespace   string
 	Name        string
-	CreatedAt   int64
+	CreatedAt   int64 // nanoseconds since 1970
 	NotReady    bool
 	HostNetwork bool
-	Handler     string            // of the runtime; empty: the default
-	Info        map[string]string // of the verbose status
-	Err         error             // of the status
+	Handler     string            // runtime handler; empty: the default
+	Info        map[string]string // the info of the verbose status
+	Err         error             // the status request fails with it; nil: it succeeds
 }
 
-// InfoOf is the verbose info of containerd for a sandbox with a network namespace at the path.
+// InfoOf returns the verbose info, in the form of containerd, of a sandbox with a network namespace at the path.
 func InfoOf(netNS string) map[string]string {
 	return map[string]string{"info": fmt.Sprintf(
 		`{"pid":0,"runtimeSpec":{"linux":{"namespaces":[{"type":"pid"},{"type":"network","path":%q}]}}}`, netNS)}
 }
 
-// Runtime is a container runtime that serves the sandboxes' part of CRI on a unix socket.
+// Runtime is a container runtime that serves the sandbox calls of CRI on a unix socket.
 type Runtime struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	socket string
@@ -41,22 +41,22 @@ type Runtime struct {
 	server    *grpc.Server
 	sandboxes []Sandbox
 	listErr   error
-	hanging   string // the sandbox whose status never comes
-	lists     int
-	statuses  int
+	hanging   string // ID of the sandbox with a hanging status; empty: none
+	lists     int    // list requests so far
+	statuses  int    // status requests so far
 }
 
-// HangStatus makes the status of a sandbox never come, until it is given another ID.
+// HangStatus makes status requests for a sandbox hang, until it is called with another ID.
 func (r *Runtime) HangStatus(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hanging = id
 }
 
-// NewRuntime makes a runtime that listens once it is started.
+// NewRuntime returns a runtime that listens after Start.
 func NewRuntime(socket string) *Runtime { return &Runtime{socket: socket} }
 
-// Start listens.
+// Start starts to listen.
 func (r *Runtime) Start() error {
 	l, err := net.Listen("unix", r.socket)
 	if err != nil {
@@ -70,7 +70,7 @@ func (r *Runtime) Start() error {
 	return nil
 }
 
-// Stop hangs up and removes the socket; the runtime can be started again.
+// Stop closes all connections and removes the socket. The runtime can be started again.
 func (r *Runtime) Stop() {
 	r.mu.Lock()
 	server := r.server
@@ -87,26 +87,26 @@ func (r *Runtime) Set(sandboxes ...Sandbox) {
 	r.sandboxes = sandboxes
 }
 
-// FailLists makes lists fail, until it is given nil.
+// FailLists makes list requests fail with the error, until it is called with nil.
 func (r *Runtime) FailLists(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.listErr = err
 }
 
-// Calls are how many lists and statuses were asked for.
+// Calls returns the numbers of list and status requests so far.
 func (r *Runtime) Calls() (lists, statuses int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.lists, r.statuses
 }
 
-// Version is CRI.
+// Version implements CRI.
 func (*Runtime) Version(context.Context, *runtimeapi.VersionRequest) (*runtimeapi.VersionResponse, error) {
 	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: "test", RuntimeVersion: "1", RuntimeApiVersion: "v1"}, nil
 }
 
-// ListPodSandbox is CRI.
+// ListPodSandbox implements CRI.
 func (r *Runtime) ListPodSandbox(
 	_ context.Context, req *runtimeapi.ListPodSandboxRequest,
 ) (*runtimeapi.ListPodSandboxResponse, error) {
@@ -127,7 +127,7 @@ func (r *Runtime) ListPodSandbox(
 	return answer, nil
 }
 
-// PodSandboxStatus is CRI.
+// PodSandboxStatus implements CRI.
 func (r *Runtime) PodSandboxStatus(
 	ctx context.Context, req *runtimeapi.PodSandboxStatusRequest,
 ) (*runtimeapi.PodSandboxStatusResponse, error) {

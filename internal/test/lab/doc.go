@@ -6,7 +6,7 @@
 //	 ├── Host "client": net1 10.9.0.2 ── Probe ──┘ ─► Allowed, Dropped or Failed
 //	 └── Host …
 //
-// A Lab owns its namespaces. They are anonymous, and only descriptors hold them open, so nothing is left behind even if the
-// process is killed. A Lab never touches an interface of the namespace of the process. Namespaces need CAP_SYS_ADMIN; Main and
-// Reexec get it without root, through a user namespace.
+// A Lab owns its namespaces. They have no names, and only descriptors hold them open, so the kernel removes them even if the
+// process is killed. A Lab never changes an interface in the network namespace of the process. New namespaces need
+// CAP_SYS_ADMIN. Main and Reexec get it without root, in a user namespace.
 package lab

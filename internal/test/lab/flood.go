@@ -14,16 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FloodPort is the port of sinks, for TCP and UDP.
+// FloodPort is the TCP and UDP port of sinks.
 const FloodPort = 5000
 
-// Sink counts the datagrams and connections that get through to a host, by source address.
+// Sink counts the datagrams and connections that arrive at a host, by source address.
 type Sink struct {
 	udp   *net.UDPConn
 	tcp   net.Listener
 	mu    sync.Mutex
-	seen  map[netip.Addr]map[uint64]int // datagrams by sender and number
-	opens map[netip.Addr]int            // TCP connections
+	seen  map[netip.Addr]map[uint64]int // copies of each datagram, by sender and number
+	opens map[netip.Addr]int            // TCP connections, by sender
 }
 
 // NewSink listens in the host on FloodPort until the test ends.
@@ -50,6 +50,7 @@ func NewSink(t TB, server *Host) *Sink {
 	return s
 }
 
+// datagrams counts the datagrams until the socket is closed.
 func (s *Sink) datagrams() {
 	b := make([]byte, 64)
 	for {
@@ -71,7 +72,7 @@ func (s *Sink) datagrams() {
 	}
 }
 
-// connections echoes, until the other side closes.
+// connections counts the connections until the socket is closed. It echoes on each connection until the client closes it.
 func (s *Sink) connections() {
 	for {
 		c, err := s.tcp.Accept()
@@ -98,34 +99,34 @@ func (s *Sink) connections() {
 	}
 }
 
-// Received returns the number of different datagrams, and of connections, that came from the address.
+// Received returns the number of different datagrams and the number of connections from an address.
 func (s *Sink) Received(from netip.Addr) (datagrams, connections int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.seen[from]), s.opens[from]
 }
 
-// Flood sends numbered datagrams from a host to a sink without a pause, and opens connections. The sink does not answer
-// datagrams, so connection tracking never takes the flow for established: the rules judge each datagram anew.
+// Flood continuously sends numbered datagrams from a host to a sink, and opens connections. The sink does not answer datagrams,
+// so the flow never becomes established in conntrack, and the rules judge each datagram.
 type Flood struct {
 	Sent    atomic.Uint64
-	Refused atomic.Int64 // datagrams that the sender's side dropped
-	Opened  atomic.Int64 // connections
-	Failed  atomic.Int64 // connections that did not open, or brought nothing back
+	Refused atomic.Int64 // datagrams that the sender's own rules dropped
+	Opened  atomic.Int64 // connections with an echo
+	Failed  atomic.Int64 // connections that did not open, or had no echo
 	stop    chan struct{}
 	done    sync.WaitGroup
 }
 
 const floodPause = 400 * time.Microsecond
 
-// How long a connection of a Flood may take to open and to echo. An allowed connection has its time on a busy machine, but
-// less than the second after which TCP sends a lost SYN again: that would hide the loss.
+// Timeouts for a connection of a Flood to open and to echo. AllowedPatience is long, for a busy machine, but below the second
+// after which TCP retransmits a lost SYN: a retransmission would hide the loss.
 const (
 	AllowedPatience   = 900 * time.Millisecond
 	ForbiddenPatience = 250 * time.Millisecond
 )
 
-// StartFlood floods until End.
+// StartFlood starts a flood, which runs until End. patience is the timeout of each connection.
 func StartFlood(t TB, from *Host, to netip.AddrPort, patience time.Duration) *Flood {
 	t.Helper()
 	f := &Flood{stop: make(chan struct{})}
@@ -168,7 +169,7 @@ func (f *Flood) datagrams(socket *os.File) {
 	}
 }
 
-// connections opens one after another; each says something and wants it back.
+// connections opens a connection after another, and waits for an echo on each.
 func (f *Flood) connections(from *Host, to netip.AddrPort, patience time.Duration) {
 	for f.running() {
 		if r := Probe(context.Background(), from, to, TCP, patience); r.Verdict == Allowed {
@@ -186,7 +187,7 @@ func (f *Flood) End() {
 	f.done.Wait()
 }
 
-// HasAllFrom fails the test when anything of a flood from the address was lost.
+// HasAllFrom fails the test if any datagram or connection of a flood from the address was lost.
 func (s *Sink) HasAllFrom(t TB, from netip.Addr, f *Flood) {
 	t.Helper()
 	datagrams, connections := s.Received(from)
@@ -200,7 +201,7 @@ func (s *Sink) HasAllFrom(t TB, from netip.Addr, f *Flood) {
 	}
 }
 
-// HasNothingFrom fails the test when anything of a flood from the address arrived.
+// HasNothingFrom fails the test if any datagram or connection of a flood from the address arrived.
 func (s *Sink) HasNothingFrom(t TB, from netip.Addr, f *Flood) {
 	t.Helper()
 	if datagrams, connections := s.Received(from); datagrams+connections > 0 || f.Opened.Load() > 0 {

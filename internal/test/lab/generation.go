@@ -2,8 +2,8 @@ package lab
 
 import "github.com/google/nftables"
 
-// Generation is the number to which the kernel adds one for every batch that changes something in the host's namespace. It
-// fails the test when the kernel does not say it.
+// Generation returns the generation of the nftables ruleset in the host's namespace (NFTA_GEN_ID). The kernel increments it for
+// each batch that changes something. If it stays the same, nothing was written.
 func Generation(t TB, h *Host) uint32 {
 	t.Helper()
 	var id uint32

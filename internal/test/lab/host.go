@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Host is a network namespace that stands for a pod. It is safe for concurrent use.
+// Host is a network namespace in the place of a pod. It is safe for concurrent use.
 type Host struct {
 	Name string
 
@@ -26,7 +26,7 @@ type Host struct {
 	closed  bool
 }
 
-// Attach gives the host one more interface, on a bridge that is made when it does not exist yet.
+// Attach adds an interface to the host, on a bridge. It makes the bridge if it does not exist.
 func (h *Host) Attach(bridge, ifname string, prefixes ...netip.Prefix) error {
 	port, err := h.lab.plug(bridge, ifname, h.ns)
 	if err != nil {
@@ -59,7 +59,7 @@ func (h *Host) Detach(ifname string) error {
 	return nil
 }
 
-// AddAddr gives an interface one more address, usable at once.
+// AddAddr adds an address to an interface. The address can be used at once.
 func (h *Host) AddAddr(ifname string, p netip.Prefix) error {
 	link, err := h.ns.handle.LinkByName(ifname)
 	if err == nil {
@@ -96,8 +96,8 @@ func (h *Host) bindSocket(fd int) error {
 	return unix.BindToDevice(fd, h.device)
 }
 
-// Do runs f on a thread that is inside the host's namespace. What f opens stays in the namespace after Do returns;
-// goroutines that f starts are not inside.
+// Do runs f on a thread in the host's namespace. Sockets that f opens stay in the namespace after Do returns. Goroutines that f
+// starts do not run in the namespace.
 func (h *Host) Do(f func() error) error {
 	if err := h.ns.do(f); err != nil {
 		return fmt.Errorf("in %s: %w", h.Name, err)
@@ -105,10 +105,12 @@ func (h *Host) Do(f func() error) error {
 	return nil
 }
 
-// NetNS is a path that opens the host's namespace, from any thread of this process, until the lab is closed.
+// NetNS returns the path of the host's namespace. It works in all threads of this process, but not in other processes, until the
+// lab is closed.
 func (h *Host) NetNS() string { return fmt.Sprintf("/proc/self/fd/%d", h.ns.handleFD()) }
 
-// keep makes the host own a server until it is closed.
+// keep makes the host the owner of a server, which it closes at its end. If the host is closed already, it closes the server and
+// returns an error.
 func (h *Host) keep(server io.Closer) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

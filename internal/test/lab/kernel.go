@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NFTPortsRefused is the reason to skip tests of stock nft where LoadsNFTPorts reports false.
+// NFTPortsRefused is the message of a test that skips stock nft because LoadsNFTPorts returned false.
 const NFTPortsRefused = "SKIPPED in part: this kernel refuses the rule that nft 1.0.6 makes of `th dport . meta l4proto @ports`"
 
 // LoadsNFTPorts reports whether the kernel loads the rule that nft 1.0.6 makes of a lookup in an interval set of ports. The rule
@@ -42,7 +42,7 @@ func LoadsNFTPorts(t TB, h *Host) bool {
 	return err == nil
 }
 
-// KernelAtLeast reports whether the running kernel has the version, or a later one.
+// KernelAtLeast reports whether the running kernel has at least this version.
 func KernelAtLeast(t TB, major, minor int) bool {
 	t.Helper()
 	var name unix.Utsname

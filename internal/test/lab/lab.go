@@ -9,19 +9,19 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// DefaultBridge is the bridge that a host's net1 hangs on.
+// DefaultBridge is the bridge of the interface net1 of each host.
 const DefaultBridge = "br0"
 
-// firstPortIndex is above every interface index in a host.
+// firstPortIndex is greater than any interface index in a host.
 const firstPortIndex = 1000
 
-// Lab is one network: a namespace with its bridges, and the hosts attached to them. It is safe for concurrent use.
+// Lab is a network: a namespace with bridges, and the hosts on these bridges. It is safe for concurrent use.
 type Lab struct {
 	mu      sync.Mutex
 	fabric  *namespace // holds the bridges and the far end of every veth pair
 	bridges map[string]netlink.Link
 	hosts   []*Host
-	ports   int // veth pairs made so far, for their names on the fabric's side
+	ports   int // number of veth pairs so far, for their names on the fabric's side
 }
 
 // New makes a lab with no hosts.
@@ -30,8 +30,8 @@ func New() (*Lab, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the network namespace of the bridges: %w", err)
 	}
-	// Where br_netfilter is loaded, bridged packets would pass the fabric's own netfilter hooks, which is not what a
-	// lab measures.
+	// If br_netfilter is loaded, bridged packets would pass the netfilter hooks of the fabric too. A lab tests the hooks of its
+	// hosts only.
 	err = fabric.do(func() error {
 		return errors.Join(
 			clearSysctl("net/bridge/bridge-nf-call-iptables"),
@@ -81,7 +81,7 @@ func (l *Lab) Host(name string, prefixes ...netip.Prefix) (*Host, error) {
 	return h, nil
 }
 
-// Bare makes a network namespace with no interface but lo; Attach gives it others.
+// Bare makes a host with only the interface lo. Attach adds others.
 func (l *Lab) Bare(name string) (*Host, error) {
 	ns, err := newNamespace()
 	if err != nil {
@@ -94,7 +94,8 @@ func (l *Lab) Bare(name string) (*Host, error) {
 	return h, nil
 }
 
-// Close stops every server and lets go of every namespace; the kernel then removes the interfaces in them.
+// Close stops all servers and closes the descriptors of all namespaces. The kernel then removes the namespaces with their
+// interfaces.
 func (l *Lab) Close() error {
 	l.mu.Lock()
 	hosts := l.hosts
@@ -107,7 +108,7 @@ func (l *Lab) Close() error {
 	return errors.Join(append(errs, l.fabric.close())...)
 }
 
-// bridge returns the bridge of that name, made on its first use. The caller holds l.mu.
+// bridge returns the bridge with a name. It makes the bridge on its first use. The caller holds l.mu.
 func (l *Lab) bridge(name string) (netlink.Link, error) {
 	if link, ok := l.bridges[name]; ok {
 		return link, nil
@@ -125,8 +126,7 @@ func (l *Lab) bridge(name string) (netlink.Link, error) {
 	return link, nil
 }
 
-// plug makes a veth pair with one end on the bridge and the other one, called ifname, in ns. The port is the bridge's
-// end.
+// plug makes a veth pair. The end port is on the bridge, and the end ifname is in ns.
 func (l *Lab) plug(bridge, ifname string, ns *namespace) (port string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,8 +138,8 @@ func (l *Lab) plug(bridge, ifname string, ns *namespace) (port string, err error
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = fmt.Sprintf("port%d", l.ports)
 	attrs.MasterIndex = master.Attrs().Index
-	// The kernel tells a bridge at once that a port has carrier only when the port's index differs from its peer's;
-	// else that may take a second.
+	// If the index of the port differs from the index of its peer, the kernel reports the carrier to the bridge at once.
+	// Otherwise this may take a second.
 	attrs.Index = firstPortIndex + l.ports
 	veth := netlink.NewVeth(attrs)
 	veth.PeerName = ifname

@@ -168,7 +168,8 @@ func TestAttachAndDetach(t *testing.T) {
 	}
 }
 
-// A lab in use by clients closes at once, lets go of every descriptor, and leaves the interfaces here alone.
+// A lab with connected clients closes at once, leaks no descriptor, and does not change the interfaces of the process's
+// namespace.
 func TestCloseLeavesNothing(t *testing.T) {
 	links := func() int {
 		all, err := netlink.LinkList()
@@ -203,7 +204,7 @@ func TestCloseLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	makeAndClose() // the runtime's poller opens descriptors of its own on first use
+	makeAndClose() // the first use makes Go's network poller open descriptors
 	linksBefore, fdsBefore := links(), fds()
 	makeAndClose()
 	if got := links(); got != linksBefore {

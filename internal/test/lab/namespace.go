@@ -15,12 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespace is a network namespace that lives as long as its descriptor is open.
+// namespace is a network namespace without a name. It exists as long as its descriptor is open.
 type namespace struct {
 	ns     netns.NsHandle
-	handle *netlink.Handle // a route socket that was made inside
+	handle *netlink.Handle // a route socket in the namespace
 }
 
+// newNamespace makes a network namespace with lo up and without duplicate address detection.
 func newNamespace() (*namespace, error) {
 	ns, err := unshareNetNS()
 	if err != nil {
@@ -38,8 +39,8 @@ func newNamespace() (*namespace, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("set lo up: %w", err), n.close())
 	}
-	// Duplicate address detection would keep each new address silent for a second. AddAddr turns it off for the addresses
-	// it adds; this does for the link-local ones.
+	// Duplicate address detection would delay each new address by a second. This turns it off for link-local addresses. AddAddr
+	// turns it off for other addresses.
 	err = n.do(func() error {
 		return errors.Join(clearSysctl("net/ipv6/conf/default/accept_dad"), clearSysctl("net/ipv6/conf/all/accept_dad"))
 	})
@@ -49,8 +50,8 @@ func newNamespace() (*namespace, error) {
 	return n, nil
 }
 
-// clearSysctl sets a setting of the thread's network namespace to 0. One that is not there, or that may not be changed
-// because /proc/sys is mounted read-only, stays as it is.
+// clearSysctl sets a sysctl of the thread's network namespace to 0. It ignores a sysctl that does not exist or cannot be
+// changed, such as in a container with a read-only /proc/sys.
 func clearSysctl(name string) error {
 	err := os.WriteFile("/proc/sys/"+name, []byte("0"), 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
@@ -59,7 +60,7 @@ func clearSysctl(name string) error {
 	return err
 }
 
-// unshareNetNS makes a network namespace and returns to the one it came from.
+// unshareNetNS makes a network namespace. The thread is in its old namespace again afterwards.
 func unshareNetNS() (netns.NsHandle, error) {
 	made := netns.None()
 	err := onLockedThread(func() error {
@@ -75,7 +76,7 @@ func unshareNetNS() (netns.NsHandle, error) {
 	return made, err
 }
 
-// do runs f on a thread that is inside the namespace.
+// do runs f on a thread in the namespace.
 func (n *namespace) do(f func() error) error {
 	return onLockedThread(func() error {
 		if err := netns.Set(n.ns); err != nil {
@@ -85,9 +86,9 @@ func (n *namespace) do(f func() error) error {
 	})
 }
 
-// onLockedThread runs f, which may change the network namespace of its thread, on a thread that nobody else uses, and
-// puts the namespace back. Where that fails the goroutine stays locked to the thread, so that the thread dies with it
-// instead of carrying another goroutine into the wrong namespace.
+// onLockedThread runs f on a locked thread, and restores the network namespace of the thread afterwards. f may change it. If the
+// restoration fails, the goroutine stays locked to the thread. The thread then ends with the goroutine, and never runs another
+// goroutine in the wrong namespace.
 func onLockedThread(f func() error) (err error) {
 	runtime.LockOSThread()
 	before, err := netns.Get()
@@ -105,7 +106,7 @@ func onLockedThread(f func() error) (err error) {
 	return f()
 }
 
-// waitUp waits until an interface passes packets: the kernel reports carrier some time after both ends are up.
+// waitUp waits until an interface can pass packets: the kernel reports carrier some time after both ends are up.
 func (n *namespace) waitUp(ifname string) error {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		link, err := n.handle.LinkByName(ifname)
@@ -120,8 +121,9 @@ func (n *namespace) waitUp(ifname string) error {
 	}
 }
 
-// waitSolicitable waits until the interface is in the multicast group where neighbours ask for the address. The kernel
-// joins it from a work queue; who asks earlier asks again a second later.
+// waitSolicitable waits until the interface is in the solicited-node multicast group of the address (RFC 4291 section 2.7.1).
+// The kernel joins the group in a work queue. A neighbor solicitation before that is lost, and the neighbor retries only after a
+// second.
 func (n *namespace) waitSolicitable(ifname string, addr netip.Addr) error {
 	low := addr.As16()
 	want := fmt.Sprintf("ff0200000000000000000001ff%02x%02x%02x", low[13], low[14], low[15])

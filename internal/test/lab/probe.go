@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Verdict is what became of a probe.
+// Verdict is the outcome of a probe.
 type Verdict int
 
-// The verdicts. Failed means that the probe says nothing about the policy, for one when nobody listens.
+// The verdicts. Failed means that the probe shows nothing about the policy, for example because the server does not listen.
 const (
 	Failed Verdict = iota
 	Allowed
@@ -25,19 +25,18 @@ func (v Verdict) String() string {
 	return [...]string{"failed", "allowed", "dropped"}[v]
 }
 
-// resendAfter is how long a datagram may take before the probe sends another one.
+// resendAfter is the time without an answer after which a probe sends its datagram again.
 const resendAfter = 200 * time.Millisecond
 
-// Result is the outcome of one probe.
+// Result is the verdict of a probe with details.
 type Result struct {
 	Verdict Verdict
 	Took    time.Duration
-	Err     error // why it failed, or how it was dropped
+	Err     error // cause of Failed or Dropped; nil if allowed
 }
 
-// Probe sends real packets from one host to a server and waits for the answer: a TCP connection with an echo through
-// it, or a UDP echo. No answer within the timeout means dropped. Any number of probes may run side by side: a probe
-// holds no thread while it waits.
+// Probe sends real packets from a host to a server and waits for the answer: a TCP connection with an echo, or a UDP echo. No
+// answer within the timeout means Dropped. Any number of probes may run concurrently, since a waiting probe holds no thread.
 func Probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, timeout time.Duration) Result {
 	start := time.Now()
 	err := probe(ctx, from, to, proto, start.Add(timeout))
@@ -47,7 +46,7 @@ func Probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, t
 		r.Verdict = Allowed
 	case ctx.Err() != nil:
 		r.Verdict = Failed
-	// EPERM is how the kernel tells the sender of a datagram that its own output chain dropped it.
+	// The kernel returns EPERM to the sender of a datagram that the sender's own output chain dropped.
 	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ETIMEDOUT), errors.Is(err, unix.EPERM):
 		r.Verdict = Dropped
 	}
@@ -64,7 +63,7 @@ func probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, d
 		return fmt.Errorf("set the deadline: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() {
-		f.SetDeadline(time.Unix(1, 0)) //nolint:errcheck // it was set a moment ago, and else its end is soon enough
+		f.SetDeadline(time.Unix(1, 0)) //nolint:errcheck // if it fails, the probe ends at its deadline
 	})()
 	if err := connect(f, to); err != nil {
 		return fmt.Errorf("connect to %s: %w", to, err)
@@ -72,7 +71,7 @@ func probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, d
 	return echo(ctx, f, proto, deadline)
 }
 
-// socket opens a non-blocking socket inside the host's namespace; from then on it works from any thread.
+// socket opens a non-blocking socket in the host's namespace. It can be used from any thread.
 func (h *Host) socket(to netip.AddrPort, proto Protocol) (*os.File, error) {
 	family, kind := unix.AF_INET, unix.SOCK_STREAM
 	if to.Addr().Is6() {
@@ -120,7 +119,7 @@ func connect(f *os.File, to netip.AddrPort) error {
 		case code != 0:
 			result = unix.Errno(code)
 		default:
-			// Writable and without an error is connected, unless it was a spurious wake-up.
+			// A writable socket without an error is connected, unless the wake-up was spurious.
 			if _, err := unix.Getpeername(int(fd)); errors.Is(err, unix.ENOTCONN) {
 				return false
 			}
@@ -134,7 +133,8 @@ func connect(f *os.File, to netip.AddrPort) error {
 	return result
 }
 
-// echo sends a message until it comes back. A lost datagram is sent again, so that only a policy drops a probe.
+// echo sends a message and waits for its echo. It resends a datagram, so that a datagram that the network lost does not count as
+// dropped.
 func echo(ctx context.Context, f *os.File, proto Protocol, deadline time.Time) error {
 	message := []byte("probe")
 	buf := make([]byte, 64)

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// insideVar marks a process that was started in a user namespace, so that it does not start another one.
+// insideVar is set in a process that Reexec started in a user namespace, so that it does not start itself again.
 const insideVar = "MULTI_NETWORKPOLICY_LAB_INSIDE"
 
-// Main runs the tests of a package that uses labs, and exits. Call it from TestMain with the *testing.M. Where the
-// process may not make network namespaces, it runs the test binary again in a user namespace, where it may.
+// Main runs the tests of a package that uses labs, and exits. TestMain calls it with its *testing.M. If the process may not make
+// network namespaces, Main runs the test binary again in a user namespace.
 func Main(m interface{ Run() int }) {
 	code, done, err := Reexec()
 	if err != nil {
@@ -28,9 +28,9 @@ func Main(m interface{ Run() int }) {
 	os.Exit(code)
 }
 
-// Reexec makes sure that network namespaces can be made. When this process can make them it returns done == false:
-// carry on. Else it runs this same program once more, with the same arguments and standard streams, as root of a new
-// user namespace, waits for it, and returns done == true with its exit code.
+// Reexec ensures that the program can make network namespaces. If this process may make them, it returns done == false, and the
+// caller continues. Otherwise it runs the program again as root of a new user namespace, with the same arguments and standard
+// streams, waits for its end, and returns done == true with its exit code.
 func Reexec() (code int, done bool, err error) {
 	inside := os.Getenv(insideVar) != ""
 	cause := mayUnshare()
@@ -56,7 +56,7 @@ func Reexec() (code int, done bool, err error) {
 	return state.ExitCode(), true, nil
 }
 
-// mayUnshare tries it.
+// mayUnshare returns an error unless this process may make network namespaces. It tries to make one.
 func mayUnshare() error {
 	n, err := newNamespace()
 	if err != nil {
@@ -65,7 +65,7 @@ func mayUnshare() error {
 	return n.close()
 }
 
-// setLoopbackUp makes 127.0.0.1 work in the network namespace that the process was started in.
+// setLoopbackUp sets lo up in the network namespace of the process, so that 127.0.0.1 works.
 func setLoopbackUp() error {
 	lo, err := netlink.LinkByName("lo")
 	if err == nil {
@@ -90,7 +90,7 @@ func startInUserNS() (*os.Process, error) {
 	})
 }
 
-// forwardSignals waits for the child and hands on to it what would end this process.
+// forwardSignals waits for the end of the child, and forwards signals to it that would end this process.
 func forwardSignals(child *os.Process) (*os.ProcessState, error) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)

@@ -11,16 +11,16 @@ import (
 	"syscall"
 )
 
-// Protocol is the transport of a server or a probe.
+// Protocol is the transport protocol of a server or a probe.
 type Protocol string
 
-// The transports that the lab can send.
+// The transport protocols that labs support.
 const (
 	TCP Protocol = "tcp"
 	UDP Protocol = "udp"
 )
 
-// Serve answers on a port, on all addresses of both families, until the lab is closed: it echoes what it gets.
+// Serve runs an echo server on a port, on all addresses of both families, until the lab is closed.
 func (h *Host) Serve(ctx context.Context, proto Protocol, port uint16) error {
 	addr := netip.AddrPortFrom(netip.IPv6Unspecified(), port).String()
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
@@ -64,8 +64,8 @@ func (h *Host) serveTCP(l net.Listener) error {
 			}
 			h.serving.Go(func() {
 				defer conns.remove(c)
-				// As plain reader and writer: between sockets io.Copy would splice, through pipes that it keeps.
-				io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) //nolint:errcheck // it ends when either side hangs up
+				// Wrapped, since io.Copy would otherwise use splice(2), and keep pipes open for it.
+				io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) //nolint:errcheck // an error ends the connection
 			})
 		}
 	})
@@ -84,20 +84,21 @@ func (h *Host) serveUDP(c net.PacketConn) error {
 				return
 			}
 			if err == nil {
-				c.WriteTo(buf[:n], from) //nolint:errcheck // refused by a policy: the client sees no answer
+				c.WriteTo(buf[:n], from) //nolint:errcheck // a policy may refuse the answer; the client notices
 			}
 		}
 	})
 	return nil
 }
 
-// openConns are the connections of one server, so that closing it does not wait for its clients.
+// openConns are the connections of a server, so that the server can close them without a wait for the clients.
 type openConns struct {
 	mu     sync.Mutex
 	conns  map[net.Conn]struct{}
 	closed bool
 }
 
+// add returns false, and closes the connection, if the server is closed already.
 func (o *openConns) add(c net.Conn) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -116,7 +117,7 @@ func (o *openConns) remove(c net.Conn) {
 	hangUp(c)
 }
 
-// Close hangs up on every client.
+// Close closes all connections.
 func (o *openConns) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -133,7 +134,7 @@ func hangUp(c io.Closer) {
 
 type closers []io.Closer
 
-// Close closes all of them, whatever one of them says.
+// Close closes all closers, even if some return an error.
 func (cs closers) Close() error {
 	var errs []error
 	for _, c := range cs {

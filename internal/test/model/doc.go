@@ -1,4 +1,4 @@
-// Package model helps tests to tell the meaning of policies without the code under test.
+// Package model gives tests a second implementation of the semantics of policies, which shares no code with the product.
 //
 //	NewPod, NewPolicy, … ─┐
 //	World (random) ───────┴─► objects ─┬─► Oracle.Passes(pod, packet) ──┐
@@ -6,5 +6,6 @@
 //	                                   └─► cache ─► Ruleset ─► Table ───┘
 //	                                                          Passes(packet)
 //
-// An Oracle judges packets by the words of the API. A Table walks packets through a ruleset, as the kernel does.
+// An Oracle judges packets by the objects of the API. A Table evaluates a ruleset for packets, as the kernel does. A test
+// compares the two.
 package model

@@ -19,7 +19,7 @@ type Key = types.NamespacedName
 // Node is the node of local pods.
 const Node = "node-1"
 
-// Annotations that pods and policies carry.
+// Annotations of pods and policies.
 const (
 	statusAnnotation    = "k8s.v1.cni.cncf.io/network-status"
 	networksAnnotation  = "k8s.v1.cni.cncf.io/networks"
@@ -35,6 +35,7 @@ func KeyOf(s string) Key {
 	return Key{Namespace: ns, Name: name}
 }
 
+// meta returns metadata with labels "key=value …". The UID follows from the name.
 func meta(key, labels string) metav1.ObjectMeta {
 	k := KeyOf(key)
 	m := metav1.ObjectMeta{Namespace: k.Namespace, Name: k.Name, UID: types.UID("uid-" + key)}
@@ -48,7 +49,7 @@ func meta(key, labels string) metav1.ObjectMeta {
 	return m
 }
 
-// NewPod makes a local pod. Each attachment is "interface network address...".
+// NewPod returns a running local pod with labels "key=value …". Each attachment is "interface network address…".
 func NewPod(key, labels string, attachments ...string) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: meta(key, labels)}
 	p.Spec.NodeName = Node
@@ -57,14 +58,14 @@ func NewPod(key, labels string, attachments ...string) *corev1.Pod {
 	return p
 }
 
-// NewPeer makes a pod of another node.
+// NewPeer is NewPod for a pod on another node.
 func NewPeer(key, labels string, attachments ...string) *corev1.Pod {
 	p := NewPod(key, labels, attachments...)
 	p.Spec.NodeName = "node-2"
 	return p
 }
 
-// SetStatus gives a pod a network status.
+// SetStatus replaces a pod's annotations by a network status. Without attachments it changes nothing.
 func SetStatus(p *corev1.Pod, attachments ...string) {
 	if len(attachments) == 0 {
 		return
@@ -81,13 +82,13 @@ func SetStatus(p *corev1.Pod, attachments ...string) {
 	p.Annotations = map[string]string{statusAnnotation: string(raw)}
 }
 
-// SetNetworks makes a pod one that asks for networks and has no network status yet.
+// SetNetworks replaces a pod's annotations by a request for networks, as before Multus has attached the pod.
 func SetNetworks(p *corev1.Pod, networks string) *corev1.Pod {
 	p.Annotations = map[string]string{networksAnnotation: networks}
 	return p
 }
 
-// WithPorts gives a pod a container with ports, each "name=number/protocol".
+// WithPorts adds a container with ports to a pod. Each port is "name=number/protocol".
 func WithPorts(p *corev1.Pod, ports ...string) *corev1.Pod {
 	var c corev1.Container
 	for _, s := range ports {
@@ -103,19 +104,19 @@ func WithPorts(p *corev1.Pod, ports ...string) *corev1.Pod {
 	return p
 }
 
-// NewNamespace makes a namespace with labels "key=value …".
+// NewNamespace returns a namespace with labels "key=value …".
 func NewNamespace(name, labels string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: meta("/"+name, labels)}
 }
 
-// NewNAD makes a NetworkAttachmentDefinition.
+// NewNAD returns a NetworkAttachmentDefinition with a CNI configuration of the plugin type.
 func NewNAD(key, pluginType string) *netv1.NetworkAttachmentDefinition {
 	nad := &netv1.NetworkAttachmentDefinition{ObjectMeta: meta(key, "")}
 	nad.Spec.Config = `{"cniVersion": "0.3.1", "type": "` + pluginType + `"}`
 	return nad
 }
 
-// NewPolicy makes a policy for the networks from the YAML of its spec.
+// NewPolicy returns a policy for the networks with a spec in YAML, where tabs are allowed as indentation.
 func NewPolicy(key, networks, spec string) *mnpv1.MultiNetworkPolicy {
 	p := &mnpv1.MultiNetworkPolicy{ObjectMeta: meta(key, "")}
 	p.Annotations = map[string]string{policyForAnnotation: networks}
@@ -131,7 +132,7 @@ func With(p *corev1.Pod, change func(*corev1.Pod)) *corev1.Pod {
 	return p
 }
 
-// WebPod is the pod default/web that cases protect.
+// WebPod returns the pod default/web, the isolated pod of most test cases.
 func WebPod() *corev1.Pod {
 	p := WithPorts(NewPod("web", "app=web", "eth0 cluster-net 10.244.0.5", "net1 net-a 10.0.0.1 fd00::1", "net2 net-b 10.9.0.1"),
 		"http=80/TCP", "dns=53/UDP")

@@ -17,8 +17,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// oracle says what policies mean by looking at all objects for each packet: slow, and with nothing in common with the
-// cache but the words of the API.
+// Oracle judges packets directly from the objects of the API. It looks at all objects for each packet, which is slow, and shares
+// no code with the cache.
 type Oracle struct {
 	Pods       map[Key]*corev1.Pod
 	namespaces map[string]*corev1.Namespace
@@ -26,6 +26,7 @@ type Oracle struct {
 	nads       map[Key]*netv1.NetworkAttachmentDefinition
 }
 
+// NewOracle returns an oracle for the objects, which it does not copy.
 func NewOracle(objects []metav1.Object) *Oracle {
 	o := &Oracle{map[Key]*corev1.Pod{}, map[string]*corev1.Namespace{}, map[Key]*mnpv1.MultiNetworkPolicy{},
 		map[Key]*netv1.NetworkAttachmentDefinition{}}
@@ -45,7 +46,7 @@ func NewOracle(objects []metav1.Object) *Oracle {
 	return o
 }
 
-// passes says whether a pod's Packet may pass.
+// Passes reports whether a packet to or from a pod passes: no policy isolates the interface, or a policy allows the packet.
 func (o *Oracle) Passes(pod *corev1.Pod, p Packet) bool {
 	isolated := false
 	for _, policy := range o.policies {
@@ -61,7 +62,7 @@ func (o *Oracle) Passes(pod *corev1.Pod, p Packet) bool {
 	return !isolated
 }
 
-// isolates says whether a policy that selects a pod isolates the packet's interface in its direction.
+// isolates reports whether a policy that selects the pod isolates the packet's interface in the packet's direction.
 func (o *Oracle) isolates(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p Packet) bool {
 	isolates := p.Direction == engine.Ingress || len(policy.Spec.Egress) > 0
 	if types := policy.Spec.PolicyTypes; len(types) > 0 {
@@ -85,6 +86,7 @@ func (o *Oracle) isolates(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p P
 	return false
 }
 
+// allows reports whether a rule of the policy allows the packet.
 func (o *Oracle) allows(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p Packet) bool {
 	for _, r := range rulesOf(&policy.Spec, p.Direction) {
 		var peers []*corev1.Pod
@@ -163,6 +165,7 @@ func (o *Oracle) peersOf(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetwo
 	return out
 }
 
+// selects reports whether a selector matches labels. For an invalid selector it returns whenInvalid.
 func selects(s *metav1.LabelSelector, l map[string]string, whenInvalid bool) bool {
 	match, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
@@ -171,7 +174,7 @@ func selects(s *metav1.LabelSelector, l map[string]string, whenInvalid bool) boo
 	return match.Matches(labels.Set(l))
 }
 
-// statuses returns the interfaces of a pod: those of its network status and those that it requests.
+// statuses returns the interfaces of a pod: the interfaces of its network status and the requested interfaces.
 func statuses(pod *corev1.Pod) []netv1.NetworkStatus {
 	var out []netv1.NetworkStatus
 	if raw := pod.Annotations[statusAnnotation]; raw != "" {
@@ -238,7 +241,7 @@ func inBlock(b *mnpv1.IPBlock, a netip.Addr) bool {
 	return true
 }
 
-// prefixOf reads ::ffff:10.0.0.0/104 as 10.0.0.0/8.
+// prefixOf parses a CIDR. It reads ::ffff:10.0.0.0/104 as 10.0.0.0/8.
 func prefixOf(s string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(s)
 	if err == nil && p.Addr().Is4In6() && p.Bits() >= 96 {
@@ -254,8 +257,9 @@ func protocolOf(port mnpv1.MultiNetworkPolicyPort) uint8 {
 	return map[corev1.Protocol]uint8{"TCP": 6, "UDP": 17, "SCTP": 132}[*port.Protocol]
 }
 
+// hasPort reports whether the packet's port is a port of the pod with the name in the rule.
 func hasPort(pod *corev1.Pod, port mnpv1.MultiNetworkPolicyPort, p Packet) bool {
-	if port.EndPort != nil { // a name is no start of a range
+	if port.EndPort != nil { // a named port has no range
 		return false
 	}
 	for _, c := range pod.Spec.Containers {
@@ -270,6 +274,7 @@ func hasPort(pod *corev1.Pod, port mnpv1.MultiNetworkPolicyPort, p Packet) bool 
 	return false
 }
 
+// inRange reports whether the packet's port is in the range of the rule's port.
 func inRange(port mnpv1.MultiNetworkPolicyPort, p Packet) bool {
 	if protocolOf(port) != p.Proto {
 		return false
@@ -285,7 +290,7 @@ func inRange(port mnpv1.MultiNetworkPolicyPort, p Packet) bool {
 	return from > 0 && from <= int32(p.Port) && int32(p.Port) <= to
 }
 
-// probes are packets that a random world may tell apart.
+// Probes returns packets for which the policies of a random world may have different verdicts.
 func Probes() []Packet {
 	var out []Packet
 	for _, d := range []string{"ingress", "egress"} {

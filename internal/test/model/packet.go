@@ -10,18 +10,19 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// Packet is the first packet of a connection, unless it is established.
+// Packet is the first packet of a connection, or with Established a later packet.
 type Packet struct {
 	Direction   engine.Direction
-	Iface       string
+	Iface       string // the pod's interface
 	Peer        netip.Addr
-	Proto       uint8
-	Port        uint16
+	Proto       uint8  // IP protocol number
+	Port        uint16 // destination port
 	Established bool
 	Icmpv6Type  int // -1: no ICMPv6
 }
 
-// NewPacket reads "ingress net1 10.0.0.1 tcp 80", "egress net1 fd00::1 icmp" or "ingress net1 fd00::1 icmpv6 135".
+// NewPacket parses "ingress net1 10.0.0.1 tcp 80", "egress net1 fd00::1 icmp" or "ingress net1 fd00::1 icmpv6 135". A word after
+// the port means an established connection. It panics for other texts.
 func NewPacket(s string) Packet {
 	f := strings.Fields(s)
 	p := Packet{Iface: f[1], Peer: netip.MustParseAddr(f[2]), Icmpv6Type: -1}
@@ -49,7 +50,8 @@ func NewPacket(s string) Packet {
 	return p
 }
 
-// Table walks a Packet through a ruleset as the kernel would, by the text of the statements.
+// Table evaluates a ruleset for packets, as the kernel does. It reads the texts of the statements, not their bytecode, and fails
+// the test for a text that it does not know.
 type Table struct {
 	t      testing.TB
 	Chains map[string]*engine.Chain
@@ -68,7 +70,7 @@ func NewTable(t testing.TB, rs engine.Ruleset) *Table {
 	return tb
 }
 
-// Passes says whether the table lets a Packet through.
+// Passes reports whether a packet passes the table. It fails the test if the hooks of the direction have different verdicts.
 func (tb *Table) Passes(p Packet) bool {
 	passes := map[bool]bool{}
 	for _, h := range p.Direction.Hooks() {
@@ -81,7 +83,7 @@ func (tb *Table) Passes(p Packet) bool {
 	return passes[true]
 }
 
-// Walk returns "accept", "drop", or nothing at the end of the chain.
+// Walk evaluates a chain. It returns "accept" or "drop", or "" at the end of the chain.
 func (tb *Table) Walk(c *engine.Chain, p Packet) string {
 	for _, r := range c.Rules {
 		if verdict := tb.Rule(r, p); verdict != "" {
@@ -91,7 +93,7 @@ func (tb *Table) Walk(c *engine.Chain, p Packet) string {
 	return ""
 }
 
-// Rule returns the verdict of one rule, or nothing if it does not match.
+// Rule evaluates a rule. It returns the rule's verdict, or "" if the rule does not match.
 func (tb *Table) Rule(r engine.Rule, p Packet) string {
 	for _, s := range r.Statements {
 		word, rest, _ := strings.Cut(s.Text, " ")
@@ -130,7 +132,7 @@ func (tb *Table) matches(s expr.Statement, p Packet) bool {
 		return p.Direction == engine.Egress
 	case "ct state established,related":
 		return p.Established
-	case "meta pkttype != host", "ip daddr 127.0.0.0/8", "ip6 daddr ::1", "ip daddr 224.0.0.0/4": // no Packet is such
+	case "meta pkttype != host", "ip daddr 127.0.0.0/8", "ip6 daddr ::1", "ip daddr 224.0.0.0/4": // no Packet has these properties
 		return false
 	case "meta l4proto icmp":
 		return p.Proto == 1

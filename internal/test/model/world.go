@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
+// The names and addresses of a random world.
 var (
 	WorldNamespaces = []string{"a", "b", "c"}
 	worldNetworks   = []string{"a/one", "a/two", "b/one", "three"}
@@ -20,12 +21,13 @@ var (
 	worldBlocks     = []string{"10.0.0.0/8", "10.0.0.0/24", "10.0.0.2/31", "0.0.0.0/0", "fd00::/16", "::/0", "10.0.0.3/32", "bad"}
 )
 
-// world makes random objects of few names, labels and addresses, so that they meet.
+// World makes random objects. It uses few names, labels and addresses, so that policies often select pods.
 type World struct{ *rand.Rand }
 
+// NewWorld returns a world. Worlds with equal seeds make equal objects.
 func NewWorld(seed uint64) World { return World{rand.New(rand.NewPCG(seed, seed))} }
 
-// Pick returns one of the values.
+// Pick returns a random value of the given values.
 func Pick[T any](w World, from ...T) T { return from[w.IntN(len(from))] }
 
 func (w World) labels() map[string]string {
@@ -65,7 +67,7 @@ func (w World) pod() *corev1.Pod {
 	p.Status.Phase = Pick(w, corev1.PodRunning, corev1.PodRunning, corev1.PodRunning, corev1.PodPending, corev1.PodSucceeded)
 	p.Spec.HostNetwork = w.IntN(10) == 0
 	p.UID = types.UID(Pick(w, "1", "2"))
-	if w.IntN(4) == 0 { // not attached yet
+	if w.IntN(4) == 0 { // requested, but not attached yet
 		SetNetworks(p, Pick(w, worldNetworks...)+","+Pick(w, worldNetworks...)+Pick(w, "", "@eth0"))
 	}
 	return WithPorts(p, Pick(w, "http=80/TCP", "http=8080/TCP", "http=53/UDP"), Pick(w, "http=81/TCP", "dns=53/UDP"))
@@ -153,6 +155,7 @@ func (w World) policy() *mnpv1.MultiNetworkPolicy {
 	return p
 }
 
+// Object returns a random object of a random kind.
 func (w World) Object() metav1.Object {
 	switch w.IntN(10) {
 	case 0:
@@ -165,15 +168,18 @@ func (w World) Object() metav1.Object {
 	return w.pod()
 }
 
-// objects is a state: objects by kind and key.
+// Objects is a state of a cluster: its objects by KindOf.
 type Objects map[string]metav1.Object
 
+// Put adds an object, or replaces the object of the same kind and name.
 func (o Objects) Put(obj metav1.Object) { o[KindOf(obj)] = obj }
 
+// KindOf returns kind, namespace and name of an object as a text.
 func KindOf(obj metav1.Object) string {
 	return fmt.Sprintf("%T %s/%s", obj, obj.GetNamespace(), obj.GetName())
 }
 
+// Sorted returns the objects, sorted by kind, namespace and name.
 func (o Objects) Sorted() []metav1.Object {
 	var out []metav1.Object
 	for _, k := range slices.Sorted(maps.Keys(o)) {
@@ -182,7 +188,7 @@ func (o Objects) Sorted() []metav1.Object {
 	return out
 }
 
-// Others returns a state of other objects with the same names.
+// Others returns objects with the same names and a different content.
 func Others(state []metav1.Object) []metav1.Object {
 	var out []metav1.Object
 	for _, o := range state {

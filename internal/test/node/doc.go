@@ -1,5 +1,5 @@
-// Package node is a node of a cluster without its agent, for tests: pods in network namespaces of a real kernel, an API
-// server and a container runtime over real sockets. Package cluster serves the protocols, package lab makes the network.
+// Package node makes a node of a cluster without its agent, for tests: pods in network namespaces of a real kernel, and an API
+// server and a container runtime on real sockets. Package cluster serves the protocols, and package lab makes the network.
 //
 //	Files ─► API ◄── agent under test ──► Runtime
 //	                     │

@@ -18,7 +18,7 @@ import (
 // Name is the name of the node.
 const Name = "here"
 
-// Cluster has the pod server on the node, and the pod friend elsewhere. The stranger is no pod.
+// Cluster is the manifest of the pod server on the node and the pod friend on another node. The host stranger is no pod.
 const Cluster = `
 {apiVersion: k8s.cni.cncf.io/v1, kind: NetworkAttachmentDefinition, metadata: {namespace: ns, name: net},
   spec: {config: '{"type": "macvlan"}'}}
@@ -32,7 +32,7 @@ const Cluster = `
   spec: {nodeName: elsewhere}, status: {phase: Running}}
 `
 
-// Policy lets the friend reach the server, and nobody else. One of its fields is invalid.
+// Policy is the manifest of a policy that allows only the friend to reach the server. It has an invalid field on purpose.
 const Policy = `
 ---
 {apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: ns, name: p, uid: p,
@@ -40,19 +40,19 @@ const Policy = `
     {from: [{podSelector: {matchLabels: {app: friend}}}, {ipBlock: {cidr: 10.9.0.0/33}}]}]}}
 `
 
-// Node is a node. Its runtime listens only after Runtime.Start.
+// Node is a node without its agent. Its runtime listens only after StartRuntime or Runtime.Start.
 type Node struct {
 	t       *testing.T
-	Files   *informers.Files // what the API server serves
+	Files   *informers.Files // the objects of the API server
 	API     *cluster.API
 	Runtime *cluster.Runtime
 	Network *lab.Lab
-	Hosts   map[string]*lab.Host
+	Hosts   map[string]*lab.Host // server, friend and stranger; tests may add hosts
 
 	Kubeconfig, RuntimeSocket string
 }
 
-// New makes a node that ends with the test.
+// New makes a node, which is removed at the end of the test. The server listens on TCP port 80.
 func New(t *testing.T) *Node {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "node") // the path of a socket may not be as long as that of t.TempDir
@@ -92,7 +92,7 @@ func New(t *testing.T) *Node {
 	return n
 }
 
-// Load makes the documents all that the API server has.
+// Load replaces all objects of the API server by the objects in the documents.
 func (n *Node) Load(documents string) {
 	n.t.Helper()
 	m, err := informers.ReadFS(fstest.MapFS{"world.yaml": {Data: []byte(documents)}})
@@ -104,7 +104,7 @@ func (n *Node) Load(documents string) {
 	}
 }
 
-// StartRuntime starts the runtime with sandboxes of pods, which hosts of the same names stand for.
+// StartRuntime starts the runtime with sandboxes of these pods. The network namespace of a pod is that of the host with its name.
 func (n *Node) StartRuntime(pods ...string) {
 	n.t.Helper()
 	n.SetSandboxes(pods...)
@@ -113,7 +113,7 @@ func (n *Node) StartRuntime(pods ...string) {
 	}
 }
 
-// SetSandboxes makes the runtime have sandboxes of these pods alone.
+// SetSandboxes replaces the sandboxes of the runtime by sandboxes of these pods.
 func (n *Node) SetSandboxes(pods ...string) {
 	var sandboxes []cluster.Sandbox
 	for _, name := range pods {
@@ -124,12 +124,12 @@ func (n *Node) SetSandboxes(pods ...string) {
 	n.Runtime.Set(sandboxes...)
 }
 
-// PathOf is the path by which another process opens the host's network namespace while this process lives.
+// PathOf returns the path by which other processes can open the host's network namespace, until this process ends.
 func PathOf(h *lab.Host) string {
 	return strings.Replace(h.NetNS(), "/proc/self/", fmt.Sprintf("/proc/%d/", os.Getpid()), 1)
 }
 
-// Reaches reports whether the server answers a host. An answer that is expected may take its time on a busy machine.
+// Reaches reports whether the server answers a host within the timeout patience.
 func (n *Node) Reaches(from string, patience time.Duration) bool {
 	n.t.Helper()
 	to := netip.MustParseAddrPort("10.9.0.1:80")
@@ -140,7 +140,7 @@ func (n *Node) Reaches(from string, patience time.Duration) bool {
 	return result.Verdict == lab.Allowed
 }
 
-// Becomes waits until the friend and the stranger reach the server, or not.
+// Becomes waits up to 30 seconds until the friend and the stranger reach the server, or do not reach it, as given.
 func (n *Node) Becomes(what string, friend, stranger bool) {
 	n.t.Helper()
 	const poll = 300 * time.Millisecond
@@ -151,7 +151,7 @@ func (n *Node) Becomes(what string, friend, stranger bool) {
 	}
 }
 
-// Stays fails the test unless the friend and the stranger reach the server, or not, for a while.
+// Stays fails the test unless the friend and the stranger reach the server, or do not reach it, as given, three times in a row.
 func (n *Node) Stays(what string, friend, stranger bool) {
 	n.t.Helper()
 	patience := map[bool]time.Duration{true: 10 * time.Second, false: 300 * time.Millisecond}

@@ -18,7 +18,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// FreeAddress returns a loopback address that nobody listens on.
+// FreeAddress returns a loopback address with a free TCP port.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -32,7 +32,7 @@ func FreeAddress(t *testing.T) string {
 	return address
 }
 
-// Get returns the status code and the body of an answer; 0 and the error without an answer.
+// Get returns the status code and the body of an HTTP answer. Without an answer, it returns 0 and the text of the error.
 func Get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	answer, err := http.Get(url)
@@ -46,7 +46,7 @@ func Get(t *testing.T, url string) (int, string) {
 	return answer.StatusCode, string(body)
 }
 
-// Eventually waits for a condition, half a minute at most.
+// Eventually waits for a condition, and fails the test after 30 seconds, with the description of the condition.
 func Eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
@@ -56,7 +56,7 @@ func Eventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// NFT runs stock nft in a host and returns its output.
+// NFT runs stock nft in a host, and returns its stdout and stderr.
 func NFT(h *lab.Host, args ...string) (string, error) {
 	var out []byte
 	err := h.Do(func() (err error) {
@@ -66,7 +66,7 @@ func NFT(h *lab.Host, args ...string) (string, error) {
 	return string(out), err
 }
 
-// Log keeps the lines that an agent logs at verbosity 0 and 1.
+// Log keeps the log lines of an agent at verbosity 0 and 1. It is safe for concurrent use.
 type Log struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
@@ -81,7 +81,7 @@ func (l *Log) Logger() logr.Logger {
 	}, funcr.Options{Verbosity: 1})
 }
 
-// Take returns the last lines, and forgets all.
+// Take returns the last lines, at most the given number, and clears the log.
 func (l *Log) Take(lines int) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
