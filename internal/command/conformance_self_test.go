@@ -119,7 +119,12 @@ func TestConformanceFindsFaults(t *testing.T) {
 			before, limit := c.Size(), time.Now().Add(faultShrinking)
 			c = conformance.Shrink(c, fails, func() bool { return time.Now().Before(limit) })
 			t.Logf("seed %d: a case of %d events, shrunk to %d", seed, before, c.Size())
-			if c = writtenAndRead(t, c); !fails(c) {
+			c = writtenAndRead(t, c)
+			failed := false
+			for try := 0; try < 20 && !failed; try++ { // the order of two objects can decide whether a fault shows
+				failed = fails(c)
+			}
+			if !failed {
 				t.Error("the shrunk case, written and read, does not fail")
 			}
 			playCase(t, c)

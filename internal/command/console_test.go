@@ -37,7 +37,7 @@ func TestConsole(t *testing.T) {
 // TestDocumentedCommands runs the commands in the console blocks of the pages, as far as they need no cluster.
 func TestDocumentedCommands(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	for page, atLeast := range map[string]int{"troubleshooting.md": 5, "nftables.md": 2, "virtual-machines.md": 1} {
+	for page, atLeast := range map[string]int{"troubleshooting.md": 5, "nftables.md": 2, "virtual-machines.md": 1, "interfaces.md": 1} {
 		t.Run(page, func(t *testing.T) { replayPage(t, "../../docs/"+page, atLeast) })
 	}
 }
