@@ -146,6 +146,7 @@ func compares(c int, op expr.CmpOp) bool {
 	return c >= 0
 }
 
+// load stores a known value in a register.
 func (m *machine) load(register uint32, value []byte) {
 	from := start(register)
 	copy(m.bytes[from:], value)
@@ -154,12 +155,14 @@ func (m *machine) load(register uint32, value []byte) {
 	}
 }
 
+// loadUnknown marks the bytes of a register as unknown: matches on them make the rule unsure.
 func (m *machine) loadUnknown(register uint32, size int) {
 	for i := range size {
 		m.unknown[start(register)+i] = true
 	}
 }
 
+// meta loads a property of the packet that is not in its headers. The mark is unknown.
 func (m *machine) meta(e *expr.Meta) error {
 	p := m.packet
 	switch e.Key {
@@ -179,6 +182,7 @@ func (m *machine) meta(e *expr.Meta) error {
 	return nil
 }
 
+// conntrack loads a property of the packet's connection. The packet is the first of the connection, so its direction is original.
 func (m *machine) conntrack(e *expr.Ct) error {
 	switch e.Key {
 	case expr.CtKeySTATE:
@@ -217,6 +221,7 @@ func (p Packet) isICMP() bool {
 	return p.Protocol == unix.IPPROTO_ICMP || p.Protocol == unix.IPPROTO_ICMPV6
 }
 
+// decide ends the rule with a verdict. Jumps are not supported: custom rules have none.
 func (m *machine) decide(e *expr.Verdict) error {
 	switch e.Kind {
 	case expr.VerdictAccept:

@@ -79,6 +79,7 @@ func (f family) isFamily() []expr.Any {
 	}
 }
 
+// load loads an address of the network header into reg.
 func (f family) load(offset uint32) expr.Any {
 	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(f.addrLen)}
 }
@@ -159,6 +160,8 @@ const (
 	destinationPort = 2
 )
 
+// loadTransport loads bytes of the transport header. A packet without these bytes, such as a later fragment, does not match the
+// rule.
 func loadTransport(register, offset, size uint32) expr.Any {
 	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: size}
 }

@@ -28,6 +28,7 @@ func RejectFamily(f sets.Family) Rejection {
 	return RejectICMPv6
 }
 
+// codes returns the word of the kind in nft and the names of its codes.
 func (r Rejection) codes() (word string, codes symbols) {
 	switch r {
 	case RejectICMP:

@@ -10,8 +10,9 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// TableFamily is the family of a table: it decides which packets the table judges. Statements are written for Inet; Marshal
-// and Text turn them into their equivalents in the other family, after Replace has replaced those without. The zero value is Inet.
+// TableFamily is the family of a table: it decides which packets the table judges. The zero value is Inet. Statements are made
+// for Inet. Marshal and Text translate them for the family of the table. Replace must first replace the statements that the
+// family does not have.
 type TableFamily uint8
 
 // The families of tables. A table of family Bridge judges the frames that pass a bridge in the namespace, such as the bridge
@@ -71,7 +72,7 @@ func (f TableFamily) translate(s Statement) Statement {
 			out.Exprs = append(out.Exprs, s.Exprs[i])
 			continue
 		}
-		i++ // both of its expressions
+		i++ // skip both expressions of the check
 		match := frameOf(family)
 		out.Exprs = append(out.Exprs, match.Exprs...)
 		if s.Text == IsFamily(family).Text {
@@ -101,8 +102,8 @@ func frameOf(f sets.Family) Statement { return frame(Is, familyOf(f).word, famil
 // ARP is `meta protocol arp`: the frame is of the Address Resolution Protocol.
 func ARP() Statement { return frame(Is, "arp", unix.ETH_P_ARP) }
 
-// NotIP is `meta protocol != ip meta protocol != ip6`: the frame holds no packet of IP. The protocol is the frame's own, or
-// behind one VLAN tag the protocol of the tagged frame. A frame with two tags holds no packet of IP.
+// NotIP is `meta protocol != ip meta protocol != ip6`: the frame holds no IP packet. The kernel reads the protocol behind a
+// single VLAN tag. So a frame with two tags counts as a frame without an IP packet.
 func NotIP() []Statement {
 	var list []Statement
 	for _, f := range sets.Families {

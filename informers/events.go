@@ -82,6 +82,7 @@ func (e *Events) Warn(about Subject, reason, message string) {
 	}
 }
 
+// event returns an Event about an object. Its name is a digest of UID, reason and message, without the node.
 func (e *Events) event(about Subject, reason, message string) *corev1.Event {
 	message = strings.ToValidUTF8(message[:min(len(message), eventMessage)], "")
 	digest := sha256.Sum256([]byte(string(about.UID) + "\x00" + reason + "\x00" + message))

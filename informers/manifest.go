@@ -133,6 +133,8 @@ func parseManifests(data []byte, file string) (Manifests, error) {
 	}
 }
 
+// parseDocument reads a YAML document: an object, or a List of objects. place is the document's position, for errors. A kind that
+// policies do not depend on is an error, since it is likely a mistake.
 func parseDocument(document []byte, place string) (Manifests, error) {
 	data, err := yaml.YAMLToJSON(document)
 	if err != nil {
@@ -197,6 +199,7 @@ func setDefaults(o object) {
 	}
 }
 
+// defaultProtocols sets TCP for ports without a protocol.
 func defaultProtocols(containers []corev1.Container) {
 	for _, c := range containers {
 		for i := range c.Ports {

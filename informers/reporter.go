@@ -141,6 +141,7 @@ func (r *Reporter) Run(ctx context.Context) {
 	}
 }
 
+// flush tries to publish the reports that are over budget.
 func (r *Reporter) flush(ctx context.Context) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -1,4 +1,4 @@
-// Package labelindex compiles label selectors and finds, among many selectors, those that may match an object.
+// Package labelindex compiles label selectors and finds, among many selectors, the selectors that may match an object.
 //
 //	selector ──Compile──► Selector ──Add──► Index ◄──Candidates── labels of an object
 //

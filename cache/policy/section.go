@@ -151,7 +151,7 @@ func peerFieldName(d engine.Direction) string {
 	return "to"
 }
 
-// encode hashes everything in the rule that affects the content of a chain.
+// encode hashes everything in the rule that affects the content of a chain. Sections with equal digests need no new chain.
 func (r *Rule) encode(e encoder) {
 	e.text(r.Comment).count(r.Index)
 	for _, g := range []*Group{r.Peers, r.Named} {

@@ -17,7 +17,8 @@ import (
 // FlowKind is the protocol of a Flow, and the kind of its sockets.
 type FlowKind string
 
-// The kinds of flows. The server's socket of a FlowUDPServer has no peer, as a DNS server's; both sockets of a FlowUDP have one.
+// The kinds of flows. The server's socket of a FlowUDPServer is not connected, like a DNS server's. Both sockets of a FlowUDP are
+// connected.
 const (
 	FlowTCP       FlowKind = "tcp"
 	FlowUDP       FlowKind = "udp"
@@ -39,7 +40,7 @@ type Flow struct {
 	Source        netip.AddrPort // of the opener
 }
 
-// FlowEnd is one socket of a Flow. A Read or a Write moves one message of UDP.
+// FlowEnd is the socket at an end of a Flow. With UDP, a Read or a Write transfers a single message.
 type FlowEnd interface {
 	io.ReadWriteCloser
 	SetDeadline(t time.Time) error
@@ -93,7 +94,7 @@ func OpenFlow(ctx context.Context, s FlowSpec) (*Flow, error) {
 	return f, nil
 }
 
-// answer sends a message from the other end back to the opener.
+// answer sends a message from the server back to the opener.
 func (f *Flow) answer(deadline time.Time) error {
 	if err := f.Other.SetDeadline(deadline); err != nil {
 		return err
@@ -164,13 +165,13 @@ func (s FlowSpec) acceptUDP(c *net.UDPConn, deadline time.Time) (FlowEnd, error)
 	}
 }
 
-// peerless is the UDP socket of a server without a peer. It sends to one client.
+// peerless is the unconnected UDP socket of a server. It sends to a single client.
 type peerless struct {
 	*net.UDPConn
 	client netip.AddrPort
 }
 
-// Read receives from anybody.
+// Read receives from any address.
 func (p peerless) Read(b []byte) (int, error) {
 	n, _, err := p.ReadFromUDPAddrPort(b)
 	return n, err

@@ -14,14 +14,14 @@ import (
 // guestLink is the interface of a virtual machine.
 const guestLink = "eth0"
 
-// VirtualMachine returns a host that stands for a virtual machine in the pod. It does to the interface of the pod what KubeVirt
-// does for the bridge binding (bridgeBindingSpec in pkg/network/setup/netpod/netpod.go of kubevirt/kubevirt):
+// VirtualMachine returns a host in the place of a virtual machine in the pod. It changes the interface of the pod like KubeVirt
+// for the bridge binding (bridgeBindingSpec in pkg/network/setup/netpod/netpod.go of kubevirt/kubevirt):
 //
 //   - the interface loses its addresses, gets the name NAME-nic, and becomes a port of the new bridge k6t-NAME, without learning;
-//   - the tap device of the virtual machine becomes the other port. Here it is a veth pair, whose other end is eth0 of the
-//     virtual machine. That end has the hardware address and the addresses that the interface had;
-//   - a dummy gets the name and the addresses of the interface, and the pod answers no ARP for them. A kernel without dummies
-//     does without.
+//   - the tap device of the virtual machine becomes the other port. Here it is a veth pair with eth0 of the virtual machine as
+//     its other end. eth0 gets the hardware address and the addresses of the interface;
+//   - a dummy gets the name and the addresses of the interface, and the pod answers no ARP for them. This step is left out if the
+//     kernel has no dummy devices.
 func (h *Host) VirtualMachine(ifname string) (*Host, error) {
 	guest, err := h.lab.Bare(h.Name + "-guest")
 	if err != nil {
@@ -81,7 +81,7 @@ func (h *Host) enslave(link netlink.Link, bridge *netlink.Bridge, name string) e
 	}
 	*bridge = *made.(*netlink.Bridge)
 	return errors.Join(
-		pod.LinkSetDown(link), // which takes the addresses of IPv6
+		pod.LinkSetDown(link), // also removes the IPv6 addresses
 		h.dropAddrs(link),
 		pod.LinkSetName(link, name),
 		pod.LinkSetHardwareAddr(link, bridge.HardwareAddr),
@@ -99,7 +99,7 @@ func (h *Host) dropAddrs(link netlink.Link) error {
 	return err
 }
 
-// standIn makes the dummy that has the name and the addresses of the interface.
+// standIn makes the dummy with the name and the addresses of the interface.
 func (h *Host) standIn(ifname string, addrs []netlink.Addr) error {
 	dummy := &netlink.Dummy{LinkAttrs: netlink.NewLinkAttrs()}
 	dummy.Name = ifname
@@ -127,7 +127,7 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 	return netip.PrefixFrom(addr.Unmap(), bits)
 }
 
-// Tag gives an interface of the host a VLAN device with the addresses. It returns false if the kernel has none.
+// Tag adds a VLAN device with the addresses to an interface of the host. It returns false if the kernel does not support VLANs.
 func (h *Host) Tag(ifname string, vlan int, prefixes ...netip.Prefix) (ok bool, err error) {
 	parent, err := h.ns.handle.LinkByName(ifname)
 	if err != nil {
