@@ -29,9 +29,9 @@ const (
 	changeFloor  = 250 * time.Millisecond
 
 	// hookAtMost is for the start of each pod of the victim, with the time that the runtime spends on the pods in front of
-	// it: the runtime asks about one pod at a time, and a hundred pods of the attacker with large tables take 30 ms each. A
-	// pod that waits for its turn does not start, so waiting opens nothing. The timeout of the runtime is for each question alone.
-	hookAtMost = 3 * api.DefaultPluginRequestTimeout
+	// it. It is below the time after which a runtime gives up on a plugin (api.DefaultPluginRequestTimeout), as an answer
+	// that takes longer may open a pod.
+	hookAtMost = api.DefaultPluginRequestTimeout / 2
 
 	// refusedAtMost is the number of the victim's pods that do not start. The kubelet would retry after seconds.
 	refusedAtMost = 0

@@ -14,6 +14,7 @@ import (
 // options are the flags.
 type options struct {
 	run      string
+	skip     string
 	list     bool
 	quick    bool
 	agent    string
@@ -24,6 +25,7 @@ type options struct {
 
 func (o *options) addFlags(f *flag.FlagSet) {
 	f.StringVar(&o.run, "run", "", "run only the attacks whose names match the regular expression")
+	f.StringVar(&o.skip, "skip", "", "leave out the attacks whose names match the regular expression")
 	f.BoolVar(&o.list, "list", false, "list the attacks and exit")
 	f.BoolVar(&o.quick, "quick", false, "run one attack of each kind, for development")
 	f.StringVar(&o.agent, "agent", "", "binary of the agent, instead of building it from this repository")
@@ -38,9 +40,13 @@ func (o *options) chosen() ([]attack, error) {
 	if err != nil {
 		return nil, fmt.Errorf("-run: %w", err)
 	}
+	skip, err := regexp.Compile(o.skip)
+	if err != nil {
+		return nil, fmt.Errorf("-skip: %w", err)
+	}
 	var list []attack
 	for _, a := range attacks() {
-		if pattern.MatchString(a.name) && (!o.quick || a.quick) {
+		if pattern.MatchString(a.name) && (o.skip == "" || !skip.MatchString(a.name)) && (!o.quick || a.quick) {
 			list = append(list, a)
 		}
 	}
