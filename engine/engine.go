@@ -225,6 +225,9 @@ func (e *Engine) replace(x *exchange, want Ruleset) error {
 		return err
 	}
 	e.have.generation = nfnl.AnyGeneration
+	if _, err := e.restore(x); err != nil {
+		return err
+	}
 	return result
 }
 

@@ -95,7 +95,9 @@ func (e *Engine) addServed(x *exchange, ports []uint16) error {
 		return err
 	}
 	e.sibling.follow(e.have.generation)
-	e.have.generation++
+	if e.have.generation != nfnl.AnyGeneration {
+		e.have.generation++
+	}
 	return nil
 }
 
@@ -123,8 +125,8 @@ func (e *Engine) reseed(x *exchange) (reseeded bool, err error) {
 	if e.hasFailedToSeed() {
 		return false, e.seed(x, false)
 	}
-	if isSeeded, err := conntrack.IsSeeded(e.transport); err != nil || !isSeeded {
-		return true, errors.Join(err, e.seed(x, false))
+	if restored, err := e.restore(x); err != nil || restored {
+		return restored, err
 	}
 	now := time.Now()
 	turned, err := conntrack.TurnServed(e.transport, e.seeding.served)
@@ -134,6 +136,18 @@ func (e *Engine) reseed(x *exchange) (reseeded bool, err error) {
 		e.seeding.served, e.seeding.correction = nil, time.Time{}
 	}
 	return false, err
+}
+
+// restore makes the entries of connections while policies are in force, if the mark of conntrack.Seed is missing.
+func (e *Engine) restore(x *exchange) (restored bool, err error) {
+	if e.family != Inet || !e.have.ruleset.isEnforcing() {
+		return false, nil
+	}
+	isSeeded, err := conntrack.IsSeeded(e.transport)
+	if err == nil && isSeeded {
+		return false, nil
+	}
+	return true, errors.Join(err, e.seed(x, false))
 }
 
 // resumeCorrections goes on with the corrections that an earlier agent began.
