@@ -98,6 +98,16 @@ func (p *plan) cost(have *table) time.Duration {
 	return sum
 }
 
+// ApplyTime estimates the kernel time to make the tables in a namespace that has none.
+func (t *Tables) ApplyTime() (sum time.Duration) {
+	none := &table{}
+	for _, rs := range t {
+		p := makePlan(none, rs, 0)
+		sum += p.cost(none)
+	}
+	return sum
+}
+
 // size is the number of ranges or endpoints of a set.
 func size(e Elements) int {
 	switch e := e.(type) {

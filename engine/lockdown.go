@@ -1,5 +1,19 @@
 package engine
 
+// Lockdown returns small tables that isolate the interfaces that these tables isolate. They drop all packets of these interfaces,
+// but for established connections if these tables keep them. It returns false if a table does not have the form for this.
+func (t *Tables) Lockdown() (closed Tables, ok bool) {
+	for f, rs := range t {
+		if rs.IsEmpty() {
+			continue
+		}
+		if closed[f], ok = lockdown(rs); !ok {
+			return Tables{}, false
+		}
+	}
+	return closed, ok
+}
+
 // lockdown returns a small ruleset that isolates the interfaces that want isolates. It keeps the base chains, and the
 // chains that their rules go to, without rules that need a set or another chain. So it drops all packets of these
 // interfaces, but for established connections if want keeps them. lockdown returns false if want does not have this form.

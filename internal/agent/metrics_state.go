@@ -62,6 +62,8 @@ func (m *metrics) watch(s sources) {
 		func(s snapshot) float64 { return float64(s.work.Throttled) })
 	c.one(counter, "throttled_pods_total", "Times that a pod had to wait for its share of the workers.",
 		func(s snapshot) float64 { return float64(s.work.ThrottledTotal) })
+	c.one(counter, "closed_starts_total", "Pods with large tables that started closed, so that other pods did not wait for these tables.",
+		func(s snapshot) float64 { return float64(s.work.ClosedStarts) })
 	c.one(gauge, "table_memory_bytes", "Estimated kernel memory of the tables of all pods. --limit node-memory bounds it.",
 		func(s snapshot) float64 { return float64(s.work.Memory) })
 	c.one(gauge, "pods_selected", "Local pods that a policy selects.", func(s snapshot) float64 { return float64(s.SelectedPods) })

@@ -210,6 +210,50 @@ func TestKernelRefuses(t *testing.T) {
 	r.expect(`pod_hooks_total{result="enforced"} 1`, `pod_hooks_total{result="refused"} 1`, `pod_hooks_total{result="unselected"} 1`)
 }
 
+// TestClosedStart: a pod with very large tables starts closed. No forbidden packet gets out, and allowed packets do as soon as its
+// own tables are in force.
+func TestClosedStart(t *testing.T) {
+	r := newHookedRig(t)
+	var policies strings.Builder
+	for i := range 2 {
+		var rules []string
+		for j := range 450 {
+			rules = append(rules, fmt.Sprintf("{to: [{ipBlock: {cidr: 10.20.%d.%d/32}}]}", i*4+j/250, j%250))
+		}
+		if i == 1 {
+			rules = append(rules, "{to: [{ipBlock: {cidr: 10.9.0.1/32}}]}")
+		}
+		fmt.Fprintf(&policies, `
+---
+{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: ns, name: large-%d, uid: large-%[1]d,
+  annotations: {k8s.v1.cni.cncf.io/policy-for: net}}, spec: {podSelector: {matchLabels: {app: large}}, policyTypes: [Egress],
+  egress: [%s]}}
+`, i, strings.Join(rules, ", "))
+	}
+	r.Load(node.Cluster + egressPolicy + policies.String())
+	node.Eventually(t, "the policies", func() bool {
+		_, page := node.Get(t, r.metrics)
+		return strings.Contains(page, metricsPrefix+`policies{state="all"} 3`)
+	})
+	denied := lab.NewSink(t, r.Hosts["friend"])
+	pod, host, addr := r.starting(1, map[string]string{"app": "large"})
+	start := time.Now()
+	if err := r.nri.Run(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("the runtime waited %s", time.Since(start))
+	r.expect("closed_starts_total 1", `pod_hooks_total{result="enforced"} 1`)
+	allowed := lab.StartFlood(t, host, netip.MustParseAddrPort("10.9.0.1:5000"), lab.ForbiddenPatience)
+	forbidden := lab.StartFlood(t, host, netip.MustParseAddrPort("10.9.0.2:5000"), lab.ForbiddenPatience)
+	node.Eventually(t, "the allowed flood", func() bool { n, _ := r.sink.Received(addr); return n > 100 })
+	node.Eventually(t, "a forbidden flood", func() bool { return forbidden.Sent.Load() > 100 })
+	allowed.End()
+	forbidden.End()
+	if n, connections := denied.Received(addr); n+connections > 0 {
+		t.Errorf("%d datagrams and %d connections got out", n, connections)
+	}
+}
+
 // What starts while the agent is busy with all others does not wait for them, and pods that start side by side do not
 // disturb each other.
 func TestHooksPassTheQueue(t *testing.T) {

@@ -37,24 +37,27 @@ func New(object, namespace int, interval time.Duration) *Budget {
 }
 
 // Allow takes a token of the object and a token of its namespace. If either bucket is empty, it takes no token and returns false.
-func (b *Budget) Allow(object, namespace string) bool {
+func (b *Budget) Allow(object, namespace string) bool { return b.Take(object, namespace, 1) }
+
+// Take takes several tokens of each bucket, or none if either bucket has fewer.
+func (b *Budget) Take(object, namespace string, tokens float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
 	b.sweep(now)
 	o := b.refill(b.objects, object, b.object, 1, now)
 	n := b.refill(b.namespaces, namespace, b.namespace, namespaceFactor, now)
-	if o.tokens < 1 || n.tokens < 1 {
+	if o.tokens < tokens || n.tokens < tokens {
 		b.refused.Add(1)
 		return false
 	}
-	o.tokens--
-	n.tokens--
+	o.tokens -= tokens
+	n.tokens -= tokens
 	b.objects[object], b.namespaces[namespace] = o, n
 	return true
 }
 
-// Refused returns the number of calls of Allow that returned false.
+// Refused returns the number of calls of Allow and Take that returned false.
 func (b *Budget) Refused() uint64 { return b.refused.Load() }
 
 // refill returns the bucket of a key at the time now, without a change of the map. It adds nothing if now is before the bucket's

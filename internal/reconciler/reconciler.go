@@ -102,6 +102,7 @@ type Reconciler struct {
 	lines    *budget.Budget
 	memory   *memory
 	flight   *flight
+	starts   *starts
 	locks    podLocks // the holder of a pod's lock works on the pod
 
 	mu          sync.Mutex
@@ -139,6 +140,7 @@ func New(t Targets, open OpenTable, memory Budget, observer Observer) *Reconcile
 		lines:       budget.New(podLines, namespaceLines, lineInterval),
 		memory:      newMemory(memory),
 		flight:      newFlight(InFlightMemory),
+		starts:      newStarts(),
 		pods:        map[cache.PodID]*enforced{},
 		outstanding: map[cache.PodID]int{},
 		retries:     map[cache.PodID]int{},
@@ -174,13 +176,14 @@ type Stats struct {
 	SuppressedLines uint64 // log lines over budget
 	Memory          int64  // kernel memory of all tables, an estimate, bytes
 	Refused         int64  // pods whose table was too large for the budget
+	ClosedStarts    uint64 // pods that started closed, to let the next pod start sooner
 }
 
 // Stats returns the counts now. It takes no lock.
 func (r *Reconciler) Stats() Stats {
 	return Stats{
 		Throttled: r.queue.throttled.Load(), ThrottledTotal: r.queue.throttledTotal.Load(), SuppressedLines: r.lines.Refused(),
-		Memory: r.memory.bytes.Load(), Refused: r.memory.refusals.Load(),
+		Memory: r.memory.bytes.Load(), Refused: r.memory.refusals.Load(), ClosedStarts: r.starts.closed.Load(),
 	}
 }
 
@@ -259,7 +262,7 @@ func (r *Reconciler) next(ctx context.Context) bool {
 	unlock := r.locks.lock(pod)
 	start := time.Now()
 	if ctx.Err() == nil {
-		if err := r.work(ctx, pod); err != nil {
+		if err := r.work(ctx, pod, false); err != nil {
 			r.failed(ctx, pod, err)
 		}
 	}
@@ -269,14 +272,14 @@ func (r *Reconciler) next(ctx context.Context) bool {
 	return true
 }
 
-// work makes one pod what its target says, once.
-func (r *Reconciler) work(ctx context.Context, pod cache.PodID) error {
+// work makes one pod what its target says, once. A pod that starts may start closed, see starts.
+func (r *Reconciler) work(ctx context.Context, pod cache.PodID, isStart bool) error {
 	r.mu.Lock()
 	queued := r.outstanding[pod]
 	r.mu.Unlock()
 	r.observer.Started(pod)
 	// A batch that was sent is waited for: the content of the kernel is then known, also when the agent stops meanwhile.
-	err := r.reconcile(context.WithoutCancel(ctx), pod)
+	err := r.reconcile(context.WithoutCancel(ctx), pod, isStart)
 	r.observer.Finished(pod, err)
 	if err == nil {
 		r.succeeded(pod, queued)
@@ -333,8 +336,8 @@ func IsGone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*nfnl.MessageError))
 }
 
-// reconcile makes one pod what its target says.
-func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
+// reconcile makes one pod what its target says, or closed.
+func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID, isStart bool) error {
 	log := logr.FromContextOrDiscard(ctx).WithValues("pod", pod.String())
 	target, ok := r.targets.Plan(pod)
 	e := r.enforced(pod)
@@ -352,6 +355,11 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 		return err
 	}
 	r.admit(&target)
+	if isStart && !e.applied {
+		if tables, closed := r.starts.tables(&target); closed {
+			return r.startClosed(ctx, log, e, target, tables)
+		}
+	}
 	defer r.flight.enter(max(target.Tables.Memory(), e.tables.Memory()))()
 	if !e.applied || !sameTables(&e.tables, &target.Tables) {
 		return r.apply(ctx, log, e, target)
@@ -412,21 +420,11 @@ func logFinding(log logr.Logger, found engine.Finding) {
 
 func (r *Reconciler) apply(ctx context.Context, log logr.Logger, e *enforced, target cache.Target) error {
 	start := time.Now()
-	err := r.tryApply(ctx, e, target)
-	// A refusal came over a socket that works. Another error may be the socket's own: then another socket is tried at once,
-	// since anybody can change a table whose owner is gone.
-	var refused *nfnl.MessageError
-	if err != nil && !errors.As(err, &refused) {
-		e.close(log)
-		err = r.tryApply(ctx, e, target)
-	}
-	if err != nil {
-		e.applied = false
-		return err
-	}
 	isEmpty := target.Tables.IsEmpty()
 	removed := isEmpty && !e.tables.IsEmpty()
-	e.applied, e.tables = true, target.Tables
+	if err := r.bring(ctx, log, e, target); err != nil {
+		return err
+	}
 	r.observer.Applied(target)
 	r.logSeedFailure(log, e, target.Pod)
 	took := time.Since(start).Round(time.Microsecond)
@@ -444,6 +442,22 @@ func (r *Reconciler) apply(ctx context.Context, log logr.Logger, e *enforced, ta
 		e.close(log) // most pods have no policy: none of them costs a descriptor
 	}
 	return nil
+}
+
+// bring applies the target's tables, over a new socket if need be.
+func (r *Reconciler) bring(ctx context.Context, log logr.Logger, e *enforced, target cache.Target) error {
+	err := r.tryApply(ctx, e, target)
+	// A refusal came over a socket that works. Another error may be the socket's own: then another socket is tried at once,
+	// since anybody can change a table whose owner is gone.
+	var refused *nfnl.MessageError
+	if err != nil && !errors.As(err, &refused) {
+		e.close(log)
+		err = r.tryApply(ctx, e, target)
+	}
+	if e.applied = err == nil; e.applied {
+		e.tables = target.Tables
+	}
+	return err
 }
 
 func (r *Reconciler) tryApply(ctx context.Context, e *enforced, target cache.Target) error {
