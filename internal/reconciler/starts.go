@@ -23,6 +23,9 @@ const (
 	namespaceStarts = 100
 	nodeStarts      = 200
 	startsInterval  = 20 * time.Millisecond
+
+	// closedPause leaves the cores to the other pods of the crowd. The runtime takes longer to start the first container.
+	closedPause = 250 * time.Millisecond
 )
 
 // starts decides which pods start closed: with small tables that isolate them and allow nearly nothing. A worker applies their
@@ -58,6 +61,6 @@ func (r *Reconciler) startClosed(ctx context.Context, log logr.Logger, e *enforc
 	r.mu.Lock()
 	r.outstanding[target.Pod]++
 	r.mu.Unlock()
-	r.queue.add(target.Pod)
+	r.queue.addAfter(target.Pod, closedPause)
 	return nil
 }
