@@ -22,7 +22,7 @@ type addressed struct {
 
 // compareAges sorts the oldest pod first.
 func compareAges(a, b *pod) int {
-	return cmp.Or(cmp.Compare(a.created, b.created), comparePodIDs(a.id(), b.id()))
+	return cmp.Or(cmp.Compare(a.created, b.created), policy.CompareKeys(a.key, b.key))
 }
 
 func countAddresses(list []attachment) (n int) {
@@ -50,7 +50,7 @@ func (p *pod) visible(old []attachment) []attachment {
 // setAddresses takes the number of addresses of a pod. Other pods of the namespace become peers, or cease to be peers: no
 // more of them than the pod has, or had, addresses. The caller brings the state of the pod itself up to date.
 func (c *Cache) setAddresses(p *pod, n int) {
-	if p.addresses == n {
+	if int(p.addresses) == n {
 		return
 	}
 	a := &p.namespace.addressed
@@ -58,13 +58,13 @@ func (c *Cache) setAddresses(p *pod, n int) {
 	i, found := slices.BinarySearchFunc(a.pods, p, compareAges)
 	if found {
 		a.pods = slices.Delete(a.pods, i, i+1)
-		a.total -= p.addresses
+		a.total -= int(p.addresses)
 		if i < a.fit {
 			a.fit--
-			a.used -= p.addresses
+			a.used -= int(p.addresses)
 		}
 	}
-	p.addresses, p.unfit = n, false
+	p.addresses, p.unfit = int32(n), false
 	if n > 0 {
 		a.pods = slices.Insert(a.pods, i, p)
 		a.total += n
@@ -91,11 +91,11 @@ func (c *Cache) setAddresses(p *pod, n int) {
 func (a *addressed) fill(limit int) (changed []*pod) {
 	for ; a.used > limit; changed = append(changed, a.pods[a.fit]) {
 		a.fit--
-		a.used -= a.pods[a.fit].addresses
+		a.used -= int(a.pods[a.fit].addresses)
 		a.pods[a.fit].unfit = true
 	}
-	for ; a.fit < len(a.pods) && a.used+a.pods[a.fit].addresses <= limit; a.fit++ {
-		a.used += a.pods[a.fit].addresses
+	for ; a.fit < len(a.pods) && a.used+int(a.pods[a.fit].addresses) <= limit; a.fit++ {
+		a.used += int(a.pods[a.fit].addresses)
 		a.pods[a.fit].unfit = false
 		changed = append(changed, a.pods[a.fit])
 	}
@@ -109,17 +109,18 @@ func (s *podState) with(attachments []attachment) *podState {
 	return &next
 }
 
-// withAddressProblem returns the problems of a pod. If the namespace of the pod has too many addresses, they say so.
-func (c *Cache) withAddressProblem(p *pod) []policy.Problem {
+// withAddressProblem returns the problems of a pod's annotations. If the namespace of the pod has too many addresses, the result
+// says so.
+func (c *Cache) withAddressProblem(p *pod, problems []policy.Problem) []policy.Problem {
 	a := &p.namespace.addressed
 	if a.fit == len(a.pods) || p.addresses == 0 {
-		return p.problems
+		return problems
 	}
 	pods := "this pod is nobody's peer"
 	if !p.unfit {
 		pods = fmt.Sprintf("the %d youngest pods are nobody's peers", len(a.pods)-a.fit)
 	}
-	return append(slices.Clip(p.problems), policy.Problem{
+	return append(slices.Clip(problems), policy.Problem{
 		Field:   annotationField(StatusAnnotation),
 		Message: fmt.Sprintf("the pods of the namespace exceed the limit %s, so %s (--limit)", c.addressLimit(), pods),
 	})

@@ -43,6 +43,8 @@ type namespace struct {
 
 	addressed addressed // its pods as peers
 
+	recent []labelindex.Set // different labels of its last pods, the newest first
+
 	version int // raised when labels or attachments of a pod change
 	byLabel podIndex
 }
@@ -66,6 +68,25 @@ func (c *Cache) dropNamespace(ns *namespace) {
 	}
 	delete(c.namespaces, ns.name)
 	c.counts.namespaces.Add(-1)
+}
+
+// mostRecent is the number of different labels that a namespace remembers: the API server lists the pods of a Deployment one after
+// another, and they have the same labels.
+const mostRecent = 4
+
+// share returns the labels, or equal labels of another pod of the namespace, so that their memory is shared.
+func (ns *namespace) share(labels labelindex.Set) labelindex.Set {
+	i := slices.IndexFunc(ns.recent, func(s labelindex.Set) bool { return slices.Equal(s, labels) })
+	switch {
+	case i >= 0:
+		return ns.recent[i]
+	case len(labels) == 0:
+		return nil
+	case len(ns.recent) == mostRecent:
+		ns.recent = ns.recent[:mostRecent-1]
+	}
+	ns.recent = slices.Insert(ns.recent, 0, labels)
+	return labels
 }
 
 // UpsertNamespace takes a Namespace as it is now.

@@ -77,7 +77,8 @@ type network struct {
 	definition
 	since int64 // as NAD.Since
 
-	pods map[*pod]struct{} // attached
+	pods  map[*pod]struct{} // attached
+	iface string            // name of the last pod's interface
 	sets []*networkSet     // active sets of networks that contain it
 }
 

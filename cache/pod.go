@@ -12,22 +12,30 @@ import (
 )
 
 // pod is a pod with interfaces, or a local pod. Other pods can be neither peer nor target, and are not kept.
+//
+// A large cluster has many remote pods, so the fields of local pods are apart.
 type pod struct {
 	key       Key
-	uid       types.UID
-	created   int64 // as Pod.Created
+	identity  uint64 // hash of the UID
+	created   int64  // as Pod.Created
 	namespace *namespace
 	state     *podState    // never nil
 	read      []attachment // as the annotations say; state has them without addresses if the namespace has too many
-	addresses int          // of read
-	unfit     bool         // the addresses exceed the limit of the namespace, so the pod is nobody's peer
 	groups    []*group     // that the pod is in, by ID
-	target    *target      // of a local pod, else nil
 	status    uint64       // hash of the texts that state.attachments were read from
-	problems  []policy.Problem
-	mirrors   types.UID // UID of the static pod that this pod mirrors, if it does
-	announced bool      // known from the container runtime alone
+	target    *target      // of a local pod, else nil
+	local     *localPod    // nil: the pod has never been local
+	addresses int32        // of read
+	unfit     bool         // the addresses exceed the limit of the namespace, so the pod is nobody's peer
+	announced bool         // known from the container runtime alone
 	gone      bool
+}
+
+// localPod is what the cache knows of local pods only.
+type localPod struct {
+	uid      types.UID
+	mirrors  types.UID        // UID of the static pod that this pod mirrors, if it does
+	problems []policy.Problem // of the annotations
 }
 
 // podState is what groups and policies look at. It never changes: an event replaces it.
@@ -51,7 +59,11 @@ type attachment struct {
 	addrs   []netip.Addr // sorted; empty for an interface that is only requested
 }
 
-func (p *pod) id() PodID { return PodID{p.key, p.uid} }
+// id returns the identity of a local pod.
+func (p *pod) id() PodID { return PodID{p.key, p.local.uid} }
+
+// identity returns the hash of a UID. Only the API server and the runtime choose UIDs.
+func (c *Cache) identity(uid types.UID) uint64 { return maphash.Comparable(c.seed, uid) }
 
 // isOn reports whether the pod has an interface on the network.
 func (p *pod) isOn(n *network) bool {
@@ -63,13 +75,13 @@ func (a attachment) samePlace(b attachment) bool { return a.iface == b.iface && 
 func (a attachment) equal(b attachment) bool { return a.samePlace(b) && slices.Equal(a.addrs, b.addrs) }
 
 // UpsertPod takes a pod as it is now. A pod on the host's network and a terminated pod count as gone. It returns the
-// problems of the pod's annotations.
+// problems of the pod's annotations, for a remote pod only if the annotations changed.
 func (c *Cache) UpsertPod(obj Pod) []policy.Problem {
 	c.lock()
 	defer c.unlock()
 	p := c.pods[obj.Key]
 	local := obj.Node == c.node || c.node == ""
-	if p != nil && (p.uid != obj.UID || obj.Outside != "" || !local && obj.Node == "") {
+	if p != nil && (p.identity != c.identity(obj.UID) || obj.Outside != "" || !local && obj.Node == "") {
 		c.removePod(p)
 		p = nil
 	}
@@ -139,7 +151,8 @@ func (c *Cache) Pods() []Key {
 }
 
 func (c *Cache) newPod(key Key, uid types.UID) *pod {
-	p := &pod{key: key, uid: uid, namespace: c.namespace(key.Namespace), state: noState}
+	p := &pod{identity: c.identity(uid), namespace: c.namespace(key.Namespace), state: noState}
+	p.key = Key{Namespace: p.namespace.name, Name: key.Name} // all pods of a namespace share the text of its name
 	p.namespace.pods[p] = struct{}{}
 	return p
 }
@@ -161,9 +174,16 @@ func (c *Cache) removePod(p *pod) {
 // update reads the object into the pod.
 func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 	isDated := p.created != obj.Created // the runtime had announced the pod, without the time
-	p.mirrors, p.created = obj.Mirrors, obj.Created
+	p.created = obj.Created
+	if local && p.local == nil {
+		p.local = &localPod{uid: obj.UID}
+	}
+	var problems []policy.Problem
+	if p.local != nil {
+		problems = p.local.problems
+	}
 	next := *p.state
-	next.labels, next.cutLabels = keepEqual(p.state.labels, obj.Labels), obj.CutLabels
+	next.labels, next.cutLabels = p.namespace.share(keepEqual(p.state.labels, obj.Labels)), obj.CutLabels
 	next.ports = keepEqual(p.state.ports, obj.Ports)
 	if hash := p.hash(c.seed, &obj, local); hash != p.status || p.state == noState {
 		p.status = hash
@@ -171,9 +191,13 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 		if p.announced || obj.Node == "" || obj.CutLabels {
 			r.dropAddresses() // nobody's peer
 		}
-		next.known, next.attached, next.overflow, p.problems = r.known, r.attached, r.overflow, r.problems.List()
+		next.known, next.attached, next.overflow = r.known, r.attached, r.overflow
+		problems = r.problems.List()
 		p.read = c.attachments(p.read, r.entries)
 		c.setAddresses(p, countAddresses(p.read))
+	}
+	if p.local != nil {
+		p.local.mirrors, p.local.problems = obj.Mirrors, problems
 	}
 	next.attachments = p.visible(p.state.attachments)
 	c.setLocal(p, local)
@@ -185,7 +209,7 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 			c.markStale(t)
 		}
 	}
-	return c.withAddressProblem(p)
+	return c.withAddressProblem(p, problems)
 }
 
 // hash covers all that the attachments of the pod are read from.
@@ -205,7 +229,11 @@ func keepEqual[S ~[]E, E comparable](old, next S) S {
 func (c *Cache) attachments(old []attachment, entries []entry) []attachment {
 	next := make([]attachment, 0, len(entries))
 	for _, e := range entries {
-		next = append(next, attachment{iface: e.iface, network: c.network(e.network), addrs: e.addrs})
+		n := c.network(e.network)
+		if n.iface != e.iface { // most pods of a network have the same name for it, and share its text
+			n.iface = e.iface
+		}
+		next = append(next, attachment{iface: n.iface, network: n, addrs: e.addrs})
 	}
 	if slices.EqualFunc(old, next, attachment.equal) {
 		return old

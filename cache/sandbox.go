@@ -15,10 +15,10 @@ type Sandbox struct {
 // server has only the mirror pod, with another UID, and the first UID in an annotation that anybody can write: so the
 // runtime must call the pod by the same name.
 func (c *Cache) sandboxOf(p *pod) Sandbox {
-	if s, ok := c.sandboxes[p.uid]; ok {
+	if s, ok := c.sandboxes[p.local.uid]; ok {
 		return s
 	}
-	if s := c.sandboxes[p.mirrors]; p.mirrors != "" && s.Pod == p.key {
+	if s := c.sandboxes[p.local.mirrors]; p.local.mirrors != "" && s.Pod == p.key {
 		return s
 	}
 	return Sandbox{}
@@ -66,7 +66,7 @@ func (c *Cache) markSandbox(uid types.UID) {
 		return
 	}
 	for _, t := range c.targets {
-		if t.pod.mirrors == uid {
+		if t.pod.local.mirrors == uid {
 			mark(t)
 		}
 	}

@@ -289,7 +289,7 @@ func (c *Cache) setLocal(p *pod, local bool) {
 		t := &target{pod: p, plan: noPlan, stale: true}
 		p.target = t
 		c.targets[p.id()] = t
-		c.byUID[p.uid] = t
+		c.byUID[p.local.uid] = t
 		p.namespace.targets[t] = struct{}{}
 		c.counts.localPods.Add(1)
 		c.retarget(t, noState)
@@ -301,7 +301,7 @@ func (c *Cache) setLocal(p *pod, local bool) {
 	c.reselect(t, p.state, noState)
 	c.setFlags(t, flags{})
 	delete(c.targets, p.id())
-	delete(c.byUID, p.uid)
+	delete(c.byUID, p.local.uid)
 	delete(p.namespace.targets, t)
 	c.counts.localPods.Add(-1)
 	p.target = nil

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "scale:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) == 3 && args[0] == "agent" {
+		local, err := strconv.Atoi(args[2])
+		if err != nil {
+			return err
+		}
+		return runAgent(args[1], local, os.Stdin, os.Stdout)
+	}
+	f := flag.NewFlagSet("scale", flag.ContinueOnError)
+	sizes := f.String("pods", "1000,10000,100000", "numbers of pods in the cluster")
+	namespaces := f.Int("namespaces", 5000, "namespaces")
+	policies := f.Int("policies", 2000, "policies")
+	local := f.Int("local", perNode, "pods on the agent's node")
+	rate := f.Int("rate", 1000, "pod events per second of the churn")
+	churn := f.Duration("churn", 30*time.Second, "time of the churn")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	t := newTable(os.Stdout)
+	empty := cluster{*local, *namespaces, *policies, *local}
+	base, err := measure(empty, 0, 0)
+	if err != nil {
+		return err
+	}
+	for text := range strings.SplitSeq(*sizes, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil {
+			return err
+		}
+		c := empty
+		c.pods = n
+		m, err := measure(c, *rate, *churn)
+		if err != nil {
+			return fmt.Errorf("%d pods: %w", n, err)
+		}
+		t.row(&c, base, m)
+	}
+	return nil
+}
+
+// measurement is of one cluster.
+type measurement struct {
+	start, churned state
+	took           time.Duration // of the churn
+}
+
+// measure runs an agent in a process of its own, with the heap limit of the DaemonSet.
+func measure(c cluster, rate int, churn time.Duration) (m measurement, err error) {
+	s, err := newServer(&c)
+	if err != nil {
+		return m, err
+	}
+	defer s.http.Close() //nolint:errcheck // it only answers the agent, which has ended
+	self, err := os.Executable()
+	if err != nil {
+		return m, err
+	}
+	child := exec.Command(self, "agent", s.url, strconv.Itoa(c.local))
+	child.Env, child.Stderr = append(os.Environ(), "GOMEMLIMIT=550MiB"), os.Stderr
+	in, err := child.StdinPipe()
+	if err != nil {
+		return m, err
+	}
+	out, err := child.StdoutPipe()
+	if err != nil {
+		return m, err
+	}
+	if err := child.Start(); err != nil {
+		return m, err
+	}
+	defer func() {
+		in.Close() //nolint:errcheck // the agent then ends, whatever this says
+		err = errors.Join(err, child.Wait())
+	}()
+	answers := bufio.NewReader(out)
+	if m.start, err = ask(in, answers); err != nil || churn == 0 {
+		return m, err
+	}
+	begin := time.Now()
+	if err := s.churn(rate, churn); err != nil {
+		return m, err
+	}
+	m.took = time.Since(begin)
+	m.churned, err = ask(in, answers)
+	return m, err
+}
+
+func ask(in io.Writer, answers *bufio.Reader) (s state, err error) {
+	if _, err := fmt.Fprintln(in, "state"); err != nil {
+		return s, err
+	}
+	line, err := answers.ReadBytes('\n')
+	if err != nil {
+		return s, fmt.Errorf("the agent ended: %w", err)
+	}
+	return s, json.Unmarshal(line, &s)
+}
+
+// churn changes pods at a rate: half of the changes make a pod a peer of some policies or take that back, the others concern no
+// policy.
+func (s *server) churn(rate int, length time.Duration) error {
+	random := rand.New(rand.NewPCG(1, 2))
+	toggled := map[int]bool{}
+	begin := time.Now()
+	for i := range int(length.Seconds() * float64(rate)) {
+		time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate))))
+		pod := s.cluster.local + random.IntN(s.cluster.pods-s.cluster.local)
+		was := s.cluster.app(pod)
+		now := was
+		if toggled[pod] = !toggled[pod]; toggled[pod] {
+			now = map[string]string{client: other, probe: other, other: "another"}[was]
+		}
+		if err := s.change(pod, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// table prints the results as Markdown.
+type table struct{ out io.Writer }
+
+func newTable(out io.Writer) *table {
+	fmt.Fprintf(out, "%d cores, %s. Heap in MiB, latency in ms.\n\n", runtime.NumCPU(), runtime.Version())
+	fmt.Fprint(out, "| pods | heap | largest heap | bytes per remote pod | enforced after the last object | events/s | CPU of a core | latency median | p99 | largest | samples | longest queue |\n")
+	fmt.Fprint(out, "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	return &table{out}
+}
+
+func (t *table) row(c *cluster, base, m measurement) {
+	perPod := "-"
+	if remote := c.pods - c.local; remote > 0 {
+		perPod = fmt.Sprintf("%.0f", float64(int64(m.start.Heap)-int64(base.start.Heap))/float64(remote))
+	}
+	ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }
+	mib := func(n uint64) string { return fmt.Sprintf("%.0f", float64(n)/(1<<20)) }
+	list := m.churned.Latency
+	p99 := "-" // of fewer samples, only the largest says anything
+	if len(list) >= 300 {
+		p99 = ms(percentile(list, 0.99))
+	}
+	fmt.Fprintf(t.out, "| %d | %s | %s | %s | %s | %.0f | %.2f | %s | %s | %s | %d | %d |\n", c.pods, mib(m.start.Heap), mib(m.start.Peak), perPod,
+		m.start.Settled.Round(time.Millisecond), float64(m.churned.Events)/m.took.Seconds(), m.churned.CPU.Seconds()/m.took.Seconds(),
+		ms(percentile(list, 0.5)), p99, ms(percentile(list, 1)), len(list), m.churned.Queue)
+}

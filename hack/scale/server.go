@@ -1,0 +1,169 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"path"
+	"strconv"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes/scheme"
+)
+
+// server answers watches of the cluster's objects. It knows no lists: clients must use WatchList (KEP-3157).
+type server struct {
+	cluster *cluster
+	http    *http.Server
+	url     string
+
+	mu   sync.Mutex
+	pods *stream // of the agent; nil before it watches
+}
+
+func newServer(c *cluster) (*server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{cluster: c, url: "http://" + l.Addr().String()}
+	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
+	go s.http.Serve(l) //nolint:errcheck // it ends with the process
+	return s, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet || r.URL.Query().Get("sendInitialEvents") != "true" {
+		http.Error(w, "only watches with initial events", http.StatusNotFound)
+		return
+	}
+	var err error
+	switch path.Base(r.URL.Path) {
+	case "pods":
+		err = s.watchPods(newStream(w), r)
+	case "namespaces":
+		st := newStream(w)
+		for i := 0; i < s.cluster.namespaces && err == nil; i++ {
+			err = st.send(watch.Added, s.cluster.namespace(i))
+		}
+		err = st.finish(r, err, &corev1.Namespace{})
+	case "network-attachment-definitions":
+		err = s.watchJSON(w, r, 1, func(int) string { return nadJSON })
+	case "multi-networkpolicies":
+		err = s.watchJSON(w, r, s.cluster.policies, s.cluster.policyJSON)
+	default:
+		http.NotFound(w, r)
+	}
+	if err != nil && r.Context().Err() == nil {
+		panic(http.ErrAbortHandler)
+	}
+}
+
+func (s *server) watchPods(st *stream, r *http.Request) (err error) {
+	for i := 0; i < s.cluster.pods && err == nil; i++ {
+		err = st.send(watch.Added, s.cluster.pod(i, s.cluster.app(i)))
+	}
+	if err == nil {
+		err = st.bookmark(&corev1.Pod{})
+	}
+	s.mu.Lock()
+	s.pods = st
+	s.mu.Unlock()
+	if err == nil {
+		<-r.Context().Done()
+	}
+	return err
+}
+
+// change sends a new version of pod i. Its resource version is the time, in ns since 1970.
+func (s *server) change(i int, app string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.pods.send(watch.Modified, s.cluster.pod(i, app)); err != nil {
+		return err
+	}
+	return s.pods.flush()
+}
+
+func (s *server) watchJSON(w http.ResponseWriter, r *http.Request, n int, object func(int) string) error {
+	w.Header().Set("Content-Type", "application/json;stream=watch")
+	for i := range n {
+		if _, err := fmt.Fprintf(w, `{"type": "ADDED", "object": %s}`+"\n", object(i)); err != nil {
+			return err
+		}
+	}
+	_, err := io.WriteString(w, `{"type": "BOOKMARK", "object": {"kind": "X", "metadata": {"resourceVersion": "2", "annotations": {"`+
+		metav1.InitialEventsAnnotationKey+`": "true"}}}}`+"\n")
+	if err != nil {
+		return err
+	}
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		return err
+	}
+	<-r.Context().Done()
+	return nil
+}
+
+// stream is a watch in protobuf.
+type stream struct {
+	frames  io.Writer
+	object  runtime.Encoder
+	event   runtime.Encoder
+	control *http.ResponseController
+	last    int64 // resource version
+}
+
+func newStream(w http.ResponseWriter) *stream {
+	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf+";stream=watch")
+	info, _ := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
+	return &stream{
+		frames: info.StreamSerializer.Framer.NewFrameWriter(w), control: http.NewResponseController(w),
+		object: scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion),
+		event:  scheme.Codecs.EncoderForVersion(info.StreamSerializer.Serializer, corev1.SchemeGroupVersion),
+	}
+}
+
+// object is an object with metadata.
+type object interface {
+	runtime.Object
+	metav1.Object
+}
+
+func (st *stream) send(typ watch.EventType, o object) error {
+	st.last = max(st.last+1, time.Now().UnixNano())
+	o.SetResourceVersion(strconv.FormatInt(st.last, 10))
+	raw, err := runtime.Encode(st.object, o)
+	if err != nil {
+		return err
+	}
+	return st.event.Encode(&metav1.WatchEvent{Type: string(typ), Object: runtime.RawExtension{Raw: raw}}, st.frames)
+}
+
+func (st *stream) flush() error { return st.control.Flush() }
+
+// bookmark ends the initial events.
+func (st *stream) bookmark(o object) error {
+	o.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
+	if err := st.send(watch.Bookmark, o); err != nil {
+		return err
+	}
+	return st.flush()
+}
+
+// finish ends the initial events unless there is an error, and waits for the client's end.
+func (st *stream) finish(r *http.Request, err error, o object) error {
+	if err == nil {
+		err = st.bookmark(o)
+	}
+	if err == nil {
+		<-r.Context().Done()
+	}
+	return err
+}
