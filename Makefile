@@ -55,6 +55,10 @@ bench: tools
 bench-docs: tools
 	go run ./hack/bench -write docs/performance.md -chart docs/latency.svg $(BENCH)
 
+# An agent in clusters of up to 100,000 pods. SCALE holds the flags.
+scale: tools
+	go run ./hack/scale -most 600 $(SCALE)
+
 image:
 	hack/image/build.sh
 

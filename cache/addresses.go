@@ -27,7 +27,7 @@ func compareAges(a, b *pod) int {
 
 func countAddresses(list []attachment) (n int) {
 	for _, a := range list {
-		n += len(a.addrs)
+		n += a.addrs.len()
 	}
 	return n
 }
@@ -39,7 +39,7 @@ func (p *pod) visible(old []attachment) []attachment {
 	}
 	bare := slices.Clone(p.read)
 	for i := range bare {
-		bare[i].addrs = nil
+		bare[i].addrs = ""
 	}
 	if slices.EqualFunc(old, bare, attachment.equal) {
 		return old

@@ -24,7 +24,7 @@ func (n *networkSet) appendShares(to []share, spec *policy.Group, s *podState) [
 		if _, on := n.has[a.network]; !on {
 			continue
 		}
-		for _, addr := range a.addrs {
+		for addr := range a.addrs.all() {
 			if spec.Kind == engine.PeerGroup {
 				to = append(to, share{Addr: addr})
 				continue

@@ -79,7 +79,7 @@ type network struct {
 
 	pods  map[*pod]struct{} // attached
 	iface string            // name of the last pod's interface
-	sets []*networkSet     // active sets of networks that contain it
+	sets  []*networkSet     // active sets of networks that contain it
 }
 
 // network returns the network, and makes it when there is none. The caller refers to it, or calls dropNetwork.

@@ -2,7 +2,6 @@ package cache
 
 import (
 	"hash/maphash"
-	"net/netip"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -56,7 +55,7 @@ var noState = &podState{}
 type attachment struct {
 	iface   string
 	network *network
-	addrs   []netip.Addr // sorted; empty for an interface that is only requested
+	addrs   addrList // sorted; empty for an interface that is only requested
 }
 
 // id returns the identity of a local pod.
@@ -72,7 +71,7 @@ func (p *pod) isOn(n *network) bool {
 
 func (a attachment) samePlace(b attachment) bool { return a.iface == b.iface && a.network == b.network }
 
-func (a attachment) equal(b attachment) bool { return a.samePlace(b) && slices.Equal(a.addrs, b.addrs) }
+func (a attachment) equal(b attachment) bool { return a.samePlace(b) && a.addrs == b.addrs }
 
 // UpsertPod takes a pod as it is now. A pod on the host's network and a terminated pod count as gone. It returns the
 // problems of the pod's annotations, for a remote pod only if the annotations changed.
@@ -233,7 +232,7 @@ func (c *Cache) attachments(old []attachment, entries []entry) []attachment {
 		if n.iface != e.iface { // most pods of a network have the same name for it, and share its text
 			n.iface = e.iface
 		}
-		next = append(next, attachment{iface: n.iface, network: n, addrs: e.addrs})
+		next = append(next, attachment{iface: n.iface, network: n, addrs: newAddrList(e.addrs)})
 	}
 	if slices.EqualFunc(old, next, attachment.equal) {
 		return old

@@ -84,7 +84,7 @@ func (c *Cache) View(key Key) (PodView, bool) {
 }
 
 func viewOf(a attachment) AttachmentView {
-	return AttachmentView{Interface: a.iface, Network: a.network.key, PluginType: a.network.PluginType, Addrs: a.addrs}
+	return AttachmentView{Interface: a.iface, Network: a.network.key, PluginType: a.network.PluginType, Addrs: slices.Collect(a.addrs.all())}
 }
 
 // Interfaces returns the names of the pod's interfaces, sorted.

@@ -18,7 +18,7 @@ type feed struct {
 	synced atomic.Bool
 }
 
-// notifyEvery is the number of records after which Replace calls Notify, so that workers start before a long list is handled.
+// notifyEvery is the number of listed records after which Notify is called, so that workers start before a long list is handled.
 const notifyEvery = 256
 
 // Add implements toolscache.ReflectorStore.
@@ -58,6 +58,9 @@ func (f *feed) Replace(list []any, _ string) error {
 			return fmt.Errorf("a reflector of kind %s listed a %T", f.kind.name, obj)
 		}
 		listed[r.Key] = struct{}{}
+		if r.isTaken {
+			continue
+		}
 		f.upsert(r)
 		if i%notifyEvery == notifyEvery-1 {
 			f.in.config.Notify()

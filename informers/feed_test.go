@@ -2,6 +2,7 @@ package informers_test
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -49,6 +50,56 @@ func TestDeletions(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestInitialEvents: the initial events of a watch reach the sink while they arrive. The feed is in sync, and removes what is gone,
+// only at their end.
+func TestInitialEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newServer(t, policies)
+		s := start(t, api.source(t))
+		watch := api.next(t, policies)
+		if watch.query("sendInitialEvents") != "true" {
+			t.Fatal("no watch with initial events")
+		}
+		has := func(names ...string) {
+			t.Helper()
+			synctest.Wait()
+			var got []string
+			for _, key := range s.sink.Policies() {
+				got = append(got, key.Name)
+			}
+			if slices.Sort(got); !slices.Equal(got, names) {
+				t.Errorf("the sink has %q, want %q", got, names)
+			}
+		}
+		watch.send(event("ADDED", object(policies, "a", 1)))
+		has("a")
+		watch.send(event("ADDED", object(policies, "b", 2)))
+		has("a", "b")
+		if s.in.HasSynced() {
+			t.Error("in sync before the end of the initial events")
+		}
+		watch.stream("2")
+		has("a", "b")
+		if !s.in.HasSynced() {
+			t.Error("not in sync")
+		}
+		watch.send(event("MODIFIED", object(policies, "c", 3)))
+		has("a", "b", "c")
+		watch.end()
+		for again := api.next(t, policies); ; again = api.next(t, policies) {
+			if again.query("sendInitialEvents") != "true" {
+				again.answer(http.StatusGone, statusOf(410, "Expired"))
+				continue
+			}
+			again.send(event("ADDED", object(policies, "d", 9)))
+			has("a", "b", "c", "d")
+			again.stream("9", object(policies, "c", 8))
+			has("c", "d")
+			return
+		}
+	})
 }
 
 // The queue hears of a long list while the list is on its way into the sink.

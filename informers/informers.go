@@ -103,7 +103,7 @@ func (in *Informers) add(ctx context.Context, lw toolscache.ListerWatcher, k kin
 	}
 	f := &feed{ctx: ctx, in: in, kind: k}
 	quiet := logr.Discard() // a reflector logs every failure, the outage only the first
-	in.reflectors = append(in.reflectors, toolscache.NewReflectorWithOptions(observe(lw, out, silence), &record{}, f,
+	in.reflectors = append(in.reflectors, toolscache.NewReflectorWithOptions(observe(newEarly(lw, f), out, silence), &record{}, f,
 		toolscache.ReflectorOptions{Name: k.name, Logger: &quiet}))
 	in.feeds = append(in.feeds, f)
 }

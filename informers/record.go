@@ -21,12 +21,18 @@ type record struct {
 	end     bool   // a bookmark that ends the initial events of a watch
 	changed time.Time
 	problem string // why the object cannot be decoded; empty: it was decoded
+	isTaken bool   // the sink has the content already
 
 	// The content. Only the field for the object's kind is set, and none if there is a problem.
 	pod       *podRecord
 	namespace *cache.Namespace
 	nad       *cache.NAD
 	policy    *policy.Policy
+}
+
+// taken returns a record without content, for an object that the sink has.
+func (r *record) taken() *record {
+	return &record{Key: r.Key, uid: r.uid, version: r.version, end: r.end, isTaken: true}
 }
 
 // podRecord is a pod with its request for a trace.

@@ -38,15 +38,18 @@ func run(args []string) error {
 	local := f.Int("local", perNode, "pods on the agent's node")
 	rate := f.Int("rate", 1000, "pod events per second of the churn")
 	churn := f.Duration("churn", 30*time.Second, "time of the churn")
+	memory := f.String("memory", "550MiB", "GOMEMLIMIT of the agent; the default is the DaemonSet's")
+	most := f.Int("most", 0, "fail if a remote pod takes more bytes in the largest cluster; 0: no limit")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	t := newTable(os.Stdout)
 	empty := cluster{*local, *namespaces, *policies, *local}
-	base, err := measure(empty, 0, 0)
+	base, err := measure(empty, *memory, 0, 0)
 	if err != nil {
 		return err
 	}
+	perPod := 0
 	for text := range strings.SplitSeq(*sizes, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(text))
 		if err != nil {
@@ -54,11 +57,15 @@ func run(args []string) error {
 		}
 		c := empty
 		c.pods = n
-		m, err := measure(c, *rate, *churn)
+		m, err := measure(c, *memory, *rate, *churn)
 		if err != nil {
 			return fmt.Errorf("%d pods: %w", n, err)
 		}
-		t.row(&c, base, m)
+		perPod = int(int64(m.start.Heap)-int64(base.start.Heap)) / max(1, c.pods-c.local)
+		t.row(&c, perPod, m)
+	}
+	if *most > 0 && perPod > *most {
+		return fmt.Errorf("a remote pod takes %d bytes, more than %d", perPod, *most)
 	}
 	return nil
 }
@@ -67,10 +74,11 @@ func run(args []string) error {
 type measurement struct {
 	start, churned state
 	took           time.Duration // of the churn
+	sent           uint64        // bytes of the initial events
 }
 
-// measure runs an agent in a process of its own, with the heap limit of the DaemonSet.
-func measure(c cluster, rate int, churn time.Duration) (m measurement, err error) {
+// measure runs an agent in a process of its own, with a limit of its heap.
+func measure(c cluster, memory string, rate int, churn time.Duration) (m measurement, err error) {
 	s, err := newServer(&c)
 	if err != nil {
 		return m, err
@@ -81,7 +89,7 @@ func measure(c cluster, rate int, churn time.Duration) (m measurement, err error
 		return m, err
 	}
 	child := exec.Command(self, "agent", s.url, strconv.Itoa(c.local))
-	child.Env, child.Stderr = append(os.Environ(), "GOMEMLIMIT=550MiB"), os.Stderr
+	child.Env, child.Stderr = append(os.Environ(), "GOMEMLIMIT="+memory), os.Stderr
 	in, err := child.StdinPipe()
 	if err != nil {
 		return m, err
@@ -101,6 +109,7 @@ func measure(c cluster, rate int, churn time.Duration) (m measurement, err error
 	if m.start, err = ask(in, answers); err != nil || churn == 0 {
 		return m, err
 	}
+	m.sent = s.sent.Load()
 	begin := time.Now()
 	if err := s.churn(rate, churn); err != nil {
 		return m, err
@@ -146,17 +155,16 @@ func (s *server) churn(rate int, length time.Duration) error {
 type table struct{ out io.Writer }
 
 func newTable(out io.Writer) *table {
-	fmt.Fprintf(out, "%d cores, %s. Heap in MiB, latency in ms.\n\n", runtime.NumCPU(), runtime.Version())
-	fmt.Fprint(out, "| pods | heap | largest heap | bytes per remote pod | enforced after the last object | events/s | CPU of a core | latency median | p99 | largest | samples | longest queue |\n")
-	fmt.Fprint(out, "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n")
+	fmt.Fprintf(out, "%d cores, %s. Sizes in MiB, latencies in ms.\n\n", runtime.NumCPU(), runtime.Version())
+	columns := []string{
+		"pods", "received at the start", "heap", "largest heap", "bytes per remote pod", "enforced after the last object", "events/s",
+		"cores", "latency median", "p99", "largest", "samples", "longest queue",
+	}
+	fmt.Fprintf(out, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" ---: |", len(columns)))
 	return &table{out}
 }
 
-func (t *table) row(c *cluster, base, m measurement) {
-	perPod := "-"
-	if remote := c.pods - c.local; remote > 0 {
-		perPod = fmt.Sprintf("%.0f", float64(int64(m.start.Heap)-int64(base.start.Heap))/float64(remote))
-	}
+func (t *table) row(c *cluster, perPod int, m measurement) {
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }
 	mib := func(n uint64) string { return fmt.Sprintf("%.0f", float64(n)/(1<<20)) }
 	list := m.churned.Latency
@@ -164,7 +172,7 @@ func (t *table) row(c *cluster, base, m measurement) {
 	if len(list) >= 300 {
 		p99 = ms(percentile(list, 0.99))
 	}
-	fmt.Fprintf(t.out, "| %d | %s | %s | %s | %s | %.0f | %.2f | %s | %s | %s | %d | %d |\n", c.pods, mib(m.start.Heap), mib(m.start.Peak), perPod,
-		m.start.Settled.Round(time.Millisecond), float64(m.churned.Events)/m.took.Seconds(), m.churned.CPU.Seconds()/m.took.Seconds(),
-		ms(percentile(list, 0.5)), p99, ms(percentile(list, 1)), len(list), m.churned.Queue)
+	fmt.Fprintf(t.out, "| %d | %s | %s | %s | %d | %s | %.0f | %.2f | %s | %s | %s | %d | %d |\n", c.pods, mib(m.sent), mib(m.start.Heap),
+		mib(m.start.Peak), perPod, m.start.Settled.Round(time.Millisecond), float64(m.churned.Events)/m.took.Seconds(),
+		m.churned.CPU.Seconds()/m.took.Seconds(), ms(percentile(list, 0.5)), p99, ms(percentile(list, 1)), len(list), m.churned.Queue)
 }

@@ -8,6 +8,7 @@ import (
 	"path"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,6 +23,7 @@ type server struct {
 	cluster *cluster
 	http    *http.Server
 	url     string
+	sent    atomic.Uint64 // bytes
 
 	mu   sync.Mutex
 	pods *stream // of the agent; nil before it watches
@@ -34,7 +36,7 @@ func newServer(c *cluster) (*server, error) {
 	}
 	s := &server{cluster: c, url: "http://" + l.Addr().String()}
 	s.http = &http.Server{Handler: s, ReadHeaderTimeout: time.Minute}
-	go s.http.Serve(l) //nolint:errcheck // it ends with the process
+	go s.http.Serve(&countingListener{l, &s.sent}) //nolint:errcheck // it ends with the process
 	return s, nil
 }
 
@@ -166,4 +168,28 @@ func (st *stream) finish(r *http.Request, err error, o object) error {
 		<-r.Context().Done()
 	}
 	return err
+}
+
+// countingListener counts what its connections send.
+type countingListener struct {
+	net.Listener
+	sent *atomic.Uint64
+}
+
+// Accept implements net.Listener.
+func (l *countingListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	return &countingConn{conn, l.sent}, err
+}
+
+type countingConn struct {
+	net.Conn
+	sent *atomic.Uint64
+}
+
+// Write implements net.Conn.
+func (c *countingConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.sent.Add(uint64(n))
+	return n, err
 }
