@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all picture man build test conformance race lint e2e tenants demo bench bench-docs fuzz kernels image clean tools
+.PHONY: all picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image clean tools
 
 all: build
 
