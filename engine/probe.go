@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -85,9 +86,49 @@ func inside(f func(*Engine) error) error {
 		return err
 	}
 	defer netns.Close()
-	t, err := nfnl.Dial(netns)
+	t, err := dialLoading(netns)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(newEngine("probe", t, Options{})), t.Close())
+	e := newEngine("probe", t, Options{})
+	err = e.awaitTables()
+	if err == nil {
+		err = f(e)
+	}
+	return errors.Join(err, t.Close())
+}
+
+// The kernel loads a module when the first process needs it. A second process that needs it meanwhile gets an error, the same
+// error as on a kernel without the module. So Probe and Try ask again for loadingPatience.
+const (
+	loadingPatience = 5 * time.Second
+	loadingPause    = 20 * time.Millisecond
+)
+
+// dialLoading opens a socket, also while the kernel loads nfnetlink.
+func dialLoading(netns *os.File) (t *nfnl.Conn, err error) {
+	err = whileLoading(unix.EPROTONOSUPPORT, func() error {
+		t, err = nfnl.Dial(netns)
+		return err
+	})
+	return t, err
+}
+
+// awaitTables returns when nf_tables answers, also while the kernel loads it.
+func (e *Engine) awaitTables() error {
+	x, done := e.exchange()
+	defer done()
+	return whileLoading(unix.EINVAL, func() error {
+		_, err := x.generation(e.transport)
+		return err
+	})
+}
+
+// whileLoading repeats a question for loadingPatience while the kernel answers that a module is missing.
+func whileLoading(missing unix.Errno, ask func() error) error {
+	for start := time.Now(); ; time.Sleep(loadingPause) {
+		if err := ask(); !errors.Is(err, missing) || time.Since(start) > loadingPatience {
+			return err
+		}
+	}
 }
