@@ -53,10 +53,10 @@ func TestDevices(t *testing.T) {
 				r.start()
 				r.wantBoth("without a policy", lab.Allowed)
 				r.Load(r.withPolicy("net", "Ingress, Egress"))
-				r.isEnforced(true)
+				r.IsEnforced(true)
 				r.wantBoth("with a policy", lab.Dropped)
 				r.Load(r.withoutPolicy())
-				r.isEnforced(false)
+				r.IsEnforced(false)
 				r.wantBoth("without a policy again", lab.Allowed)
 			})
 		}
@@ -70,7 +70,7 @@ func TestBondPorts(t *testing.T) {
 	r.StartRuntime("server")
 	r.Load(r.withPolicy("port", "Ingress, Egress"))
 	r.start()
-	r.isEnforced(true)
+	r.IsEnforced(true)
 	r.wantBoth("with a policy for the ports", lab.Allowed)
 }
 
@@ -100,7 +100,7 @@ func TestReportedName(t *testing.T) {
 	r.StartRuntime("server")
 	r.Load(r.withPolicy("net", "Ingress, Egress"))
 	r.start()
-	r.isEnforced(true)
+	r.IsEnforced(true)
 	r.wantBoth("under the requested name", lab.Dropped)
 	r.in("server", func() error {
 		return onLink("net1", func(l netlink.Link) error {

@@ -44,7 +44,7 @@ func TestTrafficControl(t *testing.T) {
 	r.StartRuntime("server")
 	r.Load(r.withPolicy("net", "Ingress, Egress"))
 	r.start()
-	r.isEnforced(true)
+	r.IsEnforced(true)
 	r.wantVerdict("stranger", "10.9.0.1:80", lab.TCP, lab.Allowed)
 	r.wantVerdict("guest", "10.9.0.3:80", lab.UDP, lab.Allowed)
 }

@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -40,15 +38,6 @@ func newRig(t *testing.T) *rig {
 		RuntimeEndpoint: r.RuntimeSocket, NRISocket: sandbox.NRINone,
 	}
 	return r
-}
-
-// isEnforced waits until the server has the table of family inet, or has none.
-func (r *rig) isEnforced(want bool) {
-	r.t.Helper()
-	node.Eventually(r.t, fmt.Sprintf("enforced %t", want), func() bool {
-		out, _ := node.NFT(r.Hosts["server"], "list", "table", "inet", "multi_networkpolicy")
-		return strings.Contains(out, "hook") == want
-	})
 }
 
 // start starts the agent. It fails the test when the agent ends by itself.

@@ -140,7 +140,7 @@ func TestCleanupBesideAgent(t *testing.T) {
 	r.Load(node.Cluster + node.Policy)
 	r.StartRuntime("server")
 	agent := startProcess(t, r)
-	r.Becomes("enforced", true, false)
+	r.IsEnforced(true)
 	socket := r.RuntimeSocket
 	got := cleanUp(t, 1, "--container-runtime-endpoint", socket)
 	wantLines(t, []string{

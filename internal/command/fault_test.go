@@ -37,7 +37,7 @@ func newFaultRig(t *testing.T, args ...string) *faultRig {
 	r.Load(node.Cluster + node.Policy)
 	r.StartRuntime("server")
 	r.agent = startProcess(t, r.Node, append([]string{"--metrics-bind-address=" + address}, args...)...)
-	r.Becomes("enforced", true, false)
+	r.IsEnforced(true)
 	return r
 }
 

@@ -140,11 +140,24 @@ func (n *Node) Reaches(from string, patience time.Duration) bool {
 	return result.Verdict == lab.Allowed
 }
 
-// Becomes waits up to 30 seconds until the friend and the stranger reach the server, or do not reach it, as given.
+// IsEnforced waits until the server has the rules of the agent, or has none.
+func (n *Node) IsEnforced(want bool) {
+	n.t.Helper()
+	Eventually(n.t, fmt.Sprintf("enforced %t", want), func() bool {
+		out, _ := NFT(n.Hosts["server"], "list", "table", "inet", "multi_networkpolicy")
+		return strings.Contains(out, "hook") == want
+	})
+}
+
+// Becomes waits up to a minute until the friend and the stranger reach the server, or do not reach it, as given. On a busy machine
+// an answer can be late, so Becomes believes a missing answer only after a second look, which takes longer.
 func (n *Node) Becomes(what string, friend, stranger bool) {
 	n.t.Helper()
-	const poll = 300 * time.Millisecond
-	for deadline := time.Now().Add(time.Minute); n.Reaches("friend", poll) != friend || n.Reaches("stranger", poll) != stranger; {
+	const poll, look = 300 * time.Millisecond, time.Second
+	isSo := func(patience time.Duration) bool {
+		return n.Reaches("friend", patience) == friend && n.Reaches("stranger", patience) == stranger
+	}
+	for deadline := time.Now().Add(time.Minute); !isSo(poll) || !isSo(look); {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("never: %s", what)
 		}
