@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
 // The kernel does not show every packet of a pod to the rules in the pod's network namespace. This file finds the interfaces
@@ -29,16 +30,50 @@ func CheckRuntimes(patterns []string) error {
 // userspacePlugins are the plugin types that hand the packets of a network to a program or a virtual machine in the pod.
 var userspacePlugins = []string{"macvtap", "userspace", "vhostuser"}
 
-// whyUnenforceable returns the reason why policies cannot be enforced on the interfaces of a network; empty: they can.
-func (conf *pluginConfig) whyUnenforceable() string {
+// hiding says which packets of an interface the kernel does not show to the rules. The zero value means that it shows all packets.
+type hiding struct {
+	why         string
+	ingressOnly bool // the kernel shows the packets that the pod sends, so the rules for egress hold
+}
+
+// in returns the reason why policies cannot be enforced in a direction; empty: they can.
+func (h hiding) in(d engine.Direction) string {
+	if h.ingressOnly && d == engine.Egress {
+		return ""
+	}
+	return h.why
+}
+
+// orWorse returns the hiding of an interface that has both.
+func (h hiding) orWorse(other hiding) hiding {
+	if h.why == "" || h.ingressOnly && other.why != "" {
+		return other
+	}
+	return h
+}
+
+// hiding returns the packets that the kernel does not show of the interfaces of a network.
+func (conf *pluginConfig) hiding() hiding {
 	switch {
 	case conf.Type == "ipvlan" && conf.mode() == "l3s":
-		return "ipvlan in mode l3s delivers packets from outside past the rules of the pod, so ingress is open, " +
-			"and isolated egress drops the replies to them"
+		return hiding{ingressOnly: true, why: "ipvlan in mode l3s delivers packets from outside past the rules of the pod, " +
+			"so ingress is open, and isolated egress drops the replies to them"}
 	case slices.Contains(userspacePlugins, conf.Type):
-		return "the plugin type " + conf.Type + " hands packets to a program in the pod, past the network stack of the kernel"
+		return hiding{why: "the plugin type " + conf.Type + " hands packets to a program in the pod, past the network stack of the kernel"}
 	}
-	return ""
+	return hiding{}
+}
+
+// editedLater is the end of a reason that follows from a definition which may not be the definition that made the interface.
+const editedLater = "; the definition was edited after the pod was created, so the interface may be of an earlier kind"
+
+// hides returns the packets that the kernel does not show of the interfaces of a pod on the network.
+func (n *network) hides(p *pod) hiding {
+	h := n.hidden
+	if h.why != "" && n.isYoungerThan(p) {
+		h.why += editedLater
+	}
+	return h
 }
 
 // mode returns the mode of ipvlan; empty: the default, or unreadable.
@@ -73,13 +108,31 @@ func (conf *pluginConfig) bondPorts() (ports []string) {
 // maxBondPorts bounds the memory and time that a definition costs. A pod has fewer interfaces.
 const maxBondPorts = 64
 
-// inBond returns the reason why policies cannot be enforced on an interface that is a port of a bond; empty: it is not.
-func (s *podState) inBond(iface string) string {
+// inBond returns all packets as hidden if the interface is a port of a bond of the pod.
+func (s *podState) inBond(p *pod, iface string) hiding {
 	for _, bond := range s.attachments {
 		if _, found := slices.BinarySearch(bond.network.bondPorts, iface); found {
-			return fmt.Sprintf("it is a port of the bond %s, where the kernel shows all its packets, so only policies for %s have an effect",
+			why := fmt.Sprintf("it is a port of the bond %s, where the kernel shows all its packets, so only policies for %s have an effect",
 				bond.iface, bond.network.key)
+			if bond.network.isYoungerThan(p) {
+				why += editedLater
+			}
+			return hiding{why: why}
 		}
+	}
+	return hiding{}
+}
+
+// caveat returns the reason why the interfaces of a pod on the network may be of a kind that hides packets, which nobody can
+// tell; empty: the definition tells.
+func (n *network) caveat(p *pod) string {
+	switch {
+	case n.isYoungerThan(p):
+		return fmt.Sprintf("the definition of %s was edited after the pod was created, so the kind of the interface is unknown: "+
+			"the packet passes if policies cannot be enforced on it", n.key)
+	case n.PluginType == "":
+		return fmt.Sprintf("%s has no definition that can be read here, so the kind of the interface is unknown: "+
+			"the packet passes if policies cannot be enforced on it", n.key)
 	}
 	return ""
 }
@@ -115,12 +168,12 @@ type unenforceable struct {
 // unenforceable returns the interfaces that policies isolate in vain, in part or completely; only the first of them.
 func (v *view) unenforceable() (out []unenforceable) {
 	for _, a := range v.attachments {
-		if !a.isolated || a.unenforceable == "" {
+		if !a.isolated || a.hidden.why == "" {
 			continue
 		}
 		for _, p := range v.selected {
 			if p.IsFor(a.network) && len(out) < policy.MaxProblems {
-				out = append(out, unenforceable{p.Policy, a.network, a.iface, a.unenforceable})
+				out = append(out, unenforceable{p.Policy, a.network, a.iface, a.hidden.why})
 			}
 		}
 	}

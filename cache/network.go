@@ -20,8 +20,8 @@ type NAD struct {
 type definition struct {
 	PluginType string // empty: unknown
 
-	unenforceable string   // why policies cannot be enforced on the interfaces; empty: they can
-	bondPorts     []string // names of interfaces of a pod that are ports of a bond
+	hidden    hiding   // packets of the interfaces
+	bondPorts []string // names of interfaces of a pod that are ports of a bond
 }
 
 // NewNAD reads a CNI configuration. An empty configuration is legal, Multus then takes one from the node's disk: its type
@@ -33,7 +33,7 @@ func NewNAD(key Key, config string) NAD {
 	if err != nil {
 		ps.Add("spec.config", "the plugin type cannot be read, so policies isolate the network: %s", policy.Quote(err.Error()))
 	}
-	nad.definition = definition{PluginType: conf.Type, unenforceable: conf.whyUnenforceable(), bondPorts: conf.bondPorts()}
+	nad.definition = definition{PluginType: conf.Type, hidden: conf.hiding(), bondPorts: conf.bondPorts()}
 	nad.Problems = ps.List()
 	return nad
 }
@@ -105,8 +105,11 @@ func (c *Cache) dropNetwork(n *network) {
 // leave it open would be a guess. A definition that is edited, or made again, speaks for pods that are created later only:
 // the interfaces of the other pods are as an earlier definition has made them.
 func (c *Cache) isolates(n *network, p *pod) bool {
-	return n.PluginType == "" || c.plugins[n.PluginType] || p.created < n.since
+	return n.PluginType == "" || c.plugins[n.PluginType] || n.isYoungerThan(p)
 }
+
+// isYoungerThan reports whether the pod may be attached by an earlier definition of the network.
+func (n *network) isYoungerThan(p *pod) bool { return p.created < n.since }
 
 // UpsertNAD takes a NetworkAttachmentDefinition as it is now.
 func (c *Cache) UpsertNAD(nad NAD) {
@@ -130,14 +133,15 @@ func (c *Cache) DeleteNAD(key Key) {
 
 // setDefinition takes the definition of a network, and marks the local pods for which it makes a difference.
 func (c *Cache) setDefinition(n *network, d definition, since int64) {
-	sameEnforcement := n.unenforceable == d.unenforceable && slices.Equal(n.bondPorts, d.bondPorts)
-	if n.PluginType == d.PluginType && n.since == since && sameEnforcement {
-		return
-	}
 	before := *n
 	n.definition, n.since = d, since
+	sameBond := slices.Equal(before.bondPorts, n.bondPorts) && (len(n.bondPorts) == 0 || before.since == since)
+	if sameBond && before.PluginType == n.PluginType && before.since == since && before.hidden == n.hidden {
+		return
+	}
 	for _, t := range c.targets {
-		if t.selected.count > 0 && t.pod.isOn(n) && (!sameEnforcement || c.isolates(&before, t.pod) != c.isolates(n, t.pod)) {
+		isSame := sameBond && c.isolates(&before, t.pod) == c.isolates(n, t.pod) && before.hides(t.pod) == n.hides(t.pod)
+		if t.selected.count > 0 && !isSame && t.pod.isOn(n) {
 			c.markStale(t)
 		}
 	}

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -123,7 +122,7 @@ type isolation struct {
 	policies  []*installed // sorted
 	effective []*installed // those whose rules apply: the others exceed a limit
 
-	unenforceable string // as place.unenforceable
+	hidden hiding // packets of the interface
 }
 
 // Plan brings the plan of a pod up to date and returns its Target. The worker of the pod calls it: it may take long for a
@@ -371,7 +370,8 @@ type place struct {
 	pluginType string
 	isolated   bool // by policies for the network
 
-	unenforceable string // why the kernel does not show all packets to the rules; empty: it does
+	hidden hiding // packets of the interface
+	caveat string // why it is unknown whether packets are hidden; empty: it is known
 }
 
 // view takes the view of a pod. It lets go of the lock now and then, and starts again if something changed meanwhile.
@@ -390,7 +390,8 @@ func (c *Cache) view(t *target) view {
 		for _, a := range state.attachments {
 			v.attachments = append(v.attachments, place{
 				a.iface, a.network.key, a.network.PluginType, c.isolates(a.network, t.pod),
-				cmp.Or(t.unenforceable, a.network.unenforceable, state.inBond(a.iface)),
+				hiding{why: t.unenforceable}.orWorse(a.network.hides(t.pod)).orWorse(state.inBond(t.pod, a.iface)),
+				a.network.caveat(t.pod),
 			})
 			walk.step()
 		}
@@ -450,9 +451,9 @@ func (v *view) isolations(d engine.Direction) []isolation {
 			all := append(out[n-1].policies, policies...)
 			slices.SortFunc(all, comparePolicies)
 			out[n-1].policies = slices.Compact(all)
-			out[n-1].unenforceable = cmp.Or(out[n-1].unenforceable, a.unenforceable)
+			out[n-1].hidden = out[n-1].hidden.orWorse(a.hidden)
 		default:
-			out = append(out, isolation{iface: a.iface, policies: policies, unenforceable: a.unenforceable})
+			out = append(out, isolation{iface: a.iface, policies: policies, hidden: a.hidden})
 		}
 	}
 	return out

@@ -23,6 +23,10 @@ type PodView struct {
 	Problems    []PolicyProblem // of policies that exceed a limit of the pod
 	Tables      engine.Tables
 	HasBridge   bool // policies must be enforced in a bridge, too: the pod has a virtual machine
+
+	// Caveats has, for interfaces whose kind is unknown, why a packet that the policies deny may pass; LostReplies has, for
+	// interfaces that show only sent packets to the rules, why replies are dropped.
+	Caveats, LostReplies map[string]string
 }
 
 // AttachmentView is one interface of a pod on one network.
@@ -39,7 +43,7 @@ type IsolationView struct {
 	Policies  []*policy.Policy // that isolate it, sorted
 	Effective []*policy.Policy // of these, the policies whose rules apply: the others exceed a limit
 
-	Unenforceable string // why the kernel does not show all packets to the rules; empty: it does
+	Unenforceable string // why the kernel does not show all packets of the direction to the rules; empty: it does
 }
 
 // View plans a local pod and returns it. It is false for a pod that is not local.
@@ -58,7 +62,7 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	s := t.pod.state
 	v := PodView{
 		ID: id, Known: s.known, Overflow: s.overflow, Labels: s.labels, Ports: s.ports, Problems: t.plan.problems, Tables: target.Tables,
-		HasBridge: target.HasBridge,
+		HasBridge: target.HasBridge, Caveats: map[string]string{}, LostReplies: map[string]string{},
 	}
 	for _, a := range t.pod.read {
 		v.Attachments = append(v.Attachments, viewOf(a))
@@ -70,7 +74,10 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	now.isolate()
 	for _, d := range engine.Directions {
 		for _, i := range now.isolated[d] {
-			view := IsolationView{Interface: i.iface, Unenforceable: i.unenforceable}
+			view := IsolationView{Interface: i.iface, Unenforceable: i.hidden.in(d)}
+			if d == engine.Egress && i.hidden.ingressOnly {
+				v.LostReplies[i.iface] = i.hidden.why
+			}
 			for _, p := range i.policies {
 				view.Policies = append(view.Policies, p.Policy)
 				if t.plan.applies(p) {
@@ -78,6 +85,11 @@ func (c *Cache) View(key Key) (PodView, bool) {
 				}
 			}
 			v.Isolated[d] = append(v.Isolated[d], view)
+		}
+	}
+	for _, a := range now.attachments {
+		if a.isolated && a.caveat != "" {
+			v.Caveats[a.iface] = a.caveat
 		}
 	}
 	return v, true

@@ -60,7 +60,8 @@ type InterfaceExplanation struct {
 	Verdict   Verdict  `json:"verdict"`
 	DecidedBy string   `json:"decidedBy"` // "shop/web-policy ingress[0]", or in words what else it is
 	Reason    string   `json:"reason"`
-	Bridge    string   `json:"bridge,omitempty"` // what holds for the frames of a virtual machine in the pod
+	Bridge    string   `json:"bridge,omitempty"`  // what holds for the frames of a virtual machine in the pod
+	Caveats   []string `json:"caveats,omitempty"` // why the packet or its replies may fare in another way
 
 	// CustomRules are those that the packet meets before any policy. One that is unsure may decide before what is said
 	// here does.
@@ -180,6 +181,9 @@ func interfacesFor(pod *cache.PodView, q Query) ([]string, error) {
 // explainInterface goes the way of the packet: what is common to all pods, then the policies, then the drop.
 func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error) {
 	out := InterfaceExplanation{Interface: iface, Networks: []string{}, Policies: []PolicyExplanation{}, Verdict: Allowed}
+	if why := e.pod.LostReplies[iface]; why != "" {
+		out.Caveats = append(out.Caveats, why)
+	}
 	var isolation cache.IsolationView
 	for _, i := range e.pod.Isolated[e.query.Direction] {
 		if i.Interface == iface {
@@ -201,6 +205,7 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 	}
 	if isolation.Unenforceable != "" {
 		out.Verdict, out.DecidedBy, out.Reason = NotEnforced, "no rule", "policies cannot be enforced on "+iface+": "+isolation.Unenforceable
+		out.Caveats = nil // the reason has it
 		return out, nil
 	}
 	if e.pod.HasBridge && !out.explainBridge(e.settings.Bridge) {
@@ -213,6 +218,9 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 	var err error
 	out.CustomRules, err = e.explainCustom(iface)
 	out.decide(e.query)
+	if why := e.pod.Caveats[iface]; why != "" && out.Verdict == Denied {
+		out.Caveats = append(out.Caveats, why)
+	}
 	return out, err
 }
 

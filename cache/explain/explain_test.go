@@ -313,6 +313,79 @@ func TestNotEnforced(t *testing.T) {
 	}
 }
 
+// TestExplainL3S: ipvlan in mode l3s shows the sent packets to the rules, and not the received ones. So an explanation of egress is
+// as for other interfaces. If egress is isolated, the replies to clients are dropped.
+func TestExplainL3S(t *testing.T) {
+	const rules = `ingress: [{ports: [{port: 80}]}], egress: [{ports: [{port: 80}]}]`
+	for _, tt := range []struct {
+		types, query, want string
+		lost               bool // replies
+	}{
+		{"Ingress, Egress", "web egress net1 10.0.0.9 tcp 80", "net1 allowed by default/p egress[0]", true},
+		{"Ingress, Egress", "web egress net1 10.0.0.9 tcp 81", "net1 denied by no rule", true},
+		{"Ingress, Egress", "web ingress net1 10.0.0.9 tcp 80", "net1 not enforced by no rule", false},
+		{"Ingress", "web egress net1 10.0.0.9 tcp 81", "net1 allowed by no policy", false},
+		{"Ingress", "web ingress net1 10.0.0.9 tcp 81", "net1 not enforced by no rule", false},
+		{"Egress", "web ingress net1 10.0.0.9 tcp 81", "net1 allowed by no policy", true},
+	} {
+		c := cache.New(testOptions())
+		play(c, []metav1.Object{
+			model.NewPod("web", "app=web", "net1 net-a 10.0.0.1"), model.NewPolicy("p", "net-a", "{policyTypes: ["+tt.types+"], "+rules+"}"),
+		})
+		c.UpsertNAD(cache.NewNAD(model.KeyOf("net-a"), `{"type": "ipvlan", "mode": "l3s"}`))
+		e, err := Explain(c, newQuery(tt.query))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, lost := told(e)[0], len(e.Interfaces[0].Caveats) > 0; got != tt.want || lost != tt.lost {
+			t.Errorf("%s, %s: %s, replies are lost: %t; want %s, %t", tt.types, tt.query, got, lost, tt.want, tt.lost)
+		}
+	}
+}
+
+// TestExplainUnknownKind: a denial says so if nobody can tell whether the interface is of a kind that policies can be enforced on.
+func TestExplainUnknownKind(t *testing.T) {
+	const created = 1_800_000_000
+	for name, tt := range map[string]struct {
+		config  string
+		since   int64
+		verdict Verdict
+		told    string
+	}{
+		"a definition from before":      {`{"type": "macvlan"}`, created, Denied, ""},
+		"an edited definition":          {`{"type": "macvlan"}`, created + 1, Denied, "edited after"},
+		"a definition on the disk":      {``, created, Denied, "no definition that can be read here"},
+		"l3s from before":               {`{"type": "ipvlan", "mode": "l3s"}`, created, NotEnforced, "l3s"},
+		"a definition edited to l3s":    {`{"type": "ipvlan", "mode": "l3s"}`, created + 1, NotEnforced, "may be of an earlier kind"},
+		"a definition edited to a typo": {`{"type": "mcvlan"}`, created + 1, Denied, "edited after"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := model.With(model.NewPod("web", "app=web", "net1 net-a 10.0.0.1"), func(p *corev1.Pod) { p.CreationTimestamp = metav1.Unix(created, 0) })
+			c := cache.New(testOptions())
+			play(c, []metav1.Object{pod, model.NewPolicy("p", "net-a", `{ingress: [{ports: [{port: 80}]}]}`)})
+			nad := cache.NewNAD(model.KeyOf("net-a"), tt.config)
+			nad.Since = tt.since
+			c.UpsertNAD(nad)
+			e, err := Explain(c, newQuery("web ingress net1 10.0.0.9 tcp 81"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			i := e.Interfaces[0]
+			text := strings.Join(i.Caveats, "")
+			if i.Verdict == NotEnforced {
+				text += i.Reason
+			}
+			if i.Verdict != tt.verdict || (tt.told == "") != (text == "") || !strings.Contains(text, tt.told) {
+				t.Errorf("%s: %q", i.Verdict, text)
+			}
+			allowed, err := Explain(c, newQuery("web ingress net1 10.0.0.9 tcp 80"))
+			if err != nil || allowed.Interfaces[0].Caveats != nil {
+				t.Errorf("an allowed packet: %q %v", allowed.Interfaces[0].Caveats, err)
+			}
+		})
+	}
+}
+
 // TestExplainBridge: for a virtual machine the kernel may decide.
 func TestExplainBridge(t *testing.T) {
 	for support, want := range map[cache.BridgeSupport]string{

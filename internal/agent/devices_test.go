@@ -74,7 +74,8 @@ func TestBondPorts(t *testing.T) {
 	r.wantBoth("with a policy for the ports", lab.Allowed)
 }
 
-// TestIPVLANL3S: the kernel delivers packets from outside to ipvlan in mode l3s without the hooks of the pod.
+// TestIPVLANL3S: the kernel delivers packets from outside to ipvlan in mode l3s without the hooks of the pod. The rules for egress
+// hold, and drop the replies to clients.
 func TestIPVLANL3S(t *testing.T) {
 	t.Parallel()
 	r := newDeviceRig(t, device{"ipvlan l3s", "net1", func(r *deviceRig) error { return r.addIPVLAN(netlink.IPVLAN_MODE_L3S) }})
@@ -84,6 +85,12 @@ func TestIPVLANL3S(t *testing.T) {
 	node.Eventually(t, "egress is enforced", func() bool {
 		return r.verdict("server", "10.9.0.3:80", lab.TCP, never) == lab.Dropped
 	})
+	for _, p := range []lab.Protocol{lab.TCP, lab.UDP} {
+		r.wantVerdict("server", "10.9.0.2:80", p, lab.Allowed)
+		r.wantVerdict("server", "10.9.0.3:80", p, lab.Dropped)
+		r.wantVerdict("friend", "10.9.0.1:80", p, lab.Allowed)
+		r.wantVerdict("stranger", "10.9.0.1:80", p, lab.Dropped) // the reply
+	}
 	r.Load(r.withPolicy("net", "Ingress"))
 	node.Eventually(t, "egress is open", func() bool { return r.verdict("server", "10.9.0.3:80", lab.TCP, soon) == lab.Allowed })
 	for _, p := range []lab.Protocol{lab.TCP, lab.UDP} {

@@ -26,6 +26,9 @@ func printExplanation(out io.Writer, e explain.Explanation) error {
 		if n.Bridge != "" {
 			fmt.Fprintf(&b, "  %s\n", n.Bridge)
 		}
+		for _, c := range n.Caveats {
+			fmt.Fprintf(&b, "  but: %s\n", c)
+		}
 		for _, p := range e.RemotePods {
 			fmt.Fprintf(&b, "  %s is pod %s\n", e.Remote, p)
 		}
