@@ -118,7 +118,7 @@ func (r *Reporter) publish(ctx context.Context, key subjectKey, last *report) bo
 		delete(r.last, key)
 	}
 	for _, p := range last.problems {
-		log.Info("Problem: the field allows nothing", "field", p.Field, "problem", p.Message)
+		log.Info("Problem found", "reason", r.reason(about.Kind), "field", p.Field, "problem", p.Message)
 		if r.events != nil {
 			r.events.Warn(about, r.reason(about.Kind), p.String())
 		}
