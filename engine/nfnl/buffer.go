@@ -61,6 +61,11 @@ func (b *Buffer) End() {
 	binary.NativeEndian.PutUint32(b.buf[b.start:], uint32(len(b.buf)-b.start))
 }
 
+// isDump reports whether the last message asks for a dump.
+func (b *Buffer) isDump() bool {
+	return len(b.buf) > b.start && binary.NativeEndian.Uint16(b.buf[b.start+6:])&unix.NLM_F_DUMP == unix.NLM_F_DUMP
+}
+
 // OrFlags adds flags to the last message.
 func (b *Buffer) OrFlags(flags uint16) {
 	at := b.buf[b.start+6:]

@@ -1,11 +1,14 @@
 package nfnl
 
 import (
+	"encoding/binary"
 	"errors"
 	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
 // names asks for the names of all tables of the family inet.
@@ -96,6 +99,49 @@ func TestStoppedDump(t *testing.T) {
 	}
 	if list := names(t, c); len(list) != count {
 		t.Errorf("%d tables, want %d", len(list), count)
+	}
+}
+
+// TestDumpOfSingleMessages: the kernel does not set NLM_F_MULTI in the SCTP associations of a dump. They are not the end of the dump.
+func TestDumpOfSingleMessages(t *testing.T) {
+	host, err := lab.ForTest(t).Bare("host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := Open(host.NetNS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[1])
+	defer unix.Close(pair[0])
+	if err := unix.Dup3(pair[0], c.fd, unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	for i, typ := range []uint16{unix.SOCK_DIAG_BY_FAMILY, unix.SOCK_DIAG_BY_FAMILY, unix.NLMSG_DONE} {
+		var m Buffer
+		m.beginHeader(typ, 0)
+		m.Raw([]byte{byte(i), 0, 0, 0})
+		m.End()
+		binary.NativeEndian.PutUint16(m.buf[6:], 0) // flags
+		if i == 2 {
+			copy(m.buf[messageHeader:], make([]byte, 4)) // the errno of NLMSG_DONE
+		}
+		if _, err := unix.Write(pair[1], m.buf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var got []byte
+	err = c.Sockets(unix.AF_INET6, unix.IPPROTO_SCTP, 0, 1, func(b []byte) error {
+		got = append(got, b[0])
+		return nil
+	})
+	if err != nil || string(got) != "\x00\x01" {
+		t.Errorf("%v, %v", got, err)
 	}
 }
 

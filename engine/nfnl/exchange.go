@@ -41,9 +41,10 @@ func (c *Conn) Ask(m *Messages, answer uint16, visit func(Attrs) error) error {
 }
 
 // dump sends questions and calls visit with each answer of a type. The answers end with NLMSG_DONE, with an error, or with a single
-// message to the last question.
+// message to the last question, unless this is a dump: the kernel does not set NLM_F_MULTI in every part of a dump of SCTP sockets.
 func (c *Conn) dump(m *Messages, answer uint16, visit func(Answer) error) error {
 	a := answers{to: m}
+	isDump := m.isDump()
 	err := c.exchange(m, func(b []byte) (last bool, err error) {
 		err = EachMessage(b, func(reply Answer) error {
 			isLast := reply.Sequence == m.seq
@@ -59,7 +60,7 @@ func (c *Conn) dump(m *Messages, answer uint16, visit func(Answer) error) error 
 			case reply.Type != answer:
 				return nil
 			}
-			last = isLast && reply.Flags&unix.NLM_F_MULTI == 0
+			last = isLast && !isDump && reply.Flags&unix.NLM_F_MULTI == 0
 			return visit(reply)
 		})
 		return last, err
