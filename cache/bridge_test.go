@@ -47,7 +47,7 @@ const droppingTable = `table bridge multi_networkpolicy {
 	}
 
 	chain forward {
-		type filter hook forward priority 0; policy accept;
+		type filter hook forward priority -110; policy accept;
 		oifname "net1" goto egress-net1
 		oifname "net1-nic" goto egress-net1
 		oifname "net1.*" goto egress-net1
@@ -60,7 +60,7 @@ const droppingTable = `table bridge multi_networkpolicy {
 	}
 
 	chain output {
-		type filter hook output priority 0; policy accept;
+		type filter hook output priority -110; policy accept;
 		oifname "net1" goto egress-net1
 		oifname "net1-nic" goto egress-net1
 		oifname "net1.*" goto egress-net1

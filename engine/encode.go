@@ -124,7 +124,7 @@ func (b *batch) newChain(c *Chain) {
 	if c.Hook != HookNone {
 		hook := b.Nest(unix.NFTA_CHAIN_HOOK)
 		b.Uint32(unix.NFTA_HOOK_HOOKNUM, c.Hook.Number())
-		b.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority()))
+		b.Uint32(unix.NFTA_HOOK_PRIORITY, uint32(c.Hook.Priority(b.family)))
 		b.EndNest(hook)
 		b.Uint32(unix.NFTA_CHAIN_POLICY, policyAccept)
 		b.Text(unix.NFTA_CHAIN_TYPE, chainType)

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
 // errForeign is the error for a table that holds objects which a Ruleset cannot have, or too many objects.
@@ -259,7 +260,7 @@ func (r *reader) readChain(a nfnl.Attrs) error {
 		if err != nil {
 			return err
 		}
-		c.Hook = hookAt(h.Uint32(unix.NFTA_HOOK_HOOKNUM), int32(h.Uint32(unix.NFTA_HOOK_PRIORITY)))
+		c.Hook = hookAt(r.batch.family, h.Uint32(unix.NFTA_HOOK_HOOKNUM), int32(h.Uint32(unix.NFTA_HOOK_PRIORITY)))
 		if c.Hook == HookNone || a.Uint32(unix.NFTA_CHAIN_POLICY) != policyAccept || a.Text(unix.NFTA_CHAIN_TYPE) != chainType {
 			return errForeign
 		}
@@ -273,9 +274,9 @@ func (r *reader) readChain(a nfnl.Attrs) error {
 	return nil
 }
 
-func hookAt(number uint32, priority int32) Hook {
+func hookAt(f expr.TableFamily, number uint32, priority int32) Hook {
 	for hook, p := range places {
-		if p.number == number && p.priority == priority {
+		if p.number == number && p.priority[f] == priority {
 			return hook
 		}
 	}

@@ -154,23 +154,24 @@ const (
 // (linux/netfilter_bridge.h).
 func (h Hook) Number() uint32 { return places[h].number }
 
-// Priority returns the priority of the hook's base chain. Chains with lower priorities see a packet before
+// Priority returns the priority of the hook's base chain in a table of the family. Chains with lower priorities see a packet before
 // (enum nf_ip_hook_priorities in linux/netfilter_ipv4.h).
-func (h Hook) Priority() int32 { return places[h].priority }
+func (h Hook) Priority(f expr.TableFamily) int32 { return places[h].priority[f] }
 
 // place is where a base chain hangs.
 type place struct {
 	number   uint32
-	priority int32
+	priority [len(expr.TableFamilies)]int32
 	text     [len(expr.TableFamilies)]string // the priority as nft prints it
 }
 
 // places has the place of each hook's base chain. Ingress is judged after connection tracking (-200), and before address
-// translation (-100). Egress is judged after address translation.
+// translation (-100). Egress is judged after address translation. In a bridge, egress is judged before br_netfilter (-1) takes the
+// packet away: on its way back, the packet skips chains with the priority 0 that are older than the bridge.
 var places = map[Hook]place{
-	HookPrerouting: {0, -110, [...]string{Inet: "dstnat - 10", Bridge: "-110"}},
-	HookForward:    {2, 0, [...]string{Inet: "filter", Bridge: "0"}},
-	HookOutput:     {3, 0, [...]string{Inet: "filter", Bridge: "0"}},
+	HookPrerouting: {0, [...]int32{Inet: -110, Bridge: -110}, [...]string{Inet: "dstnat - 10", Bridge: "-110"}},
+	HookForward:    {2, [...]int32{Inet: 0, Bridge: -110}, [...]string{Inet: "filter", Bridge: "-110"}},
+	HookOutput:     {3, [...]int32{Inet: 0, Bridge: -110}, [...]string{Inet: "filter", Bridge: "-110"}},
 }
 
 // Chain is a chain and its rules in order.

@@ -385,7 +385,7 @@ func (r *deviceRig) addOnMaster(link func(netlink.LinkAttrs) netlink.Link) (mac 
 }
 
 // TestNotEnforceable: policies that the kernel cannot enforce completely have an Event, and the pod counts in the metrics. The
-// definition of the network tells, or the container runtime.
+// definition of the network tells, or the container runtime. A policy for a network that does not exist has an Event, too.
 func TestNotEnforceable(t *testing.T) {
 	for _, tc := range []struct{ config, handler string }{
 		{`{"type": "ipvlan", "mode": "l3s"}`, ""},
@@ -399,7 +399,8 @@ func TestNotEnforceable(t *testing.T) {
 			r.Runtime.Set(cluster.Sandbox{
 				ID: "s1", UID: "server", Namespace: "ns", Name: "server", Handler: tc.handler, Info: cluster.InfoOf(node.PathOf(r.Hosts["server"])),
 			})
-			r.Load(strings.Replace(node.Cluster, `{"type": "macvlan"}`, tc.config, 1) + node.Policy)
+			lost := strings.NewReplacer("name: p, uid: p,", "name: lost, uid: lost,", "policy-for: net", "policy-for: nowhere").Replace(node.Policy)
+			r.Load(strings.Replace(node.Cluster, `{"type": "macvlan"}`, tc.config, 1) + node.Policy + lost)
 			r.start()
 			node.Eventually(t, "the metric", func() bool {
 				_, text := node.Get(t, "http://"+r.config.MetricsAddress+"/metrics")
@@ -408,6 +409,11 @@ func TestNotEnforceable(t *testing.T) {
 			node.Eventually(t, "the Event", func() bool {
 				return slices.ContainsFunc(r.API.Events(), func(e corev1.Event) bool {
 					return e.Reason == cache.NotEnforceable && e.InvolvedObject.Name == "p" && strings.Contains(e.Message, "interface net1 of network ns/net: ")
+				})
+			})
+			node.Eventually(t, "the Event of the network that does not exist", func() bool {
+				return slices.ContainsFunc(r.API.Events(), func(e corev1.Event) bool {
+					return e.Reason == cache.UndefinedNetwork && e.InvolvedObject.Name == "lost" && strings.Contains(e.Message, "ns/nowhere")
 				})
 			})
 		})

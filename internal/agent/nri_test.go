@@ -119,6 +119,35 @@ func TestFirstInstant(t *testing.T) {
 		"pod_hook_duration_seconds_count 20", "pod_start_duration_seconds_count 15", `watch_down{source="NRI"} 0`)
 }
 
+// TestFirstInstantOfVirtualMachine: the rules for the bridge are in force when the first process of the pod moves the interface into
+// it, so a virtual machine that may not send gets nothing out.
+func TestFirstInstantOfVirtualMachine(t *testing.T) {
+	t.Parallel()
+	lab.HasBridgeNetfilter(t)
+	r := newHookedRig(t)
+	for i, app := range []string{"free", "mute"} {
+		pod, host, addr := r.starting(i+1, map[string]string{"app": app, "kubevirt.io": "virt-launcher"})
+		if err := r.nri.Run(t.Context(), pod); err != nil {
+			t.Fatal(err)
+		}
+		guest, err := host.VirtualMachine("net1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f := lab.StartFlood(t, guest, netip.MustParseAddrPort("10.9.0.1:5000"), lab.ForbiddenPatience)
+		if app == "free" {
+			node.Eventually(t, "the flood of a free virtual machine", func() bool { n, _ := r.sink.Received(addr); return n > 20 })
+			f.End()
+			continue
+		}
+		node.Eventually(t, "a flood", func() bool { return f.Sent.Load() > 100 })
+		f.End()
+		if n, connections := r.sink.Received(addr); n+connections > 0 {
+			t.Errorf("%d datagrams and %d connections got out", n, connections)
+		}
+	}
+}
+
 // A pod that was only announced becomes the API server's, keeps its rules, gets what changes, and goes.
 func TestAnnouncedPodIsReplaced(t *testing.T) {
 	r := newHookedRig(t)

@@ -63,6 +63,19 @@ func vmPorts() (ports []mnpv1.MultiNetworkPolicyPort) {
 	return ports
 }
 
+// callIP makes the frames in the bridge of the pod pass the hooks of IP as well, or not.
+func (w vmWorld) callIP(does bool) {
+	w.t.Helper()
+	value := map[bool]string{true: "1", false: "0"}[does]
+	err := w.hosts["server"].Do(func() error {
+		return errors.Join(os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-iptables", []byte(value), 0),
+			os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-ip6tables", []byte(value), 0))
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 func (w vmWorld) run() {
 	w.t.Helper()
 	w.start()

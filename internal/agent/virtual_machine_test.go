@@ -30,12 +30,19 @@ func policyProbes() []vmProbe {
 }
 
 // TestVirtualMachine: policies hold for a virtual machine as for a pod, in both directions, whatever the settings of established
-// connections, over a restart of the agent and after the last policy.
+// connections, over a restart of the agent and after the last policy, and with br_netfilter as without.
 func TestVirtualMachine(t *testing.T) {
 	needsBridgeTracking(t)
-	for _, revoke := range []bool{false, true} {
-		t.Run(fmt.Sprintf("revoke %t", revoke), func(t *testing.T) {
+	hasNetfilter := lab.HasBridgeNetfilter(t)
+	for i, revoke := range []bool{false, true, false, true} {
+		callsIP := i < 2
+		t.Run(fmt.Sprintf("revoke %t, br_netfilter %t", revoke, callsIP), func(t *testing.T) {
 			w := newVMWorld(t, (*leakWorld).virtualize)
+			if hasNetfilter {
+				w.callIP(callsIP)
+			} else if callsIP {
+				t.Skip("SKIPPED: this kernel has no br_netfilter")
+			}
 			w.options.RevokeEstablished = revoke
 			protocols := vmProtocols(t)
 			w.serve(protocols, "server", "allowed", "forbidden")

@@ -3,6 +3,8 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"runtime"
 
 	"github.com/google/nftables"
@@ -57,20 +59,29 @@ func KernelAtLeast(t TB, major, minor int) bool {
 	return is[0] > major || is[0] == major && is[1] >= minor
 }
 
-// HasDevices reports whether the kernel makes devices of a type: "vlan".
+// HasDevices reports whether the kernel makes devices of a type: "vlan", "vrf" or "bond".
 func HasDevices(t TB, kind string) bool {
 	t.Helper()
-	if kind != "vlan" {
-		t.Fatalf("devices of type %q", kind)
-	}
 	l := ForTest(t)
 	h, err := l.Host("probe")
 	if err == nil {
 		var parent netlink.Link
 		if parent, err = h.ns.handle.LinkByName("net1"); err == nil {
 			attrs := netlink.NewLinkAttrs()
-			attrs.Name, attrs.ParentIndex = "net1.1", parent.Attrs().Index
-			err = h.ns.handle.LinkAdd(&netlink.Vlan{LinkAttrs: attrs, VlanId: 1})
+			attrs.Name = "probe"
+			var device netlink.Link
+			switch kind {
+			case "vlan":
+				attrs.ParentIndex = parent.Attrs().Index
+				device = &netlink.Vlan{LinkAttrs: attrs, VlanId: 1}
+			case "vrf":
+				device = &netlink.Vrf{LinkAttrs: attrs, Table: 1}
+			case "bond":
+				device = netlink.NewLinkBond(attrs)
+			default:
+				t.Fatalf("devices of type %q", kind)
+			}
+			err = h.ns.handle.LinkAdd(device)
 			if errors.Is(err, unix.EOPNOTSUPP) {
 				return false
 			}
@@ -80,6 +91,20 @@ func HasDevices(t TB, kind string) bool {
 		t.Fatalf("probe for devices of type %s: %v", kind, err)
 	}
 	return true
+}
+
+// HasBridgeNetfilter loads br_netfilter, and reports whether the kernel has it. Most nodes of Kubernetes have loaded it. Frames in the
+// bridges of network namespaces that are made afterwards pass the hooks of IP as well, unless a sysctl says otherwise.
+func HasBridgeNetfilter(t TB) bool {
+	t.Helper()
+	if out, err := exec.Command("modprobe", "br_netfilter").CombinedOutput(); err != nil {
+		t.Logf("load br_netfilter, which can be part of the kernel: %v: %s", err, out)
+	}
+	_, err := os.Stat("/proc/sys/net/bridge/bridge-nf-call-iptables")
+	if err != nil {
+		t.Logf("SKIPPED in part: this kernel has no br_netfilter: %v", err)
+	}
+	return err == nil
 }
 
 // LosesLookups reports whether a lookup in an interval set may find nothing while another CPU replaces the range that has the
