@@ -17,7 +17,9 @@ import (
 )
 
 // testOptions are those of the commands: pods of all nodes are local.
-func testOptions() cache.Options { return cache.Options{NetworkPlugins: []string{"macvlan", "bridge", "ipvlan"}} }
+func testOptions() cache.Options {
+	return cache.Options{NetworkPlugins: []string{"macvlan", "bridge", "ipvlan"}}
+}
 
 func upsert(c *cache.Cache, o metav1.Object) {
 	switch o := o.(type) {

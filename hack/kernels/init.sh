@@ -14,6 +14,7 @@ add tmpfs /tmp
 add tmpfs /run
 add cgroup2 /sys/fs/cgroup
 hostname vm
+modprobe br_netfilter # as on most nodes of Kubernetes
 ip link set lo up
 stty -F /dev/ttyS1 raw -echo
 

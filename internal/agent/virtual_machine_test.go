@@ -41,7 +41,7 @@ func TestVirtualMachine(t *testing.T) {
 			if hasNetfilter {
 				w.callIP(callsIP)
 			} else if callsIP {
-				t.Skip("SKIPPED: this kernel has no br_netfilter")
+				t.Skip("SKIPPED: br_netfilter is not loaded")
 			}
 			w.options.RevokeEstablished = revoke
 			protocols := vmProtocols(t)
