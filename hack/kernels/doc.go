@@ -4,6 +4,7 @@
 //	go run ./hack/kernels                                  all kernels, all packages that have kernel tests
 //	go run ./hack/kernels -kernels 6.1 ./engine/...        one kernel, some packages
 //	go run ./hack/kernels -cpus 1 -run Trace ./engine      one CPU, some tests
+//	go run ./hack/kernels -kernels 6.12 -run ConformanceRandom -args -conformance.duration=10m ./internal/command
 //
 // A package has kernel tests if its tests import internal/test/lab, so new packages need no entry here.
 //

@@ -52,6 +52,7 @@ func script(suites []suite, flags testFlags) string {
 	for _, s := range suites {
 		args := []string{"run", s.pkg, "-test.v=test2json", "-test.timeout=" + flags.timeout.String(), "-test.run=" + flags.run,
 			"-test.skip=" + flags.skip}
+		args = append(args, strings.Fields(flags.args)...)
 		for _, arg := range args {
 			b.WriteString("'" + strings.ReplaceAll(arg, "'", `'\''`) + "' ")
 		}

@@ -30,6 +30,7 @@ type options struct {
 // testFlags choose tests inside a package, as the flags of go test with these names do.
 type testFlags struct {
 	run, skip string
+	args      string // more arguments of the test binaries, separated by blanks
 	timeout   time.Duration
 }
 
@@ -42,6 +43,7 @@ func parseOptions() (*options, error) {
 	flag.StringVar(&o.kernels, "kernels", strings.Join(versions(), ","), "versions of the kernels, separated by commas")
 	flag.StringVar(&o.tests.run, "run", "", "run only the tests whose names match the regular expression")
 	flag.StringVar(&o.tests.skip, "skip", "", "skip the tests whose names match the regular expression")
+	flag.StringVar(&o.tests.args, "args", "", "more arguments of the tests, separated by blanks")
 	flag.DurationVar(&o.tests.timeout, "timeout", 20*time.Minute, "time for the tests of one package")
 	flag.DurationVar(&o.machine.limit, "limit", time.Hour, "time for all packages on one kernel")
 	flag.IntVar(&o.machine.cpus, "cpus", 2, "CPUs of the virtual machine")

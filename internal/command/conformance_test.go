@@ -12,6 +12,7 @@ import (
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/conformance"
@@ -46,13 +47,31 @@ func TestConformanceCases(t *testing.T) {
 		for _, c := range cases {
 			t.Run(c.Name, func(t *testing.T) {
 				t.Parallel()
-				if c.Needs != "" && !lab.HasDevices(t, c.Needs) {
-					t.Skipf("SKIPPED: this kernel has no devices of type %s", c.Needs)
+				for _, need := range c.Needs {
+					if !kernelHas(t, need) {
+						t.Skipf("SKIPPED: this kernel lacks %s; run `go run ./hack/kernels -kernels 6.12 -run TestConformanceCases ./internal/command`", need)
+					}
 				}
 				playCase(t, c)
 			})
 		}
 	}
+}
+
+// kernelHas reports whether cases with a kind of devices, or with connections of SCTP, can be played.
+func kernelHas(t *testing.T, need string) bool {
+	t.Helper()
+	switch need {
+	case conformance.SCTP.String():
+		return lab.HasSCTP(t)
+	case conformance.Bridge:
+		support, err := agent.ProbeBridge(cache.Options{})
+		if err != nil {
+			t.Log(err)
+		}
+		return support == cache.BridgeStateful
+	}
+	return lab.HasDevices(t, need)
 }
 
 // docs/examples.md states the effect of its policies correctly.
@@ -106,7 +125,15 @@ var (
 
 // Random clusters with random changes.
 func TestConformanceRandom(t *testing.T) {
-	r := &conformanceRun{next: *conformanceSeed, limit: time.Now().Add(*conformanceDuration)}
+	r := &conformanceRun{next: *conformanceSeed}
+	for _, kind := range []string{conformance.VRF, conformance.Bond, conformance.Bridge, conformance.SCTP.String()} {
+		if kernelHas(t, kind) {
+			r.kinds = append(r.kinds, kind)
+		} else {
+			t.Logf("SKIPPED in part: this kernel lacks %s; run `go run ./hack/kernels -kernels 6.12 -run TestConformanceRandom ./internal/command`", kind)
+		}
+	}
+	r.limit = time.Now().Add(*conformanceDuration)
 	workers := runtime.GOMAXPROCS(0)
 	if r.next == 0 {
 		r.next = rand.Uint64N(1 << 40)
@@ -123,8 +150,8 @@ func TestConformanceRandom(t *testing.T) {
 	}
 	running.Wait()
 	took := time.Since(start)
-	t.Logf("from seed %d: %d cases, %s in %s: %.0f packets a second",
-		first, r.cases, r.counts, took.Round(time.Millisecond), float64(r.counts.Sent)/took.Seconds())
+	t.Logf("kinds of devices %v, from seed %d: %d cases, %s in %s: %.0f packets a second",
+		r.kinds, first, r.cases, r.counts, took.Round(time.Millisecond), float64(r.counts.Sent)/took.Seconds())
 	if r.failed != nil {
 		shrink(t, *r.failed, r.only)
 	}
@@ -133,6 +160,7 @@ func TestConformanceRandom(t *testing.T) {
 // conformanceRun plays random cases in several workers, until the time is over or a case fails.
 type conformanceRun struct {
 	limit time.Time
+	kinds []string // of devices, and "sctp"
 
 	mu     sync.Mutex
 	next   uint64 // seed
@@ -148,7 +176,7 @@ func (r *conformanceRun) play(t *testing.T) bool {
 	seed := r.next
 	r.next++
 	r.mu.Unlock()
-	c := conformance.Random(seed)
+	c := conformance.AddDevices(conformance.Random(seed), r.kinds)
 	player, log := newPlayer(t)
 	player.Share = *conformanceShare
 	result, err := player.Play(t.Context(), c)

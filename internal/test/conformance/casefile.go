@@ -26,7 +26,7 @@ import (
 //	networks: [a bridge]              # NAME TYPE [WIRE]; two networks with one wire share it
 //	outsiders: [a 10.1.9.9]           # WIRE ADDRESS...
 //	pods:
-//	- web app=web | net1 a 10.1.0.1 fd00:1::1 | port http=80/TCP
+//	- web app=web | net1 a 10.1.0.1 fd00:1::1 | vrf:net2 b 10.2.0.1 | port http=80/TCP
 //	policies:
 //	- {name: p, for: a, spec: {...}}
 //	allowed: [client -> web tcp/80 udp/53]
@@ -39,7 +39,7 @@ import (
 type caseFile struct {
 	Case      string     `json:"case"`
 	Flags     Flags      `json:"flags,omitempty"`
-	Needs     string     `json:"needs,omitempty"` // a type of devices that not all kernels have
+	Needs     []string   `json:"needs,omitempty"` // what not all kernels have: types of devices, "sctp"
 	Outsiders []string   `json:"outsiders,omitempty"`
 	Then      []stepFile `json:"then,omitempty"`
 	stepFile  `json:",inline"`

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,7 +36,7 @@ type statusEntry struct {
 // named ports (NAME=NUMBER/PROTOCOL), "phase", "node", "no-node", "uid", "host-network", "status" for a network status that
 // cannot be read, "no-status", "networks" for the requested networks, and else the name of an interface, with its network and
 // addresses. An interface with "status:" before its name is in the network status only, an interface with "kernel:" in the
-// kernel only.
+// kernel only; "vrf:", "bond:" and "bridge:" say which device it is.
 func (b *builder) pod(text string) (*corev1.Pod, error) {
 	parts := strings.Split(text, "|")
 	head := strings.Fields(parts[0])
@@ -106,7 +107,10 @@ func (b *builder) iface(namespace string, fields []string) (Link, statusEntry, e
 	if len(fields) < 2 {
 		return Link{}, statusEntry{}, fmt.Errorf("%q names no network", fields[0])
 	}
-	name := fields[0][strings.Index(fields[0], ":")+1:]
+	prefix, name, _ := strings.Cut(fields[0], ":")
+	if name == "" {
+		prefix, name = "", prefix
+	}
 	network, ok := networkNamed(fields[1], namespace)
 	if !ok {
 		return Link{}, statusEntry{}, fmt.Errorf("%q is not the name of a network", fields[1])
@@ -116,6 +120,9 @@ func (b *builder) iface(namespace string, fields []string) (Link, statusEntry, e
 		return Link{}, statusEntry{}, fmt.Errorf("network %s is on no wire", network)
 	}
 	link := Link{Iface: name, Wire: wire}
+	if slices.Contains([]string{VRF, Bond, Bridge}, prefix) {
+		link.Device = prefix
+	}
 	entry := statusEntry{Name: fields[1], Interface: name, IPs: fields[2:]}
 	for _, s := range fields[2:] {
 		a, err := netip.ParseAddr(s)

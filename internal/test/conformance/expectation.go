@@ -52,6 +52,13 @@ func parseExpectation(text string, allowed bool) (Expectation, error) {
 	return e, nil
 }
 
+// and returns the expectation with one more service.
+func (e Expectation) and(s service) *Expectation {
+	e.Text += fmt.Sprintf(" %s/%d", s.proto, s.port)
+	e.Services = append(slices.Clone(e.Services), s)
+	return &e
+}
+
 func parseParty(s string) party {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		return party{addr: addr}

@@ -69,15 +69,15 @@ func NewFabric(ports []uint16) (*Fabric, error) {
 		return nil, err
 	}
 	f := &Fabric{lab: network, ports: ports, hosts: map[types.UID]*host{}, wires: map[string]bool{}, first: 1}
-	f.outside, err = f.add("outside", Key{})
+	f.outside, err = f.add("outside", Key{}, false)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
-func (f *Fabric) add(name string, key Key) (*host, error) {
-	h, err := newHost(f.lab, name, key, f.ports)
+func (f *Fabric) add(name string, key Key, isMachine bool) (*host, error) {
+	h, err := newHost(f.lab, name, key, f.ports, isMachine)
 	if h != nil {
 		f.all = append(f.all, h)
 	}
@@ -113,7 +113,7 @@ func (f *Fabric) PutPod(p *corev1.Pod) (Sandbox, bool, error) {
 	if h == nil {
 		key := Key{Namespace: p.Namespace, Name: p.Name}
 		var err error
-		if h, err = f.add(key.String(), key); err != nil {
+		if h, err = f.add(key.String(), key, isMachine(p)); err != nil {
 			return Sandbox{}, false, err
 		}
 		f.hosts[p.UID] = h
@@ -124,7 +124,7 @@ func (f *Fabric) PutPod(p *corev1.Pod) (Sandbox, bool, error) {
 		}
 	}
 	err := errors.Join(h.setLinks(links), f.dropFlows())
-	return Sandbox{UID: p.UID, ID: string(p.UID), NetNS: h.NetNS()}, true, err
+	return Sandbox{UID: p.UID, ID: string(p.UID), NetNS: h.pod.NetNS()}, true, err
 }
 
 // Leave takes the pods that are not among those off their wires, and returns their UIDs.
@@ -163,7 +163,7 @@ func (f *Fabric) reach(wire string) error {
 		}
 	}
 	iface := outsideIface(wire)
-	if err := f.outside.attach(iface, wire); err != nil {
+	if err := f.outside.attach(iface, wire, ""); err != nil {
 		return err
 	}
 	// The kernel makes a link-local address some time later; without one it sends no IPv6.

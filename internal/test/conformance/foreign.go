@@ -10,7 +10,7 @@ import (
 // leaveTable puts a table of the agent's name into the host, as another agent might have left it. It drops all packets
 // that come in.
 func (h *host) leaveTable() error {
-	err := h.Do(func() error {
+	err := h.pod.Do(func() error {
 		conn, err := nftables.New()
 		if err != nil {
 			return err

@@ -22,9 +22,10 @@ const tableName = "multi_networkpolicy"
 
 // Link is an interface as the kernel has it, whatever a pod's network status says.
 type Link struct {
-	Iface string       `json:"iface"`
-	Wire  string       `json:"wire"`
-	Addrs []netip.Addr `json:"addrs,omitempty"`
+	Iface  string       `json:"iface"`
+	Wire   string       `json:"wire"`
+	Device string       `json:"device,omitempty"` // empty: an ordinary interface
+	Addrs  []netip.Addr `json:"addrs,omitempty"`
 }
 
 // hostSettings make what a packet does follow from its addresses: an address is spoken for on its own interface only, also
@@ -38,10 +39,11 @@ var hostSettings = map[string]string{
 	"promote_secondaries": "1", // the first address of an interface goes alone
 }
 
-// host is a network namespace, that of a pod or of the world outside.
+// host is a network namespace that sends and receives: a pod, the virtual machine in a pod, or the world outside.
 type host struct {
 	*lab.Host
-	key     Key // empty: outside
+	pod     *lab.Host // the pod, for an agent: the same namespace, unless the host is a virtual machine
+	key     Key       // empty: outside
 	handle  *netlink.Handle
 	links   []Link
 	indexes map[int]string // of interfaces
@@ -58,12 +60,16 @@ type sender struct {
 	v6    bool
 }
 
-func newHost(l *lab.Lab, name string, key Key, ports []uint16) (*host, error) {
+func newHost(l *lab.Lab, name string, key Key, ports []uint16, isMachine bool) (*host, error) {
 	made, err := l.Bare(name)
+	pod := made
+	if err == nil && isMachine {
+		pod, err = l.Bare(name + "-pod")
+	}
 	if err != nil {
 		return nil, err
 	}
-	h := &host{Host: made, key: key, indexes: map[int]string{}, senders: map[sender]int{}, marks: map[string]uint32{}}
+	h := &host{Host: made, pod: pod, key: key, indexes: map[int]string{}, senders: map[sender]int{}, marks: map[string]uint32{}}
 	err = h.Do(func() error {
 		for _, conf := range []string{"all", "default"} {
 			for name, value := range hostSettings {
@@ -101,9 +107,9 @@ func (h *host) close() error {
 // setLinks makes the kernel's interfaces these.
 func (h *host) setLinks(want []Link) error {
 	for _, l := range slices.Clone(h.links) {
-		i := slices.IndexFunc(want, func(w Link) bool { return w.Iface == l.Iface && w.Wire == l.Wire })
+		i := slices.IndexFunc(want, func(w Link) bool { return w.Iface == l.Iface && w.Wire == l.Wire && w.Device == l.Device })
 		if i < 0 {
-			if err := h.detach(l.Iface); err != nil {
+			if err := h.detach(l); err != nil {
 				return err
 			}
 			continue
@@ -119,7 +125,7 @@ func (h *host) setLinks(want []Link) error {
 	for _, w := range want {
 		i := slices.IndexFunc(h.links, func(l Link) bool { return l.Iface == w.Iface })
 		if i < 0 {
-			if err := h.attach(w.Iface, w.Wire); err != nil {
+			if err := h.attach(w.Iface, w.Wire, w.Device); err != nil {
 				return err
 			}
 			i = len(h.links) - 1
@@ -144,11 +150,15 @@ func prefixOf(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, 64)
 }
 
-func (h *host) attach(iface, wire string) error {
+func (h *host) attach(iface, wire, device string) error {
 	var err error
-	if parent, id, ok := strings.Cut(iface, "."); ok {
+	parent, id, isVLAN := strings.Cut(iface, ".")
+	switch {
+	case isVLAN:
 		err = h.attachVLAN(parent, iface, id)
-	} else {
+	case device != "":
+		err = h.attachDevice(iface, wire, device)
+	default:
 		err = h.Attach("br-"+wire, iface)
 	}
 	if err != nil {
@@ -159,7 +169,7 @@ func (h *host) attach(iface, wire string) error {
 		return fmt.Errorf("find %s of %s: %w", iface, h.Name, err)
 	}
 	h.indexes[link.Attrs().Index] = iface
-	h.links = append(h.links, Link{Iface: iface, Wire: wire})
+	h.links = append(h.links, Link{Iface: iface, Wire: wire, Device: device})
 	return nil
 }
 
@@ -201,7 +211,8 @@ func (h *host) addRoute(iface string) error {
 	return nil
 }
 
-func (h *host) detach(iface string) error {
+func (h *host) detach(link Link) error {
+	iface := link.Iface
 	for _, v6 := range []bool{false, true} {
 		if fd, ok := h.senders[sender{iface, v6}]; ok {
 			delete(h.senders, sender{iface, v6})
@@ -211,7 +222,7 @@ func (h *host) detach(iface string) error {
 		}
 	}
 	h.links = slices.DeleteFunc(h.links, func(l Link) bool { return l.Iface == iface })
-	return h.Detach(iface)
+	return h.detachDevice(iface, link.Device)
 }
 
 func (h *host) removeAddr(iface string, a netip.Addr) error {
@@ -262,7 +273,7 @@ func (h *host) forgetNeighbors() error {
 
 // hasTable says whether the host has a table of the agent's name.
 func (h *host) hasTable() (bool, error) {
-	err := h.Do(func() error {
+	err := h.pod.Do(func() error {
 		get := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, 0)
 		get.AddData(&nl.Nfgenmsg{NfgenFamily: unix.NFPROTO_INET, Version: unix.NFNETLINK_V0})
 		get.AddData(nl.NewRtAttr(unix.NFTA_TABLE_NAME, nl.ZeroTerminated(tableName)))

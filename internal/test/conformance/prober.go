@@ -49,6 +49,10 @@ func (p *Probe) missing() bool {
 // Fault says how the kernel did otherwise than the Oracle says, empty when it did not.
 func (p *Probe) Fault() string {
 	switch {
+	case p.From.hidesDrops() && p.arrived && !p.Egress.Allowed:
+		return "the sender's rules let it pass, but are to drop it: " + p.Egress.Why
+	case p.From.hidesDrops() && !p.Egress.Allowed:
+		return ""
 	case p.refused && p.Egress.Allowed:
 		return "the sender's rules drop it, but it is to pass: " + p.Egress.Why
 	case !p.refused && !p.Egress.Allowed:

@@ -118,7 +118,7 @@ type Step struct {
 type Case struct {
 	Name      string
 	Flags     Flags
-	Needs     string // a type of devices without which it cannot be played
+	Needs     []string // types of devices, and "sctp", without which it cannot be played
 	Outsiders []Outsider
 	Steps     []Step
 }

@@ -19,7 +19,7 @@ const (
 	tcpPSH = 0x08
 	tcpACK = 0x10
 
-	sctpInit = 1 // chunk type, RFC 9260
+	sctpInit, sctpInitAck, sctpHeartbeat = 1, 2, 4 // types of chunks, RFC 9260
 
 	icmpEcho   = 8
 	icmpv6Echo = 128
@@ -74,6 +74,28 @@ func appendSegment(b []byte, from, to netip.Addr, sport, dport uint16, seq, ack,
 	b = append(b, 5<<4, tcpPSH|tcpACK, 0xff, 0xff, 0, 0, 0, 0)
 	b = binary.BigEndian.AppendUint32(b, id)
 	putChecksum(b[segment:], 16, from, to, unix.IPPROTO_TCP)
+	putLength(b[start:], to)
+	return b
+}
+
+// The length of a packet of appendHeartbeat behind the IP header, and of the parameter in it.
+const (
+	heartbeatLength    = 16 + heartbeatParameter
+	heartbeatParameter = 64
+)
+
+// appendHeartbeat appends a heartbeat of a connection of SCTP that is open. The number is its information, which the other end
+// sends back. The kernel discards that answer. It would end the connection if the answer were shorter than its own.
+func appendHeartbeat(b []byte, from, to netip.Addr, sport, dport uint16, tag, id uint32) []byte {
+	start := len(b)
+	b = appendIPHeader(b, from, to, unix.IPPROTO_SCTP)
+	packet := len(b)
+	b = appendPorts(b, sport, dport)
+	b = binary.BigEndian.AppendUint32(b, tag)
+	b = append(b, 0, 0, 0, 0, sctpHeartbeat, 0, 0, 4+heartbeatParameter, 0, 1, 0, heartbeatParameter)
+	b = binary.BigEndian.AppendUint32(b, id)
+	b = append(b, make([]byte, heartbeatLength-24)...)
+	binary.LittleEndian.PutUint32(b[packet+8:], crc32.Checksum(b[packet:], castagnoli))
 	putLength(b[start:], to)
 	return b
 }
@@ -168,6 +190,7 @@ func fold(s uint32) uint16 {
 type sighting struct {
 	kind sightingKind
 	id   uint32
+	port uint16 // of SCTP: the source port
 }
 
 type sightingKind uint8
@@ -176,6 +199,7 @@ const (
 	nothing  sightingKind = iota // of interest
 	arrival                      // of a probe
 	answered                     // a SYN was, by a SYN-ACK
+	accepted                     // a connection of SCTP was, by an INIT ACK
 	marked                       // a marker
 )
 
@@ -185,26 +209,30 @@ func sight(proto uint8, b []byte) sighting {
 	case proto == unix.IPPROTO_TCP && len(b) >= 20:
 		switch b[13] & 0x3f {
 		case tcpSYN:
-			return sighting{arrival, binary.BigEndian.Uint32(b[4:])}
+			return sighting{kind: arrival, id: binary.BigEndian.Uint32(b[4:])}
 		case tcpSYN | tcpACK:
-			return sighting{answered, binary.BigEndian.Uint32(b[8:]) - 1}
+			return sighting{kind: answered, id: binary.BigEndian.Uint32(b[8:]) - 1}
 		case tcpPSH | tcpACK:
 			if len(b) == 20+repeated {
-				return sighting{arrival, binary.BigEndian.Uint32(b[20:])}
+				return sighting{kind: arrival, id: binary.BigEndian.Uint32(b[20:])}
 			}
 		}
 	case proto == unix.IPPROTO_UDP && len(b) == 12:
-		return sighting{arrival, binary.BigEndian.Uint32(b[8:])}
+		return sighting{kind: arrival, id: binary.BigEndian.Uint32(b[8:])}
 	case proto == unix.IPPROTO_SCTP && len(b) >= 32 && b[12] == sctpInit:
-		return sighting{arrival, binary.BigEndian.Uint32(b[16:])}
+		return sighting{arrival, binary.BigEndian.Uint32(b[16:]), binary.BigEndian.Uint16(b)}
+	case proto == unix.IPPROTO_SCTP && len(b) >= 32 && b[12] == sctpInitAck:
+		return sighting{accepted, binary.BigEndian.Uint32(b[16:]), binary.BigEndian.Uint16(b)}
+	case proto == unix.IPPROTO_SCTP && len(b) == heartbeatLength && b[12] == sctpHeartbeat:
+		return sighting{kind: arrival, id: binary.BigEndian.Uint32(b[20:])}
 	case proto == unix.IPPROTO_ICMP && len(b) == 12 && b[0] == icmpEcho,
 		proto == unix.IPPROTO_ICMPV6 && len(b) == 12 && b[0] == icmpv6Echo:
-		return sighting{arrival, binary.BigEndian.Uint32(b[8:])}
+		return sighting{kind: arrival, id: binary.BigEndian.Uint32(b[8:])}
 	case proto == unix.IPPROTO_ICMP && len(b) == 8+ipv4Header+8 && b[0] == icmpUnreachable,
 		proto == unix.IPPROTO_ICMPV6 && len(b) == 8+ipv6Header+8 && b[0] == icmpv6Unreachable:
-		return sighting{arrival, binary.BigEndian.Uint32(b[4:])}
+		return sighting{kind: arrival, id: binary.BigEndian.Uint32(b[4:])}
 	case proto == unix.IPPROTO_ICMPV6 && len(b) == 16 && b[0] == icmpv6RS && b[8] == 253:
-		return sighting{marked, binary.BigEndian.Uint32(b[12:])}
+		return sighting{kind: marked, id: binary.BigEndian.Uint32(b[12:])}
 	}
 	return sighting{}
 }

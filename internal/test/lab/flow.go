@@ -32,6 +32,9 @@ type FlowSpec struct {
 	From, To *Host          // From opens the connection
 	Source   netip.Addr     // in From; if invalid, the kernel chooses it
 	Target   netip.AddrPort // in To
+
+	// The sockets are bound to these devices, such as a VRF; empty: to none.
+	SourceDevice, TargetDevice string
 }
 
 // Flow is an open connection between two hosts, with a socket at each end.
@@ -113,7 +116,9 @@ func (f *Flow) answer(deadline time.Time) error {
 // listen returns a function that waits for the connection and its first message, and stops listening.
 func (s FlowSpec) listen(ctx context.Context) (accept func(deadline time.Time) (FlowEnd, error), err error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return control(c, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		return control(c, func(fd int) error {
+			return errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1), bindToDevice(fd, s.TargetDevice))
+		})
 	}}
 	switch s.Kind {
 	case FlowTCP:
@@ -133,7 +138,7 @@ func (s FlowSpec) listen(ctx context.Context) (accept func(deadline time.Time) (
 			return greeted(c.(*net.TCPConn), deadline)
 		}, nil
 	case FlowSCTP:
-		return listenSCTP(s.Target)
+		return s.listenSCTP()
 	default:
 		c, err := config.ListenPacket(ctx, "udp", s.Target.String())
 		if err != nil {
@@ -193,7 +198,9 @@ func greeted(c FlowEnd, deadline time.Time) (FlowEnd, error) {
 }
 
 func (s FlowSpec) dial(ctx context.Context, deadline time.Time) (FlowEnd, error) {
-	d := net.Dialer{Deadline: deadline}
+	d := net.Dialer{Deadline: deadline, Control: func(_, _ string, c syscall.RawConn) error {
+		return control(c, func(fd int) error { return bindToDevice(fd, s.SourceDevice) })
+	}}
 	switch s.Kind {
 	case FlowTCP:
 		if s.Source.IsValid() {
@@ -201,7 +208,7 @@ func (s FlowSpec) dial(ctx context.Context, deadline time.Time) (FlowEnd, error)
 		}
 		return dialed[*net.TCPConn](d.DialContext(ctx, "tcp", s.Target.String()))
 	case FlowSCTP:
-		return dialSCTP(s.Target)
+		return s.dialSCTP()
 	default:
 		if s.Source.IsValid() {
 			d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(s.Source, 0))
@@ -217,12 +224,14 @@ func dialed[C FlowEnd](c net.Conn, err error) (FlowEnd, error) {
 	return c.(C), nil
 }
 
-func listenSCTP(at netip.AddrPort) (accept func(deadline time.Time) (FlowEnd, error), err error) {
-	fd, err := socketSCTP(at)
+func (s FlowSpec) listenSCTP() (accept func(deadline time.Time) (FlowEnd, error), err error) {
+	fd, err := socketSCTP(s.Target, s.TargetDevice)
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(unix.Bind(fd, sockaddr(at)), unix.Listen(fd, 1)); err != nil {
+	// Other connections to the port may be open.
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1), unix.Bind(fd, sockaddr(s.Target)), unix.Listen(fd, 1))
+	if err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	wait := unix.NsecToTimeval(int64(flowPatience))
@@ -242,23 +251,43 @@ func listenSCTP(at netip.AddrPort) (accept func(deadline time.Time) (FlowEnd, er
 	}, nil
 }
 
-func dialSCTP(to netip.AddrPort) (FlowEnd, error) {
-	fd, err := socketSCTP(to)
+func (s FlowSpec) dialSCTP() (FlowEnd, error) {
+	fd, err := socketSCTP(s.Target, s.SourceDevice)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Connect(fd, sockaddr(to)); err != nil {
+	if s.Source.IsValid() { // otherwise the kernel offers all addresses of the host
+		err = unix.Bind(fd, sockaddr(netip.AddrPortFrom(s.Source, 0)))
+	}
+	if err == nil {
+		err = unix.Connect(fd, sockaddr(s.Target))
+	}
+	if err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	return fileSCTP(fd)
 }
 
-func socketSCTP(at netip.AddrPort) (int, error) {
+func socketSCTP(at netip.AddrPort, device string) (int, error) {
 	family := unix.AF_INET
 	if at.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	return unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
+	if err != nil {
+		return -1, err
+	}
+	if err := bindToDevice(fd, device); err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
+}
+
+func bindToDevice(fd int, name string) error {
+	if name == "" {
+		return nil
+	}
+	return unix.BindToDevice(fd, name)
 }
 
 func fileSCTP(fd int) (FlowEnd, error) {

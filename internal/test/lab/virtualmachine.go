@@ -27,13 +27,28 @@ func (h *Host) VirtualMachine(ifname string) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.bind(guest, ifname); err != nil {
-		return nil, fmt.Errorf("virtual machine in %s: %w", h.Name, err)
-	}
-	return guest, nil
+	return guest, h.BindBridge(guest, ifname, guestLink)
 }
 
-func (h *Host) bind(guest *Host, ifname string) error {
+// BindBridge makes the interface of the pod a port of a bridge, and connects the guest, which has the interface inside, with the
+// bridge. See VirtualMachine.
+func (h *Host) BindBridge(guest *Host, ifname, inside string) error {
+	if err := h.bind(guest, ifname, inside); err != nil {
+		return fmt.Errorf("virtual machine in %s: %w", h.Name, err)
+	}
+	return nil
+}
+
+// UnbindBridge removes the interface, its bridge and the interface of the guest.
+func (h *Host) UnbindBridge(ifname string) error {
+	err := errors.Join(h.Detach("tap-"+ifname), h.Detach("k6t-"+ifname), h.Detach(ifname+"-nic"))
+	if _, find := h.ns.handle.LinkByName(ifname); find == nil { // the dummy
+		err = errors.Join(err, h.Detach(ifname))
+	}
+	return err
+}
+
+func (h *Host) bind(guest *Host, ifname, inside string) error {
 	pod := h.ns.handle
 	link, err := pod.LinkByName(ifname)
 	if err != nil {
@@ -53,20 +68,20 @@ func (h *Host) bind(guest *Host, ifname string) error {
 		return err
 	}
 	tap := netlink.NewVeth(netlink.NewLinkAttrs())
-	tap.Name, tap.PeerName, tap.PeerHardwareAddr = "tap-"+ifname, guestLink, mac
-	tap.Index, tap.MasterIndex = firstPortIndex, bridge.Index // see plug
+	tap.Name, tap.PeerName, tap.PeerHardwareAddr = "tap-"+ifname, inside, mac
+	tap.Index, tap.MasterIndex = firstPortIndex+bridge.Index, bridge.Index // see plug
 	tap.PeerNamespace = netlink.NsFd(int(guest.ns.handleFD()))
 	if err := pod.LinkAdd(tap); err != nil {
 		return err
 	}
-	inside, err := guest.ns.handle.LinkByName(guestLink)
+	end, err := guest.ns.handle.LinkByName(inside)
 	if err != nil {
 		return err
 	}
-	err = errors.Join(pod.LinkSetUp(bridge), pod.LinkSetUp(tap), guest.ns.handle.LinkSetUp(inside), h.ns.waitUp(tap.Name), guest.ns.waitUp(guestLink))
+	err = errors.Join(pod.LinkSetUp(bridge), pod.LinkSetUp(tap), guest.ns.handle.LinkSetUp(end), h.ns.waitUp(tap.Name), guest.ns.waitUp(inside))
 	for _, a := range addrs {
 		if a.Scope == unix.RT_SCOPE_UNIVERSE {
-			err = errors.Join(err, guest.AddAddr(guestLink, prefixOf(a.IPNet)))
+			err = errors.Join(err, guest.AddAddr(inside, prefixOf(a.IPNet)))
 		}
 	}
 	return errors.Join(err, h.standIn(ifname, addrs))
