@@ -123,7 +123,7 @@ func TestFirstInstant(t *testing.T) {
 // it, so a virtual machine that may not send gets nothing out.
 func TestFirstInstantOfVirtualMachine(t *testing.T) {
 	t.Parallel()
-	lab.HasBridgeNetfilter(t) // says if the test is easier
+	lab.HasBridgeNetfilter(t) // logs it if the test runs without br_netfilter
 	r := newHookedRig(t)
 	for i, app := range []string{"free", "mute"} {
 		pod, host, addr := r.starting(i+1, map[string]string{"app": app, "kubevirt.io": "virt-launcher"})
