@@ -237,8 +237,15 @@ func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error
 			return err
 		}
 	}
-	if e.family != Inet || e.have.foreign || e.have.ruleset.isEnforcing() || !want.isEnforcing() {
+	if e.family != Inet || e.have.ruleset.isEnforcing() || !want.isEnforcing() {
 		return e.change(ctx, x, want) // a virtual machine has no sockets in the pod that tell its connections
+	}
+	if e.have.foreign { // it may isolate the pod, so one batch replaces it
+		if err := e.change(ctx, x, want); err != nil {
+			return err
+		}
+		_, err := e.restore(x)
+		return err
 	}
 	isFirst := false
 	if !e.have.exists() {

@@ -142,3 +142,12 @@ func BenchmarkCheck(b *testing.B) {
 		})
 	}
 }
+
+// TestReplacedTableIsSeeded: the connections of a pod are known as soon as its rules are in force, also where they replace a table
+// that somebody else made.
+func TestReplacedTableIsSeeded(t *testing.T) {
+	h, e := pod(t, lab.ForTest(t), "pod")
+	nft(t, h, "table inet "+TableName+" {\n chain c { }\n}\n", "--file", "-")
+	apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
+	finds(t, "after the replacement", e, AsApplied)
+}

@@ -49,10 +49,14 @@ func (e *early) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (
 }
 
 // List implements toolscache.ListerWatcher. Reflectors do not call it.
-func (e *early) List(opts metav1.ListOptions) (runtime.Object, error) { return e.wrapped.List(opts) }
+func (e *early) List(opts metav1.ListOptions) (runtime.Object, error) {
+	return e.ListWithContext(context.Background(), opts)
+}
 
 // Watch implements toolscache.ListerWatcher. Reflectors do not call it.
-func (e *early) Watch(opts metav1.ListOptions) (watch.Interface, error) { return e.wrapped.Watch(opts) }
+func (e *early) Watch(opts metav1.ListOptions) (watch.Interface, error) {
+	return e.WatchWithContext(context.Background(), opts)
+}
 
 // IsWatchListSemanticsUnSupported implements an optional interface of reflectors: it returns the answer of the wrapped source.
 func (e *early) IsWatchListSemanticsUnSupported() bool {

@@ -43,13 +43,13 @@ func run(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	t := newTable(os.Stdout)
 	empty := cluster{*local, *namespaces, *policies, *local}
 	base, err := measure(empty, *memory, 0, 0)
 	if err != nil {
 		return err
 	}
 	perPod := 0
+	printHead()
 	for text := range strings.SplitSeq(*sizes, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(text))
 		if err != nil {
@@ -62,7 +62,7 @@ func run(args []string) error {
 			return fmt.Errorf("%d pods: %w", n, err)
 		}
 		perPod = int(int64(m.start.Heap)-int64(base.start.Heap)) / max(1, c.pods-c.local)
-		t.row(&c, perPod, m)
+		printRow(&c, perPod, m)
 	}
 	if *most > 0 && perPod > *most {
 		return fmt.Errorf("a remote pod takes %d bytes, more than %d", perPod, *most)
@@ -151,20 +151,17 @@ func (s *server) churn(rate int, length time.Duration) error {
 	return nil
 }
 
-// table prints the results as Markdown.
-type table struct{ out io.Writer }
-
-func newTable(out io.Writer) *table {
-	fmt.Fprintf(out, "%d cores, %s. Sizes in MiB, latencies in ms.\n\n", runtime.NumCPU(), runtime.Version())
+// printHead prints the head of the results in Markdown.
+func printHead() {
+	fmt.Printf("%d cores, %s. Sizes in MiB, latencies in ms.\n\n", runtime.NumCPU(), runtime.Version())
 	columns := []string{
 		"pods", "received at the start", "heap", "largest heap", "bytes per remote pod", "enforced after the last object", "events/s",
 		"cores", "latency median", "p99", "largest", "samples", "longest queue",
 	}
-	fmt.Fprintf(out, "| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" ---: |", len(columns)))
-	return &table{out}
+	fmt.Printf("| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" ---: |", len(columns)))
 }
 
-func (t *table) row(c *cluster, perPod int, m measurement) {
+func printRow(c *cluster, perPod int, m measurement) {
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }
 	mib := func(n uint64) string { return fmt.Sprintf("%.0f", float64(n)/(1<<20)) }
 	list := m.churned.Latency
@@ -172,7 +169,7 @@ func (t *table) row(c *cluster, perPod int, m measurement) {
 	if len(list) >= 300 {
 		p99 = ms(percentile(list, 0.99))
 	}
-	fmt.Fprintf(t.out, "| %d | %s | %s | %s | %d | %s | %.0f | %.2f | %s | %s | %s | %d | %d |\n", c.pods, mib(m.sent), mib(m.start.Heap),
+	fmt.Printf("| %d | %s | %s | %s | %d | %s | %.0f | %.2f | %s | %s | %s | %d | %d |\n", c.pods, mib(m.sent), mib(m.start.Heap),
 		mib(m.start.Peak), perPod, m.start.Settled.Round(time.Millisecond), float64(m.churned.Events)/m.took.Seconds(),
 		m.churned.CPU.Seconds()/m.took.Seconds(), ms(percentile(list, 0.5)), p99, ms(percentile(list, 1)), len(list), m.churned.Queue)
 }

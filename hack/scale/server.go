@@ -126,7 +126,7 @@ func newStream(w http.ResponseWriter) *stream {
 	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf+";stream=watch")
 	info, _ := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
 	return &stream{
-		frames: info.StreamSerializer.Framer.NewFrameWriter(w), control: http.NewResponseController(w),
+		frames: info.StreamSerializer.NewFrameWriter(w), control: http.NewResponseController(w),
 		object: scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion),
 		event:  scheme.Codecs.EncoderForVersion(info.StreamSerializer.Serializer, corev1.SchemeGroupVersion),
 	}
