@@ -9,6 +9,7 @@ type Sandbox struct {
 	NetNS string // path of the network namespace, to open
 
 	Handler string // of the container runtime that runs the pod; empty: the default
+	Hooked  bool   // the runtime told of it before the first process of the pod
 }
 
 // sandboxOf returns where a pod runs. The sandbox of a static pod has the UID that the kubelet gave to the pod. The API
@@ -29,6 +30,7 @@ func (c *Cache) SetSandbox(uid types.UID, s Sandbox) {
 	c.lock()
 	defer c.unlock()
 	old, known := c.sandboxes[uid]
+	s.Hooked = s.Hooked || old.Hooked && old.ID == s.ID // a list does not say so
 	if known && old == s {
 		return
 	}

@@ -214,7 +214,9 @@ func (p *plugin) enforce(ctx context.Context, pod *api.PodSandbox) outcome {
 	id := cache.PodID{Key: keyOf(pod), UID: types.UID(pod.GetUid())}
 	path, errPath := openableNetNS(p.config.HostPrefix, info)
 	if errPath == nil {
-		p.config.Sandboxes.Started(id.UID, newSandbox(pod, path))
+		sandbox := newSandbox(pod, path)
+		sandbox.Hooked = true
+		p.config.Sandboxes.Started(id.UID, sandbox)
 	}
 	// A static pod may be the API server itself, so it must not wait for inputs from the API server. It gets its rules when its
 	// mirror pod is known.

@@ -58,5 +58,5 @@ func (r *Reconciler) enforceNow(ctx context.Context, pod cache.PodID) (enforced 
 	case target.Sandbox.ID == "":
 		return false, errNoSandbox
 	}
-	return true, r.work(ctx, pod, true)
+	return true, r.work(ctx, pod)
 }

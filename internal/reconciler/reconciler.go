@@ -262,7 +262,7 @@ func (r *Reconciler) next(ctx context.Context) bool {
 	unlock := r.locks.lock(pod)
 	start := time.Now()
 	if ctx.Err() == nil {
-		if err := r.work(ctx, pod, false); err != nil {
+		if err := r.work(ctx, pod); err != nil {
 			r.failed(ctx, pod, err)
 		}
 	}
@@ -273,13 +273,13 @@ func (r *Reconciler) next(ctx context.Context) bool {
 }
 
 // work makes one pod what its target says, once. A pod that starts may start closed, see starts.
-func (r *Reconciler) work(ctx context.Context, pod cache.PodID, isStart bool) error {
+func (r *Reconciler) work(ctx context.Context, pod cache.PodID) error {
 	r.mu.Lock()
 	queued := r.outstanding[pod]
 	r.mu.Unlock()
 	r.observer.Started(pod)
 	// A batch that was sent is waited for: the content of the kernel is then known, also when the agent stops meanwhile.
-	err := r.reconcile(context.WithoutCancel(ctx), pod, isStart)
+	err := r.reconcile(context.WithoutCancel(ctx), pod)
 	r.observer.Finished(pod, err)
 	if err == nil {
 		r.succeeded(pod, queued)
@@ -337,7 +337,7 @@ func IsGone(err error) bool {
 }
 
 // reconcile makes one pod what its target says, or closed.
-func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID, isStart bool) error {
+func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 	log := logr.FromContextOrDiscard(ctx).WithValues("pod", pod.String())
 	target, ok := r.targets.Plan(pod)
 	e := r.enforced(pod)
@@ -355,7 +355,7 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID, isStart boo
 		return err
 	}
 	r.admit(&target)
-	if isStart && !e.applied {
+	if target.Sandbox.Hooked && !e.applied && e.tables.IsEmpty() {
 		if tables, closed := r.starts.tables(&target); closed {
 			return r.startClosed(ctx, log, e, target, tables)
 		}

@@ -23,6 +23,15 @@ func isolating(policies int) engine.Ruleset {
 	return engine.NewRuleset(nil, list)
 }
 
+// hooked notes that the runtime told of the pod's sandbox before the pod started.
+func (s *stage) hooked(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	target := s.targets[id(name)]
+	target.Sandbox.Hooked = true
+	s.targets[id(name)] = target
+}
+
 // TestClosedStarts: of many pods with large tables that start together, the first start with their tables. The others start
 // closed, and get their tables from a worker. Pods with small tables never start closed.
 func TestClosedStarts(t *testing.T) {
@@ -32,11 +41,13 @@ func TestClosedStarts(t *testing.T) {
 	name := func(i int) string { return fmt.Sprintf("large-%d", i) }
 	for i := range pods {
 		s.set(name(i), "a", large)
+		s.hooked(name(i))
 		if _, err := s.now(name(i)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.set("small", "a", small)
+	s.hooked("small")
 	if _, err := s.now("small"); err != nil {
 		t.Fatal(err)
 	}
