@@ -20,12 +20,12 @@ const (
 	// The kernel time of larger tables that pods may start with, in milliseconds at once, and the time after which a namespace
 	// may use another millisecond. The node gets ten of them in this time (see package budget). So the runtime spends less than
 	// half of its time on large tables, whoever starts pods.
-	namespaceStarts = 100
-	nodeStarts      = 200
+	namespaceStarts = 50
+	nodeStarts      = 150
 	startsInterval  = 20 * time.Millisecond
 
 	// closedPause leaves the cores to the other pods of the crowd. The runtime takes longer to start the first container.
-	closedPause = 250 * time.Millisecond
+	closedPause = 500 * time.Millisecond
 )
 
 // starts decides which pods start closed: with small tables that isolate them and allow nearly nothing. A worker applies their
