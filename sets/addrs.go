@@ -131,6 +131,23 @@ func (s Addrs) Ranges(f Family) iter.Seq[AddrRange] {
 	}
 }
 
+// Hosts returns the single addresses of a family in ascending order. A caller must know that they are few: a range of a
+// prefix length of 8 has 16 million.
+func (s Addrs) Hosts(f Family) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for r := range s.Ranges(f) {
+			for a := r.From; ; a = a.Next() {
+				if !yield(a) {
+					return
+				}
+				if a == r.To {
+					break
+				}
+			}
+		}
+	}
+}
+
 // root returns the tree of a family. It is empty for an invalid family.
 func (s Addrs) root(f Family) *node[uint128] {
 	switch f {

@@ -227,3 +227,19 @@ func TestDiffAddrs(t *testing.T) {
 		})
 	}
 }
+
+// TestDiffHosts compares the single addresses that DiffHosts finds with those that only one of two sets contains.
+func TestDiffHosts(t *testing.T) {
+	for _, tt := range []struct{ have, want, del, add string }{
+		{"", "", "", ""},
+		{"10.0.0.1", "10.0.0.1", "", ""},
+		{"10.0.0.1-10.0.0.9", "10.0.0.1-10.0.0.10", "", "10.0.0.10"},
+		{"10.0.0.1-10.0.0.9", "10.0.0.1-10.0.0.4 10.0.0.6-10.0.0.9", "10.0.0.5", ""},
+		{"10.0.0.1 10.0.0.3", "10.0.0.1-10.0.0.3 fd00::1", "", "10.0.0.2"},
+		{"255.255.255.254/31", "0.0.0.0", "255.255.255.254 255.255.255.255", "0.0.0.0"},
+	} {
+		d := DiffHosts(addrs(t, tt.have), addrs(t, tt.want), V4)
+		wantDiff(t, "delete", strings.Join(texts(d.Del), " "), tt.del)
+		wantDiff(t, "add", strings.Join(texts(d.Add), " "), tt.add)
+	}
+}

@@ -1,5 +1,10 @@
 package sets
 
+import (
+	"net/netip"
+	"slices"
+)
+
 // Delta is the difference between two versions of a set: delete Del from the old
 // version, then add Add. Both lists are ascending, and no element is in both.
 //
@@ -9,6 +14,9 @@ type Delta[T any] struct{ Del, Add []T }
 
 // IsEmpty reports whether the two versions are equal.
 func (d Delta[T]) IsEmpty() bool { return len(d.Del) == 0 && len(d.Add) == 0 }
+
+// Len returns the number of elements to delete and to add.
+func (d Delta[T]) Len() int { return len(d.Del) + len(d.Add) }
 
 // DiffAddrs returns the ranges to delete from have and to add to it, so that it
 // equals want in family f.
@@ -26,6 +34,17 @@ func DiffAddrs(have, want Addrs, f Family) Delta[AddrRange] {
 		}
 	})
 	return d
+}
+
+// DiffHosts returns the single addresses to delete from have and to add to it, so that it equals want in family f. It
+// costs as much as [DiffAddrs], and as many steps as there are addresses in the difference. These must be few.
+func DiffHosts(have, want Addrs, f Family) Delta[netip.Addr] {
+	ranges := DiffAddrs(have, want, f)
+	old, added := NewAddrs(ranges.Del...), NewAddrs(ranges.Add...)
+	return Delta[netip.Addr]{
+		Del: slices.Collect(old.Difference(added).Hosts(f)),
+		Add: slices.Collect(added.Difference(old).Hosts(f)),
+	}
 }
 
 // DiffPorts returns the ranges to delete from have and to add to it, so that it

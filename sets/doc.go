@@ -19,7 +19,8 @@
 // [Addrs] and [Endpoints] are persistent trees. A version shares all nodes with
 // the version from which it was made, except the path to the change. So a
 // change among many thousands of elements costs a few microseconds, and so does
-// the difference between the two versions ([DiffAddrs], [DiffEndpoints]).
+// the difference between the two versions ([DiffAddrs], [DiffHosts],
+// [DiffEndpoints]).
 // [Ports] and [Numbers] are sorted slices, because a rule has few of them.
 //
 // Invalid input (an invalid address, a range that ends before it starts) has no

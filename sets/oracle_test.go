@@ -1,6 +1,7 @@
 package sets
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -151,7 +152,7 @@ var cmpOpts = cmp.Options{
 	cmp.Transformer("nonNil", func(s []AddrRange) []string { return texts(s) }),
 }
 
-func texts(rs []AddrRange) []string {
+func texts[T fmt.Stringer](rs []T) []string {
 	out := make([]string, 0, len(rs))
 	for _, r := range rs {
 		out = append(out, r.String())
