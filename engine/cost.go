@@ -108,11 +108,13 @@ func (t *Tables) ApplyTime() (sum time.Duration) {
 	return sum
 }
 
-// size is the number of ranges or endpoints of a set.
+// size is the number of ranges, addresses or endpoints of a set.
 func size(e Elements) int {
 	switch e := e.(type) {
 	case Addrs:
 		return e.Addrs.Len(e.Family)
+	case Hosts:
+		return e.Count
 	case Numbers:
 		return e.Numbers.Len()
 	case Ports:

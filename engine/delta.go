@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
@@ -9,22 +10,21 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// delta is what turns one version of a set into another: ranges or endpoints to take out, and others to put in. Exactly
-// one of the two is used.
+// delta is what turns one version of a set into another: elements to take out, and others to put in. Only the field for the
+// kind of the set is used.
 type delta struct {
 	from      uint64 // the number of the version that it starts from
 	ranges    sets.Delta[sets.AddrRange]
+	hosts     sets.Delta[netip.Addr]
 	endpoints sets.Delta[sets.Endpoint]
 
 	encoding sync.Once
 	encoded  batch // its messages, if there are many elements: all that they hold but the sequence numbers is the same anywhere
 }
 
-func (d *delta) isEmpty() bool { return d.ranges.IsEmpty() && d.endpoints.IsEmpty() }
+func (d *delta) isEmpty() bool { return d.len() == 0 }
 
-func (d *delta) len() int {
-	return len(d.ranges.Del) + len(d.ranges.Add) + len(d.endpoints.Del) + len(d.endpoints.Add)
-}
+func (d *delta) len() int { return d.ranges.Len() + d.hosts.Len() + d.endpoints.Len() }
 
 // memory is what a version of a set remembers for the pods that have the set. They share its versions, and most of them
 // step from the same one to the next: what the first of them finds out and encodes is there for the others, and goes with
@@ -80,6 +80,12 @@ func (d *delta) find(have, want Elements) bool {
 			return false
 		}
 		d.ranges = sets.DiffAddrs(h.Addrs, w.Addrs, w.Family)
+	case Hosts:
+		h, same := have.(Hosts)
+		if !same || h.Family != w.Family {
+			return false
+		}
+		d.hosts = sets.DiffHosts(h.Addrs, w.Addrs, w.Family)
 	case Endpoints:
 		h, same := have.(Endpoints)
 		if !same || h.Family != w.Family {
@@ -113,6 +119,13 @@ func (b *batch) changeElements(c *elementChange) {
 
 // encodeDelta deletes before it adds: a range that is widened, split or merged then overlaps nothing.
 func (b *batch) encodeDelta(set string, d *delta) {
-	b.elements(unix.NFT_MSG_DELSETELEM, "DELSETELEM", set, d.ranges.Del, d.endpoints.Del)
-	b.elements(unix.NFT_MSG_NEWSETELEM, "NEWSETELEM", set, d.ranges.Add, d.endpoints.Add)
+	remove, add := b.list(unix.NFT_MSG_DELSETELEM, "DELSETELEM", set), b.list(unix.NFT_MSG_NEWSETELEM, "NEWSETELEM", set)
+	writeDelta(remove, add, d.ranges, (*elementList).addrRange)
+	writeDelta(remove, add, d.hosts, (*elementList).host)
+	writeDelta(remove, add, d.endpoints, (*elementList).endpoint)
+}
+
+func writeDelta[T any](remove, add elementList, d sets.Delta[T], write func(*elementList, T)) {
+	writeElements(remove, d.Del, write)
+	writeElements(add, d.Add, write)
 }

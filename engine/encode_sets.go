@@ -57,6 +57,10 @@ func layoutOf(e Elements) setLayout {
 			return setLayout{flags: unix.NFT_SET_INTERVAL, keyType: typeIPAddr, keyLen: 4}
 		}
 		return setLayout{flags: unix.NFT_SET_INTERVAL, keyType: typeIP6Addr, keyLen: 16}
+	case Hosts:
+		l := layoutOf(Addrs{Family: e.Family})
+		l.flags = 0
+		return l
 	case Ports:
 		l := setLayout{keyType: typeInetService<<typeBits | typeInetProto, keyLen: 8}
 		if !e.IsPlain() {
@@ -226,6 +230,12 @@ func (l *elementList) singlePorts(r sets.PortRange) {
 	}
 }
 
+func (l *elementList) host(a netip.Addr) {
+	l.next()
+	var key [16]byte
+	l.element(appendAddr(key[:0], a), 0)
+}
+
 func (l *elementList) endpoint(e sets.Endpoint) {
 	l.next()
 	var space [24]byte
@@ -242,6 +252,10 @@ func (b *batch) fillSet(s *Set) {
 	case Addrs:
 		for r := range e.Addrs.Ranges(e.Family) {
 			l.addrRange(r)
+		}
+	case Hosts:
+		for a := range e.Addrs.Hosts(e.Family) {
+			l.host(a)
 		}
 	case Ports:
 		for r := range e.Ports.Ranges() {
@@ -263,14 +277,10 @@ func (b *batch) fillSet(s *Set) {
 	l.close()
 }
 
-// elements writes messages that all do the same to elements of one set.
-func (b *batch) elements(typ uint16, op, set string, ranges []sets.AddrRange, endpoints []sets.Endpoint) {
-	l := b.list(typ, op, set)
-	for _, r := range ranges {
-		l.addrRange(r)
-	}
-	for _, e := range endpoints {
-		l.endpoint(e)
+// writeElements writes messages that do the same to all of the elements of one set.
+func writeElements[T any](l elementList, elements []T, write func(*elementList, T)) {
+	for _, e := range elements {
+		write(&l, e)
 	}
 	l.close()
 }

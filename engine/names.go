@@ -76,6 +76,13 @@ func GroupSet(kind GroupKind, id string, f sets.Family) string {
 	return string(kind) + "-" + id + "-" + f.String()
 }
 
+// podsSuffix ends the name of the second set of a large peer group.
+const podsSuffix = "-pods"
+
+// PodsSet returns the name of the hash set with the addresses of pods in a large peer group, whose interval set has the given
+// name. The interval set then holds only the group's ipBlocks.
+func PodsSet(groupSet string) string { return groupSet + podsSuffix }
+
 // PortSet returns the name of the set with a list of ports. The ID is a hash of the ports.
 func PortSet(id string) string { return "ports-" + id }
 

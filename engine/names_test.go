@@ -47,12 +47,13 @@ func TestChainNames(t *testing.T) {
 
 func TestSetNames(t *testing.T) {
 	for want, got := range map[string]string{
-		"peers-64deb0d0ffca6eeb-v4":     GroupSet(PeerGroup, somePolicy, sets.V4),
-		"endpoints-64deb0d0ffca6eeb-v6": GroupSet(EndpointGroup, somePolicy, sets.V6),
-		"ports-64deb0d0ffca6eeb":        PortSet(somePolicy),
-		"allow-ingress-source-v4":       AllowSet(Ingress, SourceField, sets.V4),
-		"allow-egress-destination-v6":   AllowSet(Egress, DestinationField, sets.V6),
-		"allow-egress-source-v6":        AllowSet(Egress, SourceField, sets.V6),
+		"peers-64deb0d0ffca6eeb-v4":      GroupSet(PeerGroup, somePolicy, sets.V4),
+		"endpoints-64deb0d0ffca6eeb-v6":  GroupSet(EndpointGroup, somePolicy, sets.V6),
+		"peers-64deb0d0ffca6eeb-v4-pods": PodsSet(GroupSet(PeerGroup, somePolicy, sets.V4)),
+		"ports-64deb0d0ffca6eeb":         PortSet(somePolicy),
+		"allow-ingress-source-v4":        AllowSet(Ingress, SourceField, sets.V4),
+		"allow-egress-destination-v6":    AllowSet(Egress, DestinationField, sets.V6),
+		"allow-egress-source-v6":         AllowSet(Egress, SourceField, sets.V6),
 	} {
 		if got != want {
 			t.Errorf("made %q, want %q", got, want)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -111,6 +112,8 @@ func (m *model) change(c elementChange) error {
 		do       func(string) error
 	}{
 		{Addrs{sets.V4, sets.NewAddrs(c.ranges.Del...)}, remove}, {Addrs{sets.V6, sets.NewAddrs(c.ranges.Del...)}, remove},
+		{hosts(sets.V4, c.hosts.Del...), remove}, {hosts(sets.V6, c.hosts.Del...), remove},
+		{hosts(sets.V4, c.hosts.Add...), add}, {hosts(sets.V6, c.hosts.Add...), add},
 		{Endpoints{sets.V4, sets.NewEndpoints(c.endpoints.Del...)}, remove}, {Endpoints{sets.V6, sets.NewEndpoints(c.endpoints.Del...)}, remove},
 		{Addrs{sets.V4, sets.NewAddrs(c.ranges.Add...)}, add}, {Addrs{sets.V6, sets.NewAddrs(c.ranges.Add...)}, add},
 		{Endpoints{sets.V4, sets.NewEndpoints(c.endpoints.Add...)}, add}, {Endpoints{sets.V6, sets.NewEndpoints(c.endpoints.Add...)}, add},
@@ -122,6 +125,15 @@ func (m *model) change(c elementChange) error {
 		}
 	}
 	return nil
+}
+
+// hosts is a hash set of addresses.
+func hosts(f sets.Family, list ...netip.Addr) Hosts {
+	var a sets.Addrs
+	for _, addr := range list {
+		a = a.Insert(sets.Single(addr))
+	}
+	return NewHosts(f, a)
 }
 
 func (m *model) changeRule(p *plan, c *ruleChange) error {

@@ -24,6 +24,10 @@ func randomRuleset(r *rand.Rand) Ruleset {
 			ss = append(ss,
 				&Set{Name: fmt.Sprintf("peers-%d-%s", i, f), Comment: fmt.Sprintf("group %d", i), Elements: Addrs{f, randomAddrs(r, f)}},
 				&Set{Name: fmt.Sprintf("endpoints-%d-%s", i, f), Elements: Endpoints{f, randomEndpoints(r, f)}})
+			if r.IntN(2) == 0 {
+				pods := &Set{Name: PodsSet(fmt.Sprintf("peers-%d-%s", i, f)), Comment: fmt.Sprintf("group %d", i), Elements: NewHosts(f, randomAddrs(r, f))}
+				ss = append(ss, pods)
+			}
 		}
 	}
 	for i := range 3 { // port lists are named by content
@@ -64,6 +68,8 @@ func randomChain(r *rand.Rand, name string, ss []*Set) *Chain {
 			s := ss[r.IntN(len(ss))]
 			switch e := s.Elements.(type) {
 			case Addrs:
+				statements = append(statements, expr.SourceIn(e.Family, s.Name))
+			case Hosts:
 				statements = append(statements, expr.SourceIn(e.Family, s.Name))
 			case Ports:
 				statements = append(statements, expr.PortIn(s.Name))

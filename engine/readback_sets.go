@@ -20,7 +20,7 @@ var kinds = allKinds()
 func allKinds() []Elements {
 	list := []Elements{Served{}, Ports{}, Ports{sets.NewPorts(sets.PortRange{To: sets.MaxPort})}} // of single ports, and with ranges
 	for _, f := range sets.Families {
-		list = append(list, Addrs{Family: f}, Endpoints{Family: f})
+		list = append(list, Addrs{Family: f}, Hosts{Family: f}, Endpoints{Family: f})
 	}
 	for _, d := range expr.Datatypes {
 		list = append(list, Numbers{Type: d})
@@ -108,14 +108,44 @@ type element struct {
 	isEnd       bool // INTERVAL_END
 }
 
+// dumpTries is the number of times that a hash set is dumped before a dump with repeated elements is taken as it is.
+const dumpTries = 5
+
+// readElements reads the content of a set. A dump of a hash set repeats some elements and lacks others if the kernel resizes
+// the set meanwhile, which it does a moment after the set has grown or shrunk. So such a dump is made again.
 func (r *reader) readElements(s *Set) error {
 	if isServed(s.Elements) {
 		return nil // no part of a Ruleset
 	}
+	var likely []Elements
+	for _, rs := range r.likely {
+		if l := rs.set(s.Name); l != nil {
+			likely = append(likely, l.Elements)
+		}
+	}
+	most := r.most.elements
+	for try := 1; ; try++ {
+		r.most.elements = most
+		if err := r.dumpElements(s.Name); err != nil {
+			return err
+		}
+		content := elementsOf(s.Elements, r.elements, likely...)
+		if content == nil {
+			return errForeign
+		}
+		if elementCount(content) >= len(r.elements) || try == dumpTries {
+			s.Elements = content
+			return nil
+		}
+	}
+}
+
+// dumpElements reads the elements of a set as the kernel has them.
+func (r *reader) dumpElements(set string) error {
 	r.elements = r.elements[:0]
 	r.keys.reset()
-	r.askElements(s.Name)
-	err := r.ask(r.transport, unix.NFT_MSG_NEWSETELEM, func(a nfnl.Attrs) error {
+	r.askElements(set)
+	return r.ask(r.transport, unix.NFT_MSG_NEWSETELEM, func(a nfnl.Attrs) error {
 		var bad error
 		err := nfnl.EachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
 			if r.most.elements--; r.most.elements < 0 {
@@ -134,19 +164,6 @@ func (r *reader) readElements(s *Set) error {
 		}
 		return bad
 	})
-	if err != nil {
-		return err
-	}
-	var likely []Elements
-	for _, rs := range r.likely {
-		if l := rs.set(s.Name); l != nil {
-			likely = append(likely, l.Elements)
-		}
-	}
-	if s.Elements = elementsOf(s.Elements, r.elements, likely...); s.Elements == nil {
-		return errForeign
-	}
-	return nil
 }
 
 // askElements writes the question for the elements of a set.
@@ -237,6 +254,8 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 			return nil
 		}
 		return kind
+	case Hosts:
+		return hostsOf(kind.Family, list, likely)
 	case Ports:
 		return portsOf(kind.IsPlain(), list)
 	case Endpoints:
@@ -244,15 +263,12 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 		for _, e := range list {
 			n := len(e.key) - 8
 			addr, ok := netip.AddrFromSlice(e.key[:max(n, 0)])
-			if !ok {
+			if !ok || sets.FamilyOf(addr) != kind.Family {
 				return nil
 			}
 			endpoints = append(endpoints, sets.Endpoint{Addr: addr, Proto: e.key[n], Port: binary.BigEndian.Uint16(e.key[n+4:])})
 		}
 		kind.Endpoints = sets.NewEndpoints(endpoints...)
-		if kind.Endpoints.Len(kind.Family) != len(endpoints) {
-			return nil
-		}
 		return kind
 	case Numbers:
 		ranges, ok := numberRangesOf(kind.Type, list)
@@ -263,6 +279,25 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 		return kind
 	}
 	return nil
+}
+
+// hostsOf returns the content of a hash set of addresses, or nil if a key is no address of the family.
+func hostsOf(f sets.Family, list []element, likely []Elements) Elements {
+	hosts := make([]sets.AddrRange, 0, len(list))
+	for _, e := range list {
+		addr, ok := netip.AddrFromSlice(e.key)
+		if !ok || addr.Is4() != (f == sets.V4) {
+			return nil
+		}
+		hosts = append(hosts, sets.AddrRange{From: addr, To: addr})
+	}
+	addrs := sets.NewAddrs(hosts...)
+	for _, l := range likely {
+		if l, is := l.(Hosts); is && l.Family == f && sets.DiffAddrs(l.Addrs, addrs, f).IsEmpty() {
+			return l
+		}
+	}
+	return NewHosts(f, addrs)
 }
 
 // portsOf returns the content of a set of ports, or nil if no Ruleset can have it.
@@ -282,7 +317,7 @@ func portsOf(isPlain bool, list []element) Elements {
 		})
 	}
 	p := Ports{sets.NewPorts(ranges...)}
-	if p.IsPlain() != isPlain || size(p) != len(ranges) {
+	if p.IsPlain() != isPlain || !isPlain && size(p) != len(ranges) {
 		return nil
 	}
 	return p

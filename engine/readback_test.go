@@ -2,11 +2,15 @@ package engine
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
 // TestRestart: a new Engine finds the table of an earlier one and sends nothing where it is what is wanted; where it is
@@ -103,4 +107,76 @@ func TestRestartRepairs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestReadBackWhileKernelResizes reads hash sets a moment after they have grown or shrunk, when the kernel resizes them: such a
+// dump repeats some elements, and lacks others.
+func TestReadBackWhileKernelResizes(t *testing.T) {
+	l := lab.ForTest(t)
+	_, e := pod(t, l, "pod")
+	rulesetOf := func(n int) Ruleset {
+		addrs, endpoints := scattered(n), []sets.Endpoint(nil)
+		for a := range addrs.Hosts(sets.V4) {
+			endpoints = append(endpoints, sets.Endpoint{Addr: a, Proto: 6, Port: 80})
+		}
+		return NewRuleset([]*Set{
+			{Name: "hosts", Elements: NewHosts(sets.V4, addrs)},
+			{Name: "endpoints", Elements: Endpoints{sets.V4, sets.NewEndpoints(endpoints...)}},
+		}, nil)
+	}
+	x, done := e.exchange()
+	defer done()
+	for i := range 300 {
+		want := rulesetOf([]int{10, 3000}[i%2])
+		apply(t, e, want)
+		found, err := x.readBack(e.transport, want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := makePlan(found, want, 0); !p.isEmpty() {
+			t.Fatalf("round %d: foreign %v, %d elements differ", i, found.foreign, len(p.elements))
+		}
+	}
+}
+
+// TestRepeatedElements: elements of a hash set that the kernel dumps twice are one element.
+func TestRepeatedElements(t *testing.T) {
+	for _, content := range []Elements{
+		NewHosts(sets.V4, scattered(9)),
+		NewHosts(sets.V6, parseAddrs("fd00::1", "fd00::2")),
+		Endpoints{sets.V4, sets.NewEndpoints(sets.Endpoint{Addr: oneMore.From, Proto: 6, Port: 80}, sets.Endpoint{Addr: oneMore.From, Proto: 17, Port: 80})},
+		Ports{sets.NewPorts(sets.PortRange{Proto: 6, From: 80, To: 81})},
+	} {
+		var b batch
+		b.fillSet(&Set{Name: "s", Elements: content})
+		var list []element
+		for range 2 {
+			list = append(list, elementsIn(t, b.Bytes())...)
+		}
+		got := elementsOf(content, list)
+		if got == nil || !slices.Equal(elementTexts(got), elementTexts(content)) || elementCount(got) != elementCount(content) {
+			t.Errorf("%v of %v twice", got, elementTexts(content))
+		}
+	}
+}
+
+// elementsIn returns the elements in messages.
+func elementsIn(t *testing.T, messages []byte) (list []element) {
+	err := nfnl.EachMessage(messages, func(m nfnl.Answer) error {
+		a, err := nfnl.ParseAttrs(m.Content())
+		if err != nil {
+			return err
+		}
+		return nfnl.EachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, b []byte) {
+			e, err := parseElement(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			list = append(list, e)
+		})
+	})
+	if err != nil || len(list) == 0 {
+		t.Fatalf("%d elements, %v", len(list), err)
+	}
+	return list
 }

@@ -58,6 +58,8 @@ func typeText(e Elements) string {
 	switch e := e.(type) {
 	case Addrs:
 		return addrType(e.Family)
+	case Hosts:
+		return addrType(e.Family)
 	case Ports:
 		return "inet_service . inet_proto"
 	case Endpoints:
@@ -84,6 +86,10 @@ func elementTexts(e Elements) []string {
 	case Addrs:
 		for r := range e.Addrs.Ranges(e.Family) {
 			texts = append(texts, r.String())
+		}
+	case Hosts:
+		for a := range e.Addrs.Hosts(e.Family) {
+			texts = append(texts, a.String())
 		}
 	case Ports:
 		for r := range e.Ports.Ranges() {

@@ -76,13 +76,30 @@ type Set struct {
 	memory // of how it came about
 }
 
-// Elements is what a set holds: Addrs, Ports, Endpoints, Numbers or Served.
+// Elements is what a set holds: Addrs, Hosts, Ports, Endpoints, Numbers or Served.
 type Elements interface{ elements() }
 
 // Addrs is an interval set of one family: `type ipv4_addr; flags interval`, or ipv6_addr.
 type Addrs struct {
 	Family sets.Family
 	Addrs  sets.Addrs // its addresses of the other family are not in this set
+}
+
+// Hosts is a hash set of single addresses of one family: `type ipv4_addr`, or ipv6_addr. Unlike with Addrs, the kernel's cost
+// of a change does not depend on the size of the set.
+type Hosts struct {
+	Family sets.Family
+	Addrs  sets.Addrs // its addresses of the other family are not in this set
+	Count  int        // number of addresses of the family
+}
+
+// NewHosts returns the hash set of the addresses of a family, and counts them.
+func NewHosts(f sets.Family, a sets.Addrs) Hosts {
+	h := Hosts{Family: f, Addrs: a}
+	for range a.Hosts(f) {
+		h.Count++
+	}
+	return h
 }
 
 // Ports is a concatenated set: `type inet_service . inet_proto`, with `flags interval` if it has ranges of more than a few ports:
@@ -131,6 +148,7 @@ type Numbers struct {
 type Served struct{}
 
 func (Addrs) elements()     {}
+func (Hosts) elements()     {}
 func (Ports) elements()     {}
 func (Endpoints) elements() {}
 func (Numbers) elements()   {}

@@ -68,6 +68,8 @@ func (r Ruleset) lookup(name string) (size int, has func(key []byte) bool) {
 	switch e := s.Elements.(type) {
 	case Addrs:
 		return int(layoutOf(e).keyLen), func(key []byte) bool { return e.Addrs.Contains(addr(key)) }
+	case Hosts:
+		return int(layoutOf(e).keyLen), func(key []byte) bool { return e.Addrs.Contains(addr(key)) }
 	case Ports:
 		return 8, func(key []byte) bool { return e.Ports.Contains(key[4], binary.BigEndian.Uint16(key)) }
 	case Endpoints:

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"net/netip"
+
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -12,6 +14,8 @@ func (s *Set) empty() *Set {
 	switch e := s.Elements.(type) {
 	case Addrs:
 		return s.like(Addrs{Family: e.Family})
+	case Hosts:
+		return s.like(Hosts{Family: e.Family})
 	case Endpoints:
 		return s.like(Endpoints{Family: e.Family})
 	case Numbers:
@@ -31,6 +35,10 @@ func (s *Set) with(other *Set) *Set {
 			e.Addrs = e.Addrs.Union(o.Addrs)
 			return s.like(e)
 		}
+	case Hosts:
+		if o, ok := other.Elements.(Hosts); ok {
+			return s.like(NewHosts(e.Family, e.Addrs.Union(o.Addrs)))
+		}
 	case Endpoints:
 		if o, ok := other.Elements.(Endpoints); ok {
 			for _, added := range sets.DiffEndpoints(e.Endpoints, o.Endpoints, e.Family).Add {
@@ -48,39 +56,44 @@ func (s *Set) with(other *Set) *Set {
 func (s *Set) toward(target *Set, most int) (part *Set, changes int) {
 	switch e := s.Elements.(type) {
 	case Addrs:
-		o, ok := target.Elements.(Addrs)
-		if !ok {
-			break
+		if o, ok := target.Elements.(Addrs); ok {
+			d := sets.DiffAddrs(e.Addrs, o.Addrs, e.Family)
+			if d.Len() <= most {
+				return target, d.Len()
+			}
+			at := nth(d, most, func(a, b sets.AddrRange) bool { return a.From.Less(b.From) })
+			e.Addrs = o.Addrs.Splice(e.Addrs, at.From)
+			return s.like(e), most
 		}
-		d := sets.DiffAddrs(e.Addrs, o.Addrs, e.Family)
-		if len(d.Del)+len(d.Add) <= most {
-			return target, len(d.Del) + len(d.Add)
+	case Hosts:
+		if o, ok := target.Elements.(Hosts); ok {
+			d := sets.DiffHosts(e.Addrs, o.Addrs, e.Family)
+			if d.Len() <= most {
+				return target, d.Len()
+			}
+			at := nth(d, most, netip.Addr.Less)
+			return s.like(NewHosts(e.Family, o.Addrs.Splice(e.Addrs, at))), most
 		}
-		at := nth(d.Del, d.Add, most, func(a, b sets.AddrRange) bool { return a.From.Less(b.From) })
-		e.Addrs = o.Addrs.Splice(e.Addrs, at.From)
-		return s.like(e), most
 	case Endpoints:
-		o, ok := target.Elements.(Endpoints)
-		if !ok {
-			break
+		if o, ok := target.Elements.(Endpoints); ok {
+			d := sets.DiffEndpoints(e.Endpoints, o.Endpoints, e.Family)
+			if d.Len() <= most {
+				return target, d.Len()
+			}
+			at := nth(d, most, sets.Endpoint.Less)
+			e.Endpoints = o.Endpoints.Splice(e.Endpoints, at)
+			return s.like(e), most
 		}
-		d := sets.DiffEndpoints(e.Endpoints, o.Endpoints, e.Family)
-		if len(d.Del)+len(d.Add) <= most {
-			return target, len(d.Del) + len(d.Add)
-		}
-		at := nth(d.Del, d.Add, most, sets.Endpoint.Less)
-		e.Endpoints = o.Endpoints.Splice(e.Endpoints, at)
-		return s.like(e), most
 	}
 	return target, size(target.Elements)
 }
 
-// nth returns element n, counted from 0, of two ascending lists taken together.
-func nth[T any](a, b []T, n int, less func(a, b T) bool) T {
+// nth returns element n, counted from 0, of both lists of a difference taken together in ascending order.
+func nth[T any](d sets.Delta[T], n int, less func(a, b T) bool) T {
 	for {
-		first := &a
-		if len(a) == 0 || len(b) > 0 && less(b[0], a[0]) {
-			first = &b
+		first := &d.Del
+		if len(d.Del) == 0 || len(d.Add) > 0 && less(d.Add[0], d.Del[0]) {
+			first = &d.Add
 		}
 		if n == 0 {
 			return (*first)[0]
