@@ -263,8 +263,23 @@ func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error
 	return e.change(ctx, x, want)
 }
 
-// change brings the table from its known content to want.
+// change brings the table from its known content to want, by way of other tables if addresses move between sets.
 func (e *Engine) change(ctx context.Context, x *exchange, want Ruleset) error {
+	path := moves(e.have.ruleset, want)
+	for i, next := range path {
+		if err := ctx.Err(); err != nil && i > 0 {
+			return err
+		}
+		if err := e.changeTo(ctx, x, next); err != nil {
+			return err
+		}
+		e.have.underWay = i < len(path)-1
+	}
+	return nil
+}
+
+// changeTo does the work of change for one table on the way.
+func (e *Engine) changeTo(ctx context.Context, x *exchange, want Ruleset) error {
 	p := makePlan(e.have, want, e.flags)
 	if p.cost(e.have) > e.budget {
 		return e.applyInSteps(ctx, x, want)
