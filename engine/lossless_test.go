@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -37,11 +38,32 @@ func oneRule(suffix string, peers sets.Addrs) Ruleset {
 // one: while sets are exchanged for others, with their rules, and while the range that allows them is widened and
 // narrowed. The receiver is the kernel's counter of dropped packets, which misses none.
 func TestAllowedPacketsPassChanges(t *testing.T) {
-	t.Run("one batch", func(t *testing.T) { allowedPacketsPassChanges(t, batchBudget, 1500) })
-	t.Run("steps", func(t *testing.T) { allowedPacketsPassChanges(t, tinyBudget, 150) })
+	exchanged := func(i int, peers sets.Addrs) Ruleset { return oneRule(fmt.Sprintf("-%d", i/2%2), peers) }
+	resized := func(i int, peers sets.Addrs) Ruleset { return withPods(i/2%2 == 1, peers) }
+	t.Run("one batch", func(t *testing.T) { allowedPacketsPassChanges(t, batchBudget, 1500, exchanged) })
+	t.Run("steps", func(t *testing.T) { allowedPacketsPassChanges(t, tinyBudget, 150, exchanged) })
+	t.Run("one set and two", func(t *testing.T) { allowedPacketsPassChanges(t, batchBudget, 3000, resized) })
+	t.Run("one set and two, steps", func(t *testing.T) { allowedPacketsPassChanges(t, tinyBudget, 150, resized) })
 }
 
-func allowedPacketsPassChanges(t *testing.T, budget time.Duration, changes int) {
+// withPods is oneRule with a group that has one set, or a second one for the pods: all peers but a block.
+func withPods(isSplit bool, peers sets.Addrs) Ruleset {
+	rs := oneRule("", peers)
+	if !isSplit {
+		return rs
+	}
+	blocks := sets.NewAddrs(sets.PrefixRange(netip.MustParsePrefix("10.0.0.0/26")))
+	pods, set := peers.Difference(blocks), rs.set("peers")
+	policy := rs.chain("ingress-net1")
+	first := Rule{Statements: slices.Concat([]expr.Statement{expr.SourceIn(sets.V4, PodsSet(set.Name))}, policy.Rules[0].Statements[1:])}
+	return NewRuleset(
+		[]*Set{set.like(Addrs{sets.V4, peers.Difference(pods)}), {Name: PodsSet(set.Name), Elements: NewHosts(sets.V4, pods)}, rs.set("ports")},
+		[]*Chain{rs.chain("prerouting"), {Name: policy.Name, Rules: slices.Concat([]Rule{first}, policy.Rules)}},
+	)
+}
+
+// allowedPacketsPassChanges brings the table to the versions 0, 1, 2 and so on, of each of two lists of peers in turn.
+func allowedPacketsPassChanges(t *testing.T, budget time.Duration, changes int, version func(i int, peers sets.Addrs) Ruleset) {
 	l := lab.ForTest(t)
 	server, e := pod(t, l, "server", netip.MustParsePrefix("10.9.0.1/24"))
 	client, err := l.Host("client", netip.MustParsePrefix("10.9.0.2/24"))
@@ -68,13 +90,13 @@ func allowedPacketsPassChanges(t *testing.T, budget time.Duration, changes int) 
 		wider = wider.Difference(scattered(100)).Union(block(9, 100))
 	}
 	e.budget = budget
-	apply(t, e, oneRule("-0", peers))
+	apply(t, e, version(0, peers))
 
 	stop, sent := make(chan struct{}), 0
 	var flood sync.WaitGroup
 	flood.Go(func() { sent = floodUDP(t, client, "10.9.0.1:80", stop) })
 	for i := range changes {
-		apply(t, e, oneRule(fmt.Sprintf("-%d", i/2%2), []sets.Addrs{peers, wider}[i%2]))
+		apply(t, e, version(i, []sets.Addrs{peers, wider}[i%2]))
 	}
 	close(stop)
 	flood.Wait()
