@@ -36,6 +36,8 @@ type Options struct {
 
 	Limits policy.Limits // zero: the defaults
 
+	split splitBounds // zero: the defaults
+
 	// LockHeld is told how long the lock was held, each time. It must be fast. May be nil.
 	LockHeld func(time.Duration)
 }
@@ -106,6 +108,9 @@ type scratch struct {
 func New(o Options) *Cache {
 	if o.Limits == (policy.Limits{}) {
 		o.Limits = policy.DefaultLimits()
+	}
+	if o.split == (splitBounds{}) {
+		o.split = defaultSplit
 	}
 	c := &Cache{
 		options:     o,

@@ -22,7 +22,9 @@ type policyChain struct {
 	key    chainKey
 	users  int           // local pods
 	ready  chan struct{} // closed once the rest is there
-	built  *policy.Chain
+	build  func(split func(*policy.Group, sets.Family) bool) *policy.Chain
+	built  *policy.Chain // while no group is split
+	split  splitChain
 	groups []*group
 	ports  []*engine.Set
 
@@ -62,7 +64,10 @@ func (c *Cache) acquireChain(s *policy.Section, pod []policy.NamedPort, namespac
 // buildChain makes the chain and acquires its sets. It fills the groups that are new.
 func (c *Cache) buildChain(pc *policyChain, pod []policy.NamedPort, namespace string) {
 	s := pc.key.section
-	pc.built = s.Build(pod, policy.BuildOptions{Replies: c.options.RevokeEstablished, Counters: c.options.PolicyCounters})
+	pc.build = func(split func(*policy.Group, sets.Family) bool) *policy.Chain {
+		return s.Build(pod, policy.BuildOptions{Replies: c.options.RevokeEstablished, Counters: c.options.PolicyCounters, Split: split})
+	}
+	pc.built = pc.build(nil)
 	for _, spec := range pc.built.Groups {
 		c.lock()
 		g, isNew := c.acquireGroup(spec, namespace)

@@ -137,6 +137,11 @@ func TestTrial(t *testing.T) {
 			if e.Addrs.IsEmpty() {
 				t.Errorf("%s is empty", s.Name)
 			}
+		case engine.Hosts:
+			kind += fmt.Sprint(e.Family)
+			if e.Count == 0 {
+				t.Errorf("%s is empty", s.Name)
+			}
 		case engine.Endpoints:
 			kind += fmt.Sprint(e.Family)
 			if e.Endpoints.Len(e.Family) == 0 {
@@ -145,7 +150,7 @@ func TestTrial(t *testing.T) {
 		}
 		kinds[kind]++
 	}
-	for _, kind := range []string{"engine.Addrsv4", "engine.Addrsv6", "engine.Endpointsv4", "engine.Endpointsv6", "engine.Ports", "engine.Numbers"} {
+	for _, kind := range []string{"engine.Addrsv4", "engine.Addrsv6", "engine.Hostsv4", "engine.Hostsv6", "engine.Endpointsv4", "engine.Endpointsv6", "engine.Ports", "engine.Numbers"} {
 		if kinds[kind] == 0 {
 			t.Errorf("no set of kind %s in %v", kind, kinds)
 		}

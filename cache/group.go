@@ -6,7 +6,6 @@ import (
 	"sync"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -77,7 +76,7 @@ func (c *Cache) acquireGroup(spec *policy.Group, owner string) (g *group, isNew 
 func (c *Cache) fill(g *group) {
 	blocks := g.spec.BlockAddrs()
 	g.content.Lock()
-	g.content.start(g.spec, blocks, &c.counts)
+	g.content.start(g.spec, blocks, c.options.split, &c.counts)
 	g.content.Unlock()
 	c.lock()
 	walk := slice{cache: c}
@@ -252,12 +251,12 @@ func (c *Cache) clean(g *group) {
 	c.releaseNetworks(g.networks)
 }
 
-// set returns the group's set of one family, by the family's index, with all changes up to now.
-func (g *group) set(i int) *engine.Set {
+// sets returns the group's sets of one family, by the family's index, with all changes up to now.
+func (g *group) sets(i int) groupSets {
 	g.content.Lock()
 	defer g.content.Unlock()
 	g.content.apply(g.networks, g.takeChanges())
-	return g.content.set(i)
+	return g.content.sets(i)
 }
 
 func (g *group) takeChanges() map[*pod]change {
@@ -273,7 +272,7 @@ func (g *group) takeChanges() map[*pod]change {
 
 // snapshot returns the members with all changes up to now.
 func (g *group) snapshot() (sets.Addrs, sets.Endpoints) {
-	g.set(0)
+	g.sets(0)
 	g.content.Lock()
 	defer g.content.Unlock()
 	return g.content.addrs, g.content.endpoints

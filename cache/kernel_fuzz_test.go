@@ -37,7 +37,11 @@ func FuzzKernel(f *testing.F) {
 		}
 		pod := model.WithPorts(model.NewPod("pod", "app=x"), "http=80/TCP")
 		pod.Annotations = map[string]string{StatusAnnotation: status}
-		c := New(testOptions())
+		o := testOptions()
+		if len(spec)%2 == 0 {
+			o.split = splitBounds{below: 1} // all groups with pods
+		}
+		c := New(o)
 		play(c, []metav1.Object{model.NewNAD("net", "macvlan"), pod, model.NewPeer("peer", "", "net1 net 10.0.0.9 fd00::9"), policy})
 		want := ruleset(c, "pod")
 		if err := table.Apply(context.Background(), want); err != nil {

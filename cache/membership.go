@@ -43,18 +43,21 @@ func (n *networkSet) appendShares(to []share, spec *policy.Group, s *podState) [
 // membership is the content of a group. It knows no pods, only their shares.
 type membership struct {
 	spec       *policy.Group
-	blocks     sets.Addrs // always in it
-	addrs      sets.Addrs // blocks and shares
+	bounds     splitBounds
+	blocks     sets.Addrs              // always in it
+	pods       sets.Addrs              // shares that no block has
+	addrs      sets.Addrs              // blocks and pods; the same value as pods if there are no blocks
+	hosts      [len(sets.Families)]int // number of addresses in pods
 	endpoints  sets.Endpoints
 	duplicates map[share]int           // further pods that contribute a share: it stays until the last has left
 	names      map[policy.PortName]int // number of pods with a port of the name, of an endpoint group
-	versions   [len(sets.Families)]*engine.Set
+	versions   [len(sets.Families)]groupSets
 	counts     *counts
 	counted    int64 // ranges and endpoints in the counts
 }
 
-func (m *membership) start(spec *policy.Group, blocks sets.Addrs, counts *counts) {
-	m.spec, m.blocks, m.addrs, m.counts = spec, blocks, blocks, counts
+func (m *membership) start(spec *policy.Group, blocks sets.Addrs, bounds splitBounds, counts *counts) {
+	m.spec, m.blocks, m.addrs, m.bounds, m.counts = spec, blocks, blocks, bounds, counts
 	m.count()
 }
 
@@ -142,16 +145,22 @@ func (m *membership) load(all []share) {
 			m.duplicate(all[i], 1)
 		}
 	}
-	m.versions = [len(sets.Families)]*engine.Set{}
+	for i := range m.versions {
+		m.outdate(i)
+	}
 	if m.spec.Kind == engine.EndpointGroup {
 		m.endpoints = sets.NewEndpoints(all...)
 		return
 	}
 	ranges := make([]sets.AddrRange, 0, len(all))
-	for _, s := range all {
+	for i, s := range all {
 		ranges = append(ranges, sets.Single(s.Addr))
+		if i == 0 || all[i-1] != s {
+			m.hosts[familyIndex(s)]++
+		}
 	}
-	m.addrs = sets.NewAddrs(ranges...).Union(m.blocks)
+	m.pods = sets.NewAddrs(ranges...)
+	m.addrs = m.pods.Union(m.blocks)
 }
 
 func (m *membership) insert(s share) {
@@ -161,10 +170,9 @@ func (m *membership) insert(s share) {
 		m.duplicate(s, 1)
 	case m.spec.Kind == engine.EndpointGroup:
 		m.endpoints = m.endpoints.Insert(s)
-		m.outdate(s)
+		m.outdate(familyIndex(s))
 	default:
-		m.addrs = m.addrs.Insert(sets.Single(s.Addr))
-		m.outdate(s)
+		m.change(s, sets.Addrs.Insert, 1)
 	}
 }
 
@@ -175,11 +183,22 @@ func (m *membership) remove(s share) {
 		m.duplicate(s, -1)
 	case m.spec.Kind == engine.EndpointGroup:
 		m.endpoints = m.endpoints.Remove(s)
-		m.outdate(s)
+		m.outdate(familyIndex(s))
 	default:
-		m.addrs = m.addrs.Remove(sets.Single(s.Addr))
-		m.outdate(s)
+		m.change(s, sets.Addrs.Remove, -1)
 	}
+}
+
+// change inserts the address of a pod, or removes it. n is the number of addresses more.
+func (m *membership) change(s share, with func(sets.Addrs, sets.AddrRange) sets.Addrs, n int) {
+	m.addrs = with(m.addrs, sets.Single(s.Addr))
+	if m.blocks.IsEmpty() {
+		m.pods = m.addrs
+	} else {
+		m.pods = with(m.pods, sets.Single(s.Addr))
+	}
+	m.hosts[familyIndex(s)] += n
+	m.outdate(familyIndex(s))
 }
 
 func (m *membership) has(s share) bool {
@@ -198,23 +217,35 @@ func (m *membership) duplicate(s share, n int) {
 	}
 }
 
-// outdate drops the version of the set that the share belongs to.
-func (m *membership) outdate(s share) {
-	m.versions[slices.Index(sets.Families[:], sets.FamilyOf(s.Addr))] = nil
-}
+// familyIndex returns the index of a share's family in sets.Families.
+func familyIndex(s share) int { return slices.Index(sets.Families[:], sets.FamilyOf(s.Addr)) }
 
-// set returns the set of one family, by the family's index. It is made once a version.
-func (m *membership) set(i int) *engine.Set {
-	if m.versions[i] != nil {
-		return m.versions[i]
+// outdate notes that the sets of a family have changed, by the family's index.
+func (m *membership) outdate(i int) { m.versions[i].isCurrent = false }
+
+// sets returns the sets of one family, by the family's index. They are made once a version.
+func (m *membership) sets(i int) groupSets {
+	v := &m.versions[i]
+	if v.isCurrent {
+		return *v
 	}
 	f := sets.Families[i]
-	s := &engine.Set{Name: m.spec.SetName(f), Comment: m.spec.Comment}
-	if m.spec.Kind == engine.EndpointGroup {
-		s.Elements = engine.Endpoints{Family: f, Endpoints: m.endpoints}
-	} else {
-		s.Elements = engine.Addrs{Family: f, Addrs: m.addrs}
+	name := m.spec.SetName(f)
+	v.isCurrent = true
+	switch wasSplit := v.pods != nil; {
+	case m.spec.Kind == engine.EndpointGroup:
+		v.set = m.newSet(name, engine.Endpoints{Family: f, Endpoints: m.endpoints})
+	case !m.bounds.isSplit(wasSplit, m.addrs.Len(f), m.hosts[i]):
+		v.set, v.pods = m.newSet(name, engine.Addrs{Family: f, Addrs: m.addrs}), nil
+	default:
+		if !wasSplit {
+			v.set = m.newSet(name, engine.Addrs{Family: f, Addrs: m.blocks})
+		}
+		v.pods = m.newSet(engine.PodsSet(name), engine.Hosts{Family: f, Addrs: m.pods, Count: m.hosts[i]})
 	}
-	m.versions[i] = s
-	return s
+	return *v
+}
+
+func (m *membership) newSet(name string, e engine.Elements) *engine.Set {
+	return &engine.Set{Name: name, Comment: m.spec.Comment, Elements: e}
 }

@@ -154,7 +154,7 @@ func (n namedPort) resolves() bool {
 
 // hasName reports whether a pod in the group has a port of the name.
 func (g *group) hasName(name policy.PortName) bool {
-	g.set(0) // takes the changes in
+	g.sets(0) // takes the changes in
 	g.content.Lock()
 	defer g.content.Unlock()
 	return g.content.names[name] > 0

@@ -234,15 +234,25 @@ func (c *Cache) replan(id PodID, t *target) bool {
 // tables returns the tables with the members of now.
 func (p *plan) tables() (out engine.Tables) {
 	list := make([]*engine.Set, 0, len(p.sets))
+	var split splits
 	for _, r := range p.sets {
 		if r.fixed != nil {
 			list = append(list, r.fixed)
-		} else {
-			list = append(list, r.group.set(r.family))
+			continue
 		}
+		now := r.group.sets(r.family)
+		list = append(list, now.set)
+		if now.pods == nil {
+			continue
+		}
+		list = append(list, now.pods) // its name is the next one in order
+		if split == nil {
+			split = splits{}
+		}
+		split[r.group.spec.Digest] |= 1 << r.family
 	}
 	for f, chains := range p.chains {
-		out[f].Chains = chains
+		out[f].Chains = p.withSplit(chains, split)
 	}
 	out[engine.Inet].Sets = list
 	if p.fullBridge {

@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// trialSpec needs a set of every kind: addresses of pods and blocks, ports, and the endpoints of named ports.
+// trialSpec needs a set of every kind: addresses of blocks, addresses of pods, ports, and the endpoints of named ports.
 const trialSpec = `{
 	"policyTypes": ["Ingress", "Egress"],
 	"ingress": [{
@@ -22,12 +22,13 @@ const trialSpec = `{
 // tables of pods are made of.
 func Trial(o Options) engine.Tables {
 	o.Node, o.Limits, o.LockHeld = "trial", policy.DefaultLimits(), nil
+	o.split = splitBounds{below: 1} // the pods have a hash set
 	c := New(o)
 	key := Key{Namespace: "trial", Name: "trial"}
 	pod := Pod{
 		Key: key, UID: "trial", Node: o.Node, Labels: labelindex.NewSet(map[string]string{virtualMachineLabel: key.Name}), StatusField: StatusAnnotation,
 		Ports:  []policy.NamedPort{{PortName: policy.PortName{Proto: policy.TCP, Name: "http"}, Number: 8080}},
-		Status: `[{"name": "trial", "interface": "net1", "ips": ["192.0.2.1", "2001:db8::1"]}]`,
+		Status: `[{"name": "trial", "interface": "net1", "ips": ["192.0.2.1", "fd00::1"]}]`,
 	}
 	c.UpsertPod(pod)
 	networks := key.Name // nobody defines it, so it is isolated

@@ -12,6 +12,9 @@ import (
 type BuildOptions struct {
 	Replies  bool // also make a chain that judges replies
 	Counters bool // rules count the packets that they accept
+
+	// Split reports whether a set of its own has the pods of a group in a family. nil: no group is split.
+	Split func(*Group, sets.Family) bool
 }
 
 // Chain is a section as nftables objects. Its rules refer to sets by name. The caller must add the sets of Groups and Ports to
@@ -135,7 +138,8 @@ func (b *builder) ports(p sets.Ports) string {
 // match returns a statement that looks up the peer in the set of a family.
 type match func(f sets.Family, set string) expr.Statement
 
-// peers appends the rules that accept packets of a group's members, one for each family. reply matches the peer in replies, where
+// peers appends the rules that accept packets of a group's members, one for each set of the group. The rule for the set of
+// pods comes first, since most peers are pods and a lookup in a hash set is short. reply matches the peer in replies, where
 // source and destination are exchanged.
 func (b *builder) peers(r *Rule, g *Group, packet, reply match, ports portMatch) {
 	if name := g.Name(); !b.known[name] {
@@ -143,8 +147,13 @@ func (b *builder) peers(r *Rule, g *Group, packet, reply match, ports portMatch)
 		b.out.Groups = append(b.out.Groups, g)
 	}
 	for _, f := range sets.Families {
-		name := g.SetName(f)
-		b.accept(r, []expr.Statement{packet(f, name)}, []expr.Statement{reply(f, name)}, ports)
+		names := []string{g.SetName(f)}
+		if b.options.Split != nil && b.options.Split(g, f) {
+			names = []string{engine.PodsSet(names[0]), names[0]}
+		}
+		for _, name := range names {
+			b.accept(r, []expr.Statement{packet(f, name)}, []expr.Statement{reply(f, name)}, ports)
+		}
 	}
 }
 

@@ -17,8 +17,8 @@ type Section struct {
 	ByName    bool   // the chains depend on the named ports of the isolated pod
 	Digest    Digest // covers everything that affects the content of the chains
 
-	SetCount  int // maximum number of sets that a chain refers to
-	RuleCount int // maximum number of rules in a chain
+	SetCount  int // maximum number of sets that a chain refers to, apart from the second sets of large groups
+	RuleCount int // maximum number of rules in a chain, apart from the rules for these sets
 }
 
 // Rule allows packets between the isolated pod and its peers on its ports.

@@ -164,6 +164,8 @@ func (tb *Table) lookup(match, name string, p Packet) bool {
 	switch e := set.Elements.(type) {
 	case engine.Addrs:
 		return match == family+" "+address && e.Addrs.Contains(p.Peer)
+	case engine.Hosts:
+		return match == family+" "+address && e.Addrs.Contains(p.Peer)
 	case engine.Ports:
 		return match == "th dport . meta l4proto" && e.Ports.Contains(p.Proto, p.Port)
 	case engine.Endpoints:
