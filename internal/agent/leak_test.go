@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -31,7 +32,7 @@ func (w *leakWorld) change() string {
 	name := fmt.Sprintf("peer%d", w.r.IntN(20))
 	addr := netip.AddrFrom4([4]byte{10, 8, 1, byte(w.r.IntN(30))})
 	app := []string{"allowed", "server", "other"}[w.r.IntN(3)]
-	switch kind := w.r.IntN(11); kind {
+	switch kind := w.r.IntN(12); kind {
 	case 0, 1: // a peer on another node comes, moves, or is relabeled
 		w.pods[name] = leakPod(name, "other", addr, map[string]string{"app": app})
 		w.putPod(w.pods[name])
@@ -44,7 +45,7 @@ func (w *leakWorld) change() string {
 		p := w.policy["server"].DeepCopy()
 		p.Spec.Ingress = p.Spec.Ingress[:1]
 		p.Spec.Ingress[0] = mnpv1.MultiNetworkPolicyIngressRule{
-			From: append(peersOf("allowed"), peersOf([]string{"x", "y", "z"}[:w.r.IntN(3)]...)...), Ports: portsOf(lab.FloodPort, 6000+w.r.IntN(3)),
+			From: append(allowedPeers(), peersOf([]string{"x", "y", "z"}[:w.r.IntN(3)]...)...), Ports: portsOf(lab.FloodPort, 6000+w.r.IntN(3)),
 		}
 		if w.r.IntN(2) == 0 {
 			block := &mnpv1.IPBlock{CIDR: "10.0.0.0/8", Except: []string{fmt.Sprintf("10.8.0.0/%d", 16+w.r.IntN(8))}}
@@ -77,6 +78,10 @@ func (w *leakWorld) change() string {
 	case 9:
 		w.passingPod()
 		return "a pod comes and goes"
+	case 10: // the group of the server's peers gets its second set, or loses it
+		w.crowded = !w.crowded
+		w.putCrowd()
+		return fmt.Sprint("crowd: ", w.crowded)
 	default: // an invalid edit allows nothing
 		p := leakPolicy("invalid", "server")
 		p.Spec.Ingress = []mnpv1.MultiNetworkPolicyIngressRule{{From: []mnpv1.MultiNetworkPolicyPeer{
@@ -126,6 +131,19 @@ func (w *leakWorld) nft(pod string, args ...string) (string, error) {
 	return node.NFT(w.hosts[pod], args...)
 }
 
+// checkCrowd checks that the server has a set for the pods of a large group, and only then.
+func (w *leakWorld) checkCrowd() {
+	w.t.Helper()
+	for _, w.crowded = range []bool{true, false} {
+		w.putCrowd()
+		w.settle()
+		out, err := w.nft("server", "list", "sets")
+		if err != nil || strings.Contains(out, "-v4-pods {") != w.crowded {
+			w.t.Errorf("crowd %v: %v\n%.2000s", w.crowded, err, out)
+		}
+	}
+}
+
 // TestNoLeak floods while the state changes thousands of times, batches fail and agents end at any moment: nothing
 // that is forbidden arrives, and nothing that is allowed is lost.
 func TestNoLeak(t *testing.T) {
@@ -172,7 +190,7 @@ func testNoLeak(t *testing.T, own bool, prepare func(*leakWorld)) {
 			w.settle()
 		}
 	}
-	w.settle()
+	w.checkCrowd()
 	t.Logf("%d changes, %d restarts in %s; faults: %v", *leakChanges, restarts, time.Since(start).Round(time.Millisecond), w.tables.made)
 	for _, f := range []*lab.Flood{good, bad, out} {
 		f.End()

@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
@@ -36,6 +37,7 @@ type leakWorld struct {
 	pods    map[string]*corev1.Pod // all of them, also peers that are no namespace
 	policy  map[string]*mnpv1.MultiNetworkPolicy
 	nad     *netv1.NetworkAttachmentDefinition
+	crowded bool // the pods of the namespace crowd are peers, too
 
 	guest   *lab.Host // a virtual machine in the server's pod; nil: none
 	own     bool      // tables have an owner
@@ -84,7 +86,12 @@ func newLeakWorld(t *testing.T, r *rand.Rand, own bool) *leakWorld {
 		w.pods[name] = leakPod(name, "node", addr, map[string]string{"app": name})
 	}
 	w.policy["server"] = leakPolicy("server", "server")
-	w.policy["server"].Spec.Ingress = []mnpv1.MultiNetworkPolicyIngressRule{{From: peersOf("allowed"), Ports: portsOf(lab.FloodPort)}}
+	w.policy["server"].Spec.Ingress = []mnpv1.MultiNetworkPolicyIngressRule{{From: allowedPeers(), Ports: portsOf(lab.FloodPort)}}
+	for i := range crowd {
+		name := fmt.Sprintf("crowd%d", i)
+		w.pods[name] = leakPod(name, "other", netip.AddrFrom4([4]byte{10, 8, byte(16 + i>>7), byte(i << 1)}), nil)
+		w.pods[name].Namespace = "crowd"
+	}
 	w.policy["allowed"] = leakPolicy("allowed", "allowed")
 	w.policy["allowed"].Spec.PolicyTypes = []mnpv1.MultiPolicyType{mnpv1.PolicyTypeEgress}
 	w.policy["allowed"].Spec.Egress = []mnpv1.MultiNetworkPolicyEgressRule{{To: peersOf("server"), Ports: portsOf(lab.FloodPort)}}
@@ -143,6 +150,20 @@ func peersOf(apps ...string) []mnpv1.MultiNetworkPolicyPeer {
 	return peers
 }
 
+// crowd is the number of pods in the namespace crowd. While they are peers, the group has two sets.
+const crowd = 600
+
+// allowedPeers are the pods with app=allowed and, while they are a crowd, the pods of the namespace crowd.
+func allowedPeers() []mnpv1.MultiNetworkPolicyPeer {
+	selector := &metav1.LabelSelector{MatchLabels: map[string]string{"crowd": "true"}}
+	return append(peersOf("allowed"), mnpv1.MultiNetworkPolicyPeer{NamespaceSelector: selector})
+}
+
+func (w *leakWorld) putCrowd() {
+	labels := labelindex.NewSet(map[string]string{"crowd": fmt.Sprint(w.crowded)})
+	w.state.UpsertNamespace(cache.Namespace{Name: "crowd", Labels: labels})
+}
+
 func portsOf(numbers ...int) []mnpv1.MultiNetworkPolicyPort {
 	var ports []mnpv1.MultiNetworkPolicyPort
 	for _, protocol := range []corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP} {
@@ -159,6 +180,7 @@ func (w *leakWorld) start() {
 	w.state = cache.New(w.options)
 	w.agent = reconciler.New(w.state, w.tables.around(w.metrics.meter(reconciler.OpenNamespace(engine.Features{Owner: w.own}))), reconciler.BudgetOf(w.state.Limits()), nil)
 	w.putNAD()
+	w.putCrowd()
 	for _, p := range w.pods {
 		w.putPod(p)
 	}
