@@ -275,5 +275,5 @@ func (g *group) snapshot() (sets.Addrs, sets.Endpoints) {
 	g.sets(0)
 	g.content.Lock()
 	defer g.content.Unlock()
-	return g.content.addrs, g.content.endpoints
+	return g.content.all(), g.content.endpoints
 }

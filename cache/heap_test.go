@@ -33,7 +33,7 @@ func TestHeapAtLimits(t *testing.T) {
 		}
 		upsert(c, model.NewPod(ns+"/web", "app=web", "net1 default/net 10.200.0.1"))
 		for i := range groups {
-			spec := fmt.Sprintf(`{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: peer}}}, {podSelector: {matchLabels: {app: x%d}}}]}]}`, i)
+			spec := fmt.Sprintf(`{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: peer}}}, {podSelector: {matchLabels: {app: x%d}}}, {ipBlock: {cidr: 203.0.113.0/24}}]}]}`, i)
 			c.UpsertPolicy(policy.Compile(policy.ObjectOf(model.NewPolicy(fmt.Sprintf("%s/g-%d", ns, i), "default/net", spec)), c.limits))
 		}
 		settle(c)

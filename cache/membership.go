@@ -44,10 +44,9 @@ func (n *networkSet) appendShares(to []share, spec *policy.Group, s *podState) [
 type membership struct {
 	spec       *policy.Group
 	bounds     splitBounds
-	blocks     sets.Addrs              // always in it
-	pods       sets.Addrs              // shares that no block has
-	addrs      sets.Addrs              // blocks and pods; the same value as pods if there are no blocks
-	hosts      [len(sets.Families)]int // number of addresses in pods
+	blocks     sets.Addrs                     // always in it
+	addrs      [len(sets.Families)]sets.Addrs // by family: the addresses of pods that no block has, and unless the family is split, the blocks
+	hosts      [len(sets.Families)]int        // by family: the number of these addresses of pods
 	endpoints  sets.Endpoints
 	duplicates map[share]int           // further pods that contribute a share: it stays until the last has left
 	names      map[policy.PortName]int // number of pods with a port of the name, of an endpoint group
@@ -57,7 +56,8 @@ type membership struct {
 }
 
 func (m *membership) start(spec *policy.Group, blocks sets.Addrs, bounds splitBounds, counts *counts) {
-	m.spec, m.blocks, m.addrs, m.bounds, m.counts = spec, blocks, blocks, bounds, counts
+	m.spec, m.blocks, m.bounds, m.counts = spec, blocks, bounds, counts
+	m.addrs = [len(sets.Families)]sets.Addrs{blocks, blocks}
 	m.count()
 }
 
@@ -69,8 +69,8 @@ func (m *membership) end() {
 
 func (m *membership) count() {
 	n := 0
-	for _, f := range sets.Families {
-		n += m.addrs.Len(f) + m.endpoints.Len(f)
+	for i, f := range sets.Families {
+		n += m.ranges(i) + m.endpoints.Len(f)
 	}
 	m.counts.members.Add(int64(n) - m.counted)
 	m.counted = int64(n)
@@ -133,7 +133,7 @@ func (m *membership) countNames(s *podState, networks *networkSet, n int) {
 
 // isFresh reports whether no pod has contributed yet.
 func (m *membership) isFresh() bool {
-	return m.addrs == m.blocks && m.endpoints.IsEmpty() && len(m.duplicates) == 0
+	return m.hosts == [len(sets.Families)]int{} && m.endpoints.IsEmpty() && len(m.duplicates) == 0
 }
 
 // load fills a fresh group at once.
@@ -152,15 +152,15 @@ func (m *membership) load(all []share) {
 		m.endpoints = sets.NewEndpoints(all...)
 		return
 	}
-	ranges := make([]sets.AddrRange, 0, len(all))
-	for i, s := range all {
-		ranges = append(ranges, sets.Single(s.Addr))
-		if i == 0 || all[i-1] != s {
-			m.hosts[familyIndex(s)]++
-		}
+	var ranges [len(sets.Families)][]sets.AddrRange
+	for _, s := range slices.Compact(all) {
+		i := familyIndex(s)
+		ranges[i] = append(ranges[i], sets.Single(s.Addr))
 	}
-	m.pods = sets.NewAddrs(ranges...)
-	m.addrs = m.pods.Union(m.blocks)
+	for i, list := range ranges {
+		m.hosts[i] = len(list)
+		m.addrs[i] = m.addrs[i].Union(sets.NewAddrs(list...))
+	}
 }
 
 func (m *membership) insert(s share) {
@@ -191,21 +191,17 @@ func (m *membership) remove(s share) {
 
 // change inserts the address of a pod, or removes it. n is the number of addresses more.
 func (m *membership) change(s share, with func(sets.Addrs, sets.AddrRange) sets.Addrs, n int) {
-	m.addrs = with(m.addrs, sets.Single(s.Addr))
-	if m.blocks.IsEmpty() {
-		m.pods = m.addrs
-	} else {
-		m.pods = with(m.pods, sets.Single(s.Addr))
-	}
-	m.hosts[familyIndex(s)] += n
-	m.outdate(familyIndex(s))
+	i := familyIndex(s)
+	m.addrs[i] = with(m.addrs[i], sets.Single(s.Addr))
+	m.hosts[i] += n
+	m.outdate(i)
 }
 
 func (m *membership) has(s share) bool {
 	if m.spec.Kind == engine.EndpointGroup {
 		return m.endpoints.Contains(s)
 	}
-	return m.addrs.Contains(s.Addr)
+	return m.addrs[familyIndex(s)].Contains(s.Addr)
 }
 
 func (m *membership) duplicate(s share, n int) {
@@ -232,18 +228,44 @@ func (m *membership) sets(i int) groupSets {
 	f := sets.Families[i]
 	name := m.spec.SetName(f)
 	v.isCurrent = true
-	switch wasSplit := v.pods != nil; {
-	case m.spec.Kind == engine.EndpointGroup:
+	if m.spec.Kind == engine.EndpointGroup {
 		v.set = m.newSet(name, engine.Endpoints{Family: f, Endpoints: m.endpoints})
-	case !m.bounds.isSplit(wasSplit, m.addrs.Len(f), m.hosts[i]):
-		v.set, v.pods = m.newSet(name, engine.Addrs{Family: f, Addrs: m.addrs}), nil
-	default:
-		if !wasSplit {
-			v.set = m.newSet(name, engine.Addrs{Family: f, Addrs: m.blocks})
-		}
-		v.pods = m.newSet(engine.PodsSet(name), engine.Hosts{Family: f, Addrs: m.pods, Count: m.hosts[i]})
+		return *v
+	}
+	wasSplit := v.pods != nil
+	split := m.bounds.isSplit(wasSplit, m.ranges(i), m.hosts[i])
+	switch {
+	case split && !wasSplit:
+		m.addrs[i] = m.addrs[i].Difference(m.blocks)
+		v.set = m.newSet(name, engine.Addrs{Family: f, Addrs: m.blocks})
+	case !split && wasSplit:
+		m.addrs[i] = m.addrs[i].Union(m.blocks)
+	}
+	if split {
+		v.pods = m.newSet(engine.PodsSet(name), engine.Hosts{Family: f, Addrs: m.addrs[i], Count: m.hosts[i]})
+	} else {
+		v.set, v.pods = m.newSet(name, engine.Addrs{Family: f, Addrs: m.addrs[i]}), nil
 	}
 	return *v
+}
+
+// ranges returns the number of ranges of one family in one set. If the family is split, neighbors among pods and blocks count
+// twice.
+func (m *membership) ranges(i int) int {
+	n := m.addrs[i].Len(sets.Families[i])
+	if m.versions[i].pods != nil {
+		n += m.blocks.Len(sets.Families[i])
+	}
+	return n
+}
+
+// all returns the addresses of pods and blocks.
+func (m *membership) all() sets.Addrs {
+	all := m.blocks
+	for _, addrs := range m.addrs {
+		all = addrs.Union(all)
+	}
+	return all
 }
 
 func (m *membership) newSet(name string, e engine.Elements) *engine.Set {

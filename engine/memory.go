@@ -10,7 +10,7 @@ const (
 	memoryHashSet     = 700
 	memoryRange       = 230
 	memoryPortRange   = 340
-	memoryEndpoint    = 72
+	memoryHashElement = 72 // a port, an address or an endpoint
 	memoryChain       = 320
 	memoryRule        = 1_000
 )
@@ -25,7 +25,7 @@ func (rs Ruleset) Memory() (bytes int) {
 		case layout.flags&unix.NFT_SET_INTERVAL != 0:
 			bytes += memoryIntervalSet + n*memoryRange
 		default:
-			bytes += memoryHashSet + n*memoryEndpoint
+			bytes += memoryHashSet + n*memoryHashElement
 		}
 	}
 	for _, c := range rs.Chains {

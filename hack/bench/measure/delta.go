@@ -19,6 +19,7 @@ type delta struct {
 type elementDelta struct {
 	set       string
 	old, more []sets.AddrRange
+	isHash    bool // the ranges are single addresses in a hash set
 }
 
 // ruleDelta is an added or deleted rule, with the number of rules before it in the existing chain.
@@ -37,7 +38,7 @@ func newDelta(from, to engine.Ruleset) *delta {
 			continue
 		}
 		have, want := rangesOf(from.Sets[i]), rangesOf(s)
-		e := elementDelta{set: s.Name}
+		e := elementDelta{set: s.Name, isHash: isHash(s)}
 		same := func(r sets.AddrRange) sets.AddrRange { return r }
 		if e.old, e.more = missing(have, want, same), missing(want, have, same); len(e.old)+len(e.more) > 0 {
 			d.elements = append(d.elements, e)
@@ -56,11 +57,22 @@ func setName(s *engine.Set) string     { return s.Name }
 func chainName(c *engine.Chain) string { return c.Name }
 func ruleText(r *engine.Rule) string   { return r.Text() + " # " + r.Comment }
 
-func rangesOf(s *engine.Set) []sets.AddrRange {
-	if a, ok := s.Elements.(engine.Addrs); ok {
-		return slices.Collect(a.Addrs.Ranges(a.Family))
+func isHash(s *engine.Set) bool {
+	_, ok := s.Elements.(engine.Hosts)
+	return ok
+}
+
+// rangesOf returns the ranges of a set of addresses. The ranges of a hash set are single addresses.
+func rangesOf(s *engine.Set) (ranges []sets.AddrRange) {
+	switch e := s.Elements.(type) {
+	case engine.Addrs:
+		return slices.Collect(e.Addrs.Ranges(e.Family))
+	case engine.Hosts:
+		for a := range e.Addrs.Hosts(e.Family) {
+			ranges = append(ranges, sets.Single(a))
+		}
 	}
-	return nil
+	return ranges
 }
 
 // missing returns the items of in that are not in notIn.

@@ -41,8 +41,8 @@ func encode(d *delta, h handles, first func(*messages)) []byte {
 			m.newSet(s, i+1)
 		}
 		for _, e := range d.elements {
-			m.elements(unix.NFT_MSG_DELSETELEM, e.set, intervals(e.old))
-			m.elements(unix.NFT_MSG_NEWSETELEM, e.set, intervals(e.more))
+			m.elements(unix.NFT_MSG_DELSETELEM, e.set, addressElements(e.old, e.isHash))
+			m.elements(unix.NFT_MSG_NEWSETELEM, e.set, addressElements(e.more, e.isHash))
 		}
 		for _, c := range d.newChains {
 			m.newChain(c)
@@ -133,8 +133,10 @@ func (m *messages) newSet(s *engine.Set, id int) {
 	list := portElements(s)
 	switch e := s.Elements.(type) {
 	case engine.Addrs:
-		key, list = keyOfSet[e.Family], intervals(rangesOf(s))
+		key, list = keyOfSet[e.Family], addressElements(rangesOf(s), false)
 		data = userdata(0, []byte{2, 0, 0, 0}) // big endian
+	case engine.Hosts:
+		flags, key, list = 0, keyOfSet[e.Family], addressElements(rangesOf(s), true)
 	case engine.Ports:
 		if flags |= concatenation; e.IsPlain() {
 			flags = 0
@@ -177,11 +179,15 @@ type element struct {
 	isEnd       bool
 }
 
-// intervals returns a start and an end for each range. No range of a world ends at the last address.
-func intervals(ranges []sets.AddrRange) []element {
+// addressElements returns the elements of a hash set, one for each address, or of an interval set, a start and an end for each
+// range. No range of a world ends at the last address.
+func addressElements(ranges []sets.AddrRange, isHash bool) []element {
 	list := make([]element, 0, 2*len(ranges))
 	for _, r := range ranges {
-		list = append(list, element{key: r.From.AsSlice()}, element{key: r.To.Next().AsSlice(), isEnd: true})
+		list = append(list, element{key: r.From.AsSlice()})
+		if !isHash {
+			list = append(list, element{key: r.To.Next().AsSlice(), isEnd: true})
+		}
 	}
 	return list
 }

@@ -158,6 +158,12 @@ func addSet(tx *knftables.Transaction, s *engine.Set) {
 		for r := range e.Addrs.Ranges(e.Family) {
 			tx.Add(&knftables.Element{Set: s.Name, Key: []string{r.String()}})
 		}
+	case engine.Hosts:
+		set.Type, set.Flags = "ip"+e.Family.String()+"_addr", nil
+		tx.Add(set)
+		for _, r := range rangesOf(s) {
+			tx.Add(&knftables.Element{Set: s.Name, Key: []string{r.String()}})
+		}
 	case engine.Ports:
 		set.Type = "inet_service . inet_proto"
 		tx.Add(set)
