@@ -49,11 +49,15 @@ func encode(d *delta, h handles, first func(*messages)) []byte {
 		}
 		for _, c := range d.newChains {
 			for i := range c.Rules {
-				m.newRule(c.Name, &c.Rules[i], 0)
+				m.newRule(c.Name, &c.Rules[i], unix.NLM_F_APPEND, 0)
 			}
 		}
 		for _, r := range d.newRules {
-			m.newRule(r.chain, r.rule, h[r.chain][r.after-1])
+			if r.after == 0 {
+				m.newRule(r.chain, r.rule, 0, 0)
+			} else {
+				m.newRule(r.chain, r.rule, unix.NLM_F_APPEND, h[r.chain][r.after-1])
+			}
 		}
 		m.deletions(d, h)
 	})
@@ -102,13 +106,14 @@ func (m *messages) newChain(c *engine.Chain) {
 	})
 }
 
-// newRule adds a rule at the end of the chain, or behind the rule with the handle.
-func (m *messages) newRule(chain string, r *engine.Rule, behind uint64) {
+// newRule adds a rule: with the flag NLM_F_APPEND at the end of the chain, or behind the rule with the handle; without it at the
+// start of the chain.
+func (m *messages) newRule(chain string, r *engine.Rule, place int, behind uint64) {
 	expressions, err := expr.Marshal(expr.Inet, r.Statements)
 	if err != nil {
 		panic(err) // cannot happen: the engine accepted the ruleset
 	}
-	m.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, func() {
+	m.message(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|place, func() {
 		m.text(unix.NFTA_RULE_TABLE, engine.TableName)
 		m.text(unix.NFTA_RULE_CHAIN, chain)
 		if behind != 0 {

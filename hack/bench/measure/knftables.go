@@ -122,11 +122,17 @@ func transact(tx *knftables.Transaction, nft knftables.Interface, d *delta) erro
 	}
 	for _, c := range d.newChains {
 		for i := range c.Rules {
-			addRule(tx, c.Name, &c.Rules[i], nil)
+			tx.Add(newRule(c.Name, &c.Rules[i]))
 		}
 	}
 	for _, r := range d.newRules {
-		addRule(tx, r.chain, r.rule, knftables.PtrTo(r.after-1))
+		if r.after == 0 {
+			tx.Insert(newRule(r.chain, r.rule))
+			continue
+		}
+		rule := newRule(r.chain, r.rule)
+		rule.Index = knftables.PtrTo(r.after - 1)
+		tx.Add(rule)
 	}
 	for _, r := range d.oldRules {
 		if err := deleteRule(tx, nft, r); err != nil {
@@ -190,12 +196,12 @@ func addChain(tx *knftables.Transaction, c *engine.Chain) {
 	tx.Add(chain)
 }
 
-func addRule(tx *knftables.Transaction, chain string, r *engine.Rule, after *int) {
-	rule := &knftables.Rule{Chain: chain, Rule: r.Text(), Index: after}
+func newRule(chain string, r *engine.Rule) *knftables.Rule {
+	rule := &knftables.Rule{Chain: chain, Rule: r.Text()}
 	if r.Comment != "" {
 		rule.Comment = &r.Comment
 	}
-	tx.Add(rule)
+	return rule
 }
 
 func deleteRule(tx *knftables.Transaction, nft knftables.Interface, r ruleDelta) error {
