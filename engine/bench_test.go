@@ -5,8 +5,10 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -24,11 +26,15 @@ func scattered(n int) sets.Addrs {
 
 var oneMore = sets.Single(netip.MustParseAddr("10.0.0.101"))
 
-// next is the table as a cache makes it for the next step: the set of peers is another version, which nobody has seen.
+// next is the table as a cache makes it for the next step: the set that changes is another version, which nobody has seen.
 func next(rs Ruleset) Ruleset {
 	list := slices.Clone(rs.Sets)
+	changed := "peers-v4"
+	if rs.set(PodsSet(changed)) != nil {
+		changed = PodsSet(changed)
+	}
 	for i, s := range list {
-		if s.Name == "peers-v4" {
+		if s.Name == changed {
 			list[i] = &Set{Name: s.Name, Comment: s.Comment, Elements: s.Elements}
 		}
 	}
@@ -49,57 +55,99 @@ func twoVersions(peers, more sets.Addrs) [2]Ruleset {
 	return [2]Ruleset{without, with}
 }
 
-// BenchmarkOnePeer is one peer that joins and leaves a group of n, one batch each. In "apply" through Apply; in "floor"
-// the same two batches are encoded in advance: each costs one system call to send it and another to read its answer.
+// twoSets is the ruleset of isolated for a group whose peers of IPv4 have a hash set.
+func twoSets(rs Ruleset) Ruleset {
+	set, c := rs.set("peers-v4"), rs.chain("ingress-net1")
+	peers := set.Elements.(Addrs).Addrs
+	list := []*Set{set.like(Addrs{Family: sets.V4}), {Name: PodsSet(set.Name), Comment: set.Comment, Elements: NewHosts(sets.V4, peers)}}
+	split := &Chain{Name: c.Name}
+	for _, r := range c.Rules {
+		if slices.Contains(r.summary().Sets, set.Name) {
+			pods := slices.Concat([]expr.Statement{expr.SourceIn(sets.V4, PodsSet(set.Name))}, r.Statements[1:])
+			split.Rules = append(split.Rules, Rule{Statements: pods, Comment: r.Comment})
+		}
+		split.Rules = append(split.Rules, r)
+	}
+	return NewRuleset(override(rs.Sets, list, setName), override(rs.Chains, []*Chain{split}, chainName))
+}
+
+// pause is the time between two changes that come alone: the core has done other work.
+const pause = 8 * time.Millisecond
+
+// BenchmarkOnePeer is one peer that joins and leaves a group of n, one batch each. In "apply" and "alone" through Apply, without
+// and with a pause between the batches; in "floor" the same two batches are encoded in advance: each costs one system call to
+// send it and another to read its answer.
 func BenchmarkOnePeer(b *testing.B) {
-	for _, n := range []int{100, 1_000, 10_000} {
+	for _, n := range []int{100, 1_000, 10_000, 100_000} {
 		// Without 10.0.0.100 and .102: the one that comes has no neighbor and changes one element only.
 		without := scattered(n).Remove(sets.AddrRange{From: netip.MustParseAddr("10.0.0.100"), To: netip.MustParseAddr("10.0.0.102")})
-		states := withAndWithout(without)
-		b.Run(fmt.Sprintf("n=%d/apply", n), func(b *testing.B) {
-			_, e := pod(b, lab.ForTest(b), "pod")
-			apply(b, e, states[0])
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				apply(b, e, next(states[(i+1)%2]))
-			}
-		})
-		b.Run(fmt.Sprintf("n=%d/floor", n), func(b *testing.B) {
-			_, e := pod(b, lab.ForTest(b), "pod")
-			apply(b, e, states[0])
-			var batches [2]batch
-			for i := range batches {
-				p := makePlan(&table{ruleset: states[i]}, states[1-i], 0)
-				if err := batches[i].encode(&p, nfnl.AnyGeneration); err != nil {
-					b.Fatal(err)
-				}
-			}
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				if err := e.transport.Do(&batches[i%2].Messages, nil); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+		one := withAndWithout(without)
+		benchmarkOnePeer(b, fmt.Sprintf("n=%d/sets=1", n), one)
+		two := [2]Ruleset{twoSets(one[0]), twoSets(one[1])}
+		two[1].Chains = two[0].Chains
+		benchmarkOnePeer(b, fmt.Sprintf("n=%d/sets=2", n), two)
 	}
+}
+
+func benchmarkOnePeer(b *testing.B, name string, states [2]Ruleset) {
+	b.Run(name+"/apply", func(b *testing.B) {
+		_, e := pod(b, lab.ForTest(b), "pod")
+		apply(b, e, states[0])
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			apply(b, e, next(states[(i+1)%2]))
+		}
+	})
+	b.Run(name+"/alone", func(b *testing.B) {
+		_, e := pod(b, lab.ForTest(b), "pod")
+		apply(b, e, states[0])
+		for i := 0; b.Loop(); i++ {
+			b.StopTimer()
+			time.Sleep(pause)
+			b.StartTimer()
+			apply(b, e, next(states[(i+1)%2]))
+		}
+	})
+	b.Run(name+"/floor", func(b *testing.B) {
+		_, e := pod(b, lab.ForTest(b), "pod")
+		apply(b, e, states[0])
+		var batches [2]batch
+		for i := range batches {
+			p := makePlan(&table{ruleset: states[i]}, states[1-i], 0)
+			if err := batches[i].encode(&p, nfnl.AnyGeneration); err != nil {
+				b.Fatal(err)
+			}
+		}
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			if err := e.transport.Do(&batches[i%2].Messages, nil); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // BenchmarkPlanAndEncode is the work in user space of one peer that joins or leaves.
 func BenchmarkPlanAndEncode(b *testing.B) {
 	for _, n := range []int{100, 1_000, 10_000, 100_000} {
 		peers := scattered(n)
-		states := withAndWithout(peers)
-		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
-			var x batch
-			b.ReportAllocs()
-			for i := 0; b.Loop(); i++ {
-				p := makePlan(&table{ruleset: states[i%2]}, next(states[(i+1)%2]), 0)
-				if err := x.encode(&p, 1); err != nil {
-					b.Fatal(err)
-				}
-			}
-		})
+		one := withAndWithout(peers)
+		benchmarkPlanAndEncode(b, fmt.Sprintf("n=%d/sets=1", n), one)
+		benchmarkPlanAndEncode(b, fmt.Sprintf("n=%d/sets=2", n), [2]Ruleset{twoSets(one[0]), twoSets(one[1])})
 	}
+}
+
+func benchmarkPlanAndEncode(b *testing.B, name string, states [2]Ruleset) {
+	b.Run(name, func(b *testing.B) {
+		var x batch
+		b.ReportAllocs()
+		for i := 0; b.Loop(); i++ {
+			p := makePlan(&table{ruleset: states[i%2]}, next(states[(i+1)%2]), 0)
+			if err := x.encode(&p, 1); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // BenchmarkFirstEncode is the whole table for n peers as messages, in a buffer that has been used before.
