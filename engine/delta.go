@@ -126,6 +126,9 @@ func (b *batch) encodeDelta(set string, d *delta) {
 }
 
 func writeDelta[T any](remove, add elementList, d sets.Delta[T], write func(*elementList, T)) {
+	if d.IsEmpty() {
+		return
+	}
 	writeElements(remove, d.Del, write)
 	writeElements(add, d.Add, write)
 }

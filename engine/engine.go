@@ -265,17 +265,16 @@ func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error
 
 // change brings the table from its known content to want, by way of other tables if addresses move between sets.
 func (e *Engine) change(ctx context.Context, x *exchange, want Ruleset) error {
-	path := moves(e.have.ruleset, want)
-	for i, next := range path {
-		if err := ctx.Err(); err != nil && i > 0 {
-			return err
-		}
+	for _, next := range moves(e.have.ruleset, want) {
 		if err := e.changeTo(ctx, x, next); err != nil {
 			return err
 		}
-		e.have.underWay = i < len(path)-1
+		e.have.underWay = true
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 	}
-	return nil
+	return e.changeTo(ctx, x, want)
 }
 
 // changeTo does the work of change for one table on the way.

@@ -17,16 +17,15 @@ import (
 // An address that comes or goes at the same time is in none of the tables between in both sets: they allow the same packets
 // as the table before, or as the wanted table.
 
-// moves returns the rulesets by way of which have becomes want, and want as the last one.
-func moves(have, want Ruleset) []Ruleset {
-	var path []Ruleset
+// moves returns the rulesets by way of which have becomes want: none unless addresses move between sets.
+func moves(have, want Ruleset) (via []Ruleset) {
 	if held := inBoth(have, want); len(held) > 0 {
-		path = append(path, Ruleset{Sets: override(have.Sets, held, setName), Chains: have.Chains})
+		via = append(via, Ruleset{Sets: override(have.Sets, held, setName), Chains: have.Chains})
 	}
 	if held := inBoth(want, have); len(held) > 0 {
-		path = append(path, Ruleset{Sets: override(want.Sets, held, setName), Chains: want.Chains})
+		via = append(via, Ruleset{Sets: override(want.Sets, held, setName), Chains: want.Chains})
 	}
-	return append(path, want)
+	return via
 }
 
 // inBoth returns versions of the interval sets in rs that also hold addresses of the group's pods: those that are in the hash

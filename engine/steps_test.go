@@ -339,7 +339,7 @@ func TestStepsAreSafe(t *testing.T) {
 		}
 		old, wanted := allPass(t, before, packets), allPass(t, want, packets)
 		n, large := 0, 0
-		path := moves(before, want)
+		path := append(moves(before, want), want)
 		moved += len(path) - 1
 		for next := range stepsOf(&have, path, budget) {
 			p := makePlan(have, next, 0)
