@@ -14,10 +14,10 @@
 // # Invariants
 //
 // State only. A pod's table follows from the objects that the cache holds now, never from the order or the number of the
-// events that led there. One memory is the exception, and it only ever isolates more: while the network status of a pod
+// events that led there. Two memories are exceptions. The first only ever isolates more: while the network status of a pod
 // cannot be read, the interfaces stay isolated that the last readable status of the same pod named. SetBridged adds a fact of
-// the pod's network namespace, which holds as long as the pod is local. A peer group between two sizes has one set or two,
-// depending on the size that it had before; both allow the same packets.
+// the pod's network namespace, which holds as long as the pod is local. The second: a peer group between two sizes has one set or
+// two, depending on the size that it had before (split.go). Both allow the same packets.
 //
 // Pure. No goroutine, no I/O, no log.
 //
