@@ -192,7 +192,11 @@ func (m *membership) remove(s share) {
 // change inserts the address of a pod, or removes it. n is the number of addresses more.
 func (m *membership) change(s share, with func(sets.Addrs, sets.AddrRange) sets.Addrs, n int) {
 	i := familyIndex(s)
-	m.addrs[i] = with(m.addrs[i], sets.Single(s.Addr))
+	next := with(m.addrs[i], sets.Single(s.Addr))
+	if next == m.addrs[i] {
+		return
+	}
+	m.addrs[i] = next
 	m.hosts[i] += n
 	m.outdate(i)
 }
