@@ -1,0 +1,103 @@
+// Command mutants measures the tests. It breaks the product in a hundred places, one at a time, and prints which test notices.
+//
+//	sources ─► go/ast: all places ─► seed: some of them ─► go test -overlay: the package, then its importers ─► a row for each
+//
+//	go run ./hack/mutants                           # 100 places of the packages whose tests are fast
+//	go run ./hack/mutants -n 20 ./sets ./cache/...  # 20 places of some packages; only these packages' tests run
+//
+// A survivor is a place where no test failed. Either a test is missing, or the change has no effect that anybody can see.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// fastPackages have tests that take seconds.
+const fastPackages = "./sets ./expr ./engine ./cache/... ./informers ./internal/reconciler"
+
+// memory limits each process, since a mutant may allocate without end.
+const memory = 8 << 30
+
+type options struct {
+	dir      string // inside the module
+	packages []string
+	count    int
+	seed     uint64
+	limit    time.Duration // for each run of the tests of a package
+}
+
+func main() {
+	o := options{dir: "."}
+	flag.IntVar(&o.count, "n", 100, "number of mutants")
+	flag.Uint64Var(&o.seed, "seed", 1, "seed that selects the places")
+	flag.DurationVar(&o.limit, "limit", time.Minute, "time limit of the tests of a package")
+	flag.Parse()
+	if o.packages = flag.Args(); len(o.packages) == 0 {
+		o.packages = strings.Fields(fastPackages)
+	}
+	err := syscall.Setrlimit(syscall.RLIMIT_AS, &syscall.Rlimit{Cur: memory, Max: memory})
+	if err == nil {
+		err = run(os.Stdout, o)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "mutants:", err)
+		os.Exit(1)
+	}
+}
+
+// run prints a row for each mutant, and then the sums.
+func run(w io.Writer, o options) error {
+	packages, err := o.list()
+	if err != nil {
+		return err
+	}
+	var places []place
+	for _, p := range packages {
+		if places, err = p.appendPlaces(places); err != nil {
+			return err
+		}
+		if test, err := p.test(o, ""); err != nil || test != "" {
+			return errors.Join(fmt.Errorf("without a mutant, %q fails in %s", test, p.ImportPath), err)
+		}
+	}
+	rand.New(rand.NewPCG(o.seed, 0)).Shuffle(len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
+	var own, importers, survivors int
+	for _, m := range places {
+		if own+importers+survivors == o.count {
+			break
+		}
+		tester, test, err := m.try(o, packages)
+		if errors.Is(err, errNotCompiled) {
+			continue
+		} else if err != nil {
+			return err
+		}
+		switch tester {
+		case m.pkg:
+			own++
+		case nil:
+			survivors++
+			test = "SURVIVES"
+		default:
+			importers++
+			test = tester.name() + " " + test
+		}
+		fmt.Fprintf(w, "%s/%s:%d  %s  =>  %s  %s\n", m.pkg.name(), m.file, m.line, brief(m.text), brief(m.broken), test)
+	}
+	_, err = fmt.Fprintf(w, "noticed by tests of the package: %d, of its importers: %d, survivors: %d\n", own, importers, survivors)
+	return err
+}
+
+// brief returns a piece of code as one short line.
+func brief(code string) string {
+	words := []rune(strings.Join(strings.Fields(code), " "))
+	return string(words[:min(len(words), 60)])
+}
