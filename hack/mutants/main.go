@@ -90,7 +90,10 @@ func run(w io.Writer, o options) error {
 			importers++
 			test = tester.name() + " " + test
 		}
-		fmt.Fprintf(w, "%s/%s:%d  %s  =>  %s  %s\n", m.pkg.name(), m.file, m.line, brief(m.text), brief(m.broken), test)
+		_, err = fmt.Fprintf(w, "%s/%s:%d  %s  =>  %s  %s\n", m.pkg.name(), m.file, m.line, brief(m.text), brief(m.broken), test)
+		if err != nil {
+			return err
+		}
 	}
 	_, err = fmt.Fprintf(w, "noticed by tests of the package: %d, of its importers: %d, survivors: %d\n", own, importers, survivors)
 	return err

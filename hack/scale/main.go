@@ -165,11 +165,14 @@ func printRow(c *cluster, perPod int, m measurement) {
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }
 	mib := func(n uint64) string { return fmt.Sprintf("%.0f", float64(n)/(1<<20)) }
 	list := m.churned.Latency
-	p99 := "-" // of fewer samples, only the largest says anything
-	if len(list) >= 300 {
+	median, p99, largest := "-", "-", "-"
+	if len(list) > 0 {
+		median, largest = ms(percentile(list, 0.5)), ms(percentile(list, 1))
+	}
+	if len(list) >= 300 { // of fewer samples, only the largest says anything
 		p99 = ms(percentile(list, 0.99))
 	}
 	fmt.Printf("| %d | %s | %s | %s | %d | %s | %.0f | %.2f | %s | %s | %s | %d | %d |\n", c.pods, mib(m.sent), mib(m.start.Heap),
 		mib(m.start.Peak), perPod, m.start.Settled.Round(time.Millisecond), float64(m.churned.Events)/m.took.Seconds(),
-		m.churned.CPU.Seconds()/m.took.Seconds(), ms(percentile(list, 0.5)), p99, ms(percentile(list, 1)), len(list), m.churned.Queue)
+		m.churned.CPU.Seconds()/m.took.Seconds(), median, p99, largest, len(list), m.churned.Queue)
 }
