@@ -99,7 +99,7 @@ func (m *messages) newChain(c *engine.Chain) {
 		}
 		m.nest(unix.NLA_F_NESTED|unix.NFTA_CHAIN_HOOK, func() {
 			m.u32(unix.NFTA_HOOK_HOOKNUM, int(c.Hook.Number()))
-			m.u32(unix.NFTA_HOOK_PRIORITY, int(uint32(c.Hook.Priority())))
+			m.u32(unix.NFTA_HOOK_PRIORITY, int(uint32(c.Hook.Priority(engine.Inet))))
 		})
 		m.u32(unix.NFTA_CHAIN_POLICY, 1) // accept
 		m.text(unix.NFTA_CHAIN_TYPE, "filter")

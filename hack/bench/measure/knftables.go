@@ -191,7 +191,7 @@ func addChain(tx *knftables.Transaction, c *engine.Chain) {
 	if c.Hook != engine.HookNone {
 		chain.Type = knftables.PtrTo(knftables.FilterType)
 		chain.Hook = knftables.PtrTo(knftables.BaseChainHook(c.Hook))
-		chain.Priority = knftables.PtrTo(knftables.BaseChainPriority(strconv.Itoa(int(c.Hook.Priority()))))
+		chain.Priority = knftables.PtrTo(knftables.BaseChainPriority(strconv.Itoa(int(c.Hook.Priority(engine.Inet)))))
 	}
 	tx.Add(chain)
 }
