@@ -17,7 +17,7 @@ const heapAtLimits = 120
 // TestHeapAtLimits fills a cache up to node-items and node-members, and measures the heap.
 func TestHeapAtLimits(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes some seconds")
+		t.Skip("SKIPPED: the test takes some seconds and was run with -short")
 	}
 	before := liveHeap()
 	o := testOptions()

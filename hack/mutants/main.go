@@ -23,6 +23,9 @@ import (
 // fastPackages have tests that take seconds.
 const fastPackages = "./sets ./expr ./engine ./cache/... ./informers ./internal/reconciler"
 
+// timed are tests with time limits. On a busy machine they fail without a mutant.
+const timed = "IsLinear$|CostNothing$"
+
 // memory limits each process, since a mutant may allocate without end.
 const memory = 8 << 30
 

@@ -74,7 +74,8 @@ func (m *place) try(o options, packages []*goPackage) (tester *goPackage, test s
 
 // test runs the tests of the package and returns the name of the first test that fails. The overlay may be "".
 func (p *goPackage) test(o options, overlay string) (string, error) {
-	out, err := o.goTool("test", "-short", "-vet=off", "-count=1", "-failfast", "-timeout", o.limit.String(), "-overlay", overlay, p.ImportPath)
+	out, err := o.goTool("test", "-short", "-vet=off", "-count=1", "-failfast", "-timeout", o.limit.String(),
+		"-skip", timed, "-overlay", overlay, p.ImportPath)
 	switch name := failed.FindSubmatch(out); {
 	case err == nil || !errors.As(err, new(*exec.ExitError)):
 		return "", err
