@@ -150,3 +150,9 @@ func TestSpliceEndpoints(t *testing.T) {
 		}
 	}
 }
+
+func TestDiffEndpoints(t *testing.T) {
+	a, b, c, six := endpoint("10.0.0.1", tcp, 80), endpoint("10.0.0.1", udp, 80), endpoint("10.0.0.2", tcp, 80), endpoint("fd00::1", tcp, 80)
+	got := DiffEndpoints(NewEndpoints(a, b, six), NewEndpoints(b, c), V4)
+	wantDiff(t, "v4", Delta[Endpoint]{Del: []Endpoint{a}, Add: []Endpoint{c}}, got)
+}

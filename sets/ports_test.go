@@ -148,3 +148,10 @@ func checkPorts(t *testing.T, set Ports, m *portModel) {
 		t.Fatal("the same ports in another order are not equal")
 	}
 }
+
+func TestPortsOperations(t *testing.T) {
+	p := NewPorts(PortRange{tcp, 80, 90}, PortRange{tcp, 443, 443}, PortRange{udp, 53, 53})
+	q := NewPorts(PortRange{tcp, 10, 20}, PortRange{tcp, 85, 86}, PortRange{tcp, 90, 100}, PortRange{udp, 53, 60}, PortRange{sctp, 1, 9})
+	wantDiff(t, "difference", []PortRange{{tcp, 80, 84}, {tcp, 87, 89}, {tcp, 443, 443}}, slices.Collect(p.Difference(q).Ranges()))
+	wantDiff(t, "union", []PortRange{{tcp, 10, 20}, {tcp, 80, 100}, {tcp, 443, 443}, {udp, 53, 60}, {sctp, 1, 9}}, slices.Collect(p.Union(q).Ranges()))
+}
