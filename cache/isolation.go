@@ -1,0 +1,155 @@
+package cache
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+)
+
+// isolation is an isolated interface and the policies that isolate it.
+type isolation struct {
+	iface     string
+	policies  []*installed // sorted
+	effective []*installed // those whose rules apply: the others exceed a limit
+
+	hidden hiding // packets of the interface
+}
+
+// view is what a plan is made from, taken under the lock.
+type view struct {
+	selected    []*installed // policies that select the pod, sorted
+	attachments []place      // sorted by interface
+	overflow    bool
+	ports       []policy.NamedPort
+	bridge      bool // policies must be enforced in a bridge, which the pod has or will have
+
+	isolated [len(engine.Directions)][]isolation
+	open     []string // interfaces that are not isolated in either direction, lo included
+}
+
+// place is one interface of a pod on one network, at the time of a view.
+type place struct {
+	iface      string
+	network    Key
+	pluginType string
+	isolated   bool // by policies for the network
+
+	hidden hiding // packets of the interface
+	caveat string // why it is unknown whether packets are hidden; empty: it is known
+}
+
+// view takes the view of a pod. It lets go of the lock now and then, and starts again if something changed meanwhile.
+func (c *Cache) view(t *target) view {
+	ns := t.pod.namespace
+	for try := 0; ; try++ {
+		walk := slice{cache: c, keep: try == lastTry}
+		version, state := ns.policyVersion, t.pod.state
+		v := view{overflow: state.overflow, ports: state.ports, bridge: t.hasBridge()}
+		for i := 0; i < len(ns.ordered); i++ {
+			if p := ns.ordered[i]; p.covers(state) {
+				v.selected = append(v.selected, p)
+			}
+			walk.step()
+		}
+		for _, a := range state.attachments {
+			v.attachments = append(v.attachments, place{
+				a.iface, a.network.key, a.network.PluginType, c.isolates(a.network, t.pod),
+				hiding{why: t.unenforceable}.orWorse(a.network.hides(t.pod)).orWorse(state.inBond(t.pod, a.iface)),
+				a.network.caveat(t.pod),
+			})
+			walk.step()
+		}
+		if version == ns.policyVersion && state == t.pod.state {
+			return v
+		}
+	}
+}
+
+// lastTry is the number of the try that keeps the lock, so that it is the last one.
+const lastTry = 5
+
+// isolate finds the interfaces that are isolated and those that are not. It takes no lock.
+func (v *view) isolate() {
+	isolated := map[string]bool{}
+	for _, d := range engine.Directions {
+		v.isolated[d] = v.isolations(d)
+		for _, i := range v.isolated[d] {
+			isolated[i.iface] = true
+		}
+	}
+	v.open = []string{"lo"}
+	for _, a := range v.attachments {
+		if !isolated[a.iface] && !slices.Contains(v.open, a.iface) {
+			v.open = append(v.open, a.iface)
+		}
+	}
+}
+
+// notVLANs returns the open interfaces of a direction whose names look like those of VLAN devices on isolated interfaces.
+func (v *view) notVLANs(d engine.Direction) (names []string) {
+	for _, a := range v.attachments {
+		isLikeVLAN := func(i isolation) bool { return strings.HasPrefix(a.iface, i.iface+".") }
+		if slices.ContainsFunc(v.isolated[d], isLikeVLAN) && !isIsolated(v.isolated[d], a.iface) && !slices.Contains(names, a.iface) {
+			names = append(names, a.iface)
+		}
+	}
+	return names
+}
+
+// isolations returns the interfaces that are isolated in a direction, sorted.
+func (v *view) isolations(d engine.Direction) []isolation {
+	var out []isolation
+	for _, a := range v.attachments {
+		if !a.isolated {
+			continue
+		}
+		var policies []*installed
+		for _, p := range v.selected {
+			if p.sections[d] != nil && p.IsFor(a.network) {
+				policies = append(policies, p)
+			}
+		}
+		switch n := len(out); {
+		case len(policies) == 0:
+		case n > 0 && out[n-1].iface == a.iface: // one interface on several networks
+			all := append(out[n-1].policies, policies...)
+			slices.SortFunc(all, comparePolicies)
+			out[n-1].policies = slices.Compact(all)
+			out[n-1].hidden = out[n-1].hidden.orWorse(a.hidden)
+		default:
+			out = append(out, isolation{iface: a.iface, policies: policies, hidden: a.hidden})
+		}
+	}
+	return out
+}
+
+// unsupported returns the networks of the pod that policies are for and do not isolate.
+func (v *view) unsupported() []unsupported {
+	var out []unsupported
+	for _, a := range v.attachments {
+		if a.isolated {
+			continue
+		}
+		for _, p := range v.selected {
+			if p.IsFor(a.network) && len(out) < policy.MaxProblems {
+				out = append(out, unsupported{p.Policy, a.network, a.pluginType})
+			}
+		}
+	}
+	return out
+}
+
+func isIsolated(list []isolation, iface string) bool {
+	return slices.ContainsFunc(list, func(i isolation) bool { return i.iface == iface })
+}
+
+// source is what the chain of an interface is made of.
+func (i isolation) source() string {
+	names := []string{i.iface}
+	for _, p := range i.effective {
+		names = append(names, p.Key.String())
+	}
+	return strings.Join(names, " ")
+}

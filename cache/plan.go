@@ -1,0 +1,375 @@
+package cache
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
+)
+
+// plan is what a pod's tables are made of, apart from the members of groups. It never changes.
+type plan struct {
+	policyChains []*policyChain
+	own          map[ownKey]ownChain                      // the pod's own chains
+	chains       [len(expr.TableFamilies)][]*engine.Chain // by the family of the table; all, sorted by name
+	sets         []setRef                                 // sorted by name
+	fullBridge   bool                                     // the table of family bridge has the sets, too
+	hasBridge    bool
+	ports        []string        // see Target.BridgePorts
+	chosen       []*installed    // policies whose rules apply, sorted
+	problems     []PolicyProblem // of other policies; only the first of them
+	limited      int             // number of these policies
+	wantsRoom    bool            // a policy was left out as its groups have too many members
+	unsupported  []unsupported   // uses of networks that are not isolated; only the first of them
+	unenforced   []unenforceable // isolated interfaces whose packets the kernel hides from rules; only the first of them
+}
+
+// unsupported is a network of the pod that a policy is for, and that policies do not isolate.
+type unsupported struct {
+	policy     *policy.Policy
+	network    Key
+	pluginType string
+}
+
+var noPlan = &plan{}
+
+// PolicyProblem says why a policy allows nothing in one pod.
+type PolicyProblem struct {
+	Policy  *policy.Policy
+	Message string
+}
+
+// ownKey identifies a chain of a pod's own.
+type ownKey struct {
+	family expr.TableFamily
+	name   string
+}
+
+// ownChain is a chain of one pod. While its source is the same, the chain stays the same pointer.
+type ownChain struct {
+	source string
+	chain  *engine.Chain
+}
+
+// setRef is a set that stays as it is, or the set of one family of a group.
+type setRef struct {
+	name   string
+	fixed  *engine.Set
+	group  *group
+	family int // index
+}
+
+// tables returns the tables with the members of now.
+func (p *plan) tables() (out engine.Tables) {
+	list := make([]*engine.Set, 0, len(p.sets))
+	var split splits
+	for _, r := range p.sets {
+		if r.fixed != nil {
+			list = append(list, r.fixed)
+			continue
+		}
+		now := r.group.sets(r.family)
+		list = append(list, now.set)
+		if now.pods == nil {
+			continue
+		}
+		list = append(list, now.pods) // its name is the next one in order
+		if split == nil {
+			split = splits{}
+		}
+		split[r.group.spec.Digest] |= 1 << r.family
+	}
+	for f, chains := range p.chains {
+		out[f].Chains = p.withSplit(chains, split)
+	}
+	out[engine.Inet].Sets = list
+	if p.fullBridge {
+		out[engine.Bridge].Sets = withoutServed(list)
+	}
+	return out
+}
+
+// withoutServed leaves out the set of kind Served, which is about sockets of the pod.
+func withoutServed(list []*engine.Set) []*engine.Set {
+	isServed := func(s *engine.Set) bool { return s.Name == engine.ServedSet }
+	if !slices.ContainsFunc(list, isServed) {
+		return list
+	}
+	return slices.DeleteFunc(slices.Clone(list), isServed)
+}
+
+// subscribe adds the plan's uses of groups to those of the pod, or removes them.
+func (p *plan) subscribe(t *target, n int) {
+	for _, pc := range p.policyChains {
+		for _, g := range pc.groups {
+			if g.targets[t] += n; g.targets[t] == 0 {
+				delete(g.targets, t)
+			}
+		}
+	}
+}
+
+// releasePlan lets go of the chains of a plan. The pod is dirty, so that its worker retires their groups.
+func (c *Cache) releasePlan(t *target, p *plan) {
+	for _, pc := range p.policyChains {
+		c.releaseChain(pc, t.pod.key.Namespace)
+	}
+}
+
+// newPlan makes a plan, with the chains that stay the same from the plan before. With a limit, all policies exceed it.
+func (c *Cache) newPlan(v view, before *plan, limit string) *plan {
+	v.isolate()
+	b := planBuilder{cache: c, view: v, before: before, plan: &plan{
+		own: map[ownKey]ownChain{}, unsupported: v.unsupported(), unenforced: v.unenforceable(),
+	}}
+	b.choosePolicies(limit)
+	for _, d := range engine.Directions {
+		if len(v.isolated[d]) == 0 && (!v.overflow || !b.isolatesAny(d)) {
+			continue
+		}
+		for _, f := range expr.TableFamilies {
+			if b.hasTable(f) {
+				b.direction(f, d)
+			}
+		}
+	}
+	return b.finish()
+}
+
+// isolatesAny reports whether a policy that selects the pod isolates the direction.
+func (b *planBuilder) isolatesAny(d engine.Direction) bool {
+	return slices.ContainsFunc(b.view.selected, func(p *installed) bool { return p.sections[d] != nil })
+}
+
+// planBuilder makes one plan.
+type planBuilder struct {
+	cache       *Cache
+	view        view
+	before      *plan
+	plan        *plan
+	replies     [len(engine.Directions)]bool // a direction needs the chains for replies
+	sets, rules int                          // in the table, as far as it is planned
+}
+
+// choosePolicies acquires the chains of the policies that isolate an interface of the pod, in the order of their names,
+// as long as the pod's limits allow, and notes for each interface the policies whose rules apply.
+func (b *planBuilder) choosePolicies(exceeded string) {
+	interfaces := map[*installed]*[len(engine.Directions)]int{} // that the policy isolates
+	for _, d := range engine.Directions {
+		for _, i := range b.view.isolated[d] {
+			for _, p := range i.policies {
+				if interfaces[p] == nil {
+					interfaces[p] = &[len(engine.Directions)]int{}
+				}
+				interfaces[p][d]++
+			}
+		}
+	}
+	limit, names := b.cache.limits.PodPolicies, map[string]bool{}
+	for _, p := range b.view.selected {
+		switch n := interfaces[p]; {
+		case n == nil:
+		case exceeded != "":
+			b.leaveOut(p, exceeded, b.cache.limits.Get(exceeded))
+		case len(b.plan.chosen) == limit:
+			b.leaveOut(p, "pod-policies", limit)
+		case b.choose(p, *n, names):
+			b.plan.chosen = append(b.plan.chosen, p)
+		}
+	}
+	for _, d := range engine.Directions {
+		for i := range b.view.isolated[d] {
+			iface := &b.view.isolated[d][i]
+			for _, p := range iface.policies {
+				if b.plan.applies(p) {
+					iface.effective = append(iface.effective, p)
+				}
+			}
+		}
+	}
+}
+
+// applies reports whether the rules of a policy apply.
+func (p *plan) applies(policy *installed) bool {
+	_, found := slices.BinarySearchFunc(p.chosen, policy, comparePolicies)
+	return found
+}
+
+// choose acquires the chains of one policy, unless they exceed a limit.
+func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]int, names map[string]bool) bool {
+	sets, rules := 0, 0
+	for _, d := range engine.Directions {
+		if interfaces[d] > 0 {
+			sets += p.sections[d].SetCount
+			rules += interfaces[d] + p.sections[d].RuleCount
+		}
+	}
+	if b.cache.options.RevokeEstablished {
+		rules *= 2
+	}
+	limits := b.cache.limits
+	switch {
+	case b.sets+sets > limits.PodSets:
+		return b.leaveOut(p, "pod-sets", limits.PodSets)
+	case b.rules+rules > limits.PodRules:
+		return b.leaveOut(p, "pod-rules", limits.PodRules)
+	}
+	if limit, isCut := b.cache.cutPolicy(p); isCut {
+		return b.leaveForRoom(p, limit)
+	}
+	var acquired []*policyChain
+	var over *cut
+	problem := ""
+	for _, d := range engine.Directions {
+		if interfaces[d] == 0 {
+			continue
+		}
+		pc := b.cache.acquireChain(p.sections[d], b.view.ports, p.Key.Namespace)
+		acquired = append(acquired, pc)
+		if limit, isCut := b.cache.cutGroup(pc, p); isCut {
+			over = &limit
+		} else if pc.collides || names[p.sections[d].ChainName] {
+			problem = "a hash of the policy is also the hash of another policy, so the policy allows nothing in this pod; rename it"
+		}
+	}
+	if over != nil || problem != "" {
+		b.cache.lock()
+		for _, pc := range acquired {
+			b.cache.releaseChain(pc, p.Key.Namespace)
+		}
+		b.cache.unlock()
+	}
+	switch {
+	case over != nil:
+		return b.leaveForRoom(p, *over)
+	case problem != "":
+		b.problem(p, problem)
+		return false
+	}
+	for _, pc := range acquired {
+		names[pc.key.section.ChainName] = true
+	}
+	b.plan.policyChains = append(b.plan.policyChains, acquired...)
+	b.sets, b.rules = b.sets+sets, b.rules+rules
+	return true
+}
+
+// leaveForRoom notes that the groups of a policy have too many members. It returns false.
+func (b *planBuilder) leaveForRoom(p *installed, limit cut) bool {
+	b.plan.wantsRoom = true
+	b.problem(p, fmt.Sprintf("its peer groups exceed the limit %s=%d with the other policies, so the policy isolates the pod and allows nothing there (--limit)",
+		limit.limit, limit.value))
+	return false
+}
+
+// leaveOut notes that a policy exceeds a limit of the pod. It returns false.
+func (b *planBuilder) leaveOut(p *installed, limit string, value int) bool {
+	b.problem(p, fmt.Sprintf("the table of the pod would exceed the limit %s=%d, so the policy isolates the pod and allows nothing there (--limit)", limit, value))
+	return false
+}
+
+func (b *planBuilder) problem(p *installed, message string) {
+	if b.plan.limited++; b.plan.limited <= policy.MaxProblems {
+		b.plan.problems = append(b.plan.problems, PolicyProblem{p.Policy, message})
+	}
+}
+
+// direction adds the chains of one direction to the table of a family, apart from those of the policies.
+func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
+	v := &b.view
+	source := []string{fmt.Sprint(v.bridge)}
+	for _, i := range v.isolated[d] {
+		source = append(source, i.iface)
+		if b.hasFull(f) {
+			b.keepInterface(f, d, i, isIsolated(v.isolated[d.Opposite()], i.iface))
+		} else {
+			b.keep(f, engine.InterfaceChain(d, i.iface), "", func() *engine.Chain { return framesChain(d, i.iface) })
+		}
+	}
+	if v.overflow {
+		source = append(source, "overflow", strings.Join(v.open, "/"))
+	}
+	notVLANs := v.notVLANs(d)
+	source = append(source, notVLANs...)
+	for _, h := range d.Hooks() {
+		b.keep(f, string(h), strings.Join(source, "/"), func() *engine.Chain { return v.baseChain(f, h, d, notVLANs) })
+	}
+	if b.hasFull(f) {
+		b.share(f, &b.cache.common[f][d], b.replies[d])
+	}
+}
+
+// keepInterface adds the chains of an isolated interface.
+func (b *planBuilder) keepInterface(f expr.TableFamily, d engine.Direction, i isolation, otherWayIsolated bool) {
+	revoke := b.cache.options.RevokeEstablished
+	source := i.source()
+	b.keep(f, engine.InterfaceChain(d, i.iface), fmt.Sprint(source, " ", otherWayIsolated), func() *engine.Chain {
+		return interfaceChain(f, d, i, revoke, otherWayIsolated)
+	})
+	if revoke && otherWayIsolated {
+		b.replies[d] = true
+		b.keep(f, engine.RepliesPrefix+engine.InterfaceChain(d, i.iface), source, func() *engine.Chain { return repliesChain(d, i) })
+	}
+}
+
+// keep adds a chain of the pod's own: the chain of the plan before, if it has the same source.
+func (b *planBuilder) keep(f expr.TableFamily, name, source string, build func() *engine.Chain) {
+	key := ownKey{f, name}
+	own, ok := b.before.own[key]
+	if !ok || own.source != source {
+		own = ownChain{source, build()}
+	}
+	b.plan.own[key] = own
+	b.add(f, own.chain)
+}
+
+// add adds chains to the table of a family.
+func (b *planBuilder) add(f expr.TableFamily, chains ...*engine.Chain) {
+	b.plan.chains[f] = append(b.plan.chains[f], chains...)
+}
+
+// share adds the chains and sets that all pods have.
+func (b *planBuilder) share(f expr.TableFamily, common *commonPart, replies bool) {
+	b.add(f, common.chains...)
+	if replies {
+		b.add(f, common.replies...)
+	}
+	for _, s := range common.sets { // the table of family bridge has no others
+		b.plan.sets = append(b.plan.sets, setRef{name: s.Name, fixed: s})
+	}
+}
+
+// finish adds the chains and sets of the policies, and sorts.
+func (b *planBuilder) finish() *plan {
+	p := b.plan
+	p.hasBridge, p.fullBridge, p.ports = b.view.bridge, b.hasFull(engine.Bridge), b.view.bridgePorts()
+	for _, pc := range p.policyChains {
+		for _, f := range expr.TableFamilies {
+			if !b.hasFull(f) {
+				continue
+			}
+			b.add(f, pc.built.Chain)
+			if b.replies[pc.key.section.Direction] {
+				b.add(f, pc.built.Replies)
+			}
+		}
+		for _, s := range pc.ports {
+			p.sets = append(p.sets, setRef{name: s.Name, fixed: s})
+		}
+		for _, g := range pc.groups {
+			for i, f := range sets.Families {
+				p.sets = append(p.sets, setRef{name: g.spec.SetName(f), group: g, family: i})
+			}
+		}
+	}
+	for f, chains := range p.chains {
+		p.chains[f] = engine.NewRuleset(nil, chains).Chains
+	}
+	slices.SortFunc(p.sets, func(a, b setRef) int { return strings.Compare(a.name, b.name) })
+	p.sets = slices.CompactFunc(p.sets, func(a, b setRef) bool { return a.name == b.name })
+	return p
+}
