@@ -1,4 +1,4 @@
-// Command multi-networkpolicy-nftables enforces MultiNetworkPolicy on the pods of one node, with nftables inside each
+// Command multi-networkpolicy-nftables enforces MultiNetworkPolicy on the pods of a node, with nftables inside each
 // pod's network namespace.
 package main
 

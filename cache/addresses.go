@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// A policy that lets pods of other namespaces in has their addresses in its peer groups, so the pods of one namespace can make
+// A policy that lets pods of other namespaces in has their addresses in its peer groups, so the pods of a namespace can make
 // the tables of another namespace large. So the addresses that the pods of a namespace have as peers are limited. The
 // oldest pods are peers, as many as fit. Which pods these are follows from the pods alone, and a new pod takes nothing from others.
 

@@ -46,7 +46,7 @@ func (b *planBuilder) hasFull(f expr.TableFamily) bool {
 	return f == engine.Inet || b.view.bridge && b.cache.options.Bridge == BridgeStateful
 }
 
-// hasTable reports whether there is to be a table of the family.
+// hasTable reports whether the pod needs a table of the family.
 func (b *planBuilder) hasTable(f expr.TableFamily) bool {
 	return f == engine.Inet || b.cache.options.Bridge != BridgeMissing
 }

@@ -83,7 +83,7 @@ type Cache struct {
 	ports       map[string]*portList
 	dirty       map[PodID]struct{}
 	retired     map[string][]*group // groups without users that pods still list, by the namespace of the last user
-	refetch     map[Key]struct{}    // policies to read again: their rules were dropped, and now there is room
+	refetch     map[Key]struct{}    // policies to read again: their rules were dropped for a limit, and would fit now
 
 	wanted       int // items of all policies, of each namespace at most as many as its limit
 	withPolicies int // namespaces with policies
@@ -92,7 +92,7 @@ type Cache struct {
 	withGroups int // namespaces whose policies use groups
 
 	lastID  uint64 // of groups and scopes
-	tick    uint64 // marks the groups and targets that one walk has seen
+	tick    uint64 // marks the groups and targets that a walk has seen
 	counts  counts
 	scratch scratch
 }
@@ -177,7 +177,7 @@ const (
 	sliceTime  = 300 * time.Microsecond
 )
 
-// step counts one step. The state may be another one after it.
+// step counts one step. The state may have changed after it.
 func (s *slice) step() {
 	s.steps++
 	if s.keep || s.steps%sliceSteps != 1 {

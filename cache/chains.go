@@ -16,12 +16,12 @@ type chainKey struct {
 	variant policy.Digest
 }
 
-// policyChain is the chain of one direction of a policy in force. Local pods share it, unless named ports make it another
+// policyChain is the chain of a direction of a policy in force. Local pods share it, unless named ports make it another
 // chain for some. It exists while a local pod uses it, and keeps its groups in use for as long.
 type policyChain struct {
 	key    chainKey
 	users  int           // local pods
-	ready  chan struct{} // closed once the rest is there
+	ready  chan struct{} // closed once the fields below are set
 	build  func(split func(*policy.Group, sets.Family) bool) *policy.Chain
 	built  *policy.Chain // while no group is split
 	split  splitChain
@@ -135,7 +135,7 @@ func (c *Cache) releasePorts(s *engine.Set) {
 	}
 }
 
-// commonChain holds what passes on every isolated interface or, with the prefix of replies, what answers that.
+// commonChain accepts the packets that pass on every isolated interface or, with the prefix of replies, the replies to them.
 func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 	chain := &engine.Chain{Name: prefix + engine.CommonChain(d)}
 	add := func(matches ...expr.Statement) {
@@ -157,7 +157,7 @@ func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 }
 
 // baseChain sends the packets of each isolated interface, and of the VLAN devices on it, to the chain of the interface. The
-// kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless somebody chooses another one. If a
+// kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless somebody chooses another. If a
 // pod has more interfaces than the limit, the packets of an unknown interface are dropped.
 func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, notVLANs []string) *engine.Chain {
 	chain := &engine.Chain{Name: string(h), Hook: h}
@@ -192,8 +192,8 @@ func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, 
 	return chain
 }
 
-// interfaceChain accepts what the policies of an isolated interface allow, and drops the rest. It judges the first packet
-// of a connection or, where connections can be revoked, every packet: a reply passes as long as what it answers does.
+// interfaceChain accepts the packets that the policies of an isolated interface allow, and drops all others. It judges the first packet
+// of a connection or, where connections can be revoked, every packet: a reply passes as long as the packets that it answers pass.
 func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke, otherWayIsolated bool) *engine.Chain {
 	chain := &engine.Chain{Name: engine.InterfaceChain(d, i.iface)}
 	add := func(statements ...expr.Statement) {
@@ -236,7 +236,7 @@ func notServed(f expr.TableFamily, d engine.Direction) [][]expr.Statement {
 	}
 }
 
-// selfChain accepts what the pod sends to itself by way of the interface: its own multicast and broadcast messages, of which
+// selfChain accepts the packets that the pod sends to itself by way of the interface: its own multicast and broadcast messages, of which
 // the kernel gives it a copy, and connections that the pod redirects to a local port.
 func selfChain(d engine.Direction) *engine.Chain {
 	chain := &engine.Chain{Name: engine.SelfChain(d)}
@@ -256,7 +256,7 @@ var loopback = map[sets.Family]netip.Prefix{
 	sets.V6: netip.MustParsePrefix("::1/128"),
 }
 
-// repliesChain accepts the replies to what the interfaceChain accepts.
+// repliesChain accepts the replies to the packets that the interfaceChain accepts.
 func repliesChain(d engine.Direction, i isolation) *engine.Chain {
 	return &engine.Chain{Name: engine.RepliesPrefix + engine.InterfaceChain(d, i.iface), Rules: i.jumps(engine.RepliesPrefix, d)}
 }

@@ -7,13 +7,13 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Common is what the user wants of every isolated interface in one direction, before any policy is looked at.
+// Common holds the user's rules for every isolated interface in a direction. They come before all policies.
 type Common struct {
-	Sources, Destinations sets.Addrs // packets from, or to, one of these pass
+	Sources, Destinations sets.Addrs // packets from, or to, these addresses pass
 	V4, V6                custom.Rules
 }
 
-// Common returns the settings of one direction.
+// Common returns the settings of a direction.
 func (o *Options) Common(d engine.Direction) *Common {
 	if d == engine.Ingress {
 		return &o.Ingress
@@ -21,7 +21,7 @@ func (o *Options) Common(d engine.Direction) *Common {
 	return &o.Egress
 }
 
-// Custom returns the custom rules for one family.
+// Custom returns the custom rules for a family.
 func (c *Common) Custom(f sets.Family) custom.Rules {
 	if f == sets.V4 {
 		return c.V4
@@ -29,7 +29,7 @@ func (c *Common) Custom(f sets.Family) custom.Rules {
 	return c.V6
 }
 
-// commonPart is what the tables of a family share in all pods, in one direction.
+// commonPart is the part of the tables of a family that all pods share, in a direction.
 type commonPart struct {
 	chains  []*engine.Chain
 	replies []*engine.Chain // for the replies, where established connections can be revoked
@@ -50,7 +50,7 @@ func commonParts(o Options) (parts commonTables) {
 	return parts
 }
 
-// newCommonPart makes one of them. known has the sets of the others. No frame passes back out of the port of a bridge that it
+// newCommonPart makes a commonPart. known has the sets of the parts that exist. No frame passes back out of the port of a bridge that it
 // came in by, so a table of family bridge has no chain for packets of the pod to itself.
 func newCommonPart(table expr.TableFamily, d engine.Direction, o Options, known map[string]*engine.Set) commonPart {
 	part := commonPart{
@@ -92,7 +92,7 @@ func newCommonPart(table expr.TableFamily, d engine.Direction, o Options, known 
 type allowed struct {
 	set   *engine.Set
 	match expr.Statement
-	reply expr.Statement // the match of what answers
+	reply expr.Statement // the match of replies
 }
 
 func (c *Common) allowed(d engine.Direction) []allowed {

@@ -8,7 +8,7 @@
 //	                                  │
 //	       TakeDirty ◄── dirty ◄──────┤
 //	                                  ▼
-//	       Plan(pod) ──► chains and sets of the pod                            plan.go, outside of the lock  
+//	       Plan(pod) ──► chains and sets of the pod                            plan.go, outside of the lock
 //	       Target(pod) ─► the same, without a new plan
 //
 // # Invariants

@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// group is a peer group in use: all peers of one list on one set of networks. It exists while the chain of a local pod
+// group is a peer group in use: all peers of one list on a set of networks. It exists while the chain of a local pod
 // uses it. Its members are addresses or, for an endpoint group, the named ports of pods.
 //
 // An event only notes which pods changed; the members follow when somebody reads the group. So an event costs little
@@ -251,7 +251,7 @@ func (c *Cache) clean(g *group) {
 	c.releaseNetworks(g.networks)
 }
 
-// sets returns the group's sets of one family, by the family's index, with all changes up to now.
+// sets returns the group's sets of a family, by the family's index, with all changes up to now.
 func (g *group) sets(i int) groupSets {
 	g.content.Lock()
 	defer g.content.Unlock()

@@ -17,7 +17,7 @@ const interfaceNameMax = 15
 // defaultInterface is the interface of the cluster's own network, in every pod.
 const defaultInterface = "eth0"
 
-// entry is one interface of a pod on one network.
+// entry is an interface of a pod on a network.
 type entry struct {
 	iface   string
 	network Key
@@ -27,8 +27,8 @@ type entry struct {
 // reading is all that a pod's annotations say about its interfaces.
 type reading struct {
 	known    bool
-	attached bool // there is a status that can be read
-	overflow bool // there are more interfaces than the limit
+	attached bool // the pod has a status that can be read
+	overflow bool // the pod has more interfaces than the limit
 	entries  []entry
 	problems policy.Problems
 }
@@ -152,7 +152,7 @@ func (e entry) compare(f entry) int {
 	return cmp.Or(cmp.Compare(e.iface, f.iface), policy.CompareKeys(e.network, f.network))
 }
 
-// mergeEntries sorts entries by interface and network, and makes one entry of those for the same interface and network.
+// mergeEntries sorts entries by interface and network, and joins the entries for the same interface and network.
 func mergeEntries(entries []entry) []entry {
 	slices.SortStableFunc(entries, entry.compare)
 	merged := entries[:0]

@@ -12,12 +12,12 @@ import (
 type isolation struct {
 	iface     string
 	policies  []*installed // sorted
-	effective []*installed // those whose rules apply: the others exceed a limit
+	effective []*installed // the policies whose rules apply: the others exceed a limit
 
 	hidden hiding // packets of the interface
 }
 
-// view is what a plan is made from, taken under the lock.
+// view holds all inputs of a plan, copied under the lock.
 type view struct {
 	selected    []*installed // policies that select the pod, sorted
 	attachments []place      // sorted by interface
@@ -29,7 +29,7 @@ type view struct {
 	open     []string // interfaces that are not isolated in either direction, lo included
 }
 
-// place is one interface of a pod on one network, at the time of a view.
+// place is an interface of a pod on a network, at the time of a view.
 type place struct {
 	iface      string
 	network    Key
@@ -67,7 +67,7 @@ func (c *Cache) view(t *target) view {
 	}
 }
 
-// lastTry is the number of the try that keeps the lock, so that it is the last one.
+// lastTry is the number of the try that keeps the lock, so that no further try is needed.
 const lastTry = 5
 
 // isolate finds the interfaces that are isolated and those that are not. It takes no lock.
@@ -145,7 +145,7 @@ func isIsolated(list []isolation, iface string) bool {
 	return slices.ContainsFunc(list, func(i isolation) bool { return i.iface == iface })
 }
 
-// source is what the chain of an interface is made of.
+// source describes the chain of an interface: chains with equal sources are equal.
 func (i isolation) source() string {
 	names := []string{i.iface}
 	for _, p := range i.effective {

@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// share is what a pod contributes to a group: an address, or for an endpoint group an address with a port.
+// share is an element that a pod contributes to a group: an address, or for an endpoint group an address with a port.
 type share = sets.Endpoint
 
 func compareShares(a, b share) int {
@@ -77,7 +77,7 @@ func (m *membership) count() {
 }
 
 // apply takes the changes of pods into the content. Shares are added before others are removed, so that an address that
-// moves from one pod to another never leaves.
+// moves from a pod to another never leaves.
 func (m *membership) apply(networks *networkSet, changes map[*pod]change) {
 	if len(changes) == 0 {
 		return
@@ -105,7 +105,7 @@ func (m *membership) apply(networks *networkSet, changes map[*pod]change) {
 	m.count()
 }
 
-// appendMissing appends the shares of one sorted list that another sorted list lacks.
+// appendMissing appends the shares of a sorted list that another sorted list lacks.
 func appendMissing(to, list, other []share) []share {
 	for _, s := range list {
 		if _, found := slices.BinarySearchFunc(other, s, compareShares); !found {
@@ -223,7 +223,7 @@ func familyIndex(s share) int { return slices.Index(sets.Families[:], sets.Famil
 // outdate notes that the sets of a family have changed, by the family's index.
 func (m *membership) outdate(i int) { m.versions[i].isCurrent = false }
 
-// sets returns the sets of one family, by the family's index. They are made once a version.
+// sets returns the sets of a family, by the family's index. They are made once a version.
 func (m *membership) sets(i int) groupSets {
 	v := &m.versions[i]
 	if v.isCurrent {
@@ -253,7 +253,7 @@ func (m *membership) sets(i int) groupSets {
 	return *v
 }
 
-// ranges returns the number of ranges of one family in one set. If the family is split, neighbors among pods and blocks count
+// ranges returns the number of ranges of a family in a set. If the family is split, neighbors among pods and blocks count
 // twice.
 func (m *membership) ranges(i int) int {
 	n := m.addrs[i].Len(sets.Families[i])

@@ -14,10 +14,10 @@ type Namespace struct {
 	Labels labelindex.Set
 }
 
-// namespace exists while there is a Namespace object of the name, or anything in it.
+// namespace exists while a Namespace object of the name exists, or an object in it.
 type namespace struct {
 	name      string
-	known     bool // there is a Namespace object; without one, only selectors without conditions match
+	known     bool // the Namespace object exists; otherwise, only selectors without conditions match
 	labels    labelindex.Set
 	relabeled int // raised when the labels change
 
@@ -49,7 +49,7 @@ type namespace struct {
 	byLabel podIndex
 }
 
-// namespace returns the namespace, and makes it when there is none. The caller puts something in it, or calls
+// namespace returns the namespace, and makes it if it does not exist. The caller puts something in it, or calls
 // dropNamespace.
 func (c *Cache) namespace(name string) *namespace {
 	ns := c.namespaces[name]

@@ -16,7 +16,7 @@ type NAD struct {
 	Problems []policy.Problem
 }
 
-// definition is the part of a CNI configuration that policies depend on: of the first plugin, where there are several.
+// definition is the part of a CNI configuration that policies depend on: of the first plugin, if it has several.
 type definition struct {
 	PluginType string // empty: unknown
 
@@ -68,7 +68,7 @@ func parseConfig(config string) (pluginConfig, error) {
 	return first, nil
 }
 
-// network is what interfaces attach to: a NetworkAttachmentDefinition or, where a status names one, a network of another
+// network is a network that interfaces attach to: a NetworkAttachmentDefinition or, where a status names one, a network of another
 // kind. It exists while anything refers to it.
 type network struct {
 	key Key
@@ -82,7 +82,7 @@ type network struct {
 	sets  []*networkSet     // active sets of networks that contain it
 }
 
-// network returns the network, and makes it when there is none. The caller refers to it, or calls dropNetwork.
+// network returns the network, and makes it if it does not exist. The caller refers to it, or calls dropNetwork.
 func (c *Cache) network(key Key) *network {
 	n := c.networks[key]
 	if n == nil {
@@ -197,7 +197,7 @@ func (c *Cache) releaseNetworks(s *networkSet) {
 	}
 }
 
-// admits reports whether a pod with these attachments is on one of the networks.
+// admits reports whether a pod with these attachments is on any of the networks.
 func (s *networkSet) admits(attachments []attachment) bool {
 	for i := range attachments {
 		if _, ok := s.has[attachments[i].network]; ok {

@@ -11,7 +11,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// plan is what a pod's tables are made of, apart from the members of groups. It never changes.
+// plan describes the tables of a pod, apart from the members of groups. It never changes.
 type plan struct {
 	policyChains []*policyChain
 	own          map[ownKey]ownChain                      // the pod's own chains
@@ -37,7 +37,7 @@ type unsupported struct {
 
 var noPlan = &plan{}
 
-// PolicyProblem says why a policy allows nothing in one pod.
+// PolicyProblem says why a policy allows nothing in a pod.
 type PolicyProblem struct {
 	Policy  *policy.Policy
 	Message string
@@ -49,13 +49,13 @@ type ownKey struct {
 	name   string
 }
 
-// ownChain is a chain of one pod. While its source is the same, the chain stays the same pointer.
+// ownChain is a chain of a pod. While its source is the same, the chain stays the same pointer.
 type ownChain struct {
 	source string
 	chain  *engine.Chain
 }
 
-// setRef is a set that stays as it is, or the set of one family of a group.
+// setRef is a set that stays as it is, or the set of a family of a group.
 type setRef struct {
 	name   string
 	fixed  *engine.Set
@@ -77,7 +77,7 @@ func (p *plan) tables() (out engine.Tables) {
 		if now.pods == nil {
 			continue
 		}
-		list = append(list, now.pods) // its name is the next one in order
+		list = append(list, now.pods) // the list stays sorted: no other name comes between
 		if split == nil {
 			split = splits{}
 		}
@@ -145,7 +145,7 @@ func (b *planBuilder) isolatesAny(d engine.Direction) bool {
 	return slices.ContainsFunc(b.view.selected, func(p *installed) bool { return p.sections[d] != nil })
 }
 
-// planBuilder makes one plan.
+// planBuilder makes a plan.
 type planBuilder struct {
 	cache       *Cache
 	view        view
@@ -199,7 +199,7 @@ func (p *plan) applies(policy *installed) bool {
 	return found
 }
 
-// choose acquires the chains of one policy, unless they exceed a limit.
+// choose acquires the chains of a policy, unless they exceed a limit.
 func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]int, names map[string]bool) bool {
 	sets, rules := 0, 0
 	for _, d := range engine.Directions {
@@ -278,7 +278,7 @@ func (b *planBuilder) problem(p *installed, message string) {
 	}
 }
 
-// direction adds the chains of one direction to the table of a family, apart from those of the policies.
+// direction adds the chains of a direction to the table of a family, apart from those of the policies.
 func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 	v := &b.view
 	source := []string{fmt.Sprint(v.bridge)}

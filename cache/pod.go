@@ -30,14 +30,14 @@ type pod struct {
 	gone      bool
 }
 
-// localPod is what the cache knows of local pods only.
+// localPod has the fields that only local pods need.
 type localPod struct {
 	uid      types.UID
 	mirrors  types.UID        // UID of the static pod that this pod mirrors, if it does
 	problems []policy.Problem // of the annotations
 }
 
-// podState is what groups and policies look at. It never changes: an event replaces it.
+// podState is the part of a pod that groups and policies depend on. It never changes: an event replaces it.
 type podState struct {
 	known       bool // the attachments are known
 	attached    bool // the pod has a status that can be read
@@ -51,7 +51,7 @@ type podState struct {
 // noState is the state of a pod that is nowhere.
 var noState = &podState{}
 
-// attachment is one interface of a pod on one network.
+// attachment is an interface of a pod on a network.
 type attachment struct {
 	iface   string
 	network *network

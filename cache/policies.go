@@ -14,7 +14,7 @@ import (
 // installed is a policy in the cache.
 type installed struct {
 	*policy.Policy
-	// sections are those of the policy, or equal ones of an earlier version: the chains made of them stay as they are.
+	// sections are the sections of the policy, or equal sections of an earlier version: their chains stay as they are.
 	sections [len(engine.Directions)]*policy.Section
 	identity uint64 // random, unique
 	anchor   labelindex.Anchor
@@ -68,7 +68,7 @@ func (c *Cache) Policies() []Key {
 	return keys
 }
 
-// setPolicy puts one version in the place of another, either of them nil for none, and keeps the policies within limits.
+// setPolicy replaces a version of a policy by another version, and keeps the policies within limits. Either version may be nil.
 func (c *Cache) setPolicy(old, next *installed) {
 	key := cmp.Or(old, next).Key
 	before, existed := 0, false
@@ -89,7 +89,7 @@ func (c *Cache) setPolicy(old, next *installed) {
 	c.enforceRoom(ns, before)
 }
 
-// replacePolicy puts one version in the place of another, either of them nil for none, and marks the local pods for which
+// replacePolicy replaces a version of a policy by another version, either of which may be nil, and marks the local pods for which
 // that makes a difference.
 func (c *Cache) replacePolicy(old, next *installed) {
 	same := false
@@ -188,8 +188,8 @@ func (c *Cache) count(p *installed, n int64) {
 	}
 }
 
-// enforceRoom drops the rules of policies that there is no room for, in the order of their names, and asks for the rules of
-// those for which there is room again. So which policies have rules follows from the policies alone. Where all namespaces
+// enforceRoom drops the rules of policies that do not fit the limits, in the order of their names, and asks for the rules of
+// policies that fit again. So which policies have rules follows from the policies alone. Where all namespaces
 // together want too much, each has the same share, so a namespace that wants little keeps what it has.
 func (c *Cache) enforceRoom(ns *namespace, before int) {
 	wanted := func(items int) int { return min(items, c.limits.NamespaceItems) }

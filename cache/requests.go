@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// networkRequest is one network that a pod requests.
+// networkRequest is a network that a pod requests.
 type networkRequest struct {
 	Name      string `json:"name"`
 	Namespace string `json:"namespace"`

@@ -23,7 +23,7 @@ func (c *Cache) own(g *group, ns *namespace) {
 	c.cutOver(g, ns)
 }
 
-// disown takes back what own did.
+// disown reverses own.
 func (c *Cache) disown(g *group, ns *namespace) {
 	if g.owners[ns]--; g.owners[ns] > 0 {
 		return
@@ -125,7 +125,7 @@ const (
 	lastRoomRetry  = 10 * time.Minute
 )
 
-// Reconsider makes the pods dirty whose policies were left out for want of room that may be there now. Who calls it often
+// Reconsider makes the pods dirty whose policies were left out for a limit and may fit now. Who calls it often
 // costs nothing: a namespace is tried again after a pause that doubles.
 func (c *Cache) Reconsider() {
 	c.lock()

@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The table of one pod with about everything in it. Names are hashes of what they stand for, the same in each run.
+// The table of a pod with about everything in it. Names are hashes of what they stand for, the same in each run.
 func TestRulesetText(t *testing.T) {
 	c := newCluster(t,
 		model.NewNamespace("default", ""), model.NewNamespace("monitoring", "team=ops"),

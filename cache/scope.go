@@ -13,7 +13,7 @@ import (
 type scope struct {
 	key        policy.Scope
 	id         uint64
-	namespaces *labelindex.Selector // nil: one namespace
+	namespaces *labelindex.Selector // nil: a single namespace
 	anchor     labelindex.Anchor
 	entries    labelindex.Index[*peerEntry]
 	bySelector map[string]*peerEntry
@@ -21,7 +21,7 @@ type scope struct {
 
 func compareScopes(a, b *scope) int { return cmp.Compare(a.id, b.id) }
 
-// peerEntry is one selector of pods in one scope, and the groups that have it as a peer.
+// peerEntry is a selector of pods in a scope, and the groups that have it as a peer.
 type peerEntry struct {
 	scope  *scope
 	pods   *labelindex.Selector
@@ -29,8 +29,8 @@ type peerEntry struct {
 	groups map[*networkSet][]*group
 }
 
-// selects reports whether a namespace is in the scope. Unknown labels match no selector but the one without conditions: a
-// NotIn would otherwise admit what it is there to keep out.
+// selects reports whether a namespace is in the scope. Unknown labels match only a selector without conditions:
+// otherwise a NotIn would admit the namespaces that it must exclude.
 func (s *scope) selects(ns *namespace) bool {
 	if s.namespaces == nil {
 		return ns.name == s.key.Namespace
@@ -38,7 +38,7 @@ func (s *scope) selects(ns *namespace) bool {
 	return s.namespaces.MatchesAll() || ns.known && s.namespaces.Matches(&ns.labels)
 }
 
-// scope returns the scope of a peer, and makes it when there is none. It may let go of the lock meanwhile.
+// scope returns the scope of a peer, and makes it if it does not exist. It may let go of the lock meanwhile.
 func (c *Cache) scope(p policy.Peer) *scope {
 	if s := c.scopes[p.Scope]; s != nil {
 		return s
@@ -237,7 +237,7 @@ func (c *Cache) eachPodIn(ns *namespace, e *peerEntry, walk *slice, f func(*pod)
 	}
 }
 
-// without removes an item from a list whose order means nothing.
+// without removes an item from a list. It changes the order.
 func without[T comparable](list []T, item T) []T {
 	i := slices.Index(list, item)
 	if i < 0 {

@@ -12,7 +12,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// Shortfall is a part of a valid policy that has no effect, for one reason.
+// Shortfall is a part of a valid policy that has no effect, with the reason.
 type Shortfall struct {
 	Policy   Key
 	UID      types.UID

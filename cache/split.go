@@ -30,7 +30,7 @@ const (
 	mergeDensity = 8
 )
 
-// isSplit reports whether a group with this number of ranges in one set, and of addresses of pods, is split.
+// isSplit reports whether a group with this number of ranges in a set, and of addresses of pods, is split.
 func (b splitBounds) isSplit(wasSplit bool, ranges, hosts int) bool {
 	if wasSplit {
 		return ranges >= b.below && hosts <= ranges*mergeDensity
@@ -38,7 +38,7 @@ func (b splitBounds) isSplit(wasSplit bool, ranges, hosts int) bool {
 	return ranges > b.above && hosts > 0 && hosts <= ranges*splitDensity
 }
 
-// groupSets are the sets of a group in one family.
+// groupSets are the sets of a group in a family.
 type groupSets struct {
 	set       *engine.Set
 	pods      *engine.Set // nil unless the group is split

@@ -2,7 +2,7 @@ package cache
 
 import "sync/atomic"
 
-// Stats counts what a Cache holds.
+// Stats counts the objects in a Cache.
 type Stats struct {
 	Pods, LocalPods, Namespaces, Networks, Sandboxes, PortLists int64
 
@@ -16,7 +16,7 @@ type Stats struct {
 
 	SelectedPods     int64 // local pods that a policy selects
 	WithoutSandbox   int64 // of these, pods that have been attached to networks and whose sandbox is unknown
-	Unsupported      int64 // local pods that a policy selects on a network whose plugin type is none of --network-plugins
+	Unsupported      int64 // local pods that a policy selects on a network with a plugin type that --network-plugins lacks
 	NotEnforceable   int64 // local pods that a policy selects on an interface whose packets the kernel hides from rules
 	UnreadableStatus int64 // local pods whose interfaces are unknown
 	UnknownSandboxes int64 // sandboxes of pods that are no local pods

@@ -23,7 +23,7 @@ type target struct {
 	selected selection // policies that select the pod
 	plan     *plan     // never nil
 	closed   *plan     // in force in its place; nil: none
-	stale    bool      // the next plan may be another one
+	stale    bool      // the next plan may differ
 	bridged  bool      // an isolated interface was found to be a port of a bridge
 
 	runtimeClass  string // as Pod.RuntimeClass
@@ -61,8 +61,8 @@ func (s *selection) remove(p *installed) {
 
 // Plan brings the plan of a pod up to date and returns its Target. The worker of the pod calls it: it may take long for a
 // pod with large policies, and holds the lock only briefly. It is false for a pod that is not local (any more), and for
-// a pod whose interfaces are unknown, since neither its status nor its requested networks can be read: what is in force
-// stays in force.
+// a pod whose interfaces are unknown, since neither its status nor its requested networks can be read: the rules in
+// force stay in force.
 func (c *Cache) Plan(id PodID) (Target, bool) {
 	c.lock()
 	t := c.targets[id]
@@ -140,7 +140,7 @@ func (c *Cache) LocalPod(key Key) (PodID, bool) {
 	return PodID{}, false
 }
 
-// replan makes one plan if the pod needs one, and reports whether it did.
+// replan makes a plan if the pod needs a new plan, and reports whether it did.
 func (c *Cache) replan(id PodID, t *target) bool {
 	c.lock()
 	if c.targets[id] != t || !t.stale {
@@ -207,7 +207,7 @@ func (c *Cache) retarget(t *target, before *podState) {
 	c.recount(t)
 }
 
-// reselect takes the policies of one state of the pod out of the selection, and adds those of another state.
+// reselect takes the policies of a state of the pod out of the selection, and adds the policies of another state.
 func (c *Cache) reselect(t *target, before, now *podState) {
 	for _, p := range t.pod.namespace.candidates(before) {
 		if p.covers(before) {

@@ -29,7 +29,7 @@ type PodView struct {
 	Caveats, LostReplies map[string]string
 }
 
-// AttachmentView is one interface of a pod on one network.
+// AttachmentView is an interface of a pod on a network.
 type AttachmentView struct {
 	Interface  string
 	Network    Key
@@ -115,7 +115,7 @@ type PeerView struct {
 	Attachments []AttachmentView
 	Limit       string // why the pod is nobody's peer, "NAME=N"; empty: it is a peer
 
-	namespace namespace // a copy of what selectors look at
+	namespace namespace // a copy of the fields that selectors depend on
 }
 
 // Peers calls f with each pod that the API server knows. The lock is held meanwhile: f must not call the cache.

@@ -32,7 +32,7 @@ func alignRules(have, want []Rule) []int {
 // span is a part of both chains: the rules from..to-1 of each.
 type span struct{ haveFrom, haveTo, wantFrom, wantTo int }
 
-// isOneSided reports whether one side is empty: there is no rule left to pair.
+// isOneSided reports whether one side is empty: no rule is left to pair.
 func (s span) isOneSided() bool { return s.haveFrom == s.haveTo || s.wantFrom == s.wantTo }
 
 // trim keeps the equal rules at both ends and returns the span between them.

@@ -35,7 +35,7 @@ const (
 	elementsInMessage = 800 // ranges that fit a message; the kernel finds the set for each message
 )
 
-// prices are the costs in one table.
+// prices are the costs in a table.
 type prices struct {
 	set   time.Duration // to find a set by its name
 	table time.Duration // to find the table, for each message; see table.lookup

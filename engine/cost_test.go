@@ -24,7 +24,7 @@ func peerSets(n, elements int) []*Set {
 	return list
 }
 
-// BenchmarkKernelTime is how long the kernel takes for one batch with n parts of one kind, answers included, and what
+// BenchmarkKernelTime is how long the kernel takes for a batch with n parts of a kind, answers included, and what
 // that is estimated at.
 func BenchmarkKernelTime(b *testing.B) {
 	l := lab.ForTest(b)

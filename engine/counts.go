@@ -11,11 +11,11 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// RuleCount is what the kernel counted at a rule: packets that reached its counter, and their bytes.
+// RuleCount is the count of a rule: packets that reached its counter, and their bytes.
 type RuleCount struct {
 	Family         expr.TableFamily // of the table
 	Chain, Comment string
-	Handle         uint64 // of the rule, as long as it is there; another rule never has the same
+	Handle         uint64 // of the rule while it exists; no other rule ever has the same handle
 	HasCounter     bool
 	Packets, Bytes uint64
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// delta is what turns one version of a set into another: elements to take out, and others to put in. Only the field for the
+// delta is the difference between two versions of a set: elements to delete, and elements to add. Only the field for the
 // kind of the set is used.
 type delta struct {
 	from      uint64 // the number of the version that it starts from
@@ -19,16 +19,16 @@ type delta struct {
 	endpoints sets.Delta[sets.Endpoint]
 
 	encoding sync.Once
-	encoded  batch // its messages, if there are many elements: all that they hold but the sequence numbers is the same anywhere
+	encoded  batch // its messages, if it has many elements: only their sequence numbers depend on the pod
 }
 
 func (d *delta) isEmpty() bool { return d.len() == 0 }
 
 func (d *delta) len() int { return d.ranges.Len() + d.hosts.Len() + d.endpoints.Len() }
 
-// memory is what a version of a set remembers for the pods that have the set. They share its versions, and most of them
-// step from the same one to the next: what the first of them finds out and encodes is there for the others, and goes with
-// the version. It has no part in what the set is.
+// memory belongs to a version of a set, and serves all pods that have the set. They share its versions, and most of them
+// step from the same version to the next: the first pod finds the difference and encodes it, and the others use it again. It
+// is freed with the version, and does not count when sets are compared.
 type memory struct {
 	number atomic.Uint64 // tells versions apart without keeping the older ones; 0: nobody has asked
 	last   atomic.Pointer[delta]
@@ -50,7 +50,7 @@ func (m *memory) version() uint64 {
 	return m.number.Load()
 }
 
-// since returns what turns have into s, or false if nothing does but to make the set anew.
+// since returns the difference from have to s. It returns false if the set must be made anew.
 func (s *Set) since(have *Set) (*delta, bool) {
 	if have.Comment != s.Comment {
 		return nil, false
@@ -71,7 +71,7 @@ func (s *Set) since(have *Set) (*delta, bool) {
 	return d, true
 }
 
-// find is false when the set must change what cannot be changed in place.
+// find returns false if the change cannot be made in place.
 func (d *delta) find(have, want Elements) bool {
 	switch w := want.(type) {
 	case Addrs:

@@ -18,7 +18,7 @@
 //   - readback.go, readback_rules.go and readback_sets.go: the kernel's table as a Ruleset. changed.go and counts.go: changes by
 //     other processes, and counters.
 //   - render.go and render_json.go: a Ruleset as nft prints it.
-//   - namespace.go: the tables of both families in one network namespace.
+//   - namespace.go: the tables of both families in a network namespace.
 //   - probe.go: the features of the kernel, and a trial of a Ruleset.
 //
 // Package nfnl owns the socket. Package trace follows packets through the rules, and package conntrack tells the kernel which

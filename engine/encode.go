@@ -69,7 +69,7 @@ func (b *batch) content(p *plan) error {
 			return err
 		}
 	}
-	for _, name := range p.delChains { // empties all of them first, since one may jump to another
+	for _, name := range p.delChains { // empties all chains first, since a chain may jump to another
 		b.emptyChain(name)
 	}
 	for _, name := range p.delChains {
@@ -180,7 +180,7 @@ func (b *batch) changeRule(c *ruleChange) error {
 // maxComment is NFTNL_UDATA_COMMENT_MAXLEN: the bytes of a comment and its NUL.
 const maxComment = 128
 
-// commentText is the comment as it can be stored and printed: cut to what fits, and without the quote that would end
+// commentText returns the comment in a form that the kernel stores and nft prints: cut to the limit, and without the quote that would end
 // nft's string when it is read back.
 func commentText(text string) string {
 	return strings.ReplaceAll(text[:min(len(text), maxComment-1)], `"`, "'")

@@ -15,7 +15,7 @@ import (
 )
 
 // Data types as stock nft numbers them (nftables, include/datatype.h, enum datatypes). The kernel only stores them.
-// The types of a concatenation are packed six bits each, the first one highest.
+// The types of a concatenation are packed six bits each, the first type highest.
 const (
 	typeIPAddr      = 7
 	typeIP6Addr     = 8
@@ -39,7 +39,7 @@ const (
 	byteOrderBig  = 2
 )
 
-// setLayout is what the kernel and nft want to know of a set's key. keyLen is in bytes, each field of a concatenation
+// setLayout describes a set's key for the kernel and nft. keyLen is in bytes, each field of a concatenation
 // padded to four; fields are the unpadded lengths of a concatenation with ranges.
 type setLayout struct {
 	flags     uint32
@@ -127,7 +127,7 @@ func (b *batch) newSet(s *Set, id uint32) {
 	b.End()
 }
 
-// elementList writes elements of one set into as many messages as their number needs.
+// elementList writes elements of a set into as many messages as their number needs.
 type elementList struct {
 	b      *batch
 	typ    uint16
@@ -168,7 +168,7 @@ func (l *elementList) close() {
 	}
 }
 
-// key writes one key attribute of an element, NFTA_SET_ELEM_KEY or _KEY_END.
+// key writes a key attribute of an element, NFTA_SET_ELEM_KEY or _KEY_END.
 func (l *elementList) key(typ uint16, key []byte) {
 	k := l.b.Nest(typ)
 	l.b.Data(unix.NFTA_DATA_VALUE, key)
@@ -184,7 +184,7 @@ func (l *elementList) element(key []byte, flags uint32) {
 	l.b.EndNest(e)
 }
 
-// addrRange writes a range as the interval set wants it: an element where it starts, and one flagged INTERVAL_END at
+// addrRange writes a range as the interval set wants it: an element where it starts, and an element flagged INTERVAL_END at
 // the first address behind it, which a range up to the last address of all does not have.
 func (l *elementList) addrRange(r sets.AddrRange) {
 	l.next()
@@ -195,7 +195,7 @@ func (l *elementList) addrRange(r sets.AddrRange) {
 	}
 }
 
-// numberRange writes a range as addrRange does; one up to the greatest number of all has no end.
+// numberRange writes a range as addrRange does. A range up to the greatest number has no end.
 func (l *elementList) numberRange(d expr.Datatype, r sets.NumberRange) {
 	l.next()
 	var key [4]byte
@@ -277,7 +277,7 @@ func (b *batch) fillSet(s *Set) {
 	l.close()
 }
 
-// writeElements writes messages that do the same to all of the elements of one set.
+// writeElements writes messages that do the same to all of the elements of a set.
 func writeElements[T any](l elementList, elements []T, write func(*elementList, T)) {
 	for _, e := range elements {
 		write(&l, e)

@@ -24,7 +24,7 @@ type ApplyError struct {
 func (e *ApplyError) Error() string { return fmt.Sprintf("pod %s: %s: %v", e.Pod, e.Op, e.Err) }
 func (e *ApplyError) Unwrap() error { return e.Err }
 
-// Engine owns one table in a network namespace. Its methods must not run at the same time.
+// Engine owns a table in a network namespace. Its methods must not run at the same time.
 type Engine struct {
 	pod       string
 	family    expr.TableFamily
@@ -32,14 +32,14 @@ type Engine struct {
 	port      uint32        // of the socket of transport, when the Engine last looked
 	sibling   *Engine       // has the table of the other family, over the same transport; nil: none
 	flags     uint32        // of tables that it makes
-	budget    time.Duration // kernel time of one batch
+	budget    time.Duration // kernel time of a batch
 	have      *table        // nil: not known
 	stale     bool          // another process may have changed the table since
 	stats     Stats
 	seeding   seeding
 }
 
-// Options are what an Engine must know beside its namespace. The zero value does with any kernel.
+// Options are the settings of an Engine. The zero value works with any kernel.
 type Options struct {
 	Family expr.TableFamily // of the table
 
@@ -48,7 +48,7 @@ type Options struct {
 	Own bool
 }
 
-// Stats counts what an Engine did since it was opened.
+// Stats counts the work of an Engine since it was opened.
 type Stats struct {
 	Batches, Messages, Bytes uint64 // acknowledged by the kernel
 	Refused                  uint64 // batches that the kernel refused, or gave no answer to
@@ -89,7 +89,7 @@ func (e *Engine) Close() error {
 // refers to them; everything else changes in a second batch. If the estimated kernel time exceeds the budget, Apply uses
 // more batches (see steps) and stops between two of them when ctx is canceled.
 //
-// The first Apply, and the first one after an error, reads the kernel's table: matching objects stay, the others change,
+// The first Apply, and the first Apply after an error, reads the kernel's table: matching objects stay, the others change,
 // and a table with objects that a Ruleset cannot have is replaced. After an error the previous rules are in force, or a
 // safe intermediate state; the next Apply continues from there.
 func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
@@ -206,7 +206,7 @@ func (e *Engine) apply(ctx context.Context, want Ruleset) error {
 // many for one batch. The table drops nearly all packets of the isolated interfaces until an Apply succeeds.
 var ErrLocked = errors.New("another process changes the network namespace all the time, so its interfaces are locked down")
 
-// replace replaces the table in one batch, which the kernel accepts whatever the table holds and whoever changes it.
+// replace replaces the table in a batch that the kernel accepts whatever the table holds and whoever changes it.
 func (e *Engine) replace(x *exchange, want Ruleset) error {
 	unknown := &table{foreign: true, generation: nfnl.AnyGeneration}
 	if e.have != nil {
@@ -240,7 +240,7 @@ func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error
 	if e.family != Inet || e.have.ruleset.isEnforcing() || !want.isEnforcing() {
 		return e.change(ctx, x, want) // a virtual machine has no sockets in the pod that tell its connections
 	}
-	if e.have.foreign { // it may isolate the pod, so one batch replaces it
+	if e.have.foreign { // it may isolate the pod, so a single batch replaces it
 		if err := e.change(ctx, x, want); err != nil {
 			return err
 		}
@@ -277,7 +277,7 @@ func (e *Engine) change(ctx context.Context, x *exchange, want Ruleset) error {
 	return e.changeTo(ctx, x, want)
 }
 
-// changeTo does the work of change for one table on the way.
+// changeTo does the work of change for a table on the way.
 func (e *Engine) changeTo(ctx context.Context, x *exchange, want Ruleset) error {
 	p := makePlan(e.have, want, e.flags)
 	if p.cost(e.have) > e.budget {
@@ -375,7 +375,7 @@ func (e *Engine) follow(generation uint32) {
 	}
 }
 
-// notice marks the table as possibly changed if the socket is another one: the table that the old socket owned has no owner
+// notice marks the table as possibly changed if the socket is a new socket: the table that the old socket owned has no owner
 // now. It reports whether that is so.
 func (e *Engine) notice() bool {
 	if port := e.transport.Port(); port != e.port {

@@ -10,7 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// exchange holds the buffers for one batch and its answers. Engines take turns with it.
+// exchange holds the buffers for a batch and its answers. Engines take turns with it.
 type exchange struct {
 	batch     batch
 	canonical canonicals
@@ -27,7 +27,7 @@ func (e *Engine) exchange() (x *exchange, done func()) {
 	return x, func() { exchanges.Put(x) }
 }
 
-// maximumEcho is the size of the echo of one rule, bytes. The kernel doubles the limit for its own overhead.
+// maximumEcho is the size of the echo of a rule, bytes. The kernel doubles the limit for its own overhead.
 const maximumEcho = 2 << 10
 
 // roundTrip sends the batch and reads the kernel's answers. It stores the handles of new rules in handles.

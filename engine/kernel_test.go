@@ -334,7 +334,7 @@ func TestManyRules(t *testing.T) {
 	}
 	for _, rs := range []Ruleset{
 		chain(func(i int) int { return i }),
-		chain(func(i int) int { return i + i%2*n }), // every other rule is another one
+		chain(func(i int) int { return i + i%2*n }), // every other rule is another
 		chain(func(i int) int { return n - i }),
 	} {
 		apply(t, e, rs)

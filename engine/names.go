@@ -24,7 +24,7 @@ const (
 	policyInfix  = "policy-" // between the direction and the ID
 )
 
-// InterfaceChain returns the name of the chain that isolates an interface in one direction. A character that nft does
+// InterfaceChain returns the name of the chain that isolates an interface in a direction. A character that nft does
 // not accept in an identifier becomes an underscore, and a hash of the interface's name follows. The result is then
 // longer than the name of any interface, so two interfaces never share a chain.
 func InterfaceChain(d Direction, iface string) string {
@@ -47,7 +47,7 @@ func InterfaceChain(d Direction, iface string) string {
 // HashedIfacePrefix in pkg/network/namescheme of kubevirt/kubevirt).
 func BridgePort(iface string) string { return strings.TrimPrefix(iface, "pod") + "-nic" }
 
-// PolicyChain returns the name of the chain with the rules of one direction of a policy. The ID must be 16 lower-case hex
+// PolicyChain returns the name of the chain with the rules of a policy in a direction. The ID must be 16 lower-case hex
 // digits: ParseChain tells the chain of a policy from the chain of an interface named "policy-…" by them.
 func PolicyChain(d Direction, id string) string { return d.String() + "-" + policyInfix + id }
 
@@ -57,7 +57,7 @@ func CommonChain(d Direction) string { return commonPrefix + d.String() }
 // SelfChain returns the name of the chain for packets that no policy allows, and that the pod sends to itself.
 func SelfChain(d Direction) string { return selfPrefix + d.String() }
 
-// CustomChain returns the name of the chain with the user's custom rules for one family.
+// CustomChain returns the name of the chain with the user's custom rules for a family.
 func CustomChain(d Direction, f sets.Family) string {
 	return customPrefix + f.String() + "-" + d.String()
 }
@@ -71,7 +71,7 @@ const (
 	EndpointGroup GroupKind = "endpoints"
 )
 
-// GroupSet returns the name of the set with the members of a peer group in one family.
+// GroupSet returns the name of the set with the members of a peer group in a family.
 func GroupSet(kind GroupKind, id string, f sets.Family) string {
 	return string(kind) + "-" + id + "-" + f.String()
 }
@@ -86,7 +86,7 @@ func PodsSet(groupSet string) string { return groupSet + podsSuffix }
 // PortSet returns the name of the set with a list of ports. The ID is a hash of the ports.
 func PortSet(id string) string { return "ports-" + id }
 
-// AddressField is one of the two addresses of a packet.
+// AddressField is the source or the destination of a packet.
 type AddressField string
 
 // The two addresses of a packet.
@@ -98,7 +98,7 @@ const (
 // ServedSet is the name of the set of kind Served.
 const ServedSet = "served-udp"
 
-// AllowSet returns the name of the set with the prefixes that flags allow in one direction, whatever the policies say.
+// AllowSet returns the name of the set with the prefixes that flags allow in a direction, whatever the policies say.
 func AllowSet(d Direction, field AddressField, f sets.Family) string {
 	return "allow-" + d.String() + "-" + string(field) + "-" + f.String()
 }
@@ -109,10 +109,10 @@ type ChainKind uint8
 // The kinds of chains, see docs/nftables.md.
 const (
 	KindBase      ChainKind = iota // hangs at a hook and sends the packets of isolated interfaces to their chains
-	KindInterface                  // isolates one interface
-	KindPolicy                     // allows what one policy allows
-	KindCommon                     // allows what passes on every isolated interface
-	KindSelf                       // allows what the pod sends to itself
+	KindInterface                  // isolates an interface
+	KindPolicy                     // accepts the packets that a policy allows
+	KindCommon                     // accepts the packets that pass on every isolated interface
+	KindSelf                       // accepts the packets that the pod sends to itself
 	KindCustom                     // holds the user's custom rules
 )
 

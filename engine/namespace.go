@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// Namespace owns the tables of both families in one network namespace. Its Engines share a socket: a batch of one raises the
+// Namespace owns the tables of both families in a network namespace. Its Engines share a socket: a batch of one raises the
 // generation for both. Its methods must not run at the same time.
 type Namespace struct {
 	engines [len(expr.TableFamilies)]*Engine // by family
@@ -30,7 +30,7 @@ func OpenNamespace(pod, path string, o Options) (*Namespace, error) {
 }
 
 // Apply makes both tables equal to want, see Engine.Apply. No packet is judged by both tables, so their order has no effect on
-// packets. If one of them fails, the other is applied all the same.
+// packets. If one fails, the other is applied all the same.
 func (n *Namespace) Apply(ctx context.Context, want Tables) error {
 	var errs []error
 	for f, e := range n.engines {
@@ -56,7 +56,7 @@ func (n *Namespace) Check(ctx context.Context) (found Finding, err error) {
 	return found, nil
 }
 
-// HasBridgePort reports whether one of the names is the name of a bridge's port in the namespace.
+// HasBridgePort reports whether any of the names is the name of a bridge's port in the namespace.
 func (n *Namespace) HasBridgePort(names ...string) (is bool, err error) {
 	e := n.engines[Bridge]
 	netns, err := e.transport.Namespace()

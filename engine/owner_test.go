@@ -102,7 +102,7 @@ func TestOwnedTable(t *testing.T) {
 	}
 }
 
-// twoOwners are two agents in one namespace.
+// twoOwners are two agents in a namespace.
 func twoOwners(t *testing.T) (h *lab.Host, first, second *Engine) {
 	t.Helper()
 	h, err := lab.ForTest(t).Host("pod")
@@ -112,7 +112,7 @@ func twoOwners(t *testing.T) (h *lab.Host, first, second *Engine) {
 	return h, own(t, h), own(t, h)
 }
 
-// TestOwnedByAnother: two agents in one namespace do not take turns: the second cannot change the table (EPERM), is
+// TestOwnedByAnother: two agents in a namespace do not take turns: the second cannot change the table (EPERM), is
 // content with one that is right, and takes it over once the first is gone.
 func TestOwnedByAnother(t *testing.T) {
 	h, first, second := twoOwners(t)

@@ -51,7 +51,7 @@ func rewritingIsCheaper(kept []int, want int) bool {
 	return time.Duration(changes)*time.Duration(len(kept))/2*costRuleWalk > time.Duration(keeps)*costRule
 }
 
-// insertRules puts the rules from..to-1 at one place. The last goes first: each later one then comes before it.
+// insertRules puts the rules from..to-1 at one place. It begins with the last rule: each further rule then comes before it.
 func (p *plan) insertRules(want *Chain, from, to int, where ruleChange) {
 	for i := to - 1; i >= from; i-- {
 		where.chain, where.rule, where.index = want.Name, &want.Rules[i], i

@@ -14,7 +14,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// Features are what not every kernel has.
+// Features are the optional features of a kernel.
 type Features struct {
 	// Owner: a table can belong to a socket and outlive it (NFT_TABLE_F_OWNER and _PERSIST, kernel 6.9). See Options.Own.
 	Owner bool
@@ -59,7 +59,7 @@ func inOwnNamespace(f func(*Engine) error) error {
 	return <-done
 }
 
-// unshared takes the thread back afterwards: it may be the process's first one, which cannot end before the process, and
+// unshared takes the thread back afterwards: it may be the first thread of the process, which cannot end before the process, and
 // by which others find the process's network namespace.
 func unshared(f func(*Engine) error) error {
 	runtime.LockOSThread() // until the thread is back; if it cannot come back, for good

@@ -109,7 +109,7 @@ func (s *Set) holdsAs(other *Set) bool {
 }
 
 // tieChanged adds the sets whose use differs between the rulesets: the sets that changed rules look up, and the sets that
-// packets reach by jumps of changed rules. It returns false if one of these rules does not widen.
+// packets reach by jumps of changed rules. It returns false if any of these rules does not widen.
 func tieChanged(have, want Ruleset, tied map[string]bool) bool {
 	ok := true
 	haveReach, wantReach := reachOf(have), reachOf(want)
@@ -131,7 +131,7 @@ func tieChanged(have, want Ruleset, tied map[string]bool) bool {
 	return ok
 }
 
-// tieRules does the work of tieChanged for the changed rules of one ruleset.
+// tieRules does the work of tieChanged for the changed rules of a ruleset.
 func tieRules(rs Ruleset, rules []*Rule, tied map[string]bool) bool {
 	ok, reached := true, newReach()
 	for _, r := range rules {

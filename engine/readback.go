@@ -95,7 +95,7 @@ type reader struct {
 	sets      []*Set
 	chains    []*Chain
 	rules     map[string][]Rule   // by chain
-	handles   map[string][]uint64 // by chain, one for each rule
+	handles   map[string][]uint64 // by chain, of its rules in order
 }
 
 // ofTable is the attribute with the table's name: NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_SET_TABLE are the same number.
@@ -208,7 +208,7 @@ func (x *exchange) isIntact(t *nfnl.Conn, have *table) bool {
 		int(head.use) == len(have.ruleset.Sets)+len(have.ruleset.Chains)
 }
 
-// chainsAtOnce is the number of chains in one send. Their answers must fit the receive buffer.
+// chainsAtOnce is the number of chains in a send. Their answers must fit the receive buffer.
 const chainsAtOnce = 500
 
 // readChains asks for each chain by name. The kernel's dump of chains has no filter by table, and root in the pod can have

@@ -51,7 +51,7 @@ func (r *reader) readSets() error {
 		if err := r.readElements(s); err != nil {
 			return err
 		}
-		// A comment that was cut on its way is the wanted one all the same.
+		// A comment that was cut on its way counts as the wanted comment.
 		if w := r.wanted(s.Name); w != nil && commentText(w.Comment) == s.Comment {
 			s.Comment = w.Comment
 		}
@@ -94,7 +94,7 @@ func fieldsOf(desc []byte) (fields []uint32, err error) {
 	return fields, err
 }
 
-// elementCount returns the number of elements that the kernel has for a set: an interval set has one for each end of a range.
+// elementCount returns the number of elements that the kernel has for a set: an interval set has an element for each end of a range.
 func elementCount(e Elements) int {
 	if layoutOf(e).flags == unix.NFT_SET_INTERVAL {
 		return 2 * size(e)
@@ -102,7 +102,7 @@ func elementCount(e Elements) int {
 	return size(e)
 }
 
-// element is one element of a set as the kernel has it.
+// element is an element of a set as the kernel has it.
 type element struct {
 	key, keyEnd []byte
 	isEnd       bool // INTERVAL_END
@@ -193,7 +193,7 @@ func (a *arena) keep(b []byte) []byte {
 	return a.free[start:len(a.free):len(a.free)]
 }
 
-// parseElement reads one element; its keys are part of b.
+// parseElement reads an element; its keys are part of b.
 func parseElement(b []byte) (e element, err error) {
 	for len(b) >= unix.SizeofNlAttr {
 		typ, value, rest, err := nfnl.CutAttr(b)
@@ -338,7 +338,7 @@ func (a Addrs) holds(ranges []sets.AddrRange) bool {
 	return true
 }
 
-// interval is one range of an interval set: the key where it starts, and the first one behind it, nil if there is none.
+// interval is a range of an interval set: the key where it starts, and the first key behind it, nil for a range without end.
 type interval struct{ from, after []byte }
 
 // intervalsOf pairs the starts and ends of an interval set, which the kernel dumps in an order of its own.

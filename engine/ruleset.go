@@ -9,13 +9,13 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// TableName is the name of the agent's tables in a pod's network namespace: one in family inet, one in family bridge.
+// TableName is the name of the agent's tables in a pod's network namespace, in the families inet and bridge.
 const TableName = "multi_networkpolicy"
 
-// Ruleset is all that one table of a network namespace holds, as plain data: the spec, not the kernel object.
+// Ruleset is the content of a table of a network namespace, as plain data: the spec, not the kernel object.
 // The zero value means no table. Sets and Chains are sorted by name and unique; NewRuleset sees to it.
 // What they point to is shared between pods and never changed: an equal pointer is an equal set or chain, and
-// the plan relies on it to pass over what did not change.
+// the plan passes over equal pointers.
 type Ruleset struct {
 	Sets   []*Set
 	Chains []*Chain
@@ -58,7 +58,7 @@ const (
 	Bridge = expr.Bridge
 )
 
-// Tables are the tables of one network namespace, by family.
+// Tables are the tables of a network namespace, by family.
 type Tables [len(expr.TableFamilies)]Ruleset
 
 // IsEmpty reports whether no table is wanted.
@@ -67,7 +67,7 @@ func (t *Tables) IsEmpty() bool { return t[Inet].IsEmpty() && t[Bridge].IsEmpty(
 // Memory estimates the kernel memory of the tables, in bytes.
 func (t *Tables) Memory() int { return t[Inet].Memory() + t[Bridge].Memory() }
 
-// Set is a named set. The kind of Elements gives its key type and flags; a set's kind never changes under one name.
+// Set is a named set. The kind of Elements gives its key type and flags; sets of the same name have the same kind.
 type Set struct {
 	Name     string
 	Comment  string // at most 128 bytes in the kernel (NFTNL_UDATA_COMMENT_MAXLEN); the rest is cut
@@ -76,16 +76,16 @@ type Set struct {
 	memory // of how it came about
 }
 
-// Elements is what a set holds: Addrs, Hosts, Ports, Endpoints, Numbers or Served.
+// Elements is the content of a set: Addrs, Hosts, Ports, Endpoints, Numbers or Served.
 type Elements interface{ elements() }
 
-// Addrs is an interval set of one family: `type ipv4_addr; flags interval`, or ipv6_addr.
+// Addrs is an interval set of a family: `type ipv4_addr; flags interval`, or ipv6_addr.
 type Addrs struct {
 	Family sets.Family
 	Addrs  sets.Addrs // its addresses of the other family are not in this set
 }
 
-// Hosts is a hash set of single addresses of one family: `type ipv4_addr`, or ipv6_addr. Unlike with Addrs, the kernel's cost
+// Hosts is a hash set of single addresses of a family: `type ipv4_addr`, or ipv6_addr. Unlike with Addrs, the kernel's cost
 // of a change does not depend on the size of the set.
 type Hosts struct {
 	Family sets.Family
@@ -220,5 +220,5 @@ func (r Rule) textIn(f expr.TableFamily) string {
 	return b.String()
 }
 
-// summary is what the rule refers to.
+// summary lists the sets and the chain that the rule refers to.
 func (r *Rule) summary() expr.Summary { return expr.Summarize(r.Statements) }

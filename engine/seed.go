@@ -30,7 +30,7 @@ type seeding struct {
 	failure    error     // of the last attempt to make the entries
 	retry      time.Time // when the next attempt is due
 	served     []uint16
-	correction time.Time // the next one
+	correction time.Time // of the next correction
 	end        time.Time // of the corrections
 }
 

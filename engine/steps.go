@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// steps returns the intermediate rulesets from have to want, and want as the last one. The batch for each step takes the
+// steps returns the intermediate rulesets from have to want, and want at the end. The batch for each step takes the
 // kernel about budget. Apply may stop after any step: the intermediate ruleset allows no packet that both have and want
 // drop, and it drops no packet that both allow.
 //
@@ -295,7 +295,7 @@ func (w *way) emptyChains() bool {
 }
 
 func (w *way) deleteChains() bool {
-	most := int(w.budget/(2*w.prices().chain())) + 1 // one message empties the chain, another one deletes it
+	most := int(w.budget/(2*w.prices().chain())) + 1 // one message empties the chain, another deletes it
 	for {
 		next := w.now
 		next.Chains = without(w.now.Chains, most, func(c *Chain) bool { return w.want.chain(c.Name) == nil })

@@ -29,7 +29,7 @@ const (
 func worldAddr(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 0, 0, byte(2 * i)}) }
 
 // randomWorld is a ruleset as a cache makes it: base chains, a chain for each isolated interface, common rules, policies,
-// and the sets of all these. Two of them share what they have in common, as versions of one pod's ruleset do.
+// and the sets of all these. Two of them share what they have in common, as versions of a pod's ruleset do.
 func randomWorld(r *rand.Rand, before *Ruleset) Ruleset {
 	w := worldMaker{r: r, sets: map[string]*Set{}}
 	if before != nil {
@@ -224,7 +224,7 @@ func otherMembers(r *rand.Rand, before Ruleset) Ruleset {
 	return NewRuleset(list, w.chains)
 }
 
-// resized is the ruleset with other members in one group, which gets a second set, or loses it. The packets that the group
+// resized is the ruleset with other members in a group, which gets a second set, or loses it. The packets that the group
 // allows are mostly the same.
 func resized(r *rand.Rand, before Ruleset) Ruleset {
 	w := worldMaker{r: r, before: before, sets: map[string]*Set{}}

@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// AddressField is the source or destination address of packets of one family. A match on it never matches a packet of the
+// AddressField is the source or destination address of packets of a family. A match on it never matches a packet of the
 // other family, not even with IsNot.
 type AddressField struct {
 	field

@@ -24,7 +24,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// customResource is a client for one kind of custom resources.
+// customResource is a client for a kind of custom resources.
 //
 // It replaces a generated client, which decodes a whole list into Go types: a single object with a number that does not fit its
 // type would fail the list and the watch, and so stop all policies. This client cuts the objects out of the response and decodes
@@ -97,7 +97,7 @@ func (c *customResource) listWatch() toolscache.ListerWatcher {
 	return &toolscache.ListWatch{ListWithContextFunc: c.list, WatchFuncWithContext: c.watch}
 }
 
-// decoder decodes the responses of the API server for one kind.
+// decoder decodes the responses of the API server for a kind.
 type decoder struct{ fill func(*rawObject, *record) }
 
 var (

@@ -96,7 +96,7 @@ func (c *call) event(t *testing.T) (e corev1.Event) {
 	return e
 }
 
-// Namespaces take turns: many Events of one namespace delay no other namespace.
+// Namespaces take turns: many Events of a namespace delay no other namespace.
 func TestEventTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPublisher(t)

@@ -18,7 +18,7 @@ import (
 // historyLimit is the number of changes in the history of a store.
 const historyLimit = 4096
 
-// store holds the objects of one kind, and serves them by list and watch. Each change raises its version.
+// store holds the objects of a kind, and serves them by list and watch. Each change raises its version.
 type store struct {
 	// limit is the length of the history, for watches that start at an older version. A watch that needs an older change
 	// must list again, as with the API server.

@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// AddrRange is a range of addresses of one family, both ends included.
+// AddrRange is a range of addresses of a family, both ends included.
 //
 // Sets do not unmap the ends of a range: a range with 4in6 addresses as its ends
 // is a range of IPv6. [Single] and [PrefixRange] unmap them.
@@ -35,7 +35,7 @@ func PrefixRange(p netip.Prefix) AddrRange {
 	return AddrRange{p.Addr(), to.addr(familyOf(p.Addr()))}
 }
 
-// IsValid reports whether the range has two valid ends of one family, in order
+// IsValid reports whether the range has two valid ends of a family, in order
 // and without a zone. Sets ignore a range that is not valid.
 func (r AddrRange) IsValid() bool {
 	f := familyOf(r.From)

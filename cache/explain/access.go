@@ -7,13 +7,13 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// access is what an interface of a pod lets pass in one direction.
+// access describes the connections that an interface of a pod lets pass in a direction.
 type access struct {
 	state AccessState
-	terms []term // one of them is enough
+	terms []term // a connection passes if any term matches
 }
 
-// AccessState is what an interface of a pod is in one direction.
+// AccessState is the state of an interface of a pod in a direction.
 type AccessState string
 
 // The states. Nothing passes on an absent interface, nor on the interfaces of an absent pod. Everything passes on an open
@@ -34,7 +34,7 @@ type term struct {
 // otherProtocols stands for all protocols that have no number of their own here. IANA keeps the number reserved.
 const otherProtocols = 255
 
-// The whole of what can be allowed.
+// All addresses and ports, in both families.
 var (
 	wholeProtocols = []uint8{protoICMP, policy.TCP, policy.UDP, protoICMPv6, policy.SCTP, otherProtocols}
 	everyPort      = wholeOf(wholeProtocols...)
@@ -47,7 +47,7 @@ type place struct {
 	direction engine.Direction
 }
 
-// accessOf returns the connections that each interface of a pod lets pass. A pod that is not there has no interfaces.
+// accessOf returns the connections that each interface of a pod lets pass. A missing pod has no interfaces.
 func accessOf(c *cache.Cache, key cache.Key) map[place]access {
 	all := map[place]access{}
 	pod, ok := c.View(key)
@@ -69,7 +69,7 @@ func accessOf(c *cache.Cache, key cache.Key) map[place]access {
 	return all
 }
 
-// terms follows explainInterface: what is common to all pods, apart from neighbor discovery and custom rules, and then
+// terms follows explainInterface: the rules common to all pods, apart from neighbor discovery and custom rules, and then
 // the policies.
 func terms(c *cache.Cache, pod *cache.PodView, d engine.Direction, i cache.IsolationView) []term {
 	terms := commonTerms(c.Settings(), pod, d, i.Interface)
@@ -123,7 +123,7 @@ func commonTerms(o *cache.Options, pod *cache.PodView, d engine.Direction, iface
 	return terms
 }
 
-// endpointTerms returns the endpoints of a group, one term a port.
+// endpointTerms returns the endpoints of a group, with a term for each port.
 func endpointTerms(c *cache.Cache, spec *policy.Group) []term {
 	_, endpoints := c.Members(spec)
 	byPort := map[sets.PortRange][]sets.AddrRange{}

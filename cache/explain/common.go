@@ -10,14 +10,14 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// IP protocol numbers (IANA) of what the common chain knows beside the protocols of policies.
+// IP protocol numbers (IANA) in the common chain, beside the protocols of policies.
 const (
 	protoICMP   = 1
 	protoIGMP   = 2
 	protoICMPv6 = 58
 )
 
-// explainCommon says what of the common chain lets the packet pass, empty when nothing does. Custom rules end that chain.
+// explainCommon names the rule of the common chain that lets the packet pass. It returns "" if no rule does. Custom rules end that chain.
 func (e *explainer) explainCommon(iface string) (by, reason string) {
 	q := e.query
 	switch {

@@ -10,15 +10,15 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// CustomRuleExplanation is what a custom rule does to the packet.
+// CustomRuleExplanation is the effect of a custom rule on the packet.
 type CustomRuleExplanation struct {
 	Rule    string `json:"rule"`              // as it could be in a file
 	Verdict string `json:"verdict,omitempty"` // "accept", "drop", "reject", "return"; empty: the packet goes on
-	Unsure  bool   `json:"unsure,omitempty"`  // the verdict also depends on what the query does not say, or on a limit
+	Unsure  bool   `json:"unsure,omitempty"`  // the verdict also depends on a limit, or on a field that the query lacks
 }
 
-// explainCustom runs the packet through the custom rules of its family and direction, up to the one that decides. The
-// last one returned may do so: its verdict is neither empty nor unsure.
+// explainCustom runs the packet through the custom rules of its family and direction, up to the rule that decides. The
+// last returned rule decides if its verdict is neither empty nor unsure.
 func (e *explainer) explainCustom(iface string) ([]CustomRuleExplanation, error) {
 	q := e.query
 	rules := e.settings.Common(q.Direction).Custom(sets.FamilyOf(q.Remote))
@@ -42,7 +42,7 @@ func (e *explainer) explainCustom(iface string) ([]CustomRuleExplanation, error)
 	return out, nil
 }
 
-// packetOn is the query's packet on an interface, with the pod's own address if that can be only one.
+// packetOn returns the query's packet on an interface, with the pod's own address if the interface has a single address.
 func (q Query) packetOn(p *cache.PodView, iface string) expr.Packet {
 	packet := expr.Packet{
 		Family: sets.FamilyOf(q.Remote), Source: q.Remote, Input: iface,

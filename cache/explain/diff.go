@@ -11,7 +11,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Change is what passes on an interface of a pod in one state of the cluster and not in another one.
+// Change lists connections that pass on an interface of a pod in one state of the cluster and not in the other.
 type Change struct {
 	Pod       string      `json:"pod"`
 	Interface string      `json:"interface"`
@@ -26,7 +26,7 @@ type Change struct {
 type Flow struct {
 	Peers Selection `json:"peers"`
 	Ports Selection `json:"ports"`
-	// Pods are those whose own addresses are among the peers, unless these are most of all addresses.
+	// Pods are the pods with addresses among the peers, unless these are most of all addresses.
 	Pods []string `json:"pods,omitempty"`
 }
 
@@ -37,7 +37,7 @@ type Selection struct {
 	Except []string `json:"except,omitempty"`
 }
 
-// Diff returns what passes after and did not before, and the other way round, for all interfaces that are isolated in
+// Diff returns the connections that pass after and did not before, and the other way round, for all interfaces that are isolated in
 // either of the two, sorted. It also returns an interface that policies begin to isolate in vain. It compares the sets that
 // Rulesets are made of. Neighbor discovery and custom rules are left out: they are the same for all. A pod whose network status cannot be read has no interfaces here.
 func Diff(before, after *cache.Cache) []Change {

@@ -1,4 +1,4 @@
-// Package explain says what a policy does to a packet, and what a change of policies opens and closes. It reads the same
+// Package explain finds the verdict of policies on a packet, and the connections that a change of policies opens and closes. It reads the same
 // compiled policies, the same isolated interfaces and the same members of groups that tables are made of.
 //
 //	cache.View ─┐

@@ -24,14 +24,14 @@ type Query struct {
 	ICMPType  uint8  // of ICMP and ICMPv6
 }
 
-// Why there is nothing to say of a pod or an interface.
+// Reasons for an explanation without a verdict.
 var (
 	ErrNoPod       = errors.New("there is no such pod with networks that policies could be about")
 	ErrNoStatus    = errors.New("the pod's network status cannot be read, so what is enforced stays as it is")
 	ErrNoInterface = errors.New("the pod has no such interface")
 )
 
-// Explanation says what happens to a packet, and why. Replies pass as part of their connection, whatever it says.
+// Explanation is the verdict on a packet, with the reasons. Replies pass as part of their connection, whatever it says.
 type Explanation struct {
 	Pod        string                 `json:"pod"`
 	Direction  string                 `json:"direction"`
@@ -41,7 +41,7 @@ type Explanation struct {
 	Interfaces []InterfaceExplanation `json:"interfaces"`
 }
 
-// Verdict is what happens to a packet.
+// Verdict says whether a packet passes.
 type Verdict string
 
 // The verdicts. NotEnforced is the verdict on an interface whose packets the kernel hides from rules: policies isolate it, but
@@ -52,15 +52,15 @@ const (
 	NotEnforced Verdict = "not enforced"
 )
 
-// InterfaceExplanation is the verdict on one interface.
+// InterfaceExplanation is the verdict on an interface.
 type InterfaceExplanation struct {
 	Interface string   `json:"interface"`
 	Networks  []string `json:"networks"`
 	Isolated  bool     `json:"isolated"` // in the packet's direction
 	Verdict   Verdict  `json:"verdict"`
-	DecidedBy string   `json:"decidedBy"` // "shop/web-policy ingress[0]", or in words what else it is
+	DecidedBy string   `json:"decidedBy"` // "shop/web-policy ingress[0]", or another reason in words
 	Reason    string   `json:"reason"`
-	Bridge    string   `json:"bridge,omitempty"`  // what holds for the frames of a virtual machine in the pod
+	Bridge    string   `json:"bridge,omitempty"`  // the verdict on frames of a virtual machine in the pod
 	Caveats   []string `json:"caveats,omitempty"` // why the packet or its replies may fare in another way
 
 	// CustomRules are those that the packet meets before any policy. One that is unsure may decide before what is said
@@ -69,7 +69,7 @@ type InterfaceExplanation struct {
 	Policies    []PolicyExplanation     `json:"policies"` // all of the pod's namespace; those of others never select it
 }
 
-// PolicyExplanation is what one policy does about the packet.
+// PolicyExplanation is the effect of a policy on the packet.
 type PolicyExplanation struct {
 	Policy   string            `json:"policy"`
 	Isolates bool              `json:"isolates"`           // the interface, in the packet's direction
@@ -78,14 +78,14 @@ type PolicyExplanation struct {
 	Problems []string          `json:"problems,omitempty"` // fields that allow nothing because they are invalid
 }
 
-// RuleExplanation is what one rule does about the packet.
+// RuleExplanation is the effect of a rule on the packet.
 type RuleExplanation struct {
 	Rule   string `json:"rule"` // "ingress[0]"
 	Allows bool   `json:"allows"`
 	Reason string `json:"reason"`
 }
 
-// Explain says what the table of a pod, once it is in force, does to a packet. The pod must be local to the cache.
+// Explain returns the verdict on a packet of the table of a pod, once the table is in force. The pod must be local to the cache.
 func Explain(c *cache.Cache, q Query) (Explanation, error) {
 	q.Remote = q.Remote.Unmap().WithZone("")
 	out := Explanation{
@@ -135,7 +135,7 @@ func Preview(c *cache.Cache, key cache.Key) (engine.Tables, error) {
 	return tables, nil
 }
 
-// explainer answers one query.
+// explainer answers a query.
 type explainer struct {
 	cache    *cache.Cache
 	settings *cache.Options
@@ -178,7 +178,7 @@ func interfacesFor(pod *cache.PodView, q Query) ([]string, error) {
 	return all, nil
 }
 
-// explainInterface goes the way of the packet: what is common to all pods, then the policies, then the drop.
+// explainInterface goes the way of the packet: the rules common to all pods, the policies, the drop.
 func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error) {
 	out := InterfaceExplanation{Interface: iface, Networks: []string{}, Policies: []PolicyExplanation{}, Verdict: Allowed}
 	if why := e.pod.LostReplies[iface]; why != "" {
@@ -228,7 +228,7 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 const inBridge = "the table of family bridge judges the frames of the virtual machine in the same way; if the kernel of the node cannot " +
 	"do that, the frames are dropped, and the policies have an Event BridgeNotEnforced"
 
-// explainBridge explains what the kernel does in the bridge of the pod. It returns false if that decides.
+// explainBridge explains the verdict of the kernel in the bridge of the pod. It returns false if that decides.
 func (e *InterfaceExplanation) explainBridge(support cache.BridgeSupport) bool {
 	if support == cache.BridgeStateful {
 		e.Bridge = inBridge

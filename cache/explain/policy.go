@@ -10,7 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// explainPolicy says what a policy of the pod's namespace does about the packet. Whether it isolates is what the
+// explainPolicy returns the effect of a policy of the pod's namespace on the packet. Whether it isolates is what the
 // isolation of the interface says; here is only why not.
 func (e *explainer) explainPolicy(iface string, p *policy.Policy, isolation cache.IsolationView) PolicyExplanation {
 	d := e.query.Direction

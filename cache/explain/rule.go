@@ -119,7 +119,7 @@ func portRangeText(p sets.PortRange) string {
 	return p.String()
 }
 
-// resolution is what a name stands for in the pod that the rule protects.
+// resolution is the port that a name stands for in the pod that the rule protects.
 func resolution(n policy.PortName, pod []policy.NamedPort) string {
 	var numbers []string
 	for _, p := range pod {

@@ -14,7 +14,7 @@ var wholeFamily = [...]sets.AddrRange{
 }
 
 // sweep goes through the addresses of both families from one end of a range of a term to the next, so that between two
-// stops all addresses are in the same terms, and calls f with what differs there. It costs the number of ranges.
+// stops all addresses are in the same terms, and calls f with the differences there. It costs the number of ranges.
 type sweep struct {
 	terms  []term
 	before int // so many of the terms are before, the others after
@@ -24,7 +24,7 @@ type sweep struct {
 	seen   map[uint64]difference
 }
 
-// difference is the ports that one side has and the other one has not.
+// difference is the ports that one side has and the other side lacks.
 type difference struct{ opened, closed sets.Ports }
 
 // stop is where a term begins, or where it is no longer.

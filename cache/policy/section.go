@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Section holds the rules of a policy for one direction that the policy isolates.
+// Section holds the rules of a policy for a direction that the policy isolates.
 type Section struct {
 	Direction engine.Direction
 	Policy    string // namespace/name

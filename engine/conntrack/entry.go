@@ -23,7 +23,7 @@ const (
 
 	ctaTupleIP    = 1
 	ctaTupleProto = 2
-	ctaIPv4Source = 1 // the number of the destination is one higher
+	ctaIPv4Source = 1 // the number of the destination is higher by 1
 	ctaIPv6Source = 3
 
 	ctaProtoNumber      = 1

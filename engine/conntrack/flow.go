@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// flow is one connection of the pod.
+// flow is a connection of the pod.
 type flow struct {
 	protocol      uint8
 	state         uint8 // of the pod's socket
@@ -39,7 +39,7 @@ type endpoint struct {
 
 // flows returns the connections of the sockets. A socket does not tell which end opened its connection. If another socket
 // listens on the local end, the remote end opened the connection. A server can close its listening socket before its
-// connections end; then the remote end opened the connection if only the remote port is one that the kernel chooses.
+// connections end; then the remote end opened the connection if only the remote port is in the range that the kernel chooses from.
 func flows(sockets []socket) []flow {
 	listening := map[endpoint]bool{}
 	for _, s := range sockets {

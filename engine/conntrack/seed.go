@@ -18,13 +18,13 @@ type Result struct {
 	Served []uint16 // ports of UDP sockets that receive from everybody
 }
 
-// atOnce is the number of entries in one send. The socket's receive buffer must hold the answers.
+// atOnce is the number of entries in a send. The socket's receive buffer must hold the answers.
 const atOnce = 1000
 
 // Seed makes the entries of the connections that the sockets of a namespace are ends of, corrects existing entries that have
 // the ends the wrong way round, and makes the mark. c is an nfnetlink socket in the namespace. A rule must have switched
 // connection tracking on before: then the kernel tracks the connections that begin while Seed runs. After an error, the
-// Result tells what Seed achieved.
+// Result counts the work of Seed.
 //
 // An established socket of TCP or SCTP proves that its connection was allowed. A UDP socket proves nothing: it can have a peer
 // that a policy denies. So Seed makes entries of UDP only if no policy was in force before.

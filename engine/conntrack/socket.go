@@ -11,13 +11,13 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// mostSockets bounds the memory for the sockets of one pod. The kernel's default for the entries of a whole node
+// mostSockets bounds the memory for the sockets of a pod. The kernel's default for the entries of a whole node
 // (nf_conntrack_max) is at most 262,144.
 const mostSockets = 1 << 17
 
 var errTooMany = fmt.Errorf("the pod has more than %d sockets or addresses", mostSockets)
 
-// socket is one socket of the pod.
+// socket is a socket of the pod.
 type socket struct {
 	protocol      uint8
 	state         uint8
@@ -123,7 +123,7 @@ func (s *socket) isServer() bool {
 // isOpening reports whether the pod is opening the connection now.
 func (s *socket) isOpening() bool { return s.protocol == unix.IPPROTO_TCP && s.state == stateSynSent }
 
-// hasPeer reports whether the socket is one end of a connection that packets can belong to.
+// hasPeer reports whether the socket is an end of a connection that packets can belong to.
 func (s *socket) hasPeer() bool {
 	if s.remote.Port() == 0 || s.remote.Addr().IsUnspecified() || s.isServer() {
 		return false

@@ -10,7 +10,7 @@
 // A caller writes requests into Messages, each with a Label for errors. Do sends requests that change something, most often
 // an nf_tables batch between BeginBatch and EndBatch. Ask sends questions, and passes on the attributes of the answers.
 //
-// Two other netlink families tell about a pod what nfnetlink does not: its sockets and its addresses (families.go).
+// Two other netlink families tell the sockets and the addresses of a pod, which nfnetlink does not (families.go).
 //
 // The package knows the frame of a batch but no other message. Packages engine, engine/trace and engine/conntrack write the
 // messages.

@@ -46,7 +46,7 @@ const (
 	bridgePort     = "bridge" // IFLA_INFO_SLAVE_KIND of the ports of a bridge
 )
 
-// IsBridgePort reports whether one of the names is the name of a bridge's port. It costs one question for each name, whatever
+// IsBridgePort reports whether any of the names is the name of a bridge's port. It costs a question for each name, whatever
 // else is in the namespace. The Conn must come from DialRoute.
 func (c *Conn) IsBridgePort(names ...string) (is bool, err error) {
 	for _, name := range names {
@@ -73,7 +73,7 @@ func (c *Conn) IsBridgePort(names ...string) (is bool, err error) {
 	return false, nil
 }
 
-// Sockets calls visit with a struct inet_diag_msg, and the attributes behind it, for each socket of one address family
+// Sockets calls visit with a struct inet_diag_msg, and the attributes behind it, for each socket of an address family
 // (AF_INET, AF_INET6) and transport protocol. states is a bit for each state that the caller wants (1 << TCP_LISTEN), and
 // extensions a bit for each attribute (1 << (INET_DIAG_INFO - 1)); see linux/inet_diag.h. The Conn must come from
 // DialSockDiag. An error of visit ends the list.

@@ -63,7 +63,7 @@ func (a *assembler) begin(id uint32, p Packet) {
 // has reports whether a packet with the ID is pending.
 func (a *assembler) has(id uint32) bool { return a.open[id] != nil }
 
-// add adds a step to the last packet with the ID, if there is such a packet.
+// add adds a step to the last packet with the ID, if it knows such a packet.
 func (a *assembler) add(id uint32, step Step, now time.Time) {
 	if n := a.open[id]; n != nil {
 		n.packet.Steps = append(n.packet.Steps, step)

@@ -35,7 +35,7 @@ var ErrBusy = errors.New("another process traces packets there")
 const settle = 100 * time.Millisecond
 
 // Open opens the sockets in the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net). It
-// changes nothing there.
+// changes nothing in it.
 func Open(path string) (_ *Tracer, err error) {
 	t := &Tracer{links: map[uint32]string{}}
 	defer func() {
@@ -136,7 +136,7 @@ func (t *Tracer) Next(ctx context.Context) (Packet, error) {
 	}
 }
 
-// Rest returns the oldest packet that Next has not returned, or false if there is none. It does not wait for more events.
+// Rest returns the oldest packet that Next has not returned, or false if it has returned all. It does not wait for more events.
 func (t *Tracer) Rest() (Packet, bool) { return t.pending.settled(time.Now()) }
 
 // Lost returns how many times the kernel dropped events because the receive buffer was full. The number of dropped events

@@ -40,7 +40,7 @@ type Set struct {
 // maxFile is the maximum length of a file in bytes.
 const maxFile = 1 << 20
 
-// Parse reads rules for packets of one family. The caller must check the family before these rules: a rule without an address
+// Parse reads rules for packets of a family. The caller must check the family before these rules: a rule without an address
 // does not check it. name is the name of the file, for errors. An error about the content is a *SyntaxError.
 func Parse(name string, r io.Reader, f sets.Family) (Rules, error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxFile+1))

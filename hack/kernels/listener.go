@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// result is the result of the tests of one package on one kernel. Tests at the top level count, and skipped subtests.
+// result is the result of the tests of a package on a kernel. Tests at the top level count, and skipped subtests.
 type result struct {
 	pkg    string
 	status int // exit status of the test binary

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// suite is the tests of one package.
+// suite is the tests of a package.
 type suite struct {
 	pkg    string // path below the root of the repository
 	binary string // file

@@ -70,7 +70,7 @@ func run(args []string) error {
 	return nil
 }
 
-// measurement is of one cluster.
+// measurement is of a cluster.
 type measurement struct {
 	start, churned state
 	took           time.Duration // of the churn

@@ -65,7 +65,7 @@ func manyPeerAddresses(ctx context.Context, t *tenant) error {
 	})
 }
 
-// claimFriend makes two pods have the same address. The end of one pod must not take the address from the other.
+// claimFriend makes two pods have the same address. The end of a pod must not take the address from the other.
 func claimFriend(ctx context.Context, t *tenant) error {
 	for n := range 4 {
 		name := fmt.Sprintf("claim-%d", n)

@@ -51,7 +51,7 @@ const (
 // foreignLabels are prefixes of the labels that kubelet and runtime add to a sandbox. The pod does not have these labels.
 var foreignLabels = []string{"io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "io.kubernetes.pod.uid", "io.cri-containerd."}
 
-// plugin is the plugin's side of one connection to the runtime. The NRI library calls its exported methods.
+// plugin is the plugin's side of a connection to the runtime. The NRI library calls its exported methods.
 type plugin struct {
 	*NRI
 	log       logr.Logger

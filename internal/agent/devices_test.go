@@ -127,7 +127,7 @@ func TestReportedName(t *testing.T) {
 	r.wantBoth("under the reported name", lab.Dropped)
 }
 
-// deviceRig is a node whose pod server has a network interface of one kind.
+// deviceRig is a node whose pod server has a network interface of a kind.
 type deviceRig struct {
 	*rig
 	device device

@@ -34,19 +34,19 @@ func newPolicyMetrics(m *metrics) *policyMetrics {
 	}
 }
 
-// counted is what the counters of one table said the last time.
+// counted is what the counters of a table said the last time.
 type counted struct {
 	at    time.Time
 	rules map[ruleHandle]engine.RuleCount
 }
 
-// ruleHandle identifies a rule in one network namespace.
+// ruleHandle identifies a rule in a network namespace.
 type ruleHandle struct {
 	family expr.TableFamily
 	handle uint64
 }
 
-// tableChain identifies a chain in one network namespace.
+// tableChain identifies a chain in a network namespace.
 type tableChain struct {
 	family expr.TableFamily
 	chain  string

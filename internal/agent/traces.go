@@ -22,7 +22,7 @@ import (
 // narrower than the limits of the command trace.
 const (
 	maxTraces          = 4 // of a node at a time
-	maxNamespaceTraces = 2 // of one namespace at a time
+	maxNamespaceTraces = 2 // of a namespace at a time
 	maxTraceDuration   = 5 * time.Minute
 	maxTraceLimit      = 50 // packets a second
 	traceSandboxPoll   = 200 * time.Millisecond
@@ -48,7 +48,7 @@ type traces struct {
 	pods map[cache.Key]*podTrace
 }
 
-// podTrace is the last request of one pod.
+// podTrace is the last request of a pod.
 type podTrace struct {
 	pod   cache.PodID
 	text  string

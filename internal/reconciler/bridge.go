@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// bridgeInterval is the least time between two looks for a bridge in one pod. A look takes about 0.1 ms.
+// bridgeInterval is the least time between two looks for a bridge in a pod. A look takes about 0.1 ms.
 const bridgeInterval = 5 * time.Second
 
 // bridgeSearch looks for a bridge whose port is an isolated interface of the pod. The tables drop its frames until it is found.
@@ -24,7 +24,7 @@ func (s *bridgeSearch) isDue(now time.Time) bool {
 }
 
 // searchBridge looks for a bridge before the first tables of a sandbox, so that an agent that starts again does not replace the
-// rules of a bridge by a drop. If there is one, the target becomes the target with the bridge.
+// rules of a bridge by a drop. If it finds a bridge, the target becomes the target with the bridge.
 func (r *Reconciler) searchBridge(e *enforced, target *cache.Target) error {
 	if target.HasBridge || target.Tables.IsEmpty() {
 		e.bridge = bridgeSearch{}

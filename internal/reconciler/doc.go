@@ -9,7 +9,7 @@
 // Each pod has two tables, see engine.Namespace. bridge.go looks for bridges in pods, in which the second table must have the rules
 // of the policies.
 //
-// One pod is worked on by one worker at a time. The work depends on the pod's target and on what was achieved for the pod
-// before, never on events in between. A table is only ever removed from a pod that is known to be selected by no policy: a
+// Only one worker works on a pod at a time. The work depends on the pod's target and on the tables that it has by now, never on
+// the events in between. A table is only ever removed from a pod that is known to be selected by no policy: a
 // pod that is gone, and the end of the agent, leave tables as they are.
 package reconciler

@@ -28,7 +28,7 @@ type boarding struct {
 
 func newFlight(bytes int) *flight { return &flight{free: bytes} }
 
-// enter waits until there is room for a table. A table beyond the bound counts as the bound. The caller calls leave.
+// enter waits until a table fits. A table beyond the bound counts as the bound. The caller calls leave.
 func (f *flight) enter(bytes int) (leave func()) {
 	if bytes <= smallTable {
 		return func() {}

@@ -61,7 +61,7 @@ func TestLargePod(t *testing.T) {
 	more := largePeer(largePeers)
 	p.change("a peer more", 1, 300, func() { p.putPod(more) })
 	p.change("a peer less", 1, 300, func() { p.cache.DeletePod(cache.Key{Namespace: more.Namespace, Name: more.Name}) })
-	// A chain, a jump on each interface, and sets with the ports of one policy.
+	// A chain, a jump on each interface, and sets with the ports of a policy.
 	p.change("a policy more", 2, 32<<10, func() { p.cache.UpsertPolicy(p.policy(largePolicies)) })
 	p.change("a policy less", 1, 8<<10, func() {
 		p.cache.DeletePolicy(cache.Key{Namespace: "default", Name: fmt.Sprintf("policy-%d", largePolicies)})

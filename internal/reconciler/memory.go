@@ -11,9 +11,9 @@ import (
 )
 
 // memory books the kernel memory of the tables of the node. The kernel charges it to the cgroup of the agent, so without a
-// budget the tables of one tenant could end the agent. While all tables fit the budget, everybody gets what is asked for.
+// budget the tables of one tenant could end the agent. While all tables fit the budget, each pod gets its tables.
 // When they do not, each namespace has the same share, as far as it wants it (max-min fairness): a namespace within its share
-// always gets what it asks for, and the pods of a namespace beyond it get a table that isolates them and allows nothing.
+// always gets its tables, and the pods of a namespace beyond it get a table that isolates them and allows nothing.
 //
 // The pods of the larger namespaces give their memory back a moment after others have been admitted. Until then the sum may
 // exceed the budget, by the reserve at most.
@@ -126,7 +126,7 @@ func (m *memory) set(pod cache.PodID, bytes int) {
 	}
 }
 
-// share returns the largest amount that every namespace may use, while one namespace wants so much.
+// share returns the largest amount that every namespace may use, while a namespace wants so much.
 func (m *memory) share(namespace string, wanted int) int {
 	amounts := []int{wanted}
 	for name, used := range m.namespaces {

@@ -17,17 +17,17 @@ const (
 )
 
 // queue holds the pods that wait for a worker. Like client-go's workqueue, it holds each pod once and never gives a pod to
-// two workers. It is fair: the next pod is one of the namespace whose pods have used the least time of the workers, and a
+// two workers. It is fair: the next pod is of the namespace whose pods have used the least time of the workers, and a
 // namespace never occupies more than some of them. See API Priority and Fairness (KEP-1040), which does the same for
 // requests.
 type queue struct {
-	perNamespace int // workers that one namespace may occupy
+	perNamespace int // workers that a namespace may occupy
 
 	mu         sync.Mutex
 	nonEmpty   sync.Cond
 	closed     bool
 	namespaces map[string]*share
-	waiting    map[cache.PodID]struct{} // in a share, or to be put there after it is worked on
+	waiting    map[cache.PodID]struct{} // in a share, or to be put into its share after the work on it
 	working    map[cache.PodID]struct{}
 	delayed    map[cache.PodID]delay
 	accounts   map[cache.PodID]account // pods that have used some of their credit
@@ -127,7 +127,7 @@ func (q *queue) undelay(pod cache.PodID) {
 	delete(q.delayed, pod)
 }
 
-// push puts a pod into the share of its namespace, unless it is there or worked on.
+// push puts a pod into the share of its namespace, unless the share has it or a worker works on it.
 func (q *queue) push(pod cache.PodID) {
 	if _, is := q.waiting[pod]; is || q.closed {
 		return
@@ -135,7 +135,7 @@ func (q *queue) push(pod cache.PodID) {
 	q.waiting[pod] = struct{}{}
 	q.undelay(pod)
 	if _, is := q.working[pod]; is {
-		return // done puts it there
+		return // done puts it into its share
 	}
 	q.enter(pod)
 }

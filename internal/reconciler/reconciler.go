@@ -29,28 +29,28 @@ const (
 	workersPerCore = 4
 )
 
-// Log lines at verbosity 0, of one pod and of all pods of a namespace, see package budget.
+// Log lines at verbosity 0, of a pod and of all pods of a namespace, see package budget.
 const (
 	podLines       = 20
 	namespaceLines = 200
 	lineInterval   = 3 * time.Second
 )
 
-// Targets is the source of the wanted tables; *cache.Cache is one.
+// Targets is the source of the wanted tables. *cache.Cache implements it.
 type Targets interface {
 	TakeDirty() []cache.PodID
 	Plan(cache.PodID) (cache.Target, bool)
 	Closed(pod cache.PodID, limit string) engine.Tables // tables that isolate the pod and allow nothing, for want of memory
-	SetBridged(cache.PodID)                             // one of the target's BridgePorts is a port of a bridge
+	SetBridged(cache.PodID)                             // a name in the target's BridgePorts is a port of a bridge
 	IsSelected(cache.PodID) (selected, known bool)
 }
 
-// Table is the tables of one network namespace; *engine.Namespace is one. Its methods are never called at the same time.
+// Table is the tables of a network namespace. *engine.Namespace implements it. Its methods are never called at the same time.
 type Table interface {
 	Apply(ctx context.Context, want engine.Tables) error
 	Changed(ctx context.Context) (bool, error)
 	Check(ctx context.Context) (engine.Finding, error)
-	HasBridgePort(names ...string) (bool, error) // whether one of the names is the name of a bridge's port
+	HasBridgePort(names ...string) (bool, error) // whether any of the names is the name of a bridge's port
 	SeedFailure() error                          // why connection tracking does not know all connections, or nil
 	Close() error
 }
@@ -113,7 +113,7 @@ type Reconciler struct {
 	ended       bool                     // Run has ended: nothing is opened any more
 }
 
-// enforced is what has been achieved for one pod. It belongs to the holder of the pod's lock.
+// enforced is the state of a pod in the kernel. It belongs to the holder of the pod's lock.
 type enforced struct {
 	sandbox cache.Sandbox
 	table   Table // nil: not open
@@ -253,7 +253,7 @@ func (r *Reconciler) isChanged(ctx context.Context, pod cache.PodID) bool {
 	return changed || err != nil || r.bridgeAppeared(ctx, pod, e)
 }
 
-// next takes one pod from the queue. It is false when the queue is closed.
+// next takes a pod from the queue. It returns false if the queue is closed.
 func (r *Reconciler) next(ctx context.Context) bool {
 	pod, ok := r.queue.get()
 	if !ok {
@@ -272,7 +272,7 @@ func (r *Reconciler) next(ctx context.Context) bool {
 	return true
 }
 
-// work makes one pod what its target says, once. A pod that starts may start closed, see starts.
+// work brings a pod to its target, once. A pod that starts may start closed, see starts.
 func (r *Reconciler) work(ctx context.Context, pod cache.PodID) error {
 	r.mu.Lock()
 	queued := r.outstanding[pod]
@@ -331,12 +331,12 @@ func (r *Reconciler) mayLog(pod cache.PodID) bool {
 }
 
 // IsGone reports whether the error belongs to a pod whose network namespace does not exist any more. The kernel says
-// ENOENT as well about a message that names something that is not there.
+// ENOENT as well about a message that names a missing object.
 func IsGone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*nfnl.MessageError))
 }
 
-// reconcile makes one pod what its target says, or closed.
+// reconcile brings a pod to its target, or closes it.
 func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 	log := logr.FromContextOrDiscard(ctx).WithValues("pod", pod.String())
 	target, ok := r.targets.Plan(pod)
@@ -488,7 +488,7 @@ func sameTables(a, b *engine.Tables) bool {
 	return true
 }
 
-// enforced returns what has been achieved for a pod.
+// enforced returns the state of a pod in the kernel.
 func (r *Reconciler) enforced(pod cache.PodID) *enforced {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -152,7 +152,7 @@ func (s *stage) SetBridged(pod cache.PodID) {
 	s.dirty = append(s.dirty, pod)
 }
 
-// Closed is a table of one chain.
+// Closed is a table of a chain.
 func (s *stage) Closed(cache.PodID, string) engine.Tables {
 	return engine.Tables{engine.Inet: chains(1)}
 }

@@ -38,7 +38,7 @@ func (f *flow) packet(reply bool) Packet {
 	return Packet{f.from.Endpoint(), f.to.Endpoint(), f.proto, f.port, plain}
 }
 
-// probe returns a probe of one direction.
+// probe returns a probe of a direction.
 func (f *flow) probe(reply bool) *Probe {
 	p := &Probe{From: f.from, To: f.to, Proto: f.proto, Port: f.port, OneWay: true, flow: f, reply: reply}
 	if reply {

@@ -104,7 +104,7 @@ func (g *generator) endPod() {
 	}
 }
 
-// makeTwin makes a pod like another one, with its addresses, as a machine is that moves. It is false when there is no
+// makeTwin makes a pod like another, with its addresses, as a machine is that moves. It is false when there is no
 // name for it.
 func (g *generator) makeTwin(pod *corev1.Pod, links []netLink) bool {
 	twin := pod.DeepCopy()
@@ -165,7 +165,7 @@ func (g *generator) changeLinks() {
 			break
 		}
 		next := g.link(links[i].Iface, one(g, links[i].network, links[i].network, one(g, someNetworks...)))
-		if g.chance(30) && !taken("net5") { // another one in its place at once
+		if g.chance(30) && !taken("net5") { // another in its place at once
 			next.Iface = "net5"
 		}
 		g.giveBack(links[i : i+1])
@@ -323,7 +323,7 @@ func (g *generator) forgetConnections() {
 	}
 }
 
-// restart ends the agent; sometimes packets are sent, or things happen, before another one starts. It would not
+// restart ends the agent; sometimes packets are sent, or things happen, before another starts. It would not
 // know the pods whose annotations cannot be read, so it needs that there are none.
 func (g *generator) restart() {
 	if len(g.broken) > 0 {

@@ -14,7 +14,7 @@ import (
 // invalid is the share of fields that are not valid, in 100.
 const invalid = 4
 
-// policy makes a policy of a random name, so that it may replace another one.
+// policy makes a policy of a random name, so that it may replace another.
 func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
 	key := one(g, Key{Namespace: "a", Name: longName + "a"}, Key{Namespace: "a", Name: longName + "b"}, Key{Namespace: "a", Name: "b-c"}, Key{Namespace: "b", Name: "p"},
 		Key{Namespace: "b", Name: "c-a"}, Key{Namespace: "c", Name: "p"}, Key{Namespace: "c", Name: "a-b"})

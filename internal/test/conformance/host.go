@@ -29,7 +29,7 @@ type Link struct {
 }
 
 // hostSettings make what a packet does follow from its addresses: an address is spoken for on its own interface only, also
-// where another one is on the same wire, and the kernel leaves it to the rules to drop what claims to come from the host
+// where another is on the same wire, and the kernel leaves it to the rules to drop what claims to come from the host
 // itself.
 var hostSettings = map[string]string{
 	"rp_filter":           "0",
@@ -54,7 +54,7 @@ type host struct {
 	marks     map[string]uint32 // last marker seen, by interface
 }
 
-// sender is a raw socket that sends on one interface.
+// sender is a raw socket that sends on an interface.
 type sender struct {
 	iface string
 	v6    bool

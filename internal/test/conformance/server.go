@@ -78,7 +78,7 @@ func (s *Server) Versions() map[Ref]string {
 	return versions
 }
 
-// serverKind is the objects of one kind, and all that happened to them. It lists and watches.
+// serverKind is the objects of a kind, and all that happened to them. It lists and watches.
 type serverKind struct {
 	server  *Server
 	objects map[Key]Object

@@ -58,7 +58,7 @@ func refOf(o Object) Ref {
 // State is all objects that there are. They are never changed, only replaced.
 type State map[Ref]Object
 
-// objectsOf returns the objects of one kind, sorted.
+// objectsOf returns the objects of a kind, sorted.
 func objectsOf[T Object](s State) []T {
 	var out []T
 	for _, o := range s {
