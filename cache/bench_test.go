@@ -63,7 +63,7 @@ func benchCluster(b *testing.B, pods int) *Cache {
 
 var benchSizes = []int{1_000, 10_000, 100_000}
 
-// BenchmarkPodEvent is one pod of the cluster getting another address, which one group or ten groups notice, and the
+// BenchmarkPodEvent is a pod of the cluster that gets another address, which a single group or ten groups notice, and the
 // tables of the local pods that have them.
 func BenchmarkPodEvent(b *testing.B) {
 	for _, n := range benchSizes {
@@ -122,7 +122,7 @@ func BenchmarkPodEvent(b *testing.B) {
 	}
 }
 
-// BenchmarkActivate is the first local pod to use a group of all pods, and the last one to stop.
+// BenchmarkActivate is the first local pod to use a group of all pods, and the last pod to stop.
 func BenchmarkActivate(b *testing.B) {
 	for _, n := range benchSizes {
 		c := benchCluster(b, n)

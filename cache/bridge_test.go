@@ -77,7 +77,7 @@ const droppingTable = `table bridge multi_networkpolicy {
 }
 `
 
-// TestBridgeDrops: the bridge of a pod that is not known to have one is closed. A change of a member does not change its table.
+// TestBridgeDrops: an unexpected bridge of a pod is closed. A change of a member does not change its table.
 func TestBridgeDrops(t *testing.T) {
 	c := bridgeCluster(t, testOptions(), "")
 	if diff := cmp.Diff(droppingTable, bridgeText(t, c)); diff != "" {

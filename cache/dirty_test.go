@@ -15,7 +15,7 @@ import (
 
 const fromClients = `{ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]}`
 
-// dirtyCluster has two local pods that a policy selects and one that none does.
+// dirtyCluster has two local pods that a policy selects and one local pod that no policy selects.
 func dirtyCluster(t *testing.T) *Cache {
 	c := newCluster(t, model.NewNamespace("default", ""), model.NewNamespace("ops", "team=ops"),
 		model.WebPod(), model.NewPod("web-2", "app=web", "net1 net-a 10.0.0.11"), model.NewPod("db", "app=db", "net1 net-a 10.0.0.12"),
@@ -224,7 +224,7 @@ func TestSharing(t *testing.T) {
 	if got := changed(first, ruleset(c, "web")); got != nil {
 		t.Errorf("changed by nothing: %v", got)
 	}
-	// One's own base and interface chains, and the chain and the ports that a named port makes one's own.
+	// The base and interface chains of each pod, and the chain and the ports that a named port makes its own.
 	q := compile(model.NewPolicy("q", "net-a", `{ingress: [{ports: [{port: 80}, {port: 8080}]}]}`))
 	ports := q.Sections[engine.Ingress].Build(nil, policy.BuildOptions{}).Ports[0].Name()
 	own := []string{"egress-net1", "ingress-net1", "prerouting", "forward", "output", ports}

@@ -144,7 +144,7 @@ func TestExpectedElsewhere(t *testing.T) {
 	}
 }
 
-// A cache without a node reads pods of all nodes like local ones.
+// A cache without a node reads pods of all nodes like local pods.
 func TestRequestsOfAllNodes(t *testing.T) {
 	o := testOptions()
 	o.Node = ""

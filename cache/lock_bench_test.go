@@ -60,7 +60,7 @@ func newTenant(b *testing.B, pods, locals int) *tenant {
 	return t
 }
 
-// pod is pod i of the tenant; the first ones are local.
+// pod is pod i of the tenant; the first pods are local.
 func (t *tenant) pod(i int, label string) *corev1.Pod {
 	p := model.NewPeer(fmt.Sprintf("evil/pod-%d", i), fmt.Sprintf("app=app-%d all=yes version=%s", i%100, label),
 		fmt.Sprintf("net1 evil/net-0 10.%d.%d.%d", i>>16, i>>8&255, i&255))

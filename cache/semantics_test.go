@@ -231,7 +231,7 @@ func TestAcceptICMP(t *testing.T) {
 	wantPackets(t, c, "web", "pass ingress net1 10.0.0.2 icmp", "pass ingress net1 fd00::2 icmpv6 128", "drop ingress net1 10.0.0.2 tcp 80")
 }
 
-// Names with a dash in them are not names joined by one.
+// Names with a dash are not names joined by a dash.
 func TestPolicyIdentity(t *testing.T) {
 	name := func(key string) string {
 		p := compile(model.NewPolicy(key, "net-a", `{}`))
@@ -355,7 +355,7 @@ func TestPolicyEdits(t *testing.T) {
 	}
 }
 
-// A rule that can never match is not in the table; one that nobody matches now is.
+// A rule that can never match is not in the table; a rule that nobody matches now is.
 func TestRulesThatMatchNobody(t *testing.T) {
 	c := newCluster(t, model.WebPod(), model.NewPolicy("p", "net-a", `
 ingress: [{from: [{podSelector: {matchLabels: {app: none}}}]}]

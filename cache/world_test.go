@@ -123,7 +123,7 @@ func checkWays(t *testing.T, w model.World, state model.Objects, want map[string
 	}
 }
 
-// ways are ways to one state.
+// ways are ways to the same state.
 var ways = map[string]func(w model.World, c *Cache, state []metav1.Object){
 	"forward": func(_ model.World, c *Cache, state []metav1.Object) { play(c, state) },
 	"reversed": func(_ model.World, c *Cache, state []metav1.Object) {

@@ -86,7 +86,7 @@ const pause = 8 * time.Millisecond
 // send it and another to read its answer.
 func BenchmarkOnePeer(b *testing.B) {
 	for _, n := range []int{100, 1_000, 10_000, 100_000} {
-		// Without 10.0.0.100 and .102: the one that comes has no neighbor and changes one element only.
+		// Without 10.0.0.100 and .102: the peer that comes has no neighbor and changes one element only.
 		without := scattered(n).Remove(sets.AddrRange{From: netip.MustParseAddr("10.0.0.100"), To: netip.MustParseAddr("10.0.0.102")})
 		one := withAndWithout(without)
 		benchmarkOnePeer(b, fmt.Sprintf("n=%d/sets=1", n), one)

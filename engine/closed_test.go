@@ -37,7 +37,7 @@ func TestUseAfterClose(t *testing.T) {
 	}
 }
 
-// sameDescriptor returns an Engine that is closed, and another one whose socket has the number that the first one's had.
+// sameDescriptor returns an Engine that is closed, and another Engine whose socket has the same number.
 func sameDescriptor(t *testing.T, first, second *lab.Host) (closed, e *Engine) {
 	t.Helper()
 	for others := range 20 { // descriptors that opening takes before the socket's

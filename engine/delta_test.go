@@ -27,7 +27,7 @@ func version(addrs sets.Addrs) *Set {
 // What pods that have a set find in its version is the same delta, and its messages are what each would have encoded.
 func TestDeltaIsShared(t *testing.T) {
 	base := block(0, 20_000)
-	for _, n := range []int{1, manyElements, 1000} { // the last one needs several messages
+	for _, n := range []int{1, manyElements, 1000} { // the last size needs several messages
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
 			have, want := version(base.Union(block(1, n))), version(base.Union(block(2, n)))
 			first, ok := want.since(have)

@@ -141,7 +141,7 @@ func withoutFiles(t *testing.T, f func()) {
 			highest = fd
 		}
 	}
-	var fill []int // the gaps below the highest one
+	var fill []int // the gaps below the highest descriptor
 	none := unix.Rlimit{Cur: uint64(highest + 1), Max: limit.Max}
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
 		t.Fatal(err)
@@ -168,7 +168,7 @@ func withoutFiles(t *testing.T, f func()) {
 }
 
 // TestNoFiles: without a file descriptor no Engine is opened, and an Engine that needs another socket is closed: it
-// takes nothing for an answer that belongs to its old one.
+// takes nothing for an answer that belongs to its old socket.
 func TestNoFiles(t *testing.T) {
 	h, e := pod(t, lab.ForTest(t), "pod")
 	want := isolated(parseAddrs("10.0.0.1"), 80)

@@ -40,7 +40,7 @@ var attempts = []string{
 }
 
 // TestOwnedTable: while its owner lives nobody else can change the table, and a flush of all tables passes it over.
-// Without the owner it stays; a new one takes it over in one message, and finds what was changed meanwhile.
+// Without the owner it stays; a new owner takes it over in one message, and finds what was changed meanwhile.
 func TestOwnedTable(t *testing.T) {
 	l := lab.ForTest(t)
 	h, err := l.Host("pod")
@@ -113,7 +113,7 @@ func twoOwners(t *testing.T) (h *lab.Host, first, second *Engine) {
 }
 
 // TestOwnedByAnother: two agents in a namespace do not take turns: the second cannot change the table (EPERM), is
-// content with one that is right, and takes it over once the first is gone.
+// content with the right content, and takes it over once the first is gone.
 func TestOwnedByAnother(t *testing.T) {
 	h, first, second := twoOwners(t)
 	apply(t, first, isolated(parseAddrs("10.0.0.1"), 80))
@@ -176,8 +176,8 @@ func finds(t *testing.T, when string, e *Engine, want Finding) {
 	}
 }
 
-// TestBecomesOwner: a table made without an owner, by an earlier version or on an older kernel, is replaced by one that
-// has one.
+// TestBecomesOwner: a table made without an owner, by an earlier version or on an older kernel, is replaced by a table
+// with an owner.
 func TestBecomesOwner(t *testing.T) {
 	h, plain := pod(t, lab.ForTest(t), "pod")
 	want := isolated(parseAddrs("10.0.0.1"), 80)

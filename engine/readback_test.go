@@ -13,7 +13,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// TestRestart: a new Engine finds the table of an earlier one and sends nothing where it is what is wanted; where it is
+// TestRestart: a new Engine finds the table of an earlier Engine and sends nothing where the table is right; where it is
 // not, it leads there.
 func TestRestart(t *testing.T) {
 	seed := rand.Uint64()

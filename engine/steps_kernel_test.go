@@ -51,7 +51,7 @@ func (c *canceledAfter) Err() error {
 }
 
 // TestCanceledBetweenSteps: an Apply that is canceled leaves a table that is known and in which nothing new is in force,
-// and the next one goes on from there, also that of another Engine.
+// and the next Apply goes on from there, also of another Engine.
 func TestCanceledBetweenSteps(t *testing.T) {
 	for name, next := range map[string]func(t *testing.T, h *lab.Host, e *Engine) *Engine{
 		"same engine": func(_ *testing.T, _ *lab.Host, e *Engine) *Engine { return e },
@@ -95,7 +95,7 @@ func TestCanceledBetweenSteps(t *testing.T) {
 	}
 }
 
-// TestStepsAreFew: a large change is split in as many batches as the budget asks for, and a small one is not split.
+// TestStepsAreFew: a large change is split in as many batches as the budget asks for, and a small change is not split.
 func TestStepsAreFew(t *testing.T) {
 	needsLargeBuffers(t)
 	l := lab.ForTest(t)

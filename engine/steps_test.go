@@ -186,7 +186,7 @@ func (w *worldMaker) randomPods() (a sets.Addrs) {
 	return a
 }
 
-// addrs makes a set of random peers; an immutable one has the same always.
+// addrs makes a set of random peers; an immutable set always has the same peers.
 func (w *worldMaker) addrs(name string, immutable bool) string {
 	if w.sets[name] == nil {
 		r := w.r
@@ -310,7 +310,7 @@ func allPass(t *testing.T, rs Ruleset, packets []expr.Packet) []bool {
 
 // TestStepsAreSafe plays random changes into the model, in many steps. After each step no packet passes that passes
 // neither before the change nor after it, and all pass that pass before and after. Each step is a batch that the kernel
-// takes, and a small one, but for the one that changes chains in force. The last step leads to what is wanted.
+// takes, and a small batch, apart from the batch that changes chains in force. The last step leads to the wanted ruleset.
 func TestStepsAreSafe(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -414,7 +414,7 @@ func (m *model) step(t *testing.T, have **table, p *plan, next Ruleset) {
 	}
 }
 
-// TestStepsFromForeign: a table that may let everything pass is closed by the first batch, a small one, and opened only
+// TestStepsFromForeign: a table that may let everything pass is closed by the first batch, which is small, and opened only
 // for what is wanted.
 func TestStepsFromForeign(t *testing.T) {
 	seed := rand.Uint64()

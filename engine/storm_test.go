@@ -64,7 +64,7 @@ func unowned(t *testing.T, h *lab.Host) *Engine {
 	return e
 }
 
-// TestStorm: who changes other tables all the time does not keep rules out of this one, and none of them stays behind.
+// TestStorm: changes of other tables without a pause do not keep rules out of the agent's table, and no obsolete rule stays.
 func TestStorm(t *testing.T) {
 	for name, open := range map[string]func(*testing.T, *lab.Host) *Engine{"owner": own, "no owner": unowned} {
 		t.Run(name, func(t *testing.T) {
@@ -82,7 +82,7 @@ func TestStorm(t *testing.T) {
 					want = Ruleset{}
 				}
 				apply(t, e, want)
-				if i%10 == 9 { // the next one finds a table that has lost its owner
+				if i%10 == 9 { // the next Apply finds a table that has lost its owner
 					restarts += e.Stats().Restarts
 					if err := e.Close(); err != nil {
 						t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 var explainSeed = flag.Uint64("explain.seed", 0, "the only seed of the test of explanations; 0: random ones")
 
 // TestExplainWorlds: in random worlds Explain says of every packet what the table does with it, and the rule that it
-// names is one that accepts the packet there.
+// names is a rule that accepts the packet there.
 func TestExplainWorlds(t *testing.T) {
 	seeds := []uint64{*explainSeed}
 	if *explainSeed == 0 {
@@ -73,7 +73,7 @@ func explainWorld(t *testing.T, seed uint64) (packets int) {
 	return packets
 }
 
-// explainPod compares what is said of a pod with its table: the one that the agent of its node would make.
+// explainPod compares the explanation of a pod with the table that the agent of its node would make.
 func explainPod(t *testing.T, w model.World, c, here *cache.Cache, pod *corev1.Pod, all []model.Packet) (packets int) {
 	t.Helper()
 	key := cache.Key{Namespace: pod.Namespace, Name: pod.Name}

@@ -19,7 +19,7 @@ import (
 // tables are the tables of an agent. Some of their applies fail, in ways that the kernel has.
 type tables struct {
 	mu   sync.Mutex
-	open map[string]*faultyTable // by pod, the last one opened
+	open map[string]*faultyTable // by pod, the last opened table
 	rand *rand.Rand              // nil: none
 	made map[string]int
 	each map[string]string // the kind of every apply, by pod

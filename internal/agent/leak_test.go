@@ -27,7 +27,7 @@ var (
 	leakSeed    = flag.Uint64("leak.seed", 0, "seed of the leak test; 0: a random one")
 )
 
-// change is one thing that happens to the cluster, and must change nothing for the floods.
+// change is an event in the cluster that must change nothing for the floods.
 func (w *leakWorld) change() string {
 	name := fmt.Sprintf("peer%d", w.r.IntN(20))
 	addr := netip.AddrFrom4([4]byte{10, 8, 1, byte(w.r.IntN(30))})
@@ -41,7 +41,7 @@ func (w *leakWorld) change() string {
 		delete(w.pods, name)
 		w.state.DeletePod(types.NamespacedName{Namespace: "default", Name: name})
 		return "no peer " + name
-	case 3, 4: // the server's policy gets other ports, peers and rules beside the one that is there
+	case 3, 4: // the server's policy gets other ports, peers and rules beside the existing policy
 		p := w.policy["server"].DeepCopy()
 		p.Spec.Ingress = p.Spec.Ingress[:1]
 		p.Spec.Ingress[0] = mnpv1.MultiNetworkPolicyIngressRule{
@@ -93,7 +93,7 @@ func (w *leakWorld) change() string {
 	}
 }
 
-// passingPod is one more pod on the node, whose network namespace goes at any moment of its first batch.
+// passingPod is a further pod on the node, whose network namespace goes at any moment of its first batch.
 func (w *leakWorld) passingPod() {
 	sleep := exec.Command("sleep", "1000")
 	sleep.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}

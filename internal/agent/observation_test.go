@@ -101,7 +101,7 @@ func TestObservation(t *testing.T) {
 	}
 }
 
-// The way of two pods: the kernel takes the rules of the one, and refuses those of the other for a while.
+// The way of two pods: the kernel takes the rules of the first pod, and refuses the rules of the second pod for a while.
 func TestProgress(t *testing.T) {
 	m := newMetrics("v1")
 	p := newProgress(m)
@@ -166,7 +166,7 @@ func TestBacklogStaysSmall(t *testing.T) {
 	}
 }
 
-// A pod whose network namespace cannot be opened is another case than one where the kernel refuses.
+// A network namespace that cannot be opened is reported differently from a refusal of the kernel.
 func TestGoneNamespace(t *testing.T) {
 	p := newProgress(newMetrics(""))
 	p.Finished(cache.PodID{}, &engine.ApplyError{Op: "open", Err: os.ErrNotExist})

@@ -30,7 +30,7 @@ func testRefused(t *testing.T, own bool) {
 		w.log.Take(0)
 		w.tables.always("default/server", fault.kind)
 		start := time.Now()
-		addr := netip.AddrFrom4([4]byte{10, 8, 1, byte(len(w.pods))}) // another one each time
+		addr := netip.AddrFrom4([4]byte{10, 8, 1, byte(len(w.pods))}) // another address each time
 		for _, app := range []string{"allowed", "server"} {
 			name := app + "-" + fault.errno
 			w.pods[name] = leakPod(name, "other", addr, map[string]string{"app": app})
@@ -60,7 +60,7 @@ func testRefused(t *testing.T, own bool) {
 	}
 }
 
-// checkRefusals: each try that failed has a line, which says all that one wants to know.
+// checkRefusals: each try that failed has a line, with the pod, the try, the errno and the message.
 func checkRefusals(t *testing.T, log string, says ...string) {
 	t.Helper()
 	tries := 0

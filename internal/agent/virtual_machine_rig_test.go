@@ -129,7 +129,7 @@ func echo(t *testing.T, h *lab.Host, protocol string, port int) {
 	}
 }
 
-// listenSCTP makes a socket of SCTP that package net takes for one of TCP.
+// listenSCTP makes a socket of SCTP that package net takes for a socket of TCP.
 func listenSCTP(port int) (net.Listener, error) {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_SCTP)
 	if err != nil {

@@ -50,7 +50,7 @@ const badObjects = `
   k8s.v1.cni.cncf.io/network-status: '[{"name": 1}]'}}, spec: {nodeName: here}, status: {phase: Running}}
 `
 
-// badWorld is all of them, on a pod with no connection to the one that is probed. The generation makes all objects
+// badWorld is all of them, on a pod with no connection to the probed pod. The generation makes all objects
 // others, which mean the same.
 func badWorld(generation int) string {
 	world := node.Cluster + strings.Replace(node.Policy, ", {ipBlock: {cidr: 10.9.0.0/33}}", "", 1) + badObjects

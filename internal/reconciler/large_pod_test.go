@@ -27,7 +27,7 @@ const (
 	largePorts      = 5_000   // over all policies
 )
 
-// largePod is one pod that many policies isolate on many interfaces, with a crowd of peers.
+// largePod is a pod that many policies isolate on many interfaces, with a crowd of peers.
 type largePod struct {
 	t     *testing.T
 	cache *cache.Cache

@@ -60,7 +60,7 @@ func (c *crew) order() (order []cache.PodID) {
 	return order
 }
 
-// A pod of a quiet namespace does not wait for the many pods of a busy one.
+// A pod of a quiet namespace does not wait for the many pods of a busy namespace.
 func TestFairNamespaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(2)
@@ -84,7 +84,7 @@ func TestFairNamespaces(t *testing.T) {
 	})
 }
 
-// Turns go by the time that pods use, not by their number: a namespace of slow pods waits for one of quick pods.
+// Turns go by the time that pods use, not by their number: a namespace of slow pods waits for a namespace of quick pods.
 func TestFairTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue(2)
@@ -172,7 +172,7 @@ func TestPodShare(t *testing.T) {
 	})
 }
 
-// A pod is with one worker at a time, and what comes meanwhile is one more turn.
+// A pod is with one worker at a time, and changes meanwhile are a further turn.
 func TestQueueHoldsAPodOnce(t *testing.T) {
 	q := newQueue(2)
 	pod := podOf("a", 0)

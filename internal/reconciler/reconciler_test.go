@@ -280,7 +280,7 @@ func TestStaleTableOfUnselectedPod(t *testing.T) {
 	s.expect("open web /s2", "apply web 0", "close web")
 }
 
-// What comes before Run waits for it, and many changes of a pod are one batch.
+// Changes before Run wait for it, and many changes of a pod are one batch.
 func TestNothingBeforeRun(t *testing.T) {
 	s := newStage(t)
 	for i := range 10 {
@@ -294,7 +294,7 @@ func TestNothingBeforeRun(t *testing.T) {
 	s.expect("open web /s1", "apply web 9")
 }
 
-// While one pod's batch is under way, others go on, and its own changes become one more batch.
+// While one pod's batch is under way, others go on, and its own changes become a further batch.
 func TestOnePodAtATime(t *testing.T) {
 	s := newStage(t)
 	hold := make(chan any)
@@ -333,7 +333,7 @@ func TestFailures(t *testing.T) {
 			s.set("good", "s2", chains(1))
 			start := time.Now()
 			tries := 0
-			// Each try is two: the second one on another socket.
+			// Each try is two: the second on another socket.
 			s.until("four tries", func() bool {
 				for _, c := range s.taken() {
 					if c == "open bad /s1" && name == "open" || c == "apply bad 1" {
