@@ -95,5 +95,5 @@ const (
 	directionReply    = 1
 )
 
-// Established is `ct state established,related`: the packet belongs to a known connection, or is an error message about one.
+// Established is `ct state established,related`: the packet belongs to a known connection, or is an error message about a connection.
 func Established() Statement { return InState(Is, StateEstablished|StateRelated) }

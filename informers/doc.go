@@ -1,5 +1,5 @@
 // Package informers watches the objects that policies depend on and gives them to the cache. The API server and manifest
-// files are two sources of the same events. Package sandbox, below this one, watches the container runtime.
+// files are two sources of the same events. Package sandbox, below this package, watches the container runtime.
 //
 //	API server ─► Source ─► record ─► feed ─► Sink (the cache) ─► Notify
 //	files      ─►   │         │        │

@@ -16,7 +16,7 @@ type Index[T comparable] struct {
 
 // Anchor is the condition under which an item is stored. The zero value means no condition.
 type Anchor struct {
-	pairs []Label // the object has one of these labels
+	pairs []Label // the object has any of these labels
 	key   string  // the object has a label with this key
 }
 

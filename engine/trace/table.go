@@ -12,7 +12,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// TableName is the name of the tables that mark packets. They exist while packets are traced: one of family inet, and one of
+// TableName is the name of the tables that mark packets. They exist while packets are traced: a table of family inet, and a table of
 // family bridge where the agent has such a table.
 const TableName = "multi_networkpolicy_trace"
 

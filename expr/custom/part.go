@@ -69,7 +69,7 @@ func (p *parser) constraints() (constraints, *SyntaxError) {
 func (k constraints) name() string { return expr.TypeInetProto.Text(k.protocol) }
 
 // finish makes the statements of the rule. As nft does, it leaves out a check of the protocol if another match reads the
-// protocol's header (`tcp dport` implies TCP), and replaces `th` by the name of the protocol if the rule has one.
+// protocol's header (`tcp dport` implies TCP), and replaces `th` by the name of the protocol if the rule names a protocol.
 func (p *parser) finish() ([]expr.Statement, *SyntaxError) {
 	k, err := p.constraints()
 	if err != nil {

@@ -55,7 +55,7 @@ func (s *scenario) refuses(ctx context.Context, spec, message string) error {
 }
 
 // store stores an invalid policy under the published CRD, as in a cluster that had the policy first. The project's CRD
-// then replaces the published one.
+// then replaces the published schema.
 func (s *scenario) store(ctx context.Context, file string) error {
 	published, err := s.output(ctx, "go", "list", "-m", "-f", "{{.Dir}}/scheme.yml", "github.com/k8snetworkplumbingwg/multi-networkpolicy")
 	if err != nil {

@@ -34,7 +34,7 @@ func (s *sources) read() snapshot {
 	return now
 }
 
-// reading is one sample of a snapshot.
+// reading is a sample of a snapshot.
 type reading struct {
 	desc   *prometheus.Desc
 	kind   prometheus.ValueType
@@ -112,7 +112,7 @@ func (m *metrics) watch(s sources) {
 	m.registry.MustRegister(c)
 }
 
-// labeled is the sample with one value of a label.
+// labeled is the sample with a value of a label.
 type labeled struct {
 	label string
 	value func(snapshot) int64

@@ -34,7 +34,7 @@ func newPolicyMetrics(m *metrics) *policyMetrics {
 	}
 }
 
-// counted is what the counters of a table said the last time.
+// counted is the last reading of the counters of a table.
 type counted struct {
 	at    time.Time
 	rules map[ruleHandle]engine.RuleCount

@@ -175,7 +175,7 @@ func (p *progress) waits(w waitingPod) bool {
 // publish brings the counts of the backlog up to date, so that a scrape takes no lock.
 func (p *progress) publish() {
 	p.depth.Store(int64(len(p.waiting) + len(p.working)))
-	if len(p.order) > 2*int(p.depth.Load())+1000 { // behind one that waits for long, others are done
+	if len(p.order) > 2*int(p.depth.Load())+1000 { // behind a pod that waits for long, others are done
 		p.order = slices.DeleteFunc(p.order, func(w waitingPod) bool { return !p.waits(w) })
 	}
 	for len(p.order) > 0 {

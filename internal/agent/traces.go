@@ -94,7 +94,7 @@ func (t *traces) drop(key cache.Key) {
 	t.end(key)
 }
 
-// end ends the trace of a pod, if there is one.
+// end ends the trace of a pod, if it runs.
 func (t *traces) end(key cache.Key) {
 	if last := t.pods[key]; last != nil {
 		last.stop()

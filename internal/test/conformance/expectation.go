@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Expectation is one line of what a person expects: flows between two pods, or an address and a pod, that all pass or
+// Expectation is a line that a person wrote: flows between two pods, or an address and a pod, that all pass or
 // are all dropped.
 type Expectation struct {
 	Text     string
@@ -19,7 +19,7 @@ type Expectation struct {
 	Reply    bool // of these, the packets from To to From
 }
 
-// party is one side of a flow as a person writes it: a pod, one interface of it, or an address.
+// party is one side of a flow as a person writes it: a pod, an interface of it, or an address.
 type party struct {
 	pod   Key
 	iface string
@@ -52,7 +52,7 @@ func parseExpectation(text string, allowed bool) (Expectation, error) {
 	return e, nil
 }
 
-// and returns the expectation with one more service.
+// and returns the expectation with a further service.
 func (e Expectation) and(s service) *Expectation {
 	e.Text += fmt.Sprintf(" %s/%d", s.proto, s.port)
 	e.Services = append(slices.Clone(e.Services), s)

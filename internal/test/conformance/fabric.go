@@ -62,7 +62,7 @@ type Fabric struct {
 	buf     []byte
 }
 
-// NewFabric makes one with nobody but the outside on it. Hosts listen on the TCP ports.
+// NewFabric makes a fabric with nobody but the outside on it. Hosts listen on the TCP ports.
 func NewFabric(ports []uint16) (*Fabric, error) {
 	network, err := lab.New()
 	if err != nil {
@@ -166,7 +166,7 @@ func (f *Fabric) reach(wire string) error {
 	if err := f.outside.attach(iface, wire, ""); err != nil {
 		return err
 	}
-	// The kernel makes a link-local address some time later; without one it sends no IPv6.
+	// The kernel makes a link-local address some time later; without such an address it sends no IPv6.
 	if err := f.outside.AddAddr(iface, netip.PrefixFrom(linkLocal, 64)); err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ var linkLocal = netip.MustParseAddr("fe80::ff")
 
 func outsideIface(wire string) string { return "o-" + wire }
 
-// AddOutsider gives the outside one more address on a wire.
+// AddOutsider gives the outside a further address on a wire.
 func (f *Fabric) AddOutsider(wire string, a netip.Addr) error {
 	if err := f.reach(wire); err != nil {
 		return err
@@ -217,7 +217,7 @@ func everybody(a netip.Addr) []netip.Addr {
 	return []netip.Addr{netip.AddrFrom4([4]byte{224, 0, 0, 1}), netip.AddrFrom4(broadcast)}
 }
 
-// Terminal is one end of a probe: a host, an interface of it, and an address.
+// Terminal is an end of a probe: a host, an interface of it, and an address.
 type Terminal struct {
 	host  *host
 	iface string

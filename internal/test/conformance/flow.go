@@ -30,7 +30,7 @@ type flow struct {
 	tags       [2]uint32 // of SCTP: the verification tags of the packets that the opener and the other end send
 }
 
-// packet returns the packet of the direction in which the flow was opened, or of the other one.
+// packet returns the packet of the direction in which the flow was opened, or of the other direction.
 func (f *flow) packet(reply bool) Packet {
 	if reply {
 		return Packet{f.to.Endpoint(), f.from.Endpoint(), f.proto, f.sport, plain}

@@ -15,7 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Random returns the case of a seed: always the same one.
+// Random returns the case of a seed: always the same case.
 func Random(seed uint64) Case {
 	g := &generator{
 		Rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), state: State{}, broken: map[types.UID]bool{},
@@ -35,7 +35,7 @@ var (
 	clusterNetwork = Key{Namespace: "kube-system", Name: "cluster"}
 )
 
-// longName has one character less than names may have.
+// longName is shorter by a character than the longest name.
 var longName = strings.Repeat("name.", 50) + "of"
 
 const (
@@ -135,7 +135,7 @@ func someAddrs(wire int) []netip.Addr {
 	return out
 }
 
-// take takes an address of a family off a wire's list. The one given back last is taken first: addresses move at once.
+// take takes an address of a family off a wire's list. The address given back last is taken first: addresses move at once.
 func (g *generator) take(wire string, v4 bool) netip.Addr {
 	list := g.free[wire]
 	for i := len(list) - 1; i >= 0; i-- {
@@ -206,7 +206,7 @@ func (g *generator) namespace(name string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Labels: g.labels()}}
 }
 
-// nad makes the definition of a network: mostly one that policies isolate.
+// nad makes the definition of a network: mostly of a type that policies isolate.
 func (g *generator) nad(n Key) *netv1.NetworkAttachmentDefinition {
 	configs := []string{
 		`{"type": "bridge"}`, `{"type": "bridge"}`, `{"type": "macvlan"}`, `{"plugins": [{"type": "ipvlan"}, {"type": "calico"}]}`,

@@ -138,7 +138,7 @@ func (g *generator) replacePod() {
 	g.makePod(key)
 }
 
-// changeLinks gives a running pod one more interface, takes one away, or changes an interface's addresses.
+// changeLinks gives a running pod a further interface, takes an interface away, or changes an interface's addresses.
 func (g *generator) changeLinks() {
 	pod := g.somePod()
 	if pod == nil || pod.Spec.HostNetwork {
@@ -222,7 +222,7 @@ func (g *generator) somePolicy() *mnpv1.MultiNetworkPolicy {
 	return nil
 }
 
-// editPolicy changes one part of a policy.
+// editPolicy changes a part of a policy.
 func (g *generator) editPolicy() {
 	p := g.somePolicy()
 	if p == nil {

@@ -98,7 +98,7 @@ func (g *generator) namePorts(pod *corev1.Pod) {
 	}
 }
 
-// request writes the networks that a pod requests: sometimes one more than it has, and in either form.
+// request writes the networks that a pod requests: sometimes a network more than it has, and in either form.
 func (g *generator) request(pod *corev1.Pod) {
 	var requests []networkRequest
 	for _, l := range g.links[Key{Namespace: pod.Namespace, Name: pod.Name}] {

@@ -14,7 +14,7 @@ import (
 
 // Oracle says what policies mean, by looking at all objects for each question.
 //
-// It has one memory, as the specification asks: the interfaces of a pod of its node while the network status or the requested
+// It has a memory, as the specification asks: the interfaces of a pod of its node while the network status or the requested
 // networks of the pod cannot be read.
 type Oracle struct {
 	Node    string
@@ -26,7 +26,7 @@ type Oracle struct {
 	memo        map[question]answer
 }
 
-// attachment is one entry of a network status.
+// attachment is an entry of a network status.
 type attachment struct {
 	iface   string
 	network Key
@@ -41,7 +41,7 @@ const (
 	egress  direction = "egress"
 )
 
-// Ruling is what one side of a packet says to it.
+// Ruling is the verdict of one side on a packet.
 type Ruling struct {
 	Allowed bool
 	Why     string

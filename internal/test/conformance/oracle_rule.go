@@ -66,7 +66,7 @@ func (o *Oracle) ruleFor(q question, policy *mnpv1.MultiNetworkPolicy, self *cor
 	return out
 }
 
-// podsAt returns the pods that a peer selects and that have an address on one of the policy's networks.
+// podsAt returns the pods that a peer selects and that have an address on any of the policy's networks.
 func (o *Oracle) podsAt(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetworkPolicyPeer, at netip.Addr) []*corev1.Pod {
 	var out []*corev1.Pod
 	if peer.PodSelector == nil && peer.NamespaceSelector == nil {
@@ -91,7 +91,7 @@ func (o *Oracle) podsAt(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetwor
 	return out
 }
 
-// inNamespace says whether a pod's namespace is one of a peer's. Labels that are not known match nothing but the
+// inNamespace says whether a peer selects a pod's namespace. Labels that are not known match nothing but the
 // selector that asks for none.
 func (o *Oracle) inNamespace(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetworkPolicyPeer, pod *corev1.Pod) bool {
 	s := peer.NamespaceSelector

@@ -48,7 +48,7 @@ func (p Protocol) number(a netip.Addr) uint8 {
 	return uint8(p)
 }
 
-// Endpoint is one end of a packet: an address, and the interface of a pod that it is on. An endpoint that is no pod's
+// Endpoint is an end of a packet: an address, and the interface of a pod that it is on. An endpoint that is no pod's
 // has neither.
 type Endpoint struct {
 	Pod   Key
@@ -67,7 +67,7 @@ func (e Endpoint) String() string {
 	return fmt.Sprintf("%s@%s %s", e.Pod, e.Iface, e.Addr)
 }
 
-// Packet is the first one of a flow.
+// Packet is the first packet of a flow.
 type Packet struct {
 	From, To Endpoint
 	Proto    Protocol

@@ -38,7 +38,7 @@ type Player struct {
 	Node    string   // pods that name it are the agent's
 	Plugins []string // the agent's --network-plugins
 	Only    []Packet // unless empty, no others are sent
-	Share   int      // unless 0, only one of so many packets is sent: always the same ones of a case
+	Share   int      // unless 0, only one of so many packets is sent: always the same packets of a case
 }
 
 // Result is how a case came out.
@@ -101,7 +101,7 @@ const (
 	someOf    = 8 // faults that are told
 )
 
-// Play plays a case until its first fault. An error is one of the play itself: nothing is known then.
+// Play plays a case until its first fault. An error means that the play itself failed: nothing is known then.
 func (p *Player) Play(ctx context.Context, c Case) (result Result, err error) {
 	fabric, err := NewFabric(portsOf(c))
 	if err != nil {
@@ -154,7 +154,7 @@ func portsOf(c Case) []uint16 {
 	return ports
 }
 
-// play is one case being played.
+// play is a case that is played.
 type play struct {
 	*Player
 	fabric    *Fabric
@@ -235,7 +235,7 @@ func (r *play) happen(ctx context.Context, e Event) error {
 		return r.fabric.leaveTable(*e.Table)
 	}
 	r.state = e.applyTo(r.state)
-	if r.agent != nil { // one that is stopped sees nothing, and the rules stay as they are
+	if r.agent != nil { // a stopped agent sees nothing, and the rules stay as they are
 		r.oracle.Observe(r.state)
 	}
 	if pod, ok := e.Put.(*corev1.Pod); ok {
@@ -269,7 +269,7 @@ func (r *play) putPod(pod *corev1.Pod) error {
 			r.pods[spot{l.Wire, a}] = true
 		}
 	}
-	// What has another UID is another pod: the one before is gone.
+	// Another UID means another pod: the earlier pod is gone.
 	if err := r.leave(); err != nil {
 		return err
 	}

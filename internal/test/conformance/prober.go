@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Probe is one packet, what should become of it and what did.
+// Probe is a packet, with the expected and the observed verdict.
 type Probe struct {
 	From, To Terminal
 	Proto    Protocol
@@ -120,7 +120,7 @@ func (f *Fabric) Send(probes []*Probe) (err error) {
 	return nil
 }
 
-// pin keeps the goroutine on one CPU: the kernel then handles the packets in the order in which they are sent.
+// pin keeps the goroutine on a single CPU: the kernel then handles the packets in the order in which they are sent.
 func pin() (free func() error, err error) {
 	runtime.LockOSThread()
 	var before, one unix.CPUSet
@@ -175,7 +175,7 @@ func (f *Fabric) sendAll(hosts []*host, probes []*Probe) error {
 	return f.drain(hosts)
 }
 
-// sendOne sends a packet. Where the kernel has no room for one more neighbor, it makes some.
+// sendOne sends a packet. Where the kernel has no room for a further neighbor, it makes room.
 func (f *Fabric) sendOne(hosts []*host, p *Probe, packet []byte) (sent bool, err error) {
 	for range roomAttempts {
 		sent, err = p.From.host.send(p.From.iface, p.To.addr, packet)

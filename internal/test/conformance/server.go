@@ -14,7 +14,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
-// Server stands in for the API server. Unlike one that reads files it takes one change at a time, and keeps no
+// Server stands in for the API server. Unlike a server that reads files, it takes each change by itself, and keeps no
 // namespaces but those that it is given.
 type Server struct {
 	mu      sync.Mutex
@@ -22,7 +22,7 @@ type Server struct {
 	kinds   map[string]*serverKind
 }
 
-// NewServer makes one without objects.
+// NewServer makes a server without objects.
 func NewServer() *Server {
 	s := &Server{kinds: map[string]*serverKind{}}
 	for _, k := range []string{kindPod, kindNamespace, kindNAD, kindPolicy} {

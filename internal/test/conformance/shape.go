@@ -13,7 +13,7 @@ type shape uint8
 
 const (
 	plain       shape = iota
-	inFragments       // a datagram of UDP in two fragments: the second one has no port
+	inFragments       // a datagram of UDP in two fragments: the second has no port
 	withOptions       // a datagram of UDP behind options of IPv4, or behind an extension header of IPv6
 	asError           // an ICMP error about a packet of the receiver, in place of an echo request
 )

@@ -25,7 +25,7 @@ type receiver struct {
 	v6    bool
 }
 
-// listen opens the sockets that see what comes in, and the ones that answer SYNs.
+// listen opens the sockets that see incoming packets, and the sockets that answer SYNs.
 func (h *host) listen(ports []uint16) error {
 	return h.Do(func() error {
 		for _, a := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {

@@ -82,7 +82,7 @@ func (s State) namespace(name string) *corev1.Namespace {
 	return ns
 }
 
-// Event is one thing that happens: one field is set.
+// Event is something that happens: exactly one field is set.
 type Event struct {
 	Put    Object       // it is there, or is now this
 	Gone   *Ref         // it is deleted

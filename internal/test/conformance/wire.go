@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What the packets look like on the wire. Each carries the number of its probe where the protocol has room for one: the
+// The packets on the wire. Each carries the number of its probe where the protocol has room for a number: the
 // sequence number of a SYN, the payload of a datagram and of an echo request, the initiate tag of an SCTP INIT.
 
 const (

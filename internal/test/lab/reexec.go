@@ -56,7 +56,7 @@ func Reexec() (code int, done bool, err error) {
 	return state.ExitCode(), true, nil
 }
 
-// mayUnshare returns an error unless this process may make network namespaces. It tries to make one.
+// mayUnshare returns an error unless this process may make network namespaces. It tries to make a namespace.
 func mayUnshare() error {
 	n, err := newNamespace()
 	if err != nil {
