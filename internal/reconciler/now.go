@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/go-logr/logr"
 
@@ -23,6 +24,7 @@ func (r *Reconciler) EnforceNow(ctx context.Context, pod cache.PodID) (enforced 
 	if selected, known := r.targets.IsSelected(pod); known && !selected {
 		return false, nil
 	}
+	r.starts.last.Store(time.Now().UnixNano())
 	type outcome struct {
 		enforced bool
 		err      error

@@ -120,6 +120,7 @@ type enforced struct {
 	applied bool  // tables are in the kernel
 	tables  engine.Tables
 	found   engine.Finding // by the last check
+	closed  time.Time      // when the pod started closed; zero: it has its own tables
 	bridge  bridgeSearch
 
 	toldSeedFailure bool
@@ -355,6 +356,11 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 		return err
 	}
 	r.admit(&target)
+	if !e.closed.IsZero() && r.starts.isCrowd() && time.Since(e.closed) < longestClosed {
+		r.postpone(pod)
+		return nil
+	}
+	e.closed = time.Time{}
 	if target.Sandbox.Hooked && !e.applied && e.tables.IsEmpty() {
 		if tables, closed := r.starts.tables(&target); closed {
 			return r.startClosed(ctx, log, e, target, tables)

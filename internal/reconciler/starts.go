@@ -24,8 +24,10 @@ const (
 	nodeStarts      = 150
 	startsInterval  = 20 * time.Millisecond
 
-	// closedPause leaves the cores to the other pods of the crowd. The runtime takes longer to start the first container.
-	closedPause = 500 * time.Millisecond
+	// A closed pod gets its tables when no further pod has started for a while, and at the latest after longestClosed: the cores are
+	// for the other pods of the crowd. The runtime, too, takes some time until the first container runs.
+	crowdPause    = 100 * time.Millisecond
+	longestClosed = 2 * time.Second
 )
 
 // starts decides which pods start closed: with small tables that isolate them and allow nearly nothing. A worker applies their
@@ -33,6 +35,7 @@ const (
 type starts struct {
 	time   *budget.Budget
 	closed atomic.Uint64 // pods that started closed
+	last   atomic.Int64  // time of the last start, in nanoseconds since 1970
 }
 
 func newStarts() *starts {
@@ -48,6 +51,9 @@ func (s *starts) tables(target *cache.Target) (first engine.Tables, closed bool)
 	return target.Tables.Lockdown()
 }
 
+// isCrowd reports whether a pod has started just now.
+func (s *starts) isCrowd() bool { return time.Now().UnixNano()-s.last.Load() < int64(crowdPause) }
+
 // startClosed isolates a pod that starts, and leaves its own tables to a worker.
 func (r *Reconciler) startClosed(ctx context.Context, log logr.Logger, e *enforced, target cache.Target, closed engine.Tables) error {
 	target.Tables = closed
@@ -58,9 +64,15 @@ func (r *Reconciler) startClosed(ctx context.Context, log logr.Logger, e *enforc
 	if r.mayLog(target.Pod) {
 		log.Info("Pod starts closed: large tables of pods that start together would delay other pods")
 	}
-	r.mu.Lock()
-	r.outstanding[target.Pod]++
-	r.mu.Unlock()
-	r.queue.addAfter(target.Pod, closedPause)
+	e.closed = time.Now()
+	r.postpone(target.Pod)
 	return nil
+}
+
+// postpone queues a closed pod again.
+func (r *Reconciler) postpone(pod cache.PodID) {
+	r.mu.Lock()
+	r.outstanding[pod]++
+	r.mu.Unlock()
+	r.queue.addAfter(pod, crowdPause)
 }
