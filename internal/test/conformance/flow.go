@@ -77,6 +77,11 @@ func (f *Fabric) openFlow(ctx context.Context, from, to Terminal, s service, oth
 	if err := f.drain(ends); err != nil { // the tags of SCTP are to come
 		return err
 	}
+	for _, h := range ends { // an address may have moved from another host
+		if err := h.forgetNeighbors(); err != nil {
+			return err
+		}
+	}
 	sockets, err := lab.OpenFlow(ctx, lab.FlowSpec{
 		Kind: kinds[s.proto], From: from.host.Host, To: to.host.Host, Source: from.addr, Target: netip.AddrPortFrom(to.addr, s.port),
 		SourceDevice: from.socketDevice(), TargetDevice: to.socketDevice(),
