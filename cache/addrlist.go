@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// addrList is a list of addresses in few bytes: each address with its length in front. Lists of the same addresses in the same order
-// are equal. A large cluster has most of its memory in the addresses of its pods.
+// addrList is a list of addresses in few bytes: each address with its length in front. Lists of the same addresses in the
+// same order are equal. A large cluster has most of its memory in the addresses of its pods.
 type addrList string
 
 // newAddrList returns the list of addresses without zones.

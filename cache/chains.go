@@ -192,8 +192,9 @@ func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, 
 	return chain
 }
 
-// interfaceChain accepts the packets that the policies of an isolated interface allow, and drops all others. It judges the first packet
-// of a connection or, where connections can be revoked, every packet: a reply passes as long as the packets that it answers pass.
+// interfaceChain accepts the packets that the policies of an isolated interface allow, and drops all others. It judges the
+// first packet of a connection or, where connections can be revoked, every packet: a reply passes as long as the packets
+// that it answers pass.
 func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke, otherWayIsolated bool) *engine.Chain {
 	chain := &engine.Chain{Name: engine.InterfaceChain(d, i.iface)}
 	add := func(statements ...expr.Statement) {
@@ -236,8 +237,8 @@ func notServed(f expr.TableFamily, d engine.Direction) [][]expr.Statement {
 	}
 }
 
-// selfChain accepts the packets that the pod sends to itself by way of the interface: its own multicast and broadcast messages, of which
-// the kernel gives it a copy, and connections that the pod redirects to a local port.
+// selfChain accepts the packets that the pod sends to itself by way of the interface: its own multicast and broadcast
+// messages, of which the kernel gives it a copy, and connections that the pod redirects to a local port.
 func selfChain(d engine.Direction) *engine.Chain {
 	chain := &engine.Chain{Name: engine.SelfChain(d)}
 	for _, f := range sets.Families {

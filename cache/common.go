@@ -50,8 +50,8 @@ func commonParts(o Options) (parts commonTables) {
 	return parts
 }
 
-// newCommonPart makes a commonPart. known has the sets of the parts that exist. No frame passes back out of the port of a bridge that it
-// came in by, so a table of family bridge has no chain for packets of the pod to itself.
+// newCommonPart makes a commonPart. known has the sets of the parts that exist. No frame passes back out of the port of a
+// bridge that it came in by, so a table of family bridge has no chain for packets of the pod to itself.
 func newCommonPart(table expr.TableFamily, d engine.Direction, o Options, known map[string]*engine.Set) commonPart {
 	part := commonPart{
 		chains: []*engine.Chain{commonChain(d, o, "")}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)},

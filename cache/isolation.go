@@ -70,7 +70,7 @@ func (c *Cache) view(t *target) view {
 // lastTry is the number of the try that keeps the lock, so that no further try is needed.
 const lastTry = 5
 
-// isolate finds the interfaces that are isolated and those that are not. It takes no lock.
+// isolate sorts the interfaces into isolated and open interfaces. It takes no lock.
 func (v *view) isolate() {
 	isolated := map[string]bool{}
 	for _, d := range engine.Directions {

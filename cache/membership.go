@@ -45,7 +45,7 @@ type membership struct {
 	spec       *policy.Group
 	bounds     splitBounds
 	blocks     sets.Addrs                     // always in it
-	addrs      [len(sets.Families)]sets.Addrs // by family: the addresses of pods that no block has, and unless the family is split, the blocks
+	addrs      [len(sets.Families)]sets.Addrs // by family: addresses of pods that no block has; with the blocks unless it is split
 	hosts      [len(sets.Families)]int        // by family: the number of these addresses of pods
 	endpoints  sets.Endpoints
 	duplicates map[share]int           // further pods that contribute a share: it stays until the last has left

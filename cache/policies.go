@@ -89,8 +89,8 @@ func (c *Cache) setPolicy(old, next *installed) {
 	c.enforceRoom(ns, before)
 }
 
-// replacePolicy replaces a version of a policy by another version, either of which may be nil, and marks the local pods for which
-// that makes a difference.
+// replacePolicy replaces a version of a policy by another version, and marks the local pods whose rules change. Either version may
+// be nil.
 func (c *Cache) replacePolicy(old, next *installed) {
 	same := false
 	if old != nil && next != nil {

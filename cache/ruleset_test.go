@@ -10,7 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// The table of a pod with about everything in it. Names are hashes of what they stand for, the same in each run.
+// TestRulesetText prints the table of a pod that uses nearly all features. Names with a hash are the same in each run.
 func TestRulesetText(t *testing.T) {
 	c := newCluster(t,
 		model.NewNamespace("default", ""), model.NewNamespace("monitoring", "team=ops"),

@@ -55,7 +55,7 @@ func (s splits) has(g *policy.Group, f sets.Family) bool {
 	return s[g.Digest]&(1<<slices.Index(sets.Families[:], f)) != 0
 }
 
-// splitChain is the version of a policyChain for groups of which some are split.
+// splitChain is the version of a policyChain in which some groups are split.
 type splitChain struct {
 	sync.Mutex
 	key   string // the families of each group

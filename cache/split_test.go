@@ -130,7 +130,7 @@ func checkGroup(t *testing.T, c *Cache, n int, split bool) {
 		"pass ingress net1 "+last+" tcp 80", "drop ingress net1 "+last+" tcp 81", "drop ingress net1 "+next+" tcp 80")
 }
 
-// TestSplitBounds: a group is split for many ranges, but not for long rows of addresses, and remembers what it was in between.
+// TestSplitBounds: a group is split for many ranges, but not for long rows of addresses. Between the bounds it stays as it is.
 func TestSplitBounds(t *testing.T) {
 	for _, tt := range []struct {
 		was           bool

@@ -180,8 +180,8 @@ func (b *batch) changeRule(c *ruleChange) error {
 // maxComment is NFTNL_UDATA_COMMENT_MAXLEN: the bytes of a comment and its NUL.
 const maxComment = 128
 
-// commentText returns the comment in a form that the kernel stores and nft prints: cut to the limit, and without the quote that would end
-// nft's string when it is read back.
+// commentText returns the comment in a form that the kernel stores and nft prints: cut to the limit, and without the quote
+// that would end nft's string when it is read back.
 func commentText(text string) string {
 	return strings.ReplaceAll(text[:min(len(text), maxComment-1)], `"`, "'")
 }

@@ -17,7 +17,7 @@ import (
 // An address that comes or goes at the same time is in none of the tables between in both sets: they allow the same packets
 // as the table before, or as the wanted table.
 
-// moves returns the rulesets by way of which have becomes want: none unless addresses move between sets.
+// moves returns the rulesets between have and want. It returns none unless addresses move between sets.
 func moves(have, want Ruleset) (via []Ruleset) {
 	if held := inBoth(have, want); len(held) > 0 {
 		via = append(via, Ruleset{Sets: override(have.Sets, held, setName), Chains: have.Chains})

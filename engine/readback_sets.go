@@ -94,7 +94,8 @@ func fieldsOf(desc []byte) (fields []uint32, err error) {
 	return fields, err
 }
 
-// elementCount returns the number of elements that the kernel has for a set: an interval set has an element for each end of a range.
+// elementCount returns the number of elements that the kernel has for a set: an interval set has an element for each end of
+// a range.
 func elementCount(e Elements) int {
 	if layoutOf(e).flags == unix.NFT_SET_INTERVAL {
 		return 2 * size(e)

@@ -57,8 +57,8 @@ func isServed(e Elements) bool {
 	return ok
 }
 
-// seed makes the entries of connections, see conntrack.Seed. If it cannot make them, the policies are enforced all the same: they then judge
-// each connection by its next packet. The returned error is of the table.
+// seed makes the entries of connections, see conntrack.Seed. If it cannot make them, the policies are enforced all the
+// same: they then judge each connection by its next packet. The returned error is of the table.
 func (e *Engine) seed(x *exchange, isFirst bool) error {
 	r, err := conntrack.Seed(e.transport, isFirst)
 	e.stats.Seeded += uint64(r.Made + r.Turned)

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"k8s.io/apimachinery/pkg/watch"
+
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
 // feed takes the records of one kind from a reflector and gives them to the sink. It implements toolscache.ReflectorStore, but
-// stores no objects: the sink knows which objects it has, and so which objects a new list lacks. The reflector calls it from a
-// single goroutine.
+// stores no objects: the sink knows which objects it has, and so which objects a new list lacks. Only one goroutine calls it at a
+// time: the reflector, or takeInitial while the reflector waits.
 type feed struct {
 	ctx    context.Context // carries the logger
 	in     *Informers
@@ -76,6 +78,31 @@ func (f *feed) Replace(list []any, _ string) error {
 	f.in.config.Notify()
 	f.in.wakeRefetch()
 	return nil
+}
+
+// takeInitial gives the initial events of a watch to the sink while they arrive. A reflector would collect all objects before it
+// passes them on, which takes more memory than the cache. The reflector gets an empty record in the place of each object, from
+// which it learns which objects exist.
+func (f *feed) takeInitial(w watch.Interface) watch.Interface {
+	isInitial, count := true, 0
+	return watch.Filter(w, func(event watch.Event) (watch.Event, bool) {
+		r, ok := event.Object.(*record)
+		switch {
+		case !isInitial:
+		case event.Type == watch.Error:
+			isInitial = false // the reflector leaves this watch, and may call the feed for another watch
+		case !ok:
+		case event.Type == watch.Bookmark:
+			isInitial = !r.end // then the reflector calls the feed
+		case event.Type == watch.Added || event.Type == watch.Modified:
+			f.upsert(r)
+			if count++; count%notifyEvery == 0 {
+				f.in.config.Notify()
+			}
+			event.Object = r.taken()
+		}
+		return event, true
+	})
 }
 
 // Resync implements toolscache.ReflectorStore.

@@ -102,8 +102,10 @@ func (in *Informers) add(ctx context.Context, lw toolscache.ListerWatcher, k kin
 		silence = forever // the source sends no bookmarks
 	}
 	f := &feed{ctx: ctx, in: in, kind: k}
+	observed := observe(lw, out, silence)
+	observed.initial = f.takeInitial
 	quiet := logr.Discard() // a reflector logs every failure, the outage only the first
-	in.reflectors = append(in.reflectors, toolscache.NewReflectorWithOptions(observe(newEarly(lw, f), out, silence), &record{}, f,
+	in.reflectors = append(in.reflectors, toolscache.NewReflectorWithOptions(observed, &record{}, f,
 		toolscache.ReflectorOptions{Name: k.name, Logger: &quiet}))
 	in.feeds = append(in.feeds, f)
 }

@@ -45,8 +45,9 @@ type observed struct {
 	toolscache.ListerWatcherWithContext
 	wrapped toolscache.ListerWatcher
 	outage  *outage.Outage
-	silence time.Duration // limit for a watch without events
-	suspect atomic.Bool   // the last watch started and then failed, so only an event shows that the next watch works
+	initial func(watch.Interface) watch.Interface // wraps watches with initial events; nil: none
+	silence time.Duration                         // limit for a watch without events
+	suspect atomic.Bool                           // the last watch started and then failed, so only an event shows that the next watch works
 }
 
 func observe(lw toolscache.ListerWatcher, o *outage.Outage, silence time.Duration) *observed {
@@ -98,6 +99,9 @@ func (o *observed) WatchWithContext(ctx context.Context, opts metav1.ListOptions
 	if err != nil || isHungUp(w) {
 		cancel()
 		return w, err
+	}
+	if o.initial != nil && opts.SendInitialEvents != nil && *opts.SendInitialEvents {
+		w = o.initial(w)
 	}
 	return newMonitoredWatch(ctx, w, o, cancel), nil
 }

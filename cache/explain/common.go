@@ -17,7 +17,8 @@ const (
 	protoICMPv6 = 58
 )
 
-// explainCommon names the rule of the common chain that lets the packet pass. It returns "" if no rule does. Custom rules end that chain.
+// explainCommon names the rule of the common chain that lets the packet pass. It returns "" if no rule does. Custom rules
+// end that chain.
 func (e *explainer) explainCommon(iface string) (by, reason string) {
 	q := e.query
 	switch {

@@ -37,9 +37,10 @@ type Selection struct {
 	Except []string `json:"except,omitempty"`
 }
 
-// Diff returns the connections that pass after and did not before, and the other way round, for all interfaces that are isolated in
-// either of the two, sorted. It also returns an interface that policies begin to isolate in vain. It compares the sets that
-// Rulesets are made of. Neighbor discovery and custom rules are left out: they are the same for all. A pod whose network status cannot be read has no interfaces here.
+// Diff returns the connections that pass after and did not before, and the other way round, for all interfaces that are
+// isolated in either of the two, sorted. It also returns an interface that policies begin to isolate in vain. It compares
+// the sets that Rulesets are made of. Neighbor discovery and custom rules are left out: they are the same for all. A pod
+// whose network status cannot be read has no interfaces here.
 func Diff(before, after *cache.Cache) []Change {
 	var changes []Change
 	for _, key := range slices.SortedFunc(maps.Keys(podsOf(before, after)), policy.CompareKeys) {

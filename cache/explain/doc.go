@@ -1,5 +1,6 @@
-// Package explain finds the verdict of policies on a packet, and the connections that a change of policies opens and closes. It reads the same
-// compiled policies, the same isolated interfaces and the same members of groups that tables are made of.
+// Package explain finds the verdict of policies on a packet, and the connections that a change of policies opens and
+// closes. It reads the same compiled policies, the same isolated interfaces and the same members of groups that tables are
+// made of.
 //
 //	cache.View ─┐
 //	            ├─► Explain ─► one packet: verdict, deciding rule, and why the other rules do not match

@@ -10,8 +10,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// explainPolicy returns the effect of a policy of the pod's namespace on the packet. Whether it isolates is what the
-// isolation of the interface says; here is only why not.
+// explainPolicy returns the effect of a policy of the pod's namespace on the packet. The isolation of the interface lists the
+// policies that isolate it; explainPolicy gives the reason for each other policy.
 func (e *explainer) explainPolicy(iface string, p *policy.Policy, isolation cache.IsolationView) PolicyExplanation {
 	d := e.query.Direction
 	out := PolicyExplanation{Policy: p.Key.String(), Isolates: slices.Contains(isolation.Policies, p), Problems: problemsOf(p, d)}

@@ -24,7 +24,7 @@ type sweep struct {
 	seen   map[uint64]difference
 }
 
-// difference is the ports that one side has and the other side lacks.
+// difference holds the ports that pass only after the change, and the ports that pass only before it.
 type difference struct{ opened, closed sets.Ports }
 
 // stop is where a term begins, or where it is no longer.

@@ -12,8 +12,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// TableName is the name of the tables that mark packets. They exist while packets are traced: a table of family inet, and a table of
-// family bridge where the agent has such a table.
+// TableName is the name of the tables that mark packets. They exist while packets are traced: a table of family inet, and a
+// table of family bridge where the agent has such a table.
 const TableName = "multi_networkpolicy_trace"
 
 // markChain is the chain of the rule that marks packets. All other rules lead there, so the limit holds for all packets

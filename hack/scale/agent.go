@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,15 +23,12 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// state is what the agent's process says of itself, in a line of JSON, for each line that it reads.
+// state describes the agent's process. The process prints it as a line of JSON for each line that it reads.
 type state struct {
-	Arrived time.Time     // of the last object
-	Settled time.Duration // from then until all rules were in force
+	Settled time.Duration // from the last object until all rules were in force
 	Heap    uint64        // live, bytes
 	Peak    uint64        // largest heap so far, bytes
 	CPU     time.Duration // since the last answer
-	Pods    int64         // in the cache
-	Members int64         // ranges in all groups
 	Events  int           // objects since the last answer
 	Queue   int           // largest number of pods in the queue since then
 	Latency []time.Duration
@@ -42,7 +40,6 @@ type node struct {
 	pipeline *agent.Pipeline
 	latency  latency
 	peak     peak
-	arrived  time.Time
 	settled  time.Duration
 	cpu      time.Duration // at the last answer
 }
@@ -91,11 +88,11 @@ func (n *node) answer(commands io.Reader, answers io.Writer) error {
 	for !n.pipeline.Informers.HasSynced() {
 		time.Sleep(time.Millisecond)
 	}
-	n.arrived = time.Now()
+	arrived := time.Now()
 	for !n.pipeline.Reconciler.Settled() {
 		time.Sleep(time.Millisecond)
 	}
-	n.settled = time.Since(n.arrived)
+	n.settled = time.Since(arrived)
 	lines := bufio.NewScanner(commands)
 	for lines.Scan() {
 		for !n.pipeline.Reconciler.Settled() {
@@ -111,7 +108,7 @@ func (n *node) answer(commands io.Reader, answers io.Writer) error {
 }
 
 func (n *node) state() state {
-	s := state{Arrived: n.arrived, Settled: n.settled, Peak: n.peak.bytes, CPU: cpuTime() - n.cpu, Pods: n.cache.Stats().Pods, Members: n.cache.Stats().Members}
+	s := state{Settled: n.settled, Peak: n.peak.bytes.Load(), CPU: cpuTime() - n.cpu}
 	s.Events, s.Queue, s.Latency = n.latency.take()
 	for range 2 { // the second frees what finalizers held
 		runtime.GC()
@@ -191,7 +188,7 @@ func (l *latency) take() (events, queue int, list []time.Duration) {
 }
 
 // peak is the largest heap that was seen.
-type peak struct{ bytes uint64 }
+type peak struct{ bytes atomic.Uint64 }
 
 func (p *peak) watch(ctx context.Context) {
 	ticker := time.NewTicker(20 * time.Millisecond)
@@ -201,7 +198,7 @@ func (p *peak) watch(ctx context.Context) {
 		case <-ticker.C:
 			var m runtime.MemStats
 			runtime.ReadMemStats(&m)
-			p.bytes = max(p.bytes, m.HeapAlloc)
+			p.bytes.Store(max(p.bytes.Load(), m.HeapAlloc))
 		case <-ctx.Done():
 			return
 		}

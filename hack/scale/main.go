@@ -119,8 +119,9 @@ func measure(c cluster, memory string, rate int, churn time.Duration) (m measure
 	return m, err
 }
 
+// ask asks the agent for its state.
 func ask(in io.Writer, answers *bufio.Reader) (s state, err error) {
-	if _, err := fmt.Fprintln(in, "state"); err != nil {
+	if _, err := fmt.Fprintln(in); err != nil {
 		return s, err
 	}
 	line, err := answers.ReadBytes('\n')
@@ -130,8 +131,8 @@ func ask(in io.Writer, answers *bufio.Reader) (s state, err error) {
 	return s, json.Unmarshal(line, &s)
 }
 
-// churn changes pods at a rate: half of the changes make a pod a peer of some policies or take that back, the others concern no
-// policy.
+// churn changes the labels of pods at a rate. A client or a probe ceases to be a peer, or becomes a peer again; other pods concern
+// no policy.
 func (s *server) churn(rate int, length time.Duration) error {
 	random := rand.New(rand.NewPCG(1, 2))
 	toggled := map[int]bool{}
@@ -161,6 +162,7 @@ func printHead() {
 	fmt.Printf("| %s |\n|%s\n", strings.Join(columns, " | "), strings.Repeat(" ---: |", len(columns)))
 }
 
+// printRow prints the row of a cluster.
 func printRow(c *cluster, perPod int, m measurement) {
 	ms := func(d time.Duration) string { return fmt.Sprintf("%.2f", float64(d.Microseconds())/1000) }
 	mib := func(n uint64) string { return fmt.Sprintf("%.0f", float64(n)/(1<<20)) }

@@ -75,6 +75,9 @@ func (p *Pipeline) waitForSync(ctx context.Context) error {
 	log := logr.FromContextOrDiscard(ctx)
 	start := time.Now()
 	percent := debug.SetGCPercent(startGC)
+	if percent < startGC { // the user's GOGC, or off
+		debug.SetGCPercent(percent)
+	}
 	defer func() {
 		go func() {
 			runtime.GC() // frees what the lists needed

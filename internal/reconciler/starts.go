@@ -69,6 +69,16 @@ func (r *Reconciler) startClosed(ctx context.Context, log logr.Logger, e *enforc
 	return nil
 }
 
+// staysClosed reports whether a pod started closed and its own tables must wait. Its small tables are checked like any others
+// meanwhile: root in the pod may flush them.
+func (r *Reconciler) staysClosed(e *enforced) bool {
+	if r.starts.isCrowd() && time.Since(e.closed) < longestClosed {
+		return true
+	}
+	e.closed = time.Time{}
+	return false
+}
+
 // postpone queues a closed pod again.
 func (r *Reconciler) postpone(pod cache.PodID) {
 	r.mu.Lock()

@@ -1,6 +1,7 @@
 package reconciler
 
 import (
+	"errors"
 	"fmt"
 	"testing"
 
@@ -72,6 +73,14 @@ func TestClosedStarts(t *testing.T) {
 	if enforced, err := s.now(last); !enforced || err != nil || len(s.applied[last]) != 1 {
 		t.Errorf("a closed pod that the runtime asks about again: %v, %v, %d applies; want it to stay closed", enforced, err, len(s.applied[last]))
 	}
+	s.failing("check "+last, errors.New("flushed"))
+	if err := s.agent.reconcile(t.Context(), id(last)); err != nil {
+		t.Error(err)
+	}
+	if list := s.applied[last]; len(list) != 2 || len(list[1][engine.Inet].Chains) != 2 {
+		t.Errorf("a closed pod whose tables are gone: %d applies, want its small tables again", len(list))
+	}
+	s.failing("check "+last, nil)
 	s.run()
 	s.settled()
 	for i := range pods {

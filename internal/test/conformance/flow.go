@@ -17,8 +17,8 @@ import (
 // flow is a connection with a real socket at each end. It stays open while policies and agents come and go.
 //
 // At each quiet point the prober sends one packet of the flow in each direction, by a raw socket: a datagram of UDP, a TCP
-// segment that repeats bytes which the other end has acknowledged long ago, or a heartbeat of SCTP. So a packet that the rules drop leaves no trace in
-// the sockets, and no sender waits before it tries again.
+// segment that repeats bytes which the other end has acknowledged long ago, or a heartbeat of SCTP. So a packet that the
+// rules drop leaves no trace in the sockets, and no sender waits before it tries again.
 type flow struct {
 	from, to   Terminal // from opened it
 	proto      Protocol

@@ -95,8 +95,8 @@ func services(ports []uint16) []service {
 	return out
 }
 
-// spoofed are terminals of the outside with a link-local address, and with addresses that are not the outside's: those that pods had, for they must be
-// no peers any more, and those of pods that are expected to send without being them.
+// spoofed are terminals of the outside with a link-local address, and with addresses that are not the outside's: those that
+// pods had, for they must be no peers any more, and those of pods that are expected to send without being them.
 func (r *play) spoofed(terminals []Terminal, expect []Expectation) []Terminal {
 	owned := func(s spot) bool {
 		return slices.ContainsFunc(terminals, func(t Terminal) bool { return t.wire == s.wire && t.addr == s.addr })
