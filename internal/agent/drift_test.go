@@ -9,37 +9,54 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
-// attempts are what root in the pod may try.
+// attempts are what root in the pod may try on a table.
 var attempts = []string{
 	"flush ruleset",
-	"flush table inet multi_networkpolicy",
-	"delete table inet multi_networkpolicy",
-	"flush chain inet multi_networkpolicy prerouting; delete chain inet multi_networkpolicy prerouting",
-	"flush chain inet multi_networkpolicy ingress-net1",
-	"insert rule inet multi_networkpolicy ingress-net1 accept",
-	"insert rule inet multi_networkpolicy prerouting accept",
-	"add chain inet multi_networkpolicy more { type filter hook input priority -10; }",
-	"add table inet multi_networkpolicy { flags dormant; }",
+	"flush table FAMILY multi_networkpolicy",
+	"delete table FAMILY multi_networkpolicy",
+	"flush chain FAMILY multi_networkpolicy prerouting; delete chain FAMILY multi_networkpolicy prerouting",
+	"flush chain FAMILY multi_networkpolicy ingress-net1",
+	"insert rule FAMILY multi_networkpolicy ingress-net1 accept",
+	"insert rule FAMILY multi_networkpolicy prerouting accept",
+	"add chain FAMILY multi_networkpolicy more { type filter hook input priority -10; }",
+	"add table FAMILY multi_networkpolicy { flags dormant; }",
 }
 
-// TestDrift: what root in the pod does to the table is refused where it has an owner, and elsewhere undone within a
+// TestDrift: what root in the pod does to a table is refused where the table has an owner, and elsewhere undone within a
 // second, counted and logged.
-func TestDrift(t *testing.T) { onBothPaths(t, testDrift) }
+func TestDrift(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, own bool) {
+		testDrift(t, newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own), engine.Inet)
+	})
+}
 
-func testDrift(t *testing.T, own bool) {
-	w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own)
+// TestDriftInBridge is TestDrift for the second table of a virtual machine, also where that table can only drop.
+func TestDriftInBridge(t *testing.T) {
+	onBothPaths(t, func(t *testing.T, own bool) {
+		w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own)
+		w.virtualize()
+		w.options.Bridge, _ = ProbeBridge(w.options)
+		testDrift(t, w, engine.Bridge)
+	})
+}
+
+func testDrift(t *testing.T, w *leakWorld, family expr.TableFamily) {
+	own := w.own
 	w.start()
 	defer func() { w.stop() }()
 	w.settle()
 	want, _ := w.table("server")
-	sink := lab.NewSink(t, w.hosts["server"])
+	sink := lab.NewSink(t, w.server())
 	bad := lab.StartFlood(t, w.hosts["forbidden"], netip.AddrPortFrom(w.addrs["server"], lab.FloodPort), lab.ForbiddenPatience)
 	repairs := 0.0
 	for _, attempt := range attempts {
+		attempt = strings.ReplaceAll(attempt, "FAMILY", family.String())
 		w.log.Take(0)
 		out, err := w.nft("server", attempt)
 		start := time.Now()

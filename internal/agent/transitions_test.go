@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,8 +27,9 @@ type flow struct {
 	name     string
 	kind     lab.FlowKind
 	peer     string // "friend", which the policy allows, or "stranger"
-	byPeer   bool   // the peer opened the connection
-	podFirst bool   // after each event, the pod sends first
+	isIPv6   bool
+	byPeer   bool // the peer opened the connection
+	podFirst bool // after each event, the pod sends first
 
 	isForgotten bool // the kernel has no entry of the flow any more
 
@@ -67,10 +70,16 @@ func (e *flowEnd) has(text string) bool {
 // firstPort is the port of the first flow that a test opens. The kernel chooses it for no client.
 const firstPort = 1000
 
+// flowHosts are the ends of flows. The host at index i has the addresses 10.9.0.(i+1) and fd09::(i+1).
+var flowHosts = []string{"server", "friend", "stranger"}
+
 // open opens the flow. n tells the flow from others between the same hosts.
 func (f *flow) open(r *rig, n int) {
 	r.t.Helper()
-	at := map[string]string{"server": "10.9.0.1", "friend": "10.9.0.2", "stranger": "10.9.0.3"}
+	format := "10.9.0.%d"
+	if f.isIPv6 {
+		format = "fd09::%d"
+	}
 	f.port = firstPort + n
 	from, to := f.peer, "server"
 	if !f.byPeer {
@@ -78,7 +87,7 @@ func (f *flow) open(r *rig, n int) {
 	}
 	opened, err := lab.OpenFlow(r.t.Context(), lab.FlowSpec{
 		Kind: f.kind, From: r.Hosts[from], To: r.Hosts[to],
-		Target: netip.AddrPortFrom(netip.MustParseAddr(at[to]), uint16(f.port)),
+		Target: netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf(format, slices.Index(flowHosts, to)+1)), uint16(f.port)),
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -187,6 +196,12 @@ func TestTransitions(t *testing.T) {
 func testTransitions(t *testing.T, isolate string, revoke bool) {
 	r := newRig(t)
 	r.config.Cache.RevokeEstablished = revoke
+	for i, host := range flowHosts {
+		if err := r.Hosts[host].AddAddr("net1", netip.PrefixFrom(netip.MustParseAddr(fmt.Sprintf("fd09::%d", i+1)), 64)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pods := regexp.MustCompile(`"10\.9\.0\.(\d)"`).ReplaceAllString(node.Cluster, `"10.9.0.$1", "fd09::$1"`)
 	ingress, egress := strings.Contains(isolate, "Ingress"), strings.Contains(isolate, "Egress")
 	var flows []*flow
 	kinds := []lab.FlowKind{lab.FlowTCP, lab.FlowUDP, lab.FlowUDPServer}
@@ -195,16 +210,14 @@ func testTransitions(t *testing.T, isolate string, revoke bool) {
 	}
 	for _, kind := range kinds {
 		for _, peer := range []string{"friend", "stranger"} {
-			for _, byPeer := range []bool{true, false} {
-				for _, podFirst := range []bool{true, false} {
-					if kind == lab.FlowUDPServer && (!byPeer || podFirst && egress) {
-						continue // the pod is the client; or see docs/nftables.md: the peer has to send first
-					}
-					f := &flow{name: fmt.Sprintf("%s with %s, opened by peer %t, pod sends first %t", kind, peer, byPeer, podFirst),
-						kind: kind, peer: peer, byPeer: byPeer, podFirst: podFirst}
-					f.open(r, len(flows))
-					flows = append(flows, f)
+			for i := range 8 {
+				f := &flow{kind: kind, peer: peer, isIPv6: i&1 > 0, byPeer: i&2 > 0, podFirst: i&4 > 0}
+				if kind == lab.FlowUDPServer && (!f.byPeer || f.podFirst && egress) {
+					continue // the pod is the client; or see docs/nftables.md: the peer has to send first
 				}
+				f.name = fmt.Sprintf("%s with %s, IPv6 %t, opened by peer %t, pod sends first %t", kind, peer, f.isIPv6, f.byPeer, f.podFirst)
+				f.open(r, len(flows))
+				flows = append(flows, f)
 			}
 		}
 	}
@@ -236,20 +249,20 @@ func testTransitions(t *testing.T, isolate string, revoke bool) {
 		}
 		all.Wait()
 	}
-	r.Load(node.Cluster)
+	r.Load(pods)
 	r.StartRuntime("server")
 	stop := r.start()
 	expect("without a policy", false, false)
-	r.Load(node.Cluster + policy)
+	r.Load(pods + policy)
 	r.IsEnforced(true)
 	expect("with the first policy", ingress, egress)
 	stop()
 	r.start()
 	expect("after a restart", ingress, egress)
-	r.Load(node.Cluster)
+	r.Load(pods)
 	r.IsEnforced(false)
 	expect("after the last policy", false, false)
-	r.Load(node.Cluster + policy)
+	r.Load(pods + policy)
 	r.IsEnforced(true)
 	expect("with another policy", ingress, egress)
 	r.in("server", func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 
@@ -319,5 +320,30 @@ func TestVirtualMachineNotEnforced(t *testing.T) {
 	stop()
 	if reaches(time.Second) {
 		t.Error("the virtual machine is open without the agent")
+	}
+}
+
+// TestVirtualMachineCounters: with the flag --policy-counters, the metrics count what the rules in the bridge allow and drop.
+func TestVirtualMachineCounters(t *testing.T) {
+	needsBridgeTracking(t)
+	w := newVMWorld(t, (*leakWorld).virtualize)
+	w.options.PolicyCounters, w.metrics.countPolicies = true, true
+	w.metrics.policies.meet(cache.Key{Namespace: "default", Name: "server"})
+	w.serve([]string{"tcp"}, "server", "allowed", "forbidden")
+	w.run()
+	const dialed = 5
+	for range dialed {
+		w.expect("counted", []string{"tcp"}, policyProbes()[:6]...)
+	}
+	count := func(direction, verdict string) float64 {
+		return testutil.ToFloat64(w.metrics.policies.packets.WithLabelValues("default", "server", direction, verdict))
+	}
+	for _, direction := range []string{"ingress", "egress"} {
+		// In each of two families a connection is allowed, and a port and a peer are not. Their SYNs may be sent again.
+		node.Eventually(t, direction+": allowed", func() bool { return count(direction, "allowed") >= 2*dialed })
+		node.Eventually(t, direction+": dropped", func() bool { return count(direction, "dropped") >= 4*dialed })
+		if got := count(direction, "allowed"); got > 4*dialed {
+			t.Errorf("%s: %v packets are counted as allowed, of %d connections", direction, got, 2*dialed)
+		}
 	}
 }
