@@ -216,7 +216,7 @@ func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke,
 	if f == engine.Bridge { // a rule without peers and ports accepts every frame
 		chain.Rules = append(chain.Rules, frameRules()...)
 	}
-	chain.Rules = append(chain.Rules, i.jumps("", d)...)
+	chain.Rules = append(chain.Rules, i.rules("", d)...)
 	if f == engine.Inet {
 		add(expr.Jump(engine.SelfChain(d)))
 	}
@@ -259,15 +259,58 @@ var loopback = map[sets.Family]netip.Prefix{
 
 // repliesChain accepts the replies to the packets that the interfaceChain accepts.
 func repliesChain(d engine.Direction, i isolation) *engine.Chain {
-	return &engine.Chain{Name: engine.RepliesPrefix + engine.InterfaceChain(d, i.iface), Rules: i.jumps(engine.RepliesPrefix, d)}
+	return &engine.Chain{Name: engine.RepliesPrefix + engine.InterfaceChain(d, i.iface), Rules: i.rules(engine.RepliesPrefix, d)}
 }
 
-// jumps lead to the common chain, and to the chains of the policies.
-func (i isolation) jumps(prefix string, d engine.Direction) []engine.Rule {
+// rules lead to the common chain, and to the chains of the policies.
+func (i isolation) rules(prefix string, d engine.Direction) []engine.Rule {
 	rules := []engine.Rule{{Statements: []expr.Statement{expr.Jump(prefix + engine.CommonChain(d))}}}
-	for _, p := range i.effective {
-		s := p.sections[d]
-		rules = append(rules, engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + s.ChainName)}, Comment: s.JumpComment()})
+	for _, g := range i.portGroups() {
+		to := engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + engine.PortsChain(d, i.iface, g.ports.ID))}}
+		if len(g.chains) == 1 {
+			to = g.chains[0].jump(prefix)
+		}
+		for _, match := range g.ports.Alternatives(prefix != "") {
+			rules = append(rules, engine.Rule{Statements: slices.Concat(match, to.Statements), Comment: to.Comment})
+		}
 	}
 	return rules
+}
+
+// portGroup is the policies of an interface whose rules have the same list of ports. A packet costs one lookup of its port for
+// all of them.
+type portGroup struct {
+	ports  policy.PortMatch // zero: of a single policy, which has several lists or no list
+	chains []*policyChain
+}
+
+// portGroups returns the policies of the interface in groups.
+func (i isolation) portGroups() (groups []portGroup) {
+	index := map[string]int{}
+	for _, pc := range i.effective {
+		ports := pc.built.Guard
+		n, known := index[ports.ID]
+		if !known || ports.ID == "" {
+			n = len(groups)
+			index[ports.ID] = n
+			groups = append(groups, portGroup{ports: ports})
+		}
+		groups[n].chains = append(groups[n].chains, pc)
+	}
+	return groups
+}
+
+// chain leads to the policies of the group. An interface needs it only for a group of several policies.
+func (g portGroup) chain(prefix string, d engine.Direction, iface string) *engine.Chain {
+	chain := &engine.Chain{Name: prefix + engine.PortsChain(d, iface, g.ports.ID)}
+	for _, pc := range g.chains {
+		chain.Rules = append(chain.Rules, pc.jump(prefix))
+	}
+	return chain
+}
+
+// jump leads to the chain of a policy.
+func (pc *policyChain) jump(prefix string) engine.Rule {
+	s := pc.key.section
+	return engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + s.ChainName)}, Comment: s.JumpComment()}
 }

@@ -243,8 +243,8 @@ func TestSharing(t *testing.T) {
 	upsert(c, model.WebPod())
 	upsert(c, model.NewPolicy("p", "net-a", `{ingress: [{from: [{podSelector: {matchLabels: {app: client}}}], ports: [{port: 80}]}], egress: [{}]}`))
 	third := ruleset(c, "web")
-	if got, want := changed(second, third), []string{chain("p", engine.Egress)}; !slices.Equal(got, want) {
-		t.Errorf("changed by a policy: %v, want %v", got, want)
+	if got, want := changed(second, third), []string{"egress-net1", chain("p", engine.Egress)}; !slices.Equal(got, want) {
+		t.Errorf("changed by a policy that has no list of ports any more: %v, want %v", got, want)
 	}
 	upsert(c, model.NewPolicy("r", "net-b", `{}`))
 	want := []string{"ingress-net2", chain("r", engine.Ingress), "prerouting"}

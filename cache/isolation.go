@@ -11,8 +11,8 @@ import (
 // isolation is an isolated interface and the policies that isolate it.
 type isolation struct {
 	iface     string
-	policies  []*installed // sorted
-	effective []*installed // the policies whose rules apply: the others exceed a limit
+	policies  []*installed   // sorted
+	effective []*policyChain // of the policies whose rules apply, in the same order: the others exceed a limit
 
 	hidden hiding // packets of the interface
 }
@@ -148,8 +148,8 @@ func isIsolated(list []isolation, iface string) bool {
 // source describes the chain of an interface: chains with equal sources are equal.
 func (i isolation) source() string {
 	names := []string{i.iface}
-	for _, p := range i.effective {
-		names = append(names, p.Key.String())
+	for _, pc := range i.effective {
+		names = append(names, pc.key.section.Policy, pc.built.Guard.ID)
 	}
 	return strings.Join(names, " ")
 }

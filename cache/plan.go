@@ -123,7 +123,7 @@ func (c *Cache) releasePlan(t *target, p *plan) {
 // newPlan makes a plan, with the chains that stay the same from the plan before. With a limit, all policies exceed it.
 func (c *Cache) newPlan(v view, before *plan, limit string) *plan {
 	v.isolate()
-	b := planBuilder{cache: c, view: v, before: before, plan: &plan{
+	b := planBuilder{cache: c, view: v, before: before, chains: map[*policy.Section]*policyChain{}, users: map[portUser]int{}, plan: &plan{
 		own: map[ownKey]ownChain{}, unsupported: v.unsupported(), unenforced: v.unenforceable(),
 	}}
 	b.choosePolicies(limit)
@@ -151,21 +151,23 @@ type planBuilder struct {
 	view        view
 	before      *plan
 	plan        *plan
-	replies     [len(engine.Directions)]bool // a direction needs the chains for replies
-	sets, rules int                          // in the table, as far as it is planned
+	chains      map[*policy.Section]*policyChain // of the chosen policies
+	users       map[portUser]int                 // number of chosen policies
+	replies     [len(engine.Directions)]bool     // a direction needs the chains for replies
+	sets, rules int                              // in the table, as far as it is planned
 }
 
 // choosePolicies acquires the chains of the policies that isolate an interface of the pod, in the order of their names,
 // as long as the pod's limits allow, and notes for each interface the policies whose rules apply.
 func (b *planBuilder) choosePolicies(exceeded string) {
-	interfaces := map[*installed]*[len(engine.Directions)]int{} // that the policy isolates
+	interfaces := map[*installed]*interfaceList{} // that the policy isolates
 	for _, d := range engine.Directions {
-		for _, i := range b.view.isolated[d] {
+		for n, i := range b.view.isolated[d] {
 			for _, p := range i.policies {
 				if interfaces[p] == nil {
-					interfaces[p] = &[len(engine.Directions)]int{}
+					interfaces[p] = &interfaceList{}
 				}
-				interfaces[p][d]++
+				interfaces[p][d] = append(interfaces[p][d], n)
 			}
 		}
 	}
@@ -177,7 +179,7 @@ func (b *planBuilder) choosePolicies(exceeded string) {
 			b.leaveOut(p, exceeded, b.cache.limits.Get(exceeded))
 		case len(b.plan.chosen) == limit:
 			b.leaveOut(p, "pod-policies", limit)
-		case b.choose(p, *n, names):
+		case b.choose(p, n, names):
 			b.plan.chosen = append(b.plan.chosen, p)
 		}
 	}
@@ -186,7 +188,7 @@ func (b *planBuilder) choosePolicies(exceeded string) {
 			iface := &b.view.isolated[d][i]
 			for _, p := range iface.policies {
 				if b.plan.applies(p) {
-					iface.effective = append(iface.effective, p)
+					iface.effective = append(iface.effective, b.chains[p.sections[d]])
 				}
 			}
 		}
@@ -199,23 +201,23 @@ func (p *plan) applies(policy *installed) bool {
 	return found
 }
 
+// interfaceList is interfaces, by direction, as indexes of view.isolated.
+type interfaceList [len(engine.Directions)][]int
+
 // choose acquires the chains of a policy, unless they exceed a limit.
-func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]int, names map[string]bool) bool {
+func (b *planBuilder) choose(p *installed, interfaces *interfaceList, names map[string]bool) bool {
 	sets, rules := 0, 0
 	for _, d := range engine.Directions {
-		if interfaces[d] > 0 {
+		if len(interfaces[d]) > 0 {
 			sets += p.sections[d].SetCount
-			rules += interfaces[d] + p.sections[d].RuleCount
+			rules += p.sections[d].RuleCount
 		}
-	}
-	if b.cache.options.RevokeEstablished {
-		rules *= 2
 	}
 	limits := b.cache.limits
 	switch {
 	case b.sets+sets > limits.PodSets:
 		return b.leaveOut(p, "pod-sets", limits.PodSets)
-	case b.rules+rules > limits.PodRules:
+	case b.rules+b.withReplies(rules) > limits.PodRules:
 		return b.leaveOut(p, "pod-rules", limits.PodRules)
 	}
 	if limit, isCut := b.cache.cutPolicy(p); isCut {
@@ -223,20 +225,22 @@ func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]in
 	}
 	var acquired []*policyChain
 	var over *cut
-	problem := ""
+	collides := false
 	for _, d := range engine.Directions {
-		if interfaces[d] == 0 {
+		if len(interfaces[d]) == 0 {
 			continue
 		}
 		pc := b.cache.acquireChain(p.sections[d], b.view.ports, p.Key.Namespace)
 		acquired = append(acquired, pc)
 		if limit, isCut := b.cache.cutGroup(pc, p); isCut {
 			over = &limit
-		} else if pc.collides || names[p.sections[d].ChainName] {
-			problem = "a hash of the policy is also the hash of another policy, so the policy allows nothing in this pod; rename it"
 		}
+		collides = collides || pc.collides || names[p.sections[d].ChainName]
+		rules += b.jumps(pc, interfaces[d])
 	}
-	if over != nil || problem != "" {
+	rules = b.withReplies(rules)
+	isTooLong := b.rules+rules > limits.PodRules
+	if over != nil || collides || isTooLong {
 		b.cache.lock()
 		for _, pc := range acquired {
 			b.cache.releaseChain(pc, p.Key.Namespace)
@@ -246,16 +250,49 @@ func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]in
 	switch {
 	case over != nil:
 		return b.leaveForRoom(p, *over)
-	case problem != "":
-		b.problem(p, problem)
+	case collides:
+		b.problem(p, "a hash of the policy is also the hash of another policy, so the policy allows nothing in this pod; rename it")
 		return false
+	case isTooLong:
+		return b.leaveOut(p, "pod-rules", limits.PodRules)
 	}
 	for _, pc := range acquired {
-		names[pc.key.section.ChainName] = true
+		s := pc.key.section
+		names[s.ChainName], b.chains[s] = true, pc
+		for _, i := range interfaces[s.Direction] {
+			b.users[portUser{s.Direction, i, pc.built.Guard.ID}]++
+		}
 	}
 	b.plan.policyChains = append(b.plan.policyChains, acquired...)
 	b.sets, b.rules = b.sets+sets, b.rules+rules
 	return true
+}
+
+// withReplies returns the number of rules with those for replies, given the number without them.
+func (b *planBuilder) withReplies(rules int) int {
+	if b.cache.options.RevokeEstablished {
+		return 2 * rules
+	}
+	return rules
+}
+
+// portUser is a list of ports that policies of an interface share, see portGroup.
+type portUser struct {
+	direction engine.Direction
+	iface     int // index of view.isolated
+	ports     string
+}
+
+// jumps returns the number of rules that a further policy adds to lead to its chain: one on each interface, and one more where
+// the policy is the second policy with its list of ports.
+func (b *planBuilder) jumps(pc *policyChain, interfaces []int) int {
+	n := len(interfaces)
+	for _, i := range interfaces {
+		if ports := pc.built.Guard.ID; ports != "" && b.users[portUser{pc.key.section.Direction, i, ports}] == 1 {
+			n++
+		}
+	}
+	return n
 }
 
 // leaveForRoom notes that the groups of a policy have too many members. It returns false.
@@ -307,12 +344,34 @@ func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 func (b *planBuilder) keepInterface(f expr.TableFamily, d engine.Direction, i isolation, otherWayIsolated bool) {
 	revoke := b.cache.options.RevokeEstablished
 	source := i.source()
+	for _, g := range i.portGroups() {
+		if len(g.chains) > 1 {
+			b.keepPorts(f, d, i.iface, g, revoke && otherWayIsolated)
+		}
+	}
 	b.keep(f, engine.InterfaceChain(d, i.iface), fmt.Sprint(source, " ", otherWayIsolated), func() *engine.Chain {
 		return interfaceChain(f, d, i, revoke, otherWayIsolated)
 	})
 	if revoke && otherWayIsolated {
 		b.replies[d] = true
 		b.keep(f, engine.RepliesPrefix+engine.InterfaceChain(d, i.iface), source, func() *engine.Chain { return repliesChain(d, i) })
+	}
+}
+
+// keepPorts adds the chain of a group of policies, and the chain for replies to their packets.
+func (b *planBuilder) keepPorts(f expr.TableFamily, d engine.Direction, iface string, g portGroup, replies bool) {
+	var source []string
+	for _, pc := range g.chains {
+		source = append(source, pc.key.section.Policy)
+	}
+	prefixes := []string{"", engine.RepliesPrefix}
+	if !replies {
+		prefixes = prefixes[:1]
+	}
+	for _, prefix := range prefixes {
+		b.keep(f, prefix+engine.PortsChain(d, iface, g.ports.ID), strings.Join(source, " "), func() *engine.Chain {
+			return g.chain(prefix, d, iface)
+		})
 	}
 }
 

@@ -22,12 +22,16 @@ const (
 	customPrefix = "custom-"
 	selfPrefix   = "self-"
 	policyInfix  = "policy-" // between the direction and the ID
+	portsInfix   = "ports-"  // between the direction and the ID
 )
 
 // InterfaceChain returns the name of the chain that isolates an interface in a direction. A character that nft does
 // not accept in an identifier becomes an underscore, and a hash of the interface's name follows. The result is then
 // longer than the name of any interface, so two interfaces never share a chain.
-func InterfaceChain(d Direction, iface string) string {
+func InterfaceChain(d Direction, iface string) string { return d.String() + "-" + spell(iface) }
+
+// spell returns the part of a chain's name that stands for an interface.
+func spell(iface string) string {
 	name := strings.Map(func(r rune) rune {
 		switch {
 		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', strings.ContainsRune("_.-", r):
@@ -39,7 +43,7 @@ func InterfaceChain(d Direction, iface string) string {
 		sum := sha256.Sum256([]byte(iface))
 		name += "-" + hex.EncodeToString(sum[:8])
 	}
-	return d.String() + "-" + name
+	return name
 }
 
 // BridgePort returns the name that KubeVirt gives to a pod's interface when it puts the interface into the bridge of a virtual
@@ -50,6 +54,12 @@ func BridgePort(iface string) string { return strings.TrimPrefix(iface, "pod") +
 // PolicyChain returns the name of the chain with the rules of a policy in a direction. The ID must be 16 lower-case hex
 // digits: ParseChain tells the chain of a policy from the chain of an interface named "policy-…" by them.
 func PolicyChain(d Direction, id string) string { return d.String() + "-" + policyInfix + id }
+
+// PortsChain returns the name of the chain that leads to the policies of an interface whose rules have the same list of ports.
+// The ID is that of the list's set (PortSet), and must be 16 lower-case hex digits, as for PolicyChain.
+func PortsChain(d Direction, iface, id string) string {
+	return d.String() + "-" + portsInfix + id + "-" + spell(iface)
+}
 
 // CommonChain returns the name of the chain that every isolated interface consults before its policies.
 func CommonChain(d Direction) string { return commonPrefix + d.String() }
@@ -110,6 +120,7 @@ type ChainKind uint8
 const (
 	KindBase      ChainKind = iota // hangs at a hook and sends the packets of isolated interfaces to their chains
 	KindInterface                  // isolates an interface
+	KindPorts                      // leads the packets of an interface with some ports to the policies that have these ports
 	KindPolicy                     // accepts the packets that a policy allows
 	KindCommon                     // accepts the packets that pass on every isolated interface
 	KindSelf                       // accepts the packets that the pod sends to itself
@@ -123,6 +134,7 @@ type ChainName struct {
 	Replies   bool        // the chain judges reply packets
 	Family    sets.Family // of a custom chain, else 0
 	ID        string      // of a policy, or the interface's part of the name as InterfaceChain spells it, or a hook; else empty
+	Ports     string      // of a ports chain: the ID of the set, else empty
 }
 
 // String returns the name. ParseChain of it returns n again.
@@ -134,6 +146,8 @@ func (n ChainName) String() string {
 	switch n.Kind {
 	case KindInterface:
 		return prefix + n.Direction.String() + "-" + n.ID
+	case KindPorts:
+		return prefix + n.Direction.String() + "-" + portsInfix + n.Ports + "-" + n.ID
 	case KindPolicy:
 		return prefix + PolicyChain(n.Direction, n.ID)
 	case KindCommon:
@@ -171,8 +185,12 @@ func ParseChain(name string) (ChainName, bool) {
 		}
 		if id, ok := strings.CutPrefix(rest, d.String()+"-"); ok && id != "" {
 			n.Kind, n.ID = KindInterface, id
-			if policy, ok := strings.CutPrefix(id, policyInfix); ok && isPolicyID(policy) {
+			if policy, ok := strings.CutPrefix(id, policyInfix); ok && isDigest(policy) {
 				n.Kind, n.ID = KindPolicy, policy
+			}
+			if ports, ok := strings.CutPrefix(id, portsInfix); ok && len(ports) > digestLength+1 &&
+				isDigest(ports[:digestLength]) && ports[digestLength] == '-' {
+				n.Kind, n.Ports, n.ID = KindPorts, ports[:digestLength], ports[digestLength+1:]
 			}
 			return n, true
 		}
@@ -180,8 +198,10 @@ func ParseChain(name string) (ChainName, bool) {
 	return ChainName{}, false
 }
 
-// isPolicyID reports whether s is 16 lower-case hex digits. With "policy-" before them that is longer than the name of
-// any interface (15 bytes), and InterfaceChain lengthens only names with an underscore.
-func isPolicyID(s string) bool {
-	return len(s) == 16 && strings.Trim(s, "0123456789abcdef") == ""
+const digestLength = 16
+
+// isDigest reports whether s is 16 lower-case hex digits. With "policy-" or "ports-" before them, they are longer than the name
+// of any interface (15 bytes). InterfaceChain lengthens only names with an underscore, and puts the digits at the end.
+func isDigest(s string) bool {
+	return len(s) == digestLength && strings.Trim(s, "0123456789abcdef") == ""
 }

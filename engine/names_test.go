@@ -25,12 +25,20 @@ func TestChainNames(t *testing.T) {
 		"ingress-policy-1":                {InterfaceChain(Ingress, "policy-1"), ChainName{Kind: KindInterface, ID: "policy-1"}},
 		"ingress-policy-64deb0d0ffca6eeb": {PolicyChain(Ingress, somePolicy), ChainName{Kind: KindPolicy, ID: somePolicy}},
 		"egress-policy-64deb0d0ffca6eeb":  {PolicyChain(Egress, somePolicy), ChainName{Kind: KindPolicy, Direction: Egress, ID: somePolicy}},
-		"common-ingress":                  {CommonChain(Ingress), ChainName{Kind: KindCommon}},
-		"common-egress":                   {CommonChain(Egress), ChainName{Kind: KindCommon, Direction: Egress}},
-		"custom-v4-ingress":               {CustomChain(Ingress, sets.V4), ChainName{Kind: KindCustom, Family: sets.V4}},
-		"custom-v6-egress":                {CustomChain(Egress, sets.V6), ChainName{Kind: KindCustom, Direction: Egress, Family: sets.V6}},
-		"replies-egress-net1":             {RepliesPrefix + InterfaceChain(Egress, "net1"), ChainName{Kind: KindInterface, Direction: Egress, Replies: true, ID: "net1"}},
-		"replies-common-ingress":          {RepliesPrefix + CommonChain(Ingress), ChainName{Kind: KindCommon, Replies: true}},
+		"ingress-ports-64deb0d0ffca6eeb-net1": {
+			PortsChain(Ingress, "net1", somePolicy), ChainName{Kind: KindPorts, Ports: somePolicy, ID: "net1"},
+		},
+		"replies-egress-ports-64deb0d0ffca6eeb-n_t-856e59b8b040dfdb": {
+			RepliesPrefix + PortsChain(Egress, "n@t", somePolicy),
+			ChainName{Kind: KindPorts, Direction: Egress, Replies: true, Ports: somePolicy, ID: "n_t-856e59b8b040dfdb"},
+		},
+		"ingress-ports-1":        {InterfaceChain(Ingress, "ports-1"), ChainName{Kind: KindInterface, ID: "ports-1"}},
+		"common-ingress":         {CommonChain(Ingress), ChainName{Kind: KindCommon}},
+		"common-egress":          {CommonChain(Egress), ChainName{Kind: KindCommon, Direction: Egress}},
+		"custom-v4-ingress":      {CustomChain(Ingress, sets.V4), ChainName{Kind: KindCustom, Family: sets.V4}},
+		"custom-v6-egress":       {CustomChain(Egress, sets.V6), ChainName{Kind: KindCustom, Direction: Egress, Family: sets.V6}},
+		"replies-egress-net1":    {RepliesPrefix + InterfaceChain(Egress, "net1"), ChainName{Kind: KindInterface, Direction: Egress, Replies: true, ID: "net1"}},
+		"replies-common-ingress": {RepliesPrefix + CommonChain(Ingress), ChainName{Kind: KindCommon, Replies: true}},
 	} {
 		if tt.made != name {
 			t.Errorf("made %q, want %q", tt.made, name)
@@ -75,7 +83,7 @@ func TestParseChainRefuses(t *testing.T) {
 // FuzzInterfaceChain: the chain of an interface is parsed as such, whatever a pod names its interface, and two interfaces
 // never share a chain.
 func FuzzInterfaceChain(f *testing.F) {
-	for _, iface := range []string{"net1", "policy-1", "policy-é", "policy-\xff", "a b", "-", "policy-0123456"} {
+	for _, iface := range []string{"net1", "policy-1", "policy-é", "policy-\xff", "a b", "-", "policy-0123456", "ports-012345678", "ports-01234567@"} {
 		f.Add(iface, "net1")
 	}
 	f.Fuzz(func(t *testing.T, iface, other string) {
@@ -101,7 +109,7 @@ func FuzzInterfaceChain(f *testing.F) {
 
 // FuzzParseChain: a name that is parsed is spelled from its parts again.
 func FuzzParseChain(f *testing.F) {
-	for _, name := range []string{"prerouting", "ingress-net1", "replies-egress-policy-" + somePolicy, "custom-v6-egress", "common-ingress"} {
+	for _, name := range []string{"prerouting", "ingress-net1", "replies-egress-policy-" + somePolicy, "egress-ports-" + somePolicy + "-net1", "custom-v6-egress", "common-ingress"} {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {

@@ -119,13 +119,7 @@ func checkExplanation(t *testing.T, tb *model.Table, p model.Packet, got Interfa
 			accepts[by] = common
 		}
 	}
-	for _, c := range tb.Chains {
-		for _, r := range c.Rules {
-			if tb.Rule(r, p) == "accept" {
-				accepts[r.Comment] = true
-			}
-		}
-	}
+	tb.Accepting(tb.Chains[engine.InterfaceChain(p.Direction, p.Iface)], p, accepts)
 	if !accepts[got.DecidedBy] {
 		t.Fatalf("%+v: %q does not decide it: %+v", p, got.DecidedBy, got)
 	}

@@ -58,6 +58,9 @@ func (w *leakWorld) change() string {
 		p := leakPolicy("more", []string{"server", "allowed"}[w.r.IntN(2)])
 		p.Spec.PolicyTypes = []mnpv1.MultiPolicyType{mnpv1.PolicyTypeIngress}
 		p.Spec.Ingress = []mnpv1.MultiNetworkPolicyIngressRule{{From: peersOf("nobody")}}
+		if w.r.IntN(2) == 0 { // both policies have the same list of ports now, so a chain more leads to them
+			p.Spec.Ingress[0].Ports = w.policy["server"].Spec.Ingress[0].Ports
+		}
 		w.policy["more"] = p
 		w.putPolicy(p)
 		return "policy added"

@@ -46,42 +46,53 @@ type ruleHandle struct {
 	handle uint64
 }
 
-// tableChain identifies a chain in a network namespace.
-type tableChain struct {
-	family expr.TableFamily
-	chain  string
-}
-
 // add adds what was counted since. A rule that is gone takes with it what it counted after the last time.
 func (p *policyMetrics) add(last counted, now []engine.RuleCount) counted {
 	next := counted{time.Now(), map[ruleHandle]engine.RuleCount{}}
-	isolating := map[tableChain][]string{} // policies, by the chain that has jumps to theirs
+	isolating := isolatingPolicies(now)
 	for _, c := range now {
-		rule, chain := ruleHandle{c.Family, c.Handle}, tableChain{c.Family, c.Chain}
-		if c.Comment != "" && kindOf(c.Chain) == engine.KindInterface {
-			isolating[chain] = append(isolating[chain], c.Comment)
-		}
 		if !c.HasCounter {
 			continue
 		}
+		rule := ruleHandle{c.Family, c.Handle}
 		next.rules[rule] = c
 		before := last.rules[rule]
 		packets, bytes := float64(c.Packets-before.Packets), float64(c.Bytes-before.Bytes)
 		if c.Packets < before.Packets || c.Bytes < before.Bytes {
 			packets, bytes = float64(c.Packets), float64(c.Bytes) // somebody has reset it
 		}
-		direction, _, _ := strings.Cut(c.Chain, "-")
-		switch kindOf(c.Chain) {
+		switch name, _ := engine.ParseChain(c.Chain); name.Kind {
 		case engine.KindPolicy:
 			policy, _, _ := strings.Cut(c.Comment, " ") // "shop/web ingress[0]"
-			p.count(policy, direction, "allowed", packets, bytes)
+			p.count(policy, name.Direction.String(), "allowed", packets, bytes)
 		case engine.KindInterface:
-			for _, policy := range isolating[chain] { // the drop is the last rule
-				p.count(policy, direction, "dropped", packets, bytes)
+			for _, policy := range isolating[isolatedInterface{c.Family, name.Direction, name.ID}] { // the drop is the last rule
+				p.count(policy, name.Direction.String(), "dropped", packets, bytes)
 			}
 		}
 	}
 	return next
+}
+
+// isolatedInterface is a direction of an interface in a table. The interface is spelled as in names of chains.
+type isolatedInterface struct {
+	family    expr.TableFamily
+	direction engine.Direction
+	iface     string
+}
+
+// isolatingPolicies returns the policies that isolate each interface: the rules that jump to their chains have their names.
+func isolatingPolicies(rules []engine.RuleCount) map[isolatedInterface][]string {
+	policies := map[isolatedInterface][]string{}
+	for _, r := range rules {
+		name, _ := engine.ParseChain(r.Chain)
+		if r.Comment == "" || name.Replies || name.Kind != engine.KindInterface && name.Kind != engine.KindPorts {
+			continue
+		}
+		at := isolatedInterface{r.Family, name.Direction, name.ID}
+		policies[at] = append(policies[at], r.Comment)
+	}
+	return policies
 }
 
 func (p *policyMetrics) count(policy, direction, verdict string, packets, bytes float64) {
@@ -110,9 +121,4 @@ func (p *policyMetrics) forget(key cache.Key) {
 	labels := prometheus.Labels{"namespace": key.Namespace, "policy": key.Name}
 	p.packets.DeletePartialMatch(labels)
 	p.bytes.DeletePartialMatch(labels)
-}
-
-func kindOf(chain string) engine.ChainKind {
-	name, _ := engine.ParseChain(chain)
-	return name.Kind
 }

@@ -120,6 +120,33 @@ func (tb *Table) Rule(r engine.Rule, p Packet) string {
 	return ""
 }
 
+// Accepting adds the comments of the rules that accept a packet in a chain, and in the chains that its rules lead to. It goes on
+// where a verdict would end the way of the packet.
+func (tb *Table) Accepting(c *engine.Chain, p Packet, comments map[string]bool) {
+	if c == nil {
+		return
+	}
+	for _, r := range c.Rules {
+		for _, s := range r.Statements {
+			word, rest, _ := strings.Cut(s.Text, " ")
+			switch word {
+			case "accept":
+				comments[r.Comment] = true
+			case "jump", "goto":
+				tb.Accepting(tb.Chains[rest], p, comments)
+			case "drop", "counter":
+			default:
+				if !tb.matches(s, p) {
+					word = ""
+				}
+			}
+			if word == "" {
+				break
+			}
+		}
+	}
+}
+
 func (tb *Table) matches(s expr.Statement, p Packet) bool {
 	match, set, isLookup := strings.Cut(s.Text, " @")
 	if isLookup {
