@@ -10,7 +10,18 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
-// With the flag the metrics say how many packets a policy let pass and dropped: as many as were sent.
+// alike are two more policies for the server. They have the same list of ports, so the rules that lead to them share a chain.
+const alike = `
+---
+{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: ns, name: q, uid: q,
+  annotations: {k8s.v1.cni.cncf.io/policy-for: net}}, spec: {podSelector: {}, ingress: [{ports: [{port: 9}]}]}}
+---
+{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: ns, name: r, uid: r,
+  annotations: {k8s.v1.cni.cncf.io/policy-for: net}}, spec: {podSelector: {}, ingress: [{ports: [{port: 9}]}]}}
+`
+
+// With the flag the metrics say how many packets a policy let pass and dropped: as many as were sent. A packet that no policy
+// allows counts for each of them.
 func TestPolicyCounters(t *testing.T) {
 	r := newRig(t)
 	r.config.Cache.PolicyCounters = true
@@ -21,14 +32,14 @@ func TestPolicyCounters(t *testing.T) {
 	if err := r.Runtime.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r.Load(node.Cluster + node.Policy)
+	r.Load(node.Cluster + node.Policy + alike)
 	r.start()
 	r.Becomes("enforced", true, false)
-	counts := func() (allowed, dropped int) {
+	countsOf := func(policy string) (allowed, dropped int) {
 		_, page := node.Get(t, "http://"+r.config.MetricsAddress+"/metrics")
 		for line := range strings.Lines(page) {
 			for verdict, n := range map[string]*int{"allowed": &allowed, "dropped": &dropped} {
-				series := metricsPrefix + `policy_packets_total{direction="ingress",namespace="ns",policy="p",verdict="` + verdict + `"}`
+				series := metricsPrefix + `policy_packets_total{direction="ingress",namespace="ns",policy="` + policy + `",verdict="` + verdict + `"}`
 				if value, ok := strings.CutPrefix(line, series); ok {
 					if _, err := fmt.Sscan(value, n); err != nil {
 						t.Fatal(err)
@@ -38,6 +49,7 @@ func TestPolicyCounters(t *testing.T) {
 		}
 		return allowed, dropped
 	}
+	counts := func() (allowed, dropped int) { return countsOf("p") }
 	if !r.Reaches("friend", 10*time.Second) {
 		t.Fatal("the friend does not get through")
 	}
@@ -57,4 +69,10 @@ func TestPolicyCounters(t *testing.T) {
 		}
 		return a == allowed+5 && d > dropped
 	})
+	for _, policy := range []string{"q", "r"} {
+		_, want := counts()
+		if a, d := countsOf(policy); a != 0 || d != want {
+			t.Errorf("policy %s: allowed %d, dropped %d, want 0 and %d", policy, a, d, want)
+		}
+	}
 }

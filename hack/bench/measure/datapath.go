@@ -16,6 +16,7 @@ import (
 type packetRow struct {
 	Policies int           `json:"policies"`
 	Peers    int           `json:"peers"` // of each policy
+	Ports    string        `json:"ports"` // own: each policy has other ports; shared: all policies have the same ports
 	Flow     string        `json:"flow"`
 	Rules    string        `json:"rules"`
 	Wall     time.Duration `json:"ns"`
@@ -42,12 +43,17 @@ func measureDatapath(o options) (rows []packetRow, err error) {
 			if policies*peers > 100_000 && !o.full {
 				continue
 			}
-			fmt.Fprintf(os.Stderr, "packets: %d policies of %d peers\n", policies, peers)
-			more, err := measurePackets(policies, peers)
-			if err != nil {
-				return nil, err
+			for _, shared := range []bool{false, true} {
+				if shared && policies == 1 {
+					continue
+				}
+				fmt.Fprintf(os.Stderr, "packets: %d policies of %d peers, shared ports: %t\n", policies, peers, shared)
+				more, err := measurePackets(policies, peers, shared)
+				if err != nil {
+					return nil, err
+				}
+				rows = append(rows, more...)
 			}
-			rows = append(rows, more...)
 		}
 	}
 	return rows, nil
@@ -64,8 +70,9 @@ type lane struct {
 	costNew, costOld []cost
 }
 
-func measurePackets(policies, peers int) (rows []packetRow, err error) {
-	w := newWorld(size{Layout: scattered, Peers: policies * peers, Pods: 1, Policies: policies, Interfaces: 1, Ports: 2 * policies})
+func measurePackets(policies, peers int, shared bool) (rows []packetRow, err error) {
+	w := newWorld(size{Layout: scattered, Peers: policies * peers, Pods: 1, Policies: policies, Interfaces: 1, Ports: 2 * policies, SharedPorts: shared})
+	ports := map[bool]string{false: "own", true: "shared"}[shared]
 	l, err := lab.New()
 	if err != nil {
 		return nil, err
@@ -96,7 +103,7 @@ func measurePackets(policies, peers int) (rows []packetRow, err error) {
 				costs = n.costOld
 			}
 			cpu := medianOf(costs, func(c cost) time.Duration { return c.cpu })
-			rows = append(rows, packetRow{policies, peers, flow, n.style.name,
+			rows = append(rows, packetRow{policies, peers, ports, flow, n.style.name,
 				medianOf(costs, func(c cost) time.Duration { return c.wall }), cpu, int(time.Second / cpu)})
 		}
 	}

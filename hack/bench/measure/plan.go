@@ -36,7 +36,7 @@ func plan(o options) []part {
 		return []part{{largePod, allWays, l}}
 	case o.smoke:
 		l = limits{budget: 1, turn: 1, most: 1, nft: 10_000}
-		return []part{{oneGroup(scattered, 20, 2), allWays, l}, {size{scattered, 40, 1, 4, 2, 8}, allWays, l}}
+		return []part{{oneGroup(scattered, 20, 2), allWays, l}, {size{Layout: scattered, Peers: 40, Pods: 1, Policies: 4, Interfaces: 2, Ports: 8}, allWays, l}}
 	case o.peers > 0:
 		ways := allWays
 		if o.raw {

@@ -34,6 +34,8 @@ type size struct {
 	Policies   int `json:"policies"`
 	Interfaces int `json:"interfaces"`
 	Ports      int `json:"ports"`
+
+	SharedPorts bool `json:"sharedPorts,omitempty"` // all policies have the ports of the first policy
 }
 
 func (s size) String() string {
@@ -224,6 +226,9 @@ func (s size) podAddrs(pod int) []netip.Addr {
 
 // portsOf returns the ports of policy number i: every other UDP port, so that no two ports are neighbors.
 func (s size) portsOf(i int) []mnpv1.MultiNetworkPolicyPort {
+	if s.SharedPorts {
+		i = 0
+	}
 	var list []mnpv1.MultiNetworkPolicyPort
 	for p := i; p < s.Ports; p += s.Policies {
 		list = append(list, newPort(corev1.ProtocolUDP, 80+2*p))
