@@ -31,10 +31,6 @@ type Source struct {
 	remote    bool // an API server, which sends bookmarks
 }
 
-// unfinished is a field selector without the pods that have ended, since these pods have no network any more. With it, the API
-// server sends a pod that ends as deleted.
-const unfinished = "status.phase!=" + string(corev1.PodSucceeded) + ",status.phase!=" + string(corev1.PodFailed)
-
 // FromClients returns a source that reads from the API server. It does not connect yet.
 func FromClients(config *rest.Config, s Settings) (Source, error) {
 	kube, err := kubernetes.NewForConfig(config) // speaks protobuf unless the config says otherwise
@@ -49,9 +45,13 @@ func FromClients(config *rest.Config, s Settings) (Source, error) {
 	if err != nil {
 		return Source{}, err
 	}
+	ofPods := &fieldSelector{best: unfinished, known: unfinished}
+	if s.Node != "" {
+		ofPods.best = withNetwork // commands that explain one pod know the pods on the host's network, too
+	}
 	pods, namespaces := kube.CoreV1().Pods(metav1.NamespaceAll), kube.CoreV1().Namespaces()
 	return Source{
-		pods: converted(pods.List, pods.Watch, unfinished, func(l *corev1.PodList) (items []*record) {
+		pods: converted(pods.List, pods.Watch, ofPods, func(l *corev1.PodList) (items []*record) {
 			for i := range l.Items {
 				items = append(items, s.podRecordOf(&l.Items[i]))
 				l.Items[i] = corev1.Pod{} // free its memory before the next pod is converted
@@ -63,7 +63,7 @@ func FromClients(config *rest.Config, s Settings) (Source, error) {
 			}
 			return nil
 		}),
-		namespaces: converted(namespaces.List, namespaces.Watch, "", func(l *corev1.NamespaceList) (items []*record) {
+		namespaces: converted(namespaces.List, namespaces.Watch, &fieldSelector{}, func(l *corev1.NamespaceList) (items []*record) {
 			for i := range l.Items {
 				items = append(items, namespaceRecordOf(&l.Items[i]))
 			}
@@ -78,16 +78,15 @@ func FromClients(config *rest.Config, s Settings) (Source, error) {
 	}, nil
 }
 
-// converted returns a list and watch that converts the objects of a typed client into records. fields is a field selector.
+// converted returns a list and watch that converts the objects of a typed client into records.
 func converted[L metav1.ListInterface](
 	list func(context.Context, metav1.ListOptions) (L, error),
 	watchAll func(context.Context, metav1.ListOptions) (watch.Interface, error),
-	fields string, items func(L) []*record, item func(runtime.Object) *record,
+	fields *fieldSelector, items func(L) []*record, item func(runtime.Object) *record,
 ) toolscache.ListerWatcher {
 	return &toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-			o.FieldSelector = fields
-			l, err := list(ctx, o)
+			l, err := ask(ctx, fields, o, list)
 			switch {
 			case err != nil:
 				return nil, err
@@ -102,8 +101,7 @@ func converted[L metav1.ListInterface](
 			}, nil
 		},
 		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-			o.FieldSelector = fields
-			w, err := watchAll(ctx, o)
+			w, err := ask(ctx, fields, o, watchAll)
 			if err != nil || isHungUp(w) {
 				return w, err
 			}
