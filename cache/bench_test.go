@@ -4,9 +4,10 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
-
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 )
 
 const (
@@ -41,7 +42,10 @@ ingress:
 // benchCluster has pods, 2000 policies and 100 local pods, two in each namespace, whose tables have been read: all peer
 // groups are active.
 func benchCluster(b *testing.B, pods int) *Cache {
-	c := New(testOptions())
+	options := testOptions()
+	options.Limits = policy.DefaultLimits()
+	options.Limits.NamespaceAddresses = 3 * pods // a cluster of this size needs it
+	c := New(options)
 	for i := range benchNamespaces {
 		upsert(c, model.NewNamespace(fmt.Sprintf("ns-%d", i), fmt.Sprintf("team=t-%d", i%5)))
 	}

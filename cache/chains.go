@@ -25,6 +25,7 @@ type policyChain struct {
 	build  func(split func(*policy.Group, sets.Family) bool) *policy.Chain
 	built  *policy.Chain // while no group is split
 	split  splitChain
+	jumps  [2]jump // for packets, for replies
 	groups []*group
 	ports  []*engine.Set
 
@@ -96,6 +97,36 @@ func (c *Cache) buildChain(pc *policyChain, pod []policy.NamedPort, namespace st
 			pc.built.Replies = &engine.Chain{Name: engine.RepliesPrefix + s.ChainName}
 		}
 	}
+	pc.jumps = [2]jump{pc.jump(""), pc.jump(engine.RepliesPrefix)}
+}
+
+// jump is the rules that lead to the chain of a policy. Pods share them, so that a pod with many policies costs little memory.
+type jump struct {
+	always engine.Rule   // without the guard of the chain
+	rules  []engine.Rule // with the guard
+}
+
+// jump returns the rules that lead to the chain, or to the chain for replies.
+func (pc *policyChain) jump(prefix string) jump {
+	s := pc.key.section
+	always := engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + s.ChainName)}, Comment: s.JumpComment()}
+	return jump{always, guarded(&pc.built.Guard, prefix, always)}
+}
+
+// guarded returns a rule with a match for ports in front: as many rules as the match has alternatives.
+func guarded(ports *policy.PortMatch, prefix string, rule engine.Rule) (rules []engine.Rule) {
+	for _, match := range ports.Alternatives(prefix != "") {
+		rules = append(rules, engine.Rule{Statements: slices.Concat(match, rule.Statements), Comment: rule.Comment})
+	}
+	return rules
+}
+
+// jumpTo returns the rules that lead to the chain of the policy, or with the prefix of replies to the chain for replies.
+func (pc *policyChain) jumpTo(prefix string) *jump {
+	if prefix == "" {
+		return &pc.jumps[0]
+	}
+	return &pc.jumps[1]
 }
 
 // releaseChain takes a pod's use of a chain back.
@@ -266,13 +297,12 @@ func repliesChain(d engine.Direction, i isolation) *engine.Chain {
 func (i isolation) rules(prefix string, d engine.Direction) []engine.Rule {
 	rules := []engine.Rule{{Statements: []expr.Statement{expr.Jump(prefix + engine.CommonChain(d))}}}
 	for _, g := range i.portGroups() {
-		to := engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + engine.PortsChain(d, i.iface, g.ports.ID))}}
 		if len(g.chains) == 1 {
-			to = g.chains[0].jump(prefix)
+			rules = append(rules, g.chains[0].jumpTo(prefix).rules...)
+			continue
 		}
-		for _, match := range g.ports.Alternatives(prefix != "") {
-			rules = append(rules, engine.Rule{Statements: slices.Concat(match, to.Statements), Comment: to.Comment})
-		}
+		to := engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + engine.PortsChain(d, i.iface, g.ports.ID))}}
+		rules = append(rules, guarded(g.ports, prefix, to)...)
 	}
 	return rules
 }
@@ -280,7 +310,7 @@ func (i isolation) rules(prefix string, d engine.Direction) []engine.Rule {
 // portGroup is the policies of an interface whose rules have the same list of ports. A packet costs one lookup of its port for
 // all of them.
 type portGroup struct {
-	ports  policy.PortMatch // zero: of a single policy, which has several lists or no list
+	ports  *policy.PortMatch // without an ID: of a single policy, which has several lists or no list
 	chains []*policyChain
 }
 
@@ -288,7 +318,7 @@ type portGroup struct {
 func (i isolation) portGroups() (groups []portGroup) {
 	index := map[string]int{}
 	for _, pc := range i.effective {
-		ports := pc.built.Guard
+		ports := &pc.built.Guard
 		n, known := index[ports.ID]
 		if !known || ports.ID == "" {
 			n = len(groups)
@@ -304,13 +334,7 @@ func (i isolation) portGroups() (groups []portGroup) {
 func (g portGroup) chain(prefix string, d engine.Direction, iface string) *engine.Chain {
 	chain := &engine.Chain{Name: prefix + engine.PortsChain(d, iface, g.ports.ID)}
 	for _, pc := range g.chains {
-		chain.Rules = append(chain.Rules, pc.jump(prefix))
+		chain.Rules = append(chain.Rules, pc.jumpTo(prefix).always)
 	}
 	return chain
-}
-
-// jump leads to the chain of a policy.
-func (pc *policyChain) jump(prefix string) engine.Rule {
-	s := pc.key.section
-	return engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + s.ChainName)}, Comment: s.JumpComment()}
 }
