@@ -8,15 +8,12 @@ import (
 
 // flow is a connection of the pod, as a socket of the pod and the listening sockets beside it show it.
 type flow struct {
-	// state is a TCP state (stateEstablished, …) for TCP. An SCTP flow is always established.
 	protocol      uint8
-	state         uint8
+	state         uint8 // of the pod's socket: a TCP state (stateEstablished, …), for SCTP always sctpEstablished
 	local, remote netip.AddrPort
 	isIncoming    bool // the remote end opened the connection
-	tags          tags
+	tags          tags // the zero value unless the protocol is SCTP
 }
-
-// tags is the zero value unless the protocol is SCTP.
 
 // original returns both ends in the direction of the first packet of the connection, the "original" direction of
 // connection tracking.
@@ -28,8 +25,7 @@ func (f *flow) original() (from, to netip.AddrPort) {
 }
 
 // The default range of ports that the kernel chooses from for a client (net.ipv4.ip_local_port_range). A pod may have
-// another range. Then a connection whose listening socket is closed may count for the wrong end; connections with a
-// listening socket do not depend on the range.
+// another range. Then a connection to a local port without a listening socket may count for the wrong end.
 const (
 	firstEphemeral = 32768
 	lastEphemeral  = 60999
