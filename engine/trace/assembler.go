@@ -15,7 +15,7 @@ type Packet struct {
 	Headers Headers
 	// Steps are in the order in which the kernel evaluated the rules, over all hooks and tables, those of other
 	// programs included. The last step of a dropped packet has the verdict drop.
-	Steps   []Step
+	Steps []Step
 }
 
 // Step is a rule that the packet matched, or the policy of a base chain. The kernel reports no rules without a match.
@@ -24,11 +24,11 @@ type Step struct {
 	Handle               uint64 // of the rule; 0 for a policy
 	IsPolicy             bool
 	// Verdict is the word that nft prints: accept, drop, continue, jump, goto, return, queue or stolen.
-	Verdict              string   // accept, drop, continue, jump, goto, return, queue or stolen
-	Target               string   // the chain of a jump or goto
-	Comment              string   // of the rule
-	Rule                 string   // the rule as nft prints it, if each table of the agent has such a rule; else empty
-	Sets                 []string // names of the sets that the rule looks up
+	Verdict string   // accept, drop, continue, jump, goto, return, queue or stolen
+	Target  string   // the chain of a jump or goto
+	Comment string   // of the rule
+	Rule    string   // the rule as nft prints it, if each table of the agent has such a rule; else empty
+	Sets    []string // names of the sets that the rule looks up
 }
 
 // IsOfAgent reports whether the step is in a table of the agent.
@@ -50,7 +50,7 @@ type pendingPacket struct {
 // that a later packet may have again.
 type assembler struct {
 	// open has the last packet of each ID. A packet in waiting whose ID a later packet took over is not in open.
-	open    map[uint32]*pendingPacket
+	open map[uint32]*pendingPacket
 	// waiting has the packets in the order of their first events. settled removes them from the front only, so a packet
 	// whose events still come holds back later packets, and the output keeps the order.
 	waiting []*pendingPacket // in the order of their first events

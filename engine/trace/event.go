@@ -14,17 +14,17 @@ const familyHeader = 4
 // event is an NFT_MSG_TRACE message (linux/netfilter/nf_tables.h, enum nft_trace_attributes): a packet matched a rule,
 // reached the end of a chain, or met the policy of a base chain.
 type event struct {
-	family  uint8
-	id      uint32 // of the packet; a later packet may have the same ID
-	kind    uint32 // NFT_TRACETYPE_RULE, _RETURN or _POLICY
-	table   string
-	chain   string
-	handle  uint64  // of the rule; 0: the event is about no rule
+	family uint8
+	id     uint32 // of the packet; a later packet may have the same ID
+	kind   uint32 // NFT_TRACETYPE_RULE, _RETURN or _POLICY
+	table  string
+	chain  string
+	handle uint64 // of the rule; 0: the event is about no rule
 	// verdict is a negative NFT_ number that leads on (NFT_JUMP), or an NF_ number that ends the path, see verdictText.
-	verdict int32   // of the rule, or of the base chain's policy
-	target  string  // the chain of a jump or goto
+	verdict int32  // of the rule, or of the base chain's policy
+	target  string // the chain of a jump or goto
 	// The kernel sends interfaces and headers only with the first event of each base chain. // indexes of interfaces; 0: none
-	in, out uint32  // indexes of interfaces; only in the first event of each base chain
+	in, out uint32 // indexes of interfaces; only in the first event of each base chain
 	packet  Headers
 }
 

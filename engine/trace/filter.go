@@ -17,7 +17,7 @@ type Filter struct {
 	Protocol  uint8        // IP protocol number
 	Port      uint16       // destination port of TCP, UDP or SCTP
 	// Rate bounds the cost of a trace for the node and its reader. The limit holds for all rules of a table together. // maximum of traced packets per second, at least 1
-	Rate      uint32       // maximum of traced packets per second
+	Rate uint32 // maximum of traced packets per second
 }
 
 // transports are the protocols with ports.
