@@ -15,7 +15,7 @@ import (
 // same time.
 type Conn struct {
 	// family is NETLINK_NETFILTER, NETLINK_SOCK_DIAG or NETLINK_ROUTE. Reopen opens a socket of the same family.
-	family int // NETLINK_NETFILTER, or NETLINK_SOCK_DIAG
+	family int
 	// conn owns the descriptor. This package reads and writes fd itself, because conn.Receive makes two system calls
 	// and an allocation for each answer. conn has a finalizer that closes the descriptor, so each use of fd ends with a
 	// runtime.KeepAlive.
