@@ -15,9 +15,9 @@ import (
 type Result struct {
 	Made   int // entries that the kernel did not have
 	Turned int // entries that had the ends the wrong way round
-	// Served is nil if there is no such socket. The entries of the peers of these ports may be wrong until TurnServed
-	// has corrected them.
-	Served []uint16 // ports of UDP sockets that receive from everybody
+	// Served are the ports of UDP sockets that receive from everybody; nil: none. The entries of the peers of these
+	// ports may be wrong until TurnServed has corrected them.
+	Served []uint16
 }
 
 // atOnce is the number of entries in a send. The socket's receive buffer must hold the answers.
