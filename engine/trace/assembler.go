@@ -24,7 +24,7 @@ type Step struct {
 	Handle               uint64 // of the rule; 0 for a policy
 	IsPolicy             bool
 	// Verdict is the word that nft prints: accept, drop, continue, jump, goto, return, queue or stolen.
-	Verdict string   // accept, drop, continue, jump, goto, return, queue or stolen
+	Verdict string
 	Target  string   // the chain of a jump or goto
 	Comment string   // of the rule
 	Rule    string   // the rule as nft prints it, if each table of the agent has such a rule; else empty
@@ -53,7 +53,7 @@ type assembler struct {
 	open map[uint32]*pendingPacket
 	// waiting has the packets in the order of their first events. settled removes them from the front only, so a packet
 	// whose events still come holds back later packets, and the output keeps the order.
-	waiting []*pendingPacket // in the order of their first events
+	waiting []*pendingPacket
 }
 
 // begin starts a packet. Later events with this ID belong to it, not to an earlier packet with the same ID.

@@ -21,10 +21,10 @@ type event struct {
 	chain  string
 	handle uint64 // of the rule; 0: the event is about no rule
 	// verdict is a negative NFT_ number that leads on (NFT_JUMP), or an NF_ number that ends the path, see verdictText.
-	verdict int32  // of the rule, or of the base chain's policy
+	verdict int32
 	target  string // the chain of a jump or goto
-	// The kernel sends interfaces and headers only with the first event of each base chain. // indexes of interfaces; 0: none
-	in, out uint32 // indexes of interfaces; only in the first event of each base chain
+	// The kernel sends interfaces and headers only with the first event of each base chain.
+	in, out uint32 // indexes of interfaces; 0: none
 	packet  Headers
 }
 

@@ -12,12 +12,12 @@ import (
 type Filter struct {
 	// Interface is the name that the pod knows, such as net1. In a bridge it also selects frames of the port that
 	// carries the interface, see markTable.filters.
-	Interface string       // where the packet comes in or goes out
+	Interface string
 	From, To  netip.Prefix // source and destination; must be of the same family if both are set
 	Protocol  uint8        // IP protocol number
 	Port      uint16       // destination port of TCP, UDP or SCTP
-	// Rate bounds the cost of a trace for the node and its reader. The limit holds for all rules of a table together. // maximum of traced packets per second, at least 1
-	Rate uint32 // maximum of traced packets per second
+	// Rate bounds the cost of a trace for the node and its reader. The limit holds for all rules of a table together.
+	Rate uint32 // maximum of traced packets per second, at least 1
 }
 
 // transports are the protocols with ports.
@@ -38,7 +38,7 @@ func (f Filter) rules(onLink func(string) expr.Statement) [][]expr.Statement {
 		if f.Protocol == 0 || f.Protocol == uint8(t) {
 			port := expr.DestinationPort(t).Range(expr.Is, single(uint32(f.Port)))
 			// The full slice expression makes append copy: the rules must not share the memory behind base.
-			list = append(list, append(base[:len(base):len(base)], port)) // each rule has its own copy of base
+			list = append(list, append(base[:len(base):len(base)], port))
 		}
 	}
 	return list

@@ -34,7 +34,7 @@ type ruleIndex struct {
 	generation uint32
 	// tables has the tables that were read in this generation, with their rules by handle. A table without rules has an
 	// empty map.
-	tables map[tableKey]map[uint64]tracedRule // rules by handle
+	tables map[tableKey]map[uint64]tracedRule
 }
 
 // refresh drops all rules if any table has changed since they were read: a new table with the same name may use the same

@@ -50,7 +50,7 @@ type markTable struct {
 	flags  uint32 // owner, or 0 where the kernel knows no owner
 	// end bounds a table without an owner, which outlives a killed process. After this time it marks no packets; zero:
 	// no end.
-	end time.Time // after this time the table marks no packets; zero: no end
+	end time.Time
 }
 
 // encode writes the batch that creates the table. The batch fails if the table exists.
