@@ -12,8 +12,8 @@ import (
 // parser of its own.
 type parser struct {
 	*builder
-	tokens     []token // the last token is the end, and is never passed
-	at         int     // index of the next token
+	tokens []token // the last token is the end, and is never passed
+	at     int     // index of the next token
 	// parts are the statements up to now. finish turns them into the statements of the rule.
 	parts      []part
 	hasVerdict bool // a verdict was read: only a comment may follow

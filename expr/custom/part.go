@@ -13,7 +13,7 @@ type part struct {
 	token     token // for errors
 	statement expr.Statement
 	// family is 0 for any family. In a file for IPv4, the only other value is sets.V4.
-	family    sets.Family // only packets of this family match; 0: any
+	family sets.Family // only packets of this family match; 0: any
 
 	protocol    uint32 // only packets of this IP protocol match, if hasProtocol
 	hasProtocol bool

@@ -119,7 +119,7 @@ func parseNumber(d expr.Datatype, text string) (uint32, bool) {
 	digits, base := text, 10
 	if hex, ok := strings.CutPrefix(text, "0x"); ok {
 		digits, base = hex, 16
-	// nft reads 010 as 8 and an administrator means 10, so neither is assumed.
+		// nft reads 010 as 8 and an administrator means 10, so neither is assumed.
 	} else if len(text) > 1 && text[0] == '0' {
 		return 0, false
 	}
