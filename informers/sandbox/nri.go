@@ -47,7 +47,7 @@ const (
 	NRIConnected NRIState = "connected" // the runtime asks before it starts a pod
 	NRIRefused   NRIState = "refused"   // the runtime has NRI, but does not accept the plugin or hung up
 	NRIAbsent    NRIState = "absent"    // the runtime has no NRI
-	NRIOff       NRIState = "off" // the user has switched NRI off (--nri-socket=none)
+	NRIOff       NRIState = "off"       // the user has switched NRI off (--nri-socket=none)
 )
 
 // NRIStates lists the states.
@@ -71,7 +71,7 @@ type NRIConfig struct {
 	Sandboxes  *Sandboxes
 	Settings   informers.Settings
 	// Announce must make the pod known to the sink before it returns: Enforce follows at once.
-	Announce   func(pod cache.Pod) // called with each pod that starts, since the API server's event may come later
+	Announce func(pod cache.Pod) // called with each pod that starts, since the API server's event may come later
 
 	// Enforce applies a pod's rules and returns when they are in force. enforced is false if no policy selects the pod; it
 	// must return at once then.

@@ -23,7 +23,7 @@ const (
 
 // resolution is the state of the search for a sandbox's network namespace. The lock of the Sandboxes protects it.
 type resolution struct {
-	created time.Time // time of creation according to the runtime
+	created time.Time     // time of creation according to the runtime
 	asking  bool          // a request is running or waits for its turn
 	done    bool          // the runtime has answered
 	netNS   string        // the path, if done; empty: on the host's network, or torn down

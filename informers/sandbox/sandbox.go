@@ -60,15 +60,15 @@ type Sandboxes struct {
 	asking              sync.WaitGroup // goroutines of resolveAll
 
 	// mu guards the fields below.
-	mu      sync.Mutex
+	mu sync.Mutex
 	// current is the last state that the sink got, so only differences are passed on.
 	current map[types.UID]cache.Sandbox // the sandboxes in the sink
 	// events corrects the lists for half a minute after an NRI event, see sandbox_event.go.
-	events  map[string]sandboxEvent     // by sandbox ID
-	resolve map[string]*resolution      // by sandbox ID
-	eager   time.Duration               // the next interval, below pollInterval while a sandbox is expected
-	listed  time.Time                   // time of the first list; zero: no list yet
-	client  internalapi.RuntimeService  // set by the polling goroutine; nil: not connected yet
+	events  map[string]sandboxEvent    // by sandbox ID
+	resolve map[string]*resolution     // by sandbox ID
+	eager   time.Duration              // the next interval, below pollInterval while a sandbox is expected
+	listed  time.Time                  // time of the first list; zero: no list yet
+	client  internalapi.RuntimeService // set by the polling goroutine; nil: not connected yet
 }
 
 // New returns Sandboxes that do nothing until Run.
