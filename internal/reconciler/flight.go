@@ -16,8 +16,8 @@ const smallTable = 128 << 10
 
 // flight admits tables while their sum is within the bound. Of the tables that wait, the smallest is next, so a large
 // table of a tenant does not hold up the tables of other tenants.
-// mu guards free and waiting.
 type flight struct {
+	// mu guards free and waiting.
 	mu      sync.Mutex
 	free    int
 	waiting []*boarding // smallest first

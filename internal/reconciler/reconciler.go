@@ -262,7 +262,6 @@ func (r *Reconciler) work(ctx context.Context, pod cache.PodID) error {
 	r.mu.Unlock()
 	r.observer.Started(pod)
 	// A batch that was sent is awaited even if the agent stops: the content of the kernel is then known.
-	// A batch that was sent is waited for: the content of the kernel is then known, also when the agent stops meanwhile.
 	err := r.reconcile(context.WithoutCancel(ctx), pod)
 	r.observer.Finished(pod, err)
 	if err == nil {
@@ -302,7 +301,6 @@ func (r *Reconciler) failed(ctx context.Context, pod cache.PodID, err error) {
 	}
 	// The network namespace of a pod ends before the runtime and the API server report the end of the pod, so the first
 	// failures are expected.
-	// A pod's network namespace goes before the runtime, and then the API server, tell.
 	if IsGone(err) && tries < 3 {
 		log.V(1).Info("The network namespace of the pod is gone", "cause", err.Error())
 		return
