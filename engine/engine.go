@@ -308,7 +308,7 @@ func (e *Engine) changeTo(ctx context.Context, x *exchange, want Ruleset) error 
 	}
 	if p.isEmpty() {
 		// The plan is empty, so the contents are equal. The newer pointers make the next comparison cheap.
-		e.have.ruleset = want // equal, and the newer pointers are those to compare the next time
+		e.have.ruleset = want
 		e.have.underWay = false
 		return nil
 	}

@@ -167,7 +167,7 @@ func (x *exchange) generation(t *nfnl.Conn) (id uint32, err error) {
 // tableHead describes a table without its content.
 type tableHead struct {
 	use   uint32 // number of objects in the table
-	flags uint32 // port of the owner's socket, if the flags have NFT_TABLE_F_OWNER
+	flags uint32 // NFT_TABLE_F_*
 	owner uint32 // port of the owner's socket, if the flags have NFT_TABLE_F_OWNER
 }
 

@@ -48,8 +48,7 @@ func tableForJSON(f expr.TableFamily, rs Ruleset) *tableJSON {
 	return t
 }
 
-// The types below are the JSON form of a table. It is an interface for users' programs, so fields may be added, and
-// none may change.
+// The types below are the JSON form of a table, with the texts of Render.
 type tableJSON struct {
 	Family string      `json:"family"`
 	Name   string      `json:"name"`
