@@ -26,7 +26,7 @@ type Chain struct {
 	Ports   []PortSet     // unique
 }
 
-// PortSet is a set of ports with the digest of its content.
+// PortSet is a set of ports with the digest of its content, which gives the set its name.
 type PortSet struct {
 	Digest Digest
 	Ports  sets.Ports
@@ -48,7 +48,8 @@ func (s *Section) Variant(pod []NamedPort) Digest {
 	return e.digest()
 }
 
-// Build makes the chain of the section for a pod with these named ports, which must be sorted.
+// Build makes the chain of the section for a pod with these named ports, which must be sorted. Equal arguments give an
+// equal chain. Pods share the result, so nobody may change it.
 func (s *Section) Build(pod []NamedPort, o BuildOptions) *Chain {
 	b := builder{section: s, options: o, out: &Chain{Chain: &engine.Chain{Name: s.ChainName}}, known: map[string]bool{}}
 	if o.Replies {
@@ -72,6 +73,7 @@ type builder struct {
 // so that members can join and leave without a change of rules.
 func (b *builder) rule(r *Rule, ports sets.Ports) {
 	d := b.section.Direction
+	// A rule with peers but without a valid port allows nothing by port; it may still allow named ports of peers.
 	if !r.AllowsNobody() && (r.AnyPort || !ports.IsEmpty()) {
 		match := anyPort
 		if !r.AnyPort {
@@ -79,11 +81,13 @@ func (b *builder) rule(r *Rule, ports sets.Ports) {
 		}
 		switch {
 		case r.Everyone:
+			// Without a match of the peer, a single rule serves both families.
 			b.accept(r, nil, nil, match)
 		case r.Peers != nil:
 			b.peers(r, r.Peers, d.PeerIn, d.Opposite().PeerIn, match)
 		}
 	}
+	// Named ports of peers for egress: each peer may have another number under the name.
 	if r.Named != nil {
 		b.peers(r, r.Named, expr.DestinationEndpointIn, expr.SourceEndpointIn, anyPort)
 	}
@@ -96,6 +100,7 @@ type portMatch struct {
 }
 
 // anyPort matches all ports and protocols.
+// Its replies are a single alternative without a match.
 var anyPort = portMatch{replies: [][]expr.Statement{nil}}
 
 // matchPorts returns the match for a list of ports.
@@ -109,6 +114,7 @@ func (b *builder) matchPorts(p sets.Ports) portMatch {
 		m.replies = [][]expr.Statement{{expr.SourcePortIn(name)}}
 		return m
 	}
+	// DialedPortIn is for a single protocol, so each protocol has a rule of its own.
 	for _, t := range protocols(p) {
 		m.replies = append(m.replies, []expr.Statement{expr.DialedPortIn(t, name)})
 	}
