@@ -38,9 +38,10 @@ type service struct {
 
 // parseExpectation reads an expectation, for example "client -> web@net1 tcp/80 udp/53" or "10.1.5.5 -> ops/web icmp".
 // A pod without a namespace is in the namespace "default". The arrow says which packets are meant:
-// ->   first packets of new connections
-// =>   packets of open connections, from the client to the server
-// <=   packets of open connections, from the server to the client
+//
+//	->   first packets of new connections
+//	=>   packets of open connections, from the client to the server
+//	<=   packets of open connections, from the server to the client
 func parseExpectation(text string, allowed bool) (Expectation, error) {
 	e := Expectation{Text: text, Allowed: allowed}
 	fields := strings.Fields(text)
