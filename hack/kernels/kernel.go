@@ -28,8 +28,8 @@ func versions() []string {
 }
 
 // kernel is a kernel that QEMU can boot.
-type kernel struct { // vmlinuz
-	image   string // directory that contains lib/modules/VERSION
+type kernel struct {
+	image   string // vmlinuz
 	modules string // directory with lib/modules/VERSION in it
 }
 

@@ -149,7 +149,7 @@ type latency struct {
 
 	mu sync.Mutex
 	// When the server wrote the object that is being handled. The informers hand over one object after another.
-	sent time.Time // of the object that is being taken
+	sent time.Time
 	// The pods that are queued or being worked on, with the time of the write that queued them first.
 	dirty  map[cache.PodID]time.Time
 	events int

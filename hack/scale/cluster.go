@@ -19,7 +19,7 @@ const (
 	probe   = "probe"
 	other   = "other"
 	teams   = 50  // values of the namespaces' label team
-	perNode = 110 // pods of a remote node: the default limit of the kubelet
+	perNode = 110 // pods of a node: the default limit of the kubelet
 )
 
 // selectingNamespaces is the number of namespaces that have the policies of the cluster.

@@ -70,7 +70,7 @@ func appendError(b []byte, from, to netip.Addr, about []byte, id uint32) []byte 
 		b = append(b, icmpv6Unreachable, icmpv6AddrUnreachable, 0, 0)
 	}
 	b = binary.BigEndian.AppendUint32(b, id) // receivers ignore this field
-	b = append(b, about[:header+8]...)       // a field that receivers ignore
+	b = append(b, about[:header+8]...)
 	putICMPChecksum(b[message:], from, to)
 	putLength(b[start:], to)
 	return b
