@@ -140,8 +140,8 @@ func (c *cluster) launch(ctx context.Context, to string, all ...starters) error 
 	return err
 }
 
-// tried returns an error unless each pod of the groups sent many packets, or tried to send them. Otherwise no arrival
-// would prove nothing.
+// tried returns an error unless each pod of the groups sent many packets, or tried to send them. A pod that
+// never sent would otherwise look like a pod whose packets were all dropped.
 func (c *cluster) tried(ctx context.Context, all ...starters) error {
 	for _, s := range all {
 		out, err := c.kubectl(ctx, "logs", "-l", "starters="+s.group, "-c", "flood", "--max-log-requests="+fmt.Sprint(s.count))
