@@ -12,19 +12,24 @@ import (
 // the tables of another namespace large. So the addresses that the pods of a namespace have as peers are limited. The
 // oldest pods are peers, as many as fit. Which pods these are follows from the pods alone, and a new pod takes nothing from others.
 
-// addressed is the pods of a namespace that have addresses.
+// addressed has the pods of a namespace that have addresses: as many of the oldest as fit the limit are peers.
+//
+//	pods   ├─ old ─────────────┼─ young ──┤
+//	       │ peers: fit        │ unfit    │
 type addressed struct {
-	pods  []*pod // by age
-	fit   int    // the first of them, which are peers
-	used  int    // addresses of these
-	total int    // addresses of all
+	pods  []*pod // sorted by age, the oldest first
+	fit   int    // number of pods at the start of the list that are peers
+	used  int    // addresses of the peers
+	total int    // addresses of all pods in the list
 }
 
-// compareAges sorts the oldest pod first.
+// compareAges sorts the oldest pod first. Names decide between pods of the same second, so that the order follows from
+// the pods alone.
 func compareAges(a, b *pod) int {
 	return cmp.Or(cmp.Compare(a.created, b.created), policy.CompareKeys(a.key, b.key))
 }
 
+// countAddresses returns the number of addresses of all attachments.
 func countAddresses(list []attachment) (n int) {
 	for _, a := range list {
 		n += a.addrs.len()
@@ -32,7 +37,8 @@ func countAddresses(list []attachment) (n int) {
 	return n
 }
 
-// visible returns the attachments of a pod as policies see them, and the old list when it is the same.
+// visible returns the attachments of a pod as policies see them: without addresses if the pod is unfit. It returns the
+// old list if that is equal.
 func (p *pod) visible(old []attachment) []attachment {
 	if !p.unfit {
 		return p.read
@@ -47,13 +53,14 @@ func (p *pod) visible(old []attachment) []attachment {
 	return bare
 }
 
-// setAddresses takes the number of addresses of a pod. Other pods of the namespace become peers, or cease to be peers: no
-// more of them than the pod has, or had, addresses. The caller brings the state of the pod itself up to date.
+// setAddresses notes the number of addresses of a pod. Other pods of the namespace may become peers, or cease to be
+// peers: at most as many as the pod has, or had, addresses. The caller updates the state of the pod itself.
 func (c *Cache) setAddresses(p *pod, n int) {
 	if int(p.addresses) == n {
 		return
 	}
 	a := &p.namespace.addressed
+	// Whether the namespace exceeds its limit, before and after.
 	was := a.fit < len(a.pods)
 	i, found := slices.BinarySearchFunc(a.pods, p, compareAges)
 	if found {
@@ -68,6 +75,7 @@ func (c *Cache) setAddresses(p *pod, n int) {
 	if n > 0 {
 		a.pods = slices.Insert(a.pods, i, p)
 		a.total += n
+		// A pod behind the last peer is unfit at first; fill corrects that if there is room.
 		p.unfit = i > a.fit
 		if !p.unfit {
 			a.fit++
@@ -87,7 +95,8 @@ func (c *Cache) setAddresses(p *pod, n int) {
 	}
 }
 
-// fill makes as many pods peers as the limit admits, and returns the pods that changed.
+// fill makes as many pods peers as the limit admits, and returns the pods that changed. Only pods at the border between
+// peers and the others can change.
 func (a *addressed) fill(limit int) (changed []*pod) {
 	for ; a.used > limit; changed = append(changed, a.pods[a.fit]) {
 		a.fit--
@@ -126,7 +135,7 @@ func (c *Cache) withAddressProblem(p *pod, problems []policy.Problem) []policy.P
 	})
 }
 
-// addressLimit is the limit of the addresses of a namespace, as in --limit.
+// addressLimit returns the limit of the addresses of a namespace in the form of --limit.
 func (c *Cache) addressLimit() string {
 	return fmt.Sprintf("namespace-addresses=%d", c.limits.NamespaceAddresses)
 }

@@ -16,18 +16,21 @@ import (
 type BridgeSupport uint8
 
 // The levels of support.
+// The zero value is full support, so a Cache without this option plans all tables.
 const (
-	BridgeStateful BridgeSupport = iota // all of it
+	BridgeStateful BridgeSupport = iota // connection tracking and policies
 	BridgeDrops                         // no connection tracking for bridges: the tables can only drop
-	BridgeMissing                       // no such tables
+	BridgeMissing                       // no nf_tables for bridges
 )
 
 // virtualMachineLabel is a label that KubeVirt sets on the pods in which its virtual machines run, before they start.
 const virtualMachineLabel = "kubevirt.io"
 
+// hasVirtualMachine reports whether the labels announce a virtual machine, before its bridge exists.
 func (s *podState) hasVirtualMachine() bool { return s.labels.Has(virtualMachineLabel) }
 
-// SetBridged notes that an isolated interface of a local pod is a port of a bridge. That holds as long as the pod is local.
+// SetBridged notes that an isolated interface of a local pod is a port of a bridge. That holds as long as the pod is
+// local: the cache does not learn of the end of a bridge.
 func (c *Cache) SetBridged(id PodID) {
 	c.lock()
 	defer c.unlock()
@@ -41,7 +44,7 @@ func (c *Cache) SetBridged(id PodID) {
 // hasBridge reports whether policies must be enforced in a bridge that the pod has or will have.
 func (t *target) hasBridge() bool { return t.bridged || t.pod.state.hasVirtualMachine() }
 
-// hasFull reports whether the table of a family is to have the rules of the policies.
+// hasFull reports whether the table of a family has the rules of the policies, and not only drops.
 func (b *planBuilder) hasFull(f expr.TableFamily) bool {
 	return f == engine.Inet || b.view.bridge && b.cache.options.Bridge == BridgeStateful
 }
@@ -64,8 +67,9 @@ func (s BridgeSupport) Shortfall() string {
 	return ""
 }
 
-// names returns the names that an interface of the pod can have where the packets of a family pass it. A frame for a reserved
-// multicast address passes the bridge without a look at its rules, and goes to the pod as a packet of the port.
+// names returns the names that an interface of the pod can have where packets of a family pass: its own name, and its
+// name as a port of a bridge. Both names matter in family inet too: a frame for a reserved multicast address passes the
+// bridge without a look at its rules, and goes to the pod as a packet of the port.
 func (v *view) names(f expr.TableFamily, iface string) []string {
 	port := engine.BridgePort(iface)
 	if f == engine.Inet && !v.bridge || !isInterfaceName(port) {
@@ -74,7 +78,7 @@ func (v *view) names(f expr.TableFamily, iface string) []string {
 	return []string{iface, port}
 }
 
-// bridgePorts returns the names that the isolated interfaces have as ports of a bridge.
+// bridgePorts returns the names that the isolated interfaces can have as ports of a bridge, sorted.
 func (v *view) bridgePorts() (names []string) {
 	for _, d := range engine.Directions {
 		for _, i := range v.isolated[d] {
@@ -85,7 +89,7 @@ func (v *view) bridgePorts() (names []string) {
 	return slices.Compact(names)
 }
 
-// framesChain isolates the interface in a table that drops: ARP passes, and nothing else.
+// framesChain returns the chain of an isolated interface in a table that only drops: ARP passes, and nothing else.
 func framesChain(d engine.Direction, iface string) *engine.Chain {
 	return &engine.Chain{Name: engine.InterfaceChain(d, iface), Rules: []engine.Rule{
 		{Statements: []expr.Statement{expr.ARP(), expr.Accept()}},
@@ -93,7 +97,8 @@ func framesChain(d engine.Direction, iface string) *engine.Chain {
 	}}
 }
 
-// frameRules judge the frames that hold no packet of IP: ARP passes, and nothing else.
+// frameRules returns the rules for frames without an IP packet: ARP passes, and nothing else. Policies say nothing
+// about such frames.
 func frameRules() []engine.Rule {
 	return []engine.Rule{
 		{Statements: []expr.Statement{expr.ARP(), expr.Accept()}},

@@ -13,7 +13,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// Options configure a Cache.
+// Options configure a Cache. They do not change after New.
 type Options struct {
 	Node           string   // pods on this node are local; empty: pods of all nodes are read like local ones
 	NetworkPlugins []string // plugin types whose networks policies isolate
@@ -30,60 +30,65 @@ type Options struct {
 
 	PolicyCounters bool // rules of policies count the packets that they accept
 
-	Bridge BridgeSupport // of the kernel
+	Bridge BridgeSupport // support of the kernel for tables of family bridge
 
+	// Ingress and Egress are the user's rules for all isolated interfaces.
 	Ingress, Egress Common
 
 	Limits policy.Limits // zero: the defaults
 
 	split splitBounds // zero: the defaults
 
-	// LockHeld is told how long the lock was held, each time. It must be fast. May be nil.
+	// LockHeld is called after each release of the lock, with the time that the lock was held. It must be fast. nil:
+	// not called.
 	LockHeld func(time.Duration)
 }
 
-// Key is the namespace and name of an object.
+// Key is the namespace and name of an object. For a Namespace the namespace is empty.
 type Key = types.NamespacedName
 
-// PodID identifies one pod: a later pod of the same name has another UID.
+// PodID identifies a pod: a later pod with the same name has another UID.
 type PodID struct {
 	Key
 	UID types.UID
 }
 
+// comparePodIDs orders pods by namespace, name and UID.
 func comparePodIDs(a, b PodID) int {
 	return cmp.Or(policy.CompareKeys(a.Key, b.Key), cmp.Compare(a.UID, b.UID))
 }
 
-// Cache is the live state. All methods may be called concurrently.
+// Cache is the live state. All methods may be called concurrently. The lock mu guards everything below it, and
+// everything that is reachable from there, except the members of groups, which have locks of their own. Locks are taken
+// in this order: target.planning, mu, group.content, group.changes.
 type Cache struct {
 	options Options
 	node    string
 	limits  *policy.Limits
-	plugins map[string]bool
-	common  commonTables
-	seed    maphash.Seed
+	plugins map[string]bool // set of Options.NetworkPlugins
+	common  commonTables    // chains and sets that all pods share
+	seed    maphash.Seed    // for hashes that tenants cannot predict
 
 	mu     sync.Mutex
-	locked time.Time
+	locked time.Time // when the lock was taken, for LockHeld
 
-	pods       map[Key]*pod // known from the API server
+	pods       map[Key]*pod // pods from the API server that have interfaces or are local; not announced pods
 	namespaces map[string]*namespace
-	networks   map[Key]*network
+	networks   map[Key]*network // networks that anything refers to
 	policies   map[Key]*installed
 	sandboxes  map[types.UID]Sandbox
-	labels     labelindex.Index[*scope] // scopes by selector, to find those that contain a namespace
+	labels     labelindex.Index[*scope] // scopes with a selector of namespaces, to find the scopes that contain a namespace
 
-	targets     map[PodID]*target // local pods
-	byUID       map[types.UID]*target
-	scopes      map[policy.Scope]*scope
-	chains      map[chainKey]*policyChain
-	groups      map[string]*group // by name
-	networkSets map[policy.Digest]*networkSet
-	ports       map[string]*portList
-	dirty       map[PodID]struct{}
-	retired     map[string][]*group // groups without users that pods still list, by the namespace of the last user
-	refetch     map[Key]struct{}    // policies to read again: their rules were dropped for a limit, and would fit now
+	targets     map[PodID]*target             // local pods, announced pods included
+	byUID       map[types.UID]*target         // the same, by UID
+	scopes      map[policy.Scope]*scope       // scopes of active groups
+	chains      map[chainKey]*policyChain     // chains that plans use
+	groups      map[string]*group             // active groups, by name
+	networkSets map[policy.Digest]*networkSet // sets of networks of active groups
+	ports       map[string]*portList          // sets of ports that chains use, by name
+	dirty       map[PodID]struct{}            // local pods whose table may have changed since TakeDirty
+	retired     map[string][]*group           // groups without users that pods still list, by the namespace of the last user
+	refetch     map[Key]struct{}              // policies to read again: their rules were dropped for a limit, and would fit now
 
 	wanted       int // items of all policies, of each namespace at most as many as its limit
 	withPolicies int // namespaces with policies
@@ -91,13 +96,13 @@ type Cache struct {
 	members    int // shares in all groups
 	withGroups int // namespaces whose policies use groups
 
-	lastID  uint64 // of groups and scopes
-	tick    uint64 // marks the groups and targets that a walk has seen
+	lastID  uint64 // last ID of a group or scope
+	tick    uint64 // mark of the last walk, see next
 	counts  counts
 	scratch scratch
 }
 
-// scratch is memory that one event uses and the next event uses again.
+// scratch has slices that one event fills and the next event fills again. The lock guards it.
 type scratch struct {
 	groups        []*group
 	entries       []*peerEntry
@@ -141,9 +146,10 @@ func New(o Options) *Cache {
 	return c
 }
 
-// Limits returns the limits in force. Policies must be compiled with the same.
+// Limits returns the limits in force. Policies must be compiled with the same limits.
 func (c *Cache) Limits() *policy.Limits { return c.limits }
 
+// lock takes the lock of the cache.
 func (c *Cache) lock() {
 	c.mu.Lock()
 	if c.options.LockHeld != nil {
@@ -151,6 +157,7 @@ func (c *Cache) lock() {
 	}
 }
 
+// unlock releases the lock of the cache, and then reports the time that it was held.
 func (c *Cache) unlock() {
 	held := time.Duration(0)
 	if c.options.LockHeld != nil {
@@ -162,22 +169,23 @@ func (c *Cache) unlock() {
 	}
 }
 
-// slice lets others have the lock now and then during a walk over many items.
+// slice releases the lock at intervals during a walk over many items, so that events wait only briefly. The walk must
+// cope with changes of the state between its steps.
 type slice struct {
 	cache *Cache
-	keep  bool // the lock, to the end of the walk
-	steps int
-	since time.Time
+	keep  bool      // keep the lock to the end of the walk
+	steps int       // steps so far
+	since time.Time // when the lock was last taken or kept, as of a look at the clock
 }
 
-// A walk looks at the clock after some steps, and lets go of the lock after a while. No step takes longer than some
-// hundred microseconds.
+// A walk looks at the clock after some steps, and releases the lock after a while. No step takes longer than some
+// hundred microseconds. A look at the clock at each step would cost more than most steps.
 const (
 	sliceSteps = 8
 	sliceTime  = 300 * time.Microsecond
 )
 
-// step counts one step. The state may have changed after it.
+// step counts a step of the walk. The state may have changed when it returns, unless keep is set.
 func (s *slice) step() {
 	s.steps++
 	if s.keep || s.steps%sliceSteps != 1 {
@@ -227,7 +235,7 @@ func (c *Cache) TakeRefetch() []Key {
 	return keys
 }
 
-// next starts a walk: no group and no target carries the mark that it returns.
+// next starts a walk and returns its mark: no group and no target carries this mark yet.
 func (c *Cache) next() uint64 {
 	c.tick++
 	return c.tick

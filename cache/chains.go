@@ -10,37 +10,40 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// chainKey identifies a chain: a section, and the variant of it that the named ports of a pod make.
+// chainKey identifies a chain: a section, and the variant of the section that the named ports of a pod make.
 type chainKey struct {
 	section *policy.Section
 	variant policy.Digest
 }
 
-// policyChain is the chain of a direction of a policy in force. Local pods share it, unless named ports make it another
-// chain for some. It exists while a local pod uses it, and keeps its groups in use for as long.
+// policyChain is the chain of a direction of a policy in force. Local pods share it, unless their named ports make
+// different chains. It exists while a plan of a local pod uses it, and keeps its groups in use for as long.
 type policyChain struct {
-	key    chainKey
-	users  int           // local pods
-	ready  chan struct{} // closed once the fields below are set
+	key   chainKey
+	users int           // number of local pods that use it
+	ready chan struct{} // closed once the fields below are set
+	// build makes the chain for groups that are split as the function says; built is the chain for groups of which none
+	// is split.
 	build  func(split func(*policy.Group, sets.Family) bool) *policy.Chain
-	built  *policy.Chain // while no group is split
-	split  splitChain
-	jumps  [2]jump // for packets, for replies
-	groups []*group
-	ports  []*engine.Set
+	built  *policy.Chain
+	split  splitChain    // the chain while some groups are split
+	jumps  [2]jump       // to the chain; index 1: to the chain for replies
+	groups []*group      // groups that the rules refer to, each once
+	ports  []*engine.Set // sets of ports that the rules refer to, each once
 
-	collides bool // a hash of it is the hash of something else: it allows nothing
+	collides bool // a name of it is the name of something else by a collision of hashes, so it allows nothing
 }
 
-// portList is the set of a list of ports. Rules with the same list share it.
+// portList is the set of a list of ports. Chains that have rules with the same list share it.
 type portList struct {
 	digest policy.Digest
 	set    *engine.Set
 	users  int
 }
 
-// acquireChain returns the chain of a section for a pod with these named ports, once its groups have their members. It
-// takes the lock only briefly.
+// acquireChain returns the chain of a section for a pod with these named ports, when its groups have their members. The
+// caller must release it. It holds the lock only briefly; the first caller builds the chain, and later callers wait for
+// it.
 func (c *Cache) acquireChain(s *policy.Section, pod []policy.NamedPort, namespace string) *policyChain {
 	key := chainKey{s, s.Variant(pod)}
 	c.lock()
@@ -56,13 +59,14 @@ func (c *Cache) acquireChain(s *policy.Section, pod []policy.NamedPort, namespac
 		close(pc.ready)
 	}
 	<-pc.ready
+	// The groups may be new too, and another worker may still fill them.
 	for _, g := range pc.groups {
 		<-g.ready
 	}
 	return pc
 }
 
-// buildChain makes the chain and acquires its sets. It fills the groups that are new.
+// buildChain makes the chain and acquires its sets. It fills the groups that are new, in the worker of this pod.
 func (c *Cache) buildChain(pc *policyChain, pod []policy.NamedPort, namespace string) {
 	s := pc.key.section
 	pc.build = func(split func(*policy.Group, sets.Family) bool) *policy.Chain {
@@ -74,6 +78,7 @@ func (c *Cache) buildChain(pc *policyChain, pod []policy.NamedPort, namespace st
 		g, isNew := c.acquireGroup(spec, namespace)
 		c.unlock()
 		if g == nil {
+			// A chain without one of its groups would have rules with the members of another group.
 			pc.collides = true
 			continue
 		}
@@ -91,6 +96,7 @@ func (c *Cache) buildChain(pc *policyChain, pod []policy.NamedPort, namespace st
 		}
 	}
 	c.unlock()
+	// The rules allow nothing, and the chain still exists: the plan reports the problem.
 	if pc.collides {
 		pc.built = &policy.Chain{Chain: &engine.Chain{Name: s.ChainName}}
 		if c.options.RevokeEstablished {
@@ -129,7 +135,7 @@ func (pc *policyChain) jumpTo(prefix string) *jump {
 	return &pc.jumps[1]
 }
 
-// releaseChain takes a pod's use of a chain back.
+// releaseChain ends a pod's use of a chain. The caller holds the lock.
 func (c *Cache) releaseChain(pc *policyChain, namespace string) {
 	if pc.users--; pc.users > 0 {
 		return
@@ -144,6 +150,7 @@ func (c *Cache) releaseChain(pc *policyChain, namespace string) {
 }
 
 // acquirePorts returns the set of a list of ports, or nil if another list has the same name by a collision of hashes.
+// The caller holds the lock.
 func (c *Cache) acquirePorts(p policy.PortSet) *engine.Set {
 	l := c.ports[p.Name()]
 	switch {
@@ -158,6 +165,7 @@ func (c *Cache) acquirePorts(p policy.PortSet) *engine.Set {
 	return l.set
 }
 
+// releasePorts ends a chain's use of a set of ports. The caller holds the lock.
 func (c *Cache) releasePorts(s *engine.Set) {
 	l := c.ports[s.Name]
 	if l.users--; l.users == 0 {
@@ -166,7 +174,8 @@ func (c *Cache) releasePorts(s *engine.Set) {
 	}
 }
 
-// commonChain accepts the packets that pass on every isolated interface or, with the prefix of replies, the replies to them.
+// commonChain returns the chain that accepts the packets that pass on every isolated interface or, with the prefix of
+// replies, the chain that accepts the replies to these packets.
 func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 	chain := &engine.Chain{Name: prefix + engine.CommonChain(d)}
 	add := func(matches ...expr.Statement) {
@@ -187,14 +196,16 @@ func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 	return chain
 }
 
-// baseChain sends the packets of each isolated interface, and of the VLAN devices on it, to the chain of the interface. The
-// kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless somebody chooses another. If a
-// pod has more interfaces than the limit, the packets of an unknown interface are dropped.
+// baseChain returns a base chain. It sends the packets of each isolated interface, and of the VLAN devices on it, to
+// the chain of the interface. The kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless
+// somebody chooses another name. If a pod has more interfaces than the limit, the packets of an unknown interface are
+// dropped.
 func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, notVLANs []string) *engine.Chain {
 	chain := &engine.Chain{Name: string(h), Hook: h}
 	add := func(statements ...expr.Statement) {
 		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements})
 	}
+	// The order of the rules matters: exact names first, then the exceptions of the patterns, then the patterns.
 	for _, i := range v.isolated[d] {
 		for _, name := range v.names(f, i.iface) {
 			add(d.OnInterface(name), expr.Goto(engine.InterfaceChain(d, i.iface)))
@@ -223,9 +234,10 @@ func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, 
 	return chain
 }
 
-// interfaceChain accepts the packets that the policies of an isolated interface allow, and drops all others. It judges the
-// first packet of a connection or, where connections can be revoked, every packet: a reply passes as long as the packets
-// that it answers pass.
+// interfaceChain returns the chain of an isolated interface. It accepts the packets that the policies allow, and drops
+// all others. It judges the first packet of a connection or, if connections can be revoked, every packet: a reply
+// passes as long as the packets that it answers pass. The rules in order: known connections, common rules, policies,
+// packets to itself, the drop.
 func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke, otherWayIsolated bool) *engine.Chain {
 	chain := &engine.Chain{Name: engine.InterfaceChain(d, i.iface)}
 	add := func(statements ...expr.Statement) {
@@ -237,6 +249,7 @@ func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke,
 	default:
 		add(expr.InState(expr.Is, expr.StateRelated), expr.Accept())
 		verdict := expr.Accept()
+		// If only this direction is isolated, the policies say nothing about the packets that a reply answers.
 		if otherWayIsolated {
 			verdict = expr.Jump(engine.RepliesPrefix + engine.InterfaceChain(d.Opposite(), i.iface))
 		}
@@ -249,14 +262,17 @@ func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke,
 	}
 	chain.Rules = append(chain.Rules, i.rules("", d)...)
 	if f == engine.Inet {
+		// Behind the policies: most packets that reach this rule are about to be dropped, so it costs allowed packets
+		// nothing.
 		add(expr.Jump(engine.SelfChain(d)))
 	}
 	add(expr.Counter(), expr.Drop())
 	return chain
 }
 
-// notServed returns the matches for packets that can be replies. A packet to a port in engine.ServedSet can look like a
-// reply although the client sends it. That is about sockets of the pod, so a bridge has no such packets.
+// notServed returns the matches for packets that can be replies, a list for each rule. A packet to a port in
+// engine.ServedSet can look like a reply although its sender is the client. That concerns sockets of the pod, so a
+// bridge has no such packets.
 func notServed(f expr.TableFamily, d engine.Direction) [][]expr.Statement {
 	if d == engine.Egress || f == engine.Bridge {
 		return [][]expr.Statement{nil}
@@ -268,8 +284,8 @@ func notServed(f expr.TableFamily, d engine.Direction) [][]expr.Statement {
 	}
 }
 
-// selfChain accepts the packets that the pod sends to itself by way of the interface: its own multicast and broadcast
-// messages, of which the kernel gives it a copy, and connections that the pod redirects to a local port.
+// selfChain returns the chain that accepts the packets that the pod sends to itself by way of the interface: the
+// kernel's copies of its own multicast and broadcast messages, and connections that the pod redirects to a local port.
 func selfChain(d engine.Direction) *engine.Chain {
 	chain := &engine.Chain{Name: engine.SelfChain(d)}
 	for _, f := range sets.Families {
@@ -282,18 +298,19 @@ func selfChain(d engine.Direction) *engine.Chain {
 	return chain
 }
 
-// loopback has the addresses of the pod itself (RFC 6890).
+// loopback has the addresses with which the pod reaches itself (RFC 6890).
 var loopback = map[sets.Family]netip.Prefix{
 	sets.V4: netip.MustParsePrefix("127.0.0.0/8"),
 	sets.V6: netip.MustParsePrefix("::1/128"),
 }
 
-// repliesChain accepts the replies to the packets that the interfaceChain accepts.
+// repliesChain returns the chain that accepts the replies to the packets that interfaceChain accepts in the direction.
 func repliesChain(d engine.Direction, i isolation) *engine.Chain {
 	return &engine.Chain{Name: engine.RepliesPrefix + engine.InterfaceChain(d, i.iface), Rules: i.rules(engine.RepliesPrefix, d)}
 }
 
-// rules lead to the common chain, and to the chains of the policies.
+// rules returns the rules that lead to the common chain and to the chains of the policies, or with the prefix of replies to their
+// counterparts.
 func (i isolation) rules(prefix string, d engine.Direction) []engine.Rule {
 	rules := []engine.Rule{{Statements: []expr.Statement{expr.Jump(prefix + engine.CommonChain(d))}}}
 	for _, g := range i.portGroups() {

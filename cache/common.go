@@ -29,8 +29,8 @@ func (c *Common) Custom(f sets.Family) custom.Rules {
 	return c.V6
 }
 
-// commonPart is the part of the tables of a family that all pods share, in a direction.
-type commonPart struct {
+// commonPart is the part of a table that all pods share, for a family of tables and a direction.
+type commonPart struct { // for packets of the direction
 	chains  []*engine.Chain
 	replies []*engine.Chain // for the replies, where established connections can be revoked
 	sets    []*engine.Set
@@ -39,7 +39,7 @@ type commonPart struct {
 // commonTables are the commonParts by family and direction.
 type commonTables [len(expr.TableFamilies)][len(engine.Directions)]commonPart
 
-// commonParts makes all of them. Where they have the same set, it is the same pointer.
+// commonParts makes all parts. If parts have the same set, they have the same pointer.
 func commonParts(o Options) (parts commonTables) {
 	known := map[string]*engine.Set{}
 	for _, f := range expr.TableFamilies {
@@ -50,8 +50,8 @@ func commonParts(o Options) (parts commonTables) {
 	return parts
 }
 
-// newCommonPart makes a commonPart. known has the sets of the parts that exist. No frame passes back out of the port of a
-// bridge that it came in by, so a table of family bridge has no chain for packets of the pod to itself.
+// newCommonPart makes a part. known has the sets of the earlier parts. A frame never leaves a bridge by the port that
+// it came in by, so a table of family bridge has no chain for packets of the pod to itself.
 func newCommonPart(table expr.TableFamily, d engine.Direction, o Options, known map[string]*engine.Set) commonPart {
 	part := commonPart{
 		chains: []*engine.Chain{commonChain(d, o, "")}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)},
@@ -79,6 +79,7 @@ func newCommonPart(table expr.TableFamily, d engine.Direction, o Options, known 
 	for _, a := range o.Common(d).allowed(d) {
 		part.sets = append(part.sets, a.set)
 	}
+	// Both families and directions may have the same set; the engine compares pointers.
 	for i, s := range part.sets {
 		if known[s.Name] == nil {
 			known[s.Name] = s
@@ -88,13 +89,15 @@ func newCommonPart(table expr.TableFamily, d engine.Direction, o Options, known 
 	return part
 }
 
-// allowed is a set of addresses whose packets pass, and the match.
+// allowed is a set of addresses whose packets pass, with the matches that look it up.
+// An empty list of addresses has no set and no rule.
 type allowed struct {
 	set   *engine.Set
 	match expr.Statement
 	reply expr.Statement // the match of replies
 }
 
+// allowed returns the sets of the flags --allow-…-prefix for a direction.
 func (c *Common) allowed(d engine.Direction) []allowed {
 	var list []allowed
 	for _, side := range []struct {
@@ -121,7 +124,7 @@ func (c *Common) allowed(d engine.Direction) []allowed {
 	return list
 }
 
-// customChain has a file's rules, which only packets of its family meet.
+// customChain returns a chain with the rules of a file. Only packets of the file's family are sent there.
 func customChain(table expr.TableFamily, name string, rules []custom.Rule) *engine.Chain {
 	chain := &engine.Chain{Name: name}
 	for _, r := range rules {
@@ -130,6 +133,7 @@ func customChain(table expr.TableFamily, name string, rules []custom.Rule) *engi
 	return chain
 }
 
+// customSet returns a list of a custom rule as a set.
 func customSet(s custom.Set) *engine.Set {
 	if s.Family != 0 {
 		return &engine.Set{Name: s.Name, Elements: engine.Addrs{Family: s.Family, Addrs: s.Addrs}}
@@ -137,8 +141,8 @@ func customSet(s custom.Set) *engine.Set {
 	return &engine.Set{Name: s.Name, Elements: engine.Numbers{Type: s.Type, Numbers: s.Numbers}}
 }
 
-// userRules ends the common chain, or with the prefix of replies that for them: the prefixes that pass, and the jumps to
-// custom rules.
+// userRules returns the last rules of the common chain or, with the prefix of replies, of its counterpart: the prefixes
+// that pass, and the jumps to custom rules.
 func (c *Common) userRules(d engine.Direction, prefix string) []engine.Rule {
 	replies := prefix == engine.RepliesPrefix
 	var rules []engine.Rule

@@ -10,9 +10,9 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// The kernel does not show every packet of a pod to the rules in the pod's network namespace. This file finds the interfaces
-// whose packets it hides, as far as the API objects tell. Their rules are planned like all others, and hold for the packets that
-// the kernel shows; the policies get a Shortfall.
+// The kernel does not show every packet of a pod to the rules in the pod's network namespace. This file finds the
+// interfaces with hidden packets, as far as the API objects tell. Their rules are planned like all others, and hold for
+// the packets that the kernel shows; the policies get a Shortfall.
 
 // DefaultUnenforceableRuntimes returns the usual names of the runtimes whose pods have a network stack of their own.
 func DefaultUnenforceableRuntimes() []string { return []string{"kata*", "gvisor", "runsc*"} }
@@ -30,10 +30,11 @@ func CheckRuntimes(patterns []string) error {
 // userspacePlugins are the plugin types that hand the packets of a network to a program or a virtual machine in the pod.
 var userspacePlugins = []string{"macvtap", "userspace", "vhostuser"}
 
-// hiding says which packets of an interface the kernel does not show to the rules. The zero value means that it shows all packets.
+// hiding describes the packets of an interface that the kernel does not show to the rules. The zero value means that it
+// shows all packets.
 type hiding struct {
-	why         string
-	ingressOnly bool // the kernel shows the packets that the pod sends, so the rules for egress hold
+	why         string // reason, for users; empty: nothing is hidden
+	ingressOnly bool   // the kernel shows the packets that the pod sends, so the rules for egress hold
 }
 
 // in returns the reason why policies cannot be enforced in a direction; empty: they can.
@@ -44,7 +45,7 @@ func (h hiding) in(d engine.Direction) string {
 	return h.why
 }
 
-// orWorse returns the hiding of an interface that has both.
+// orWorse returns the hiding of an interface that both apply to: all hidden packets count more than hidden ingress.
 func (h hiding) orWorse(other hiding) hiding {
 	if h.why == "" || h.ingressOnly && other.why != "" {
 		return other
@@ -52,7 +53,7 @@ func (h hiding) orWorse(other hiding) hiding {
 	return h
 }
 
-// hiding returns the packets that the kernel does not show of the interfaces of a network.
+// hiding returns the hiding of the interfaces of a network with this configuration.
 func (conf *pluginConfig) hiding() hiding {
 	switch {
 	case conf.Type == "ipvlan" && conf.mode() == "l3s":
@@ -64,10 +65,11 @@ func (conf *pluginConfig) hiding() hiding {
 	return hiding{}
 }
 
-// editedLater is the end of a reason that follows from a definition which may not be the definition that made the interface.
+// editedLater is the end of a reason that follows from a definition of a network, if an earlier definition may have
+// made the interface.
 const editedLater = "; the definition was edited after the pod was created, so the interface may be of an earlier kind"
 
-// hides returns the packets that the kernel does not show of the interfaces of a pod on the network.
+// hides returns the hiding of a pod's interfaces on the network.
 func (n *network) hides(p *pod) hiding {
 	h := n.hidden
 	if h.why != "" && n.isYoungerThan(p) {
@@ -108,7 +110,7 @@ func (conf *pluginConfig) bondPorts() (ports []string) {
 // maxBondPorts bounds the memory and time that a definition costs. A pod has fewer interfaces.
 const maxBondPorts = 64
 
-// inBond returns all packets as hidden if the interface is a port of a bond of the pod.
+// inBond returns the hiding of an interface that is a port of a bond in the pod: the packets belong to the bond.
 func (s *podState) inBond(p *pod, iface string) hiding {
 	for _, bond := range s.attachments {
 		if _, found := slices.BinarySearch(bond.network.bondPorts, iface); found {
@@ -123,8 +125,8 @@ func (s *podState) inBond(p *pod, iface string) hiding {
 	return hiding{}
 }
 
-// caveat returns the reason why the interfaces of a pod on the network may be of a kind that hides packets, which nobody can
-// tell; empty: the definition tells.
+// caveat returns the reason why it is unknown whether the kernel hides packets of the pod's interfaces on the network;
+// empty: the definition tells.
 func (n *network) caveat(p *pod) string {
 	switch {
 	case n.isYoungerThan(p):
@@ -165,7 +167,7 @@ type unenforceable struct {
 	why     string
 }
 
-// unenforceable returns the interfaces that policies isolate in vain, in part or completely; only the first of them.
+// unenforceable returns the interfaces that policies isolate although packets are hidden, at most policy.MaxProblems.
 func (v *view) unenforceable() (out []unenforceable) {
 	for _, a := range v.attachments {
 		if !a.isolated || a.hidden.why == "" {
@@ -180,6 +182,7 @@ func (v *view) unenforceable() (out []unenforceable) {
 	return out
 }
 
+// problem returns the Problem of the policy.
 func (u unenforceable) problem() policy.Problem {
 	return policy.Problem{
 		Field:   policy.ForField,

@@ -9,30 +9,32 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// group is a peer group in use: all peers of one list on a set of networks. It exists while the chain of a local pod
-// uses it. Its members are addresses or, for an endpoint group, the named ports of pods.
+// group is a peer group in use: the peers of a rule on the networks of its policies. It exists while the chain of a
+// local pod uses it. Its members are addresses or, for an endpoint group, the named ports of pods.
 //
-// An event only notes which pods changed; the members follow when somebody reads the group. So an event costs little
-// however many groups it touches, and the worker of the pods that use a group pays for its members.
+// An event only notes which pods changed; the members are updated when a worker reads the group. So an event costs
+// little however many groups it touches, and the worker of the pods that use a group pays for its members.
 type group struct {
 	spec     *policy.Group
-	id       uint64 // ascending in the order of creation
-	networks *networkSet
-	entries  []*peerEntry
-	users    int                // chains
-	owners   map[*namespace]int // of the policies of these chains, each with their number
-	targets  map[*target]int    // that use it, each with the number of its chains that do
+	id       uint64             // ascending in the order of creation
+	networks *networkSet        // networks on which pods are members
+	entries  []*peerEntry       // an entry for each peer of the specification
+	users    int                // number of chains that use it
+	owners   map[*namespace]int // namespaces of the policies of these chains, each with the number of its chains
+	targets  map[*target]int    // local pods that use it, each with the number of its chains that use it
 	ready    chan struct{}      // closed once all members are noted
 	retired  bool               // no chain uses it any more
-	cut      map[*namespace]cut // owners that may not use it
+	cut      map[*namespace]cut // owners that exceed their limit with it, so that their policies may not use it
 	empty    bool               // no owner may use it, so it has no members any more
-	size     int                // shares of all pods
-	mark     uint64
+	size     int                // shares of all its pods
+	mark     uint64             // mark of the last walk that found it, see Cache.next
 
+	// changes are the pods that changed since the members were last read.
 	changes struct {
 		sync.Mutex
 		pods map[*pod]change
 	}
+	// content has the members. Its lock is held while they are updated, which may take long for a large group.
 	content struct {
 		sync.Mutex
 		membership
@@ -43,10 +45,12 @@ type group struct {
 // contributes nothing: noState.
 type change struct{ before, now *podState }
 
+// compareGroups orders groups by their creation.
 func compareGroups(a, b *group) int { return cmp.Compare(a.id, b.id) }
 
-// acquireGroup returns the group of a specification for one more chain of a policy of the namespace. It reports whether the
-// group is new: the caller must fill it. It returns nil if another group has the same name by a collision of hashes.
+// acquireGroup returns the group of a specification for another chain of a policy of the namespace. If the group is
+// new, the caller must fill it. It returns nil if another group has the same name by a collision of hashes. The caller
+// holds the lock.
 func (c *Cache) acquireGroup(spec *policy.Group, owner string) (g *group, isNew bool) {
 	g = c.groups[spec.Name()]
 	if g != nil && g.empty { // another owner may use it
@@ -72,7 +76,8 @@ func (c *Cache) acquireGroup(spec *policy.Group, owner string) (g *group, isNew 
 	return g, isNew
 }
 
-// fill files a new group in the indexes and finds its members.
+// fill files a new group in the indexes, so that events of pods find it, and then finds the pods that exist already. It
+// closes ready at the end. It holds the lock in slices.
 func (c *Cache) fill(g *group) {
 	blocks := g.spec.BlockAddrs()
 	g.content.Lock()
@@ -80,8 +85,10 @@ func (c *Cache) fill(g *group) {
 	g.content.Unlock()
 	c.lock()
 	walk := slice{cache: c}
+	// It walks over the pods that the peers may select or over the pods on the networks, whichever are fewer.
 	byNetwork := g.networks.attached()*len(g.spec.Peers) < c.costByPeer(g.spec)
 	for _, p := range g.spec.Peers {
+		// Filed first: a pod that comes during the walk finds the group by itself.
 		e := c.enter(g, p)
 		g.entries = append(g.entries, e)
 		if !byNetwork && !g.empty {
@@ -96,7 +103,7 @@ func (c *Cache) fill(g *group) {
 	close(g.ready)
 }
 
-// costByPeer is an upper bound of the pods that a walk over the peers of a group looks at.
+// costByPeer returns an upper bound of the number of pods that a walk over the peers of a group looks at.
 func (c *Cache) costByPeer(spec *policy.Group) (n int) {
 	for _, p := range spec.Peers {
 		if ns := c.namespaces[p.Scope.Namespace]; p.Namespaces == nil {
@@ -110,7 +117,7 @@ func (c *Cache) costByPeer(spec *policy.Group) (n int) {
 	return n
 }
 
-// fillByNetwork finds the members among the pods on the networks of the group: cheaper for a peer such as "all
+// fillByNetwork finds the members among the pods on the networks of the group. That is cheaper for a peer such as "all
 // namespaces" on a small network.
 func (c *Cache) fillByNetwork(g *group, walk *slice) {
 	for _, n := range g.networks.networks {
@@ -127,7 +134,7 @@ func (c *Cache) fillByNetwork(g *group, walk *slice) {
 	}
 }
 
-// join adds a pod to a group, unless it is in it already or not on the group's networks.
+// join adds a pod to a group, unless it is in the group already or not on the group's networks.
 func (c *Cache) join(g *group, p *pod) {
 	if p.gone || g.empty || !g.networks.admits(p.state.attachments) {
 		return
@@ -140,12 +147,13 @@ func (c *Cache) join(g *group, p *pod) {
 	c.note(g, p, noState, p.state)
 }
 
-// note notes that a pod contributes differently to a group now, and marks the local pods that use the group.
+// note notes that a pod contributes differently to a group, and marks the local pods that use the group as dirty.
 func (c *Cache) note(g *group, p *pod, before, now *podState) {
 	if g.retired || g.empty || before == now || !c.changeShare(g, before, now) {
 		return
 	}
 	g.changes.Lock()
+	// Several changes between two reads become a single change, from the state before the first.
 	if earlier, ok := g.changes.pods[p]; ok {
 		before = earlier.before
 	}
@@ -159,8 +167,8 @@ func (c *Cache) note(g *group, p *pod, before, now *podState) {
 	}
 }
 
-// changeShare counts the shares of a pod in another state. It is false when they stay the same, and when no owner may use the
-// group any more.
+// changeShare updates the number of shares of a group for a pod that changes. It returns false if the shares stay the
+// same, or if no owner may use the group any more.
 func (c *Cache) changeShare(g *group, before, now *podState) bool {
 	c.scratch.before = g.networks.appendShares(c.scratch.before[:0], g.spec, before)
 	c.scratch.after = g.networks.appendShares(c.scratch.after[:0], g.spec, now)
@@ -171,7 +179,7 @@ func (c *Cache) changeShare(g *group, before, now *podState) bool {
 	return !g.empty
 }
 
-// regroup brings the groups that a pod is in up to date: before is the state that they know.
+// regroup updates the groups that a pod is in, or comes into. before is the state that they know.
 func (c *Cache) regroup(p *pod, before *podState) {
 	matched := c.match(p)
 	if len(matched) == 0 && len(p.groups) == 0 {
@@ -179,6 +187,8 @@ func (c *Cache) regroup(p *pod, before *podState) {
 	}
 	c.next() // marks targets from here on
 	old := p.groups
+	// Both lists are sorted by ID, so a walk over both at once finds the groups that the pod leaves, joins and stays
+	// in.
 	for len(old) > 0 || len(matched) > 0 {
 		switch {
 		case len(matched) == 0 || len(old) > 0 && old[0].id < matched[0].id:
@@ -197,7 +207,8 @@ func (c *Cache) regroup(p *pod, before *podState) {
 	}
 }
 
-// releaseGroup takes a chain's use of a group back. A group without users is retired; retire cleans up after it.
+// releaseGroup ends a chain's use of a group. A group without users is retired, and retire cleans up after it: that
+// takes too long for the lock of an event.
 func (c *Cache) releaseGroup(g *group, namespace string) {
 	c.disown(g, c.namespaces[namespace])
 	if g.users--; g.users == 0 && !g.retired {
@@ -205,7 +216,7 @@ func (c *Cache) releaseGroup(g *group, namespace string) {
 	}
 }
 
-// expel takes a group out of use. Workers of the namespace clean up after it.
+// expel takes a group out of use. A worker of the namespace cleans up after it, see retire.
 func (c *Cache) expel(g *group, namespace string) {
 	g.retired = true
 	c.members -= g.size
@@ -214,7 +225,8 @@ func (c *Cache) expel(g *group, namespace string) {
 	c.retired[namespace] = append(c.retired[namespace], g)
 }
 
-// retire removes the groups that local pods of a namespace have ceased to use from the indexes and from their members.
+// retire removes the groups that local pods of a namespace have ceased to use from the indexes and from their pods. It
+// holds the lock in slices.
 func (c *Cache) retire(namespace string) {
 	for {
 		c.lock()
@@ -234,6 +246,7 @@ func (c *Cache) retire(namespace string) {
 	}
 }
 
+// clean removes a retired group from its pods and from the indexes.
 func (c *Cache) clean(g *group) {
 	walk := slice{cache: c}
 	for _, n := range g.networks.networks {
@@ -259,6 +272,7 @@ func (g *group) sets(i int) groupSets {
 	return g.content.sets(i)
 }
 
+// takeChanges returns the changes since the last call and forgets them.
 func (g *group) takeChanges() map[*pod]change {
 	g.changes.Lock()
 	defer g.changes.Unlock()
@@ -270,7 +284,7 @@ func (g *group) takeChanges() map[*pod]change {
 	return changes
 }
 
-// snapshot returns the members with all changes up to now.
+// snapshot returns all members with all changes up to now, for explanations.
 func (g *group) snapshot() (sets.Addrs, sets.Endpoints) {
 	g.sets(0)
 	g.content.Lock()

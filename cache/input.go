@@ -18,14 +18,15 @@ const (
 	NetworksAnnotation     = "k8s.v1.cni.cncf.io/networks"
 )
 
-// Pod is the part of a Pod object that policies depend on.
+// Pod is the part of a Pod object that policies depend on. The texts of annotations are kept undecoded: they are
+// decoded only if they have changed.
 type Pod struct {
 	Key
 	UID     types.UID
-	Created int64              // seconds since 1970
+	Created int64              // seconds since 1970; 0: unknown
 	Node    string             // empty: not scheduled
 	Outside string             // OnHostNetwork or Terminated: no policy applies; else empty
-	Labels  labelindex.Set     // of the object; empty if CutLabels
+	Labels  labelindex.Set     // labels of the object; empty if CutLabels
 	Ports   []policy.NamedPort // sorted
 	Mirrors types.UID          // UID of the static pod that the pod mirrors; empty for other pods
 
@@ -82,6 +83,7 @@ func NewPod(obj *corev1.Pod, node string, limits *policy.Limits) Pod {
 	return p
 }
 
+// labelBytes returns the number of bytes in keys and values.
 func labelBytes(labels map[string]string) (n int) {
 	for key, value := range labels {
 		n += len(key) + len(value)
@@ -89,5 +91,5 @@ func labelBytes(labels map[string]string) (n int) {
 	return n
 }
 
-// hasStatus reports whether the pod could be a peer.
+// hasStatus reports whether the pod has a network status, so that it may be a peer.
 func (o *Pod) hasStatus() bool { return strings.TrimSpace(o.Status) != "" }

@@ -24,12 +24,12 @@ type entry struct {
 	addrs   []netip.Addr // sorted, unmapped, without zone
 }
 
-// reading is all that a pod's annotations say about its interfaces.
+// reading has all that the annotations of a pod say about its interfaces.
 type reading struct {
-	known    bool
-	attached bool // the pod has a status that can be read
-	overflow bool // the pod has more interfaces than the limit
-	entries  []entry
+	known    bool    // the interfaces are known: an annotation could be read, or the interfaces from before are kept
+	attached bool    // the pod has a status that can be read
+	overflow bool    // the pod has more interfaces than the limit
+	entries  []entry // sorted by interface and network
 	problems policy.Problems
 }
 
@@ -40,12 +40,15 @@ type reading struct {
 // may write the pod can write a status that leaves a network out. So a status adds interfaces and addresses, and takes no
 // requested interface away. If the two give the same interface to different networks, the interface belongs to both networks.
 // While either of the two cannot be read, the interfaces from before stay, without their addresses.
+// The requested networks are read for a local pod only; see NewPod.
 func readInterfaces(o Pod, local bool, before *podState, limits *policy.Limits) reading {
 	var r reading
 	status, statusOK := parseStatus(o, &r.problems)
 	r.attached = statusOK && o.hasStatus()
 	requested, requestOK := parseRequests(o, &r.problems)
 	r.known = r.attached || requestOK && (statusOK || o.Requested != "")
+	// Interfaces from before stay isolated while an annotation is unreadable. Their addresses do not stay: permission
+	// needs readable input.
 	if (!statusOK || !requestOK) && local && before.known {
 		r.known = true
 		for _, a := range before.attachments {
@@ -66,7 +69,7 @@ func (r *reading) noteLabels(o Pod, limits *policy.Limits) {
 	}
 }
 
-// bound applies the limits. The interface of the cluster's network goes first, as a pod without it is cut off.
+// bound applies the limits. The interface of the cluster's network is kept first, since a pod without it is cut off.
 func (r *reading) bound(limits *policy.Limits) {
 	if len(r.entries) > limits.PodInterfaces {
 		r.overflow = true
@@ -76,6 +79,7 @@ func (r *reading) bound(limits *policy.Limits) {
 		r.problems.Add(annotationField(StatusAnnotation), "names more interfaces than the limit pod-interfaces=%d, so policies "+
 			"isolate every other interface as well, and allow nothing there (--limit)", limits.PodInterfaces)
 	}
+	// All interfaces share the limit of addresses, in the order of their names.
 	left, cut := limits.PodAddresses, false
 	for i := range r.entries {
 		e := &r.entries[i]
@@ -89,6 +93,7 @@ func (r *reading) bound(limits *policy.Limits) {
 	}
 }
 
+// rank sorts the interface of the cluster's network in front of all others.
 func rank(e entry) int {
 	if e.iface == defaultInterface {
 		return 0
@@ -96,17 +101,18 @@ func rank(e entry) int {
 	return 1
 }
 
-// dropAddresses makes the pod nobody's peer.
+// dropAddresses removes all addresses, so that the pod is nobody's peer.
 func (r *reading) dropAddresses() {
 	for i := range r.entries {
 		r.entries[i].addrs = nil
 	}
 }
 
+// annotationField returns the path of an annotation in a Problem.
 func annotationField(name string) string { return "metadata.annotations[" + name + "]" }
 
-// parseStatus reads a network status. It skips items that name no interface or no network. A name or an address that is
-// invalid contributes nothing and is a problem. It is false when the whole cannot be read.
+// parseStatus reads a network status. It skips items that name no interface or no network. An invalid name or address
+// contributes nothing and is a problem. It returns false if the status as a whole cannot be read.
 func parseStatus(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
 	if !o.hasStatus() {
 		return nil, true
@@ -148,6 +154,7 @@ func parseStatus(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
 	return entries, true
 }
 
+// compare orders entries by interface and network.
 func (e entry) compare(f entry) int {
 	return cmp.Or(cmp.Compare(e.iface, f.iface), policy.CompareKeys(e.network, f.network))
 }

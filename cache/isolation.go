@@ -14,17 +14,18 @@ type isolation struct {
 	policies  []*installed   // sorted
 	effective []*policyChain // of the policies whose rules apply, in the same order: the others exceed a limit
 
-	hidden hiding // packets of the interface
+	hidden hiding // hiding of the interface
 }
 
-// view holds all inputs of a plan, copied under the lock.
+// view has all inputs of a plan, copied under the lock, so that the plan is made without the lock.
 type view struct {
 	selected    []*installed // policies that select the pod, sorted
 	attachments []place      // sorted by interface
-	overflow    bool
+	overflow    bool         // the pod has more interfaces than the limit
 	ports       []policy.NamedPort
 	bridge      bool // policies must be enforced in a bridge, which the pod has or will have
 
+	// isolated and open are set by isolate.
 	isolated [len(engine.Directions)][]isolation
 	open     []string // interfaces that are not isolated in either direction, lo included
 }
@@ -36,11 +37,12 @@ type place struct {
 	pluginType string
 	isolated   bool // by policies for the network
 
-	hidden hiding // packets of the interface
-	caveat string // why it is unknown whether packets are hidden; empty: it is known
+	hidden hiding // hiding of the interface
+	caveat string // why the hiding is unknown; empty: it is known
 }
 
-// view takes the view of a pod. It lets go of the lock now and then, and starts again if something changed meanwhile.
+// view returns the view of a pod. The caller holds the lock; view releases it at intervals, and starts again if
+// something changed meanwhile.
 func (c *Cache) view(t *target) view {
 	ns := t.pod.namespace
 	for try := 0; ; try++ {
@@ -61,6 +63,7 @@ func (c *Cache) view(t *target) view {
 			})
 			walk.step()
 		}
+		// Nothing that the view depends on has changed since its start.
 		if version == ns.policyVersion && state == t.pod.state {
 			return v
 		}
@@ -98,7 +101,7 @@ func (v *view) notVLANs(d engine.Direction) (names []string) {
 	return names
 }
 
-// isolations returns the interfaces that are isolated in a direction, sorted.
+// isolations returns the interfaces that are isolated in a direction, sorted, each with the policies that isolate it.
 func (v *view) isolations(d engine.Direction) []isolation {
 	var out []isolation
 	for _, a := range v.attachments {
@@ -125,7 +128,7 @@ func (v *view) isolations(d engine.Direction) []isolation {
 	return out
 }
 
-// unsupported returns the networks of the pod that policies are for and do not isolate.
+// unsupported returns the networks of the pod that policies are for and do not isolate, at most policy.MaxProblems.
 func (v *view) unsupported() []unsupported {
 	var out []unsupported
 	for _, a := range v.attachments {
@@ -141,11 +144,12 @@ func (v *view) unsupported() []unsupported {
 	return out
 }
 
+// isIsolated reports whether the list has the interface.
 func isIsolated(list []isolation, iface string) bool {
 	return slices.ContainsFunc(list, func(i isolation) bool { return i.iface == iface })
 }
 
-// source describes the chain of an interface: chains with equal sources are equal.
+// source describes the content of an interface's chain: chains with equal sources are equal, see planBuilder.keep.
 func (i isolation) source() string {
 	names := []string{i.iface}
 	for _, pc := range i.effective {

@@ -9,14 +9,16 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// share is an element that a pod contributes to a group: an address, or for an endpoint group an address with a port.
+// share is an element that a pod contributes to a group: an address (with protocol and port 0) or, for an endpoint
+// group, an address with a port.
 type share = sets.Endpoint
 
+// compareShares orders shares by address, protocol and port.
 func compareShares(a, b share) int {
 	return cmp.Or(a.Addr.Compare(b.Addr), cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
 }
 
-// appendShares appends the shares of a pod: each once, sorted.
+// appendShares appends the shares of a pod in a state, sorted, each once.
 func (n *networkSet) appendShares(to []share, spec *policy.Group, s *podState) []share {
 	start := len(to)
 	for i := range s.attachments {
@@ -40,33 +42,37 @@ func (n *networkSet) appendShares(to []share, spec *policy.Group, s *podState) [
 	return append(to[:start], slices.Compact(to[start:])...)
 }
 
-// membership is the content of a group. It knows no pods, only their shares.
+// membership is the content of a group. It knows no pods, only their shares. group.content guards it.
 type membership struct {
-	spec       *policy.Group
-	bounds     splitBounds
-	blocks     sets.Addrs                     // always in it
-	addrs      [len(sets.Families)]sets.Addrs // by family: addresses of pods that no block has; with the blocks unless it is split
-	hosts      [len(sets.Families)]int        // by family: the number of these addresses of pods
+	spec   *policy.Group
+	bounds splitBounds
+	blocks sets.Addrs // addresses of the ipBlocks, which are always members
+	// addrs has the addresses of pods that no block has, by family; while the family is not split, it also has the
+	// blocks.
+	addrs      [len(sets.Families)]sets.Addrs
+	hosts      [len(sets.Families)]int // number of these addresses of pods, by family
 	endpoints  sets.Endpoints
-	duplicates map[share]int           // further pods that contribute a share: it stays until the last has left
-	names      map[policy.PortName]int // number of pods with a port of the name, of an endpoint group
-	versions   [len(sets.Families)]groupSets
-	counts     *counts
-	counted    int64 // ranges and endpoints in the counts
+	duplicates map[share]int                 // number of further pods that contribute a share: it stays until the last pod has left
+	names      map[policy.PortName]int       // number of pods with a port of the name, of an endpoint group
+	versions   [len(sets.Families)]groupSets // sets by family, made when they are read
+	counts     *counts                       // counts of the cache
+	counted    int64                         // ranges and endpoints that counts has for this group
 }
 
+// start sets the content of a new group: the blocks.
 func (m *membership) start(spec *policy.Group, blocks sets.Addrs, bounds splitBounds, counts *counts) {
 	m.spec, m.blocks, m.bounds, m.counts = spec, blocks, bounds, counts
 	m.addrs = [len(sets.Families)]sets.Addrs{blocks, blocks}
 	m.count()
 }
 
-// end takes the group out of the counts and drops its memory.
+// end removes the group from the counts and frees its memory.
 func (m *membership) end() {
 	m.counts.members.Add(-m.counted)
 	*m = membership{spec: m.spec, counts: m.counts}
 }
 
+// count updates the counts of the cache.
 func (m *membership) count() {
 	n := 0
 	for i, f := range sets.Families {
@@ -76,8 +82,8 @@ func (m *membership) count() {
 	m.counted = int64(n)
 }
 
-// apply takes the changes of pods into the content. Shares are added before others are removed, so that an address that
-// moves from a pod to another never leaves.
+// apply applies the changes of pods to the content. It adds shares before it removes others, so that an address that
+// moves from a pod to another pod never leaves the sets.
 func (m *membership) apply(networks *networkSet, changes map[*pod]change) {
 	if len(changes) == 0 {
 		return
@@ -89,6 +95,7 @@ func (m *membership) apply(networks *networkSet, changes map[*pod]change) {
 		now = networks.appendShares(now[:0], m.spec, ch.now)
 		added = appendMissing(added, now, before)
 		removed = appendMissing(removed, before, now)
+		// The names count even if the addresses stay the same.
 		m.countNames(ch.before, networks, -1)
 		m.countNames(ch.now, networks, 1)
 	}
@@ -105,7 +112,7 @@ func (m *membership) apply(networks *networkSet, changes map[*pod]change) {
 	m.count()
 }
 
-// appendMissing appends the shares of a sorted list that another sorted list lacks.
+// appendMissing appends the shares of a sorted list that are not in another sorted list.
 func appendMissing(to, list, other []share) []share {
 	for _, s := range list {
 		if _, found := slices.BinarySearchFunc(other, s, compareShares); !found {
@@ -115,6 +122,7 @@ func appendMissing(to, list, other []share) []share {
 	return to
 }
 
+// countNames adds n to the number of pods for each name of a port in a state. Shortfalls depend on these numbers.
 func (m *membership) countNames(s *podState, networks *networkSet, n int) {
 	if m.spec.Kind != engine.EndpointGroup || !networks.admits(s.attachments) {
 		return
@@ -136,7 +144,8 @@ func (m *membership) isFresh() bool {
 	return m.hosts == [len(sets.Families)]int{} && m.endpoints.IsEmpty() && len(m.duplicates) == 0
 }
 
-// load fills a fresh group at once.
+// load fills a fresh group at once, which costs much less than many inserts.
+// An address in a block is a member anyway, and never leaves.
 func (m *membership) load(all []share) {
 	all = slices.DeleteFunc(all, func(s share) bool { return m.blocks.Contains(s.Addr) })
 	slices.SortFunc(all, compareShares)
@@ -163,6 +172,7 @@ func (m *membership) load(all []share) {
 	}
 }
 
+// insert adds a share. Another pod may contribute the same share already.
 func (m *membership) insert(s share) {
 	switch {
 	case m.blocks.Contains(s.Addr):
@@ -176,6 +186,7 @@ func (m *membership) insert(s share) {
 	}
 }
 
+// remove removes a share, unless another pod contributes it too.
 func (m *membership) remove(s share) {
 	switch {
 	case m.blocks.Contains(s.Addr):
@@ -189,7 +200,7 @@ func (m *membership) remove(s share) {
 	}
 }
 
-// change inserts the address of a pod, or removes it. n is the number of addresses more.
+// change inserts or removes the address of a pod. n is 1 or -1.
 func (m *membership) change(s share, with func(sets.Addrs, sets.AddrRange) sets.Addrs, n int) {
 	i := familyIndex(s)
 	next := with(m.addrs[i], sets.Single(s.Addr))
@@ -201,6 +212,7 @@ func (m *membership) change(s share, with func(sets.Addrs, sets.AddrRange) sets.
 	m.outdate(i)
 }
 
+// has reports whether a pod contributes the share.
 func (m *membership) has(s share) bool {
 	if m.spec.Kind == engine.EndpointGroup {
 		return m.endpoints.Contains(s)
@@ -208,6 +220,7 @@ func (m *membership) has(s share) bool {
 	return m.addrs[familyIndex(s)].Contains(s.Addr)
 }
 
+// duplicate adds n to the number of further pods that contribute a share.
 func (m *membership) duplicate(s share, n int) {
 	if m.duplicates == nil {
 		m.duplicates = map[share]int{}
@@ -220,10 +233,11 @@ func (m *membership) duplicate(s share, n int) {
 // familyIndex returns the index of a share's family in sets.Families.
 func familyIndex(s share) int { return slices.Index(sets.Families[:], sets.FamilyOf(s.Addr)) }
 
-// outdate notes that the sets of a family have changed, by the family's index.
+// outdate notes that the sets of a family must be made again. i is the family's index.
 func (m *membership) outdate(i int) { m.versions[i].isCurrent = false }
 
-// sets returns the sets of a family, by the family's index. They are made once a version.
+// sets returns the sets of a family. i is the family's index. They are made once for each version of the content, so
+// that equal content has equal pointers.
 func (m *membership) sets(i int) groupSets {
 	v := &m.versions[i]
 	if v.isCurrent {
@@ -238,6 +252,7 @@ func (m *membership) sets(i int) groupSets {
 	}
 	wasSplit := v.pods != nil
 	split := m.bounds.isSplit(wasSplit, m.ranges(i), m.hosts[i])
+	// A family that is split or merged moves the blocks out of addrs, or back into it.
 	switch {
 	case split && !wasSplit:
 		m.addrs[i] = m.addrs[i].Difference(m.blocks)
@@ -253,8 +268,8 @@ func (m *membership) sets(i int) groupSets {
 	return *v
 }
 
-// ranges returns the number of ranges of a family in a set. If the family is split, neighbors among pods and blocks count
-// twice.
+// ranges returns the number of ranges of a family, as the decision to split needs it. While the family is split,
+// neighbors among pods and blocks count twice.
 func (m *membership) ranges(i int) int {
 	n := m.addrs[i].Len(sets.Families[i])
 	if m.versions[i].pods != nil {
@@ -263,7 +278,7 @@ func (m *membership) ranges(i int) int {
 	return n
 }
 
-// all returns the addresses of pods and blocks.
+// all returns the addresses of pods and blocks of both families.
 func (m *membership) all() sets.Addrs {
 	all := m.blocks
 	for _, addrs := range m.addrs {
@@ -272,6 +287,7 @@ func (m *membership) all() sets.Addrs {
 	return all
 }
 
+// newSet returns a version of a set of the group.
 func (m *membership) newSet(name string, e engine.Elements) *engine.Set {
 	return &engine.Set{Name: name, Comment: m.spec.Comment, Elements: e}
 }

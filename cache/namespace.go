@@ -14,42 +14,42 @@ type Namespace struct {
 	Labels labelindex.Set
 }
 
-// namespace exists while a Namespace object of the name exists, or an object in it.
+// namespace has the state of a namespace. It exists while the Namespace object exists, or any object in the namespace.
 type namespace struct {
 	name      string
 	known     bool // the Namespace object exists; otherwise, only selectors without conditions match
 	labels    labelindex.Set
-	relabeled int // raised when the labels change
+	relabeled int // raised with each change of the labels
 
-	own     *scope   // the scope of just this namespace, if an active group has it
-	scopes  []*scope // the scopes by selector that contain it, by ID
-	pods    map[*pod]struct{}
-	targets map[*target]struct{}
+	own     *scope               // the scope of exactly this namespace; nil: no active group has it
+	scopes  []*scope             // scopes with a selector that contain it, sorted by ID
+	pods    map[*pod]struct{}    // pods with interfaces, and local pods
+	targets map[*target]struct{} // local pods
 
-	policies labelindex.Index[*installed] // by the pods that they select
-	ordered  []*installed                 // by name
+	policies labelindex.Index[*installed] // policies by the labels of the pods that they select
+	ordered  []*installed                 // policies sorted by name
 	items    int                          // size of all policies, with the rules that were dropped
 	stubs    int                          // policies whose rules were dropped
 
 	clusterPeers int // peers with a namespaceSelector, with those that were dropped
 
-	policyVersion int // raised when a policy changes
+	policyVersion int // raised with each change of a policy
 
-	groups  int                // that policies of the namespace use
-	members int                // of these groups
-	cut     map[*installed]cut // policies whose groups have too many members
+	groups  int                // number of groups that policies of the namespace use
+	members int                // shares in these groups
+	cut     map[*installed]cut // policies that are left out because their groups have too many members
 	retry   time.Duration      // pause until they are tried again; doubles each time
-	retryAt time.Time
+	retryAt time.Time          // time of the next try
 
-	addressed addressed // its pods as peers
+	addressed addressed // the pods of the namespace as peers
 
-	recent []labelindex.Set // different labels of its last pods, the newest first
+	recent []labelindex.Set // recent labels of its pods, the newest first, see share
 
 	version int // raised when labels or attachments of a pod change
 	byLabel podIndex
 }
 
-// namespace returns the namespace, and makes it if it does not exist. The caller puts something in it, or calls
+// namespace returns the namespace, and makes it if it does not exist. The caller must refer to it, or call
 // dropNamespace.
 func (c *Cache) namespace(name string) *namespace {
 	ns := c.namespaces[name]
@@ -62,6 +62,7 @@ func (c *Cache) namespace(name string) *namespace {
 	return ns
 }
 
+// dropNamespace forgets a namespace that nothing refers to.
 func (c *Cache) dropNamespace(ns *namespace) {
 	if ns.known || ns.own != nil || len(ns.ordered) > 0 || len(ns.pods) > 0 || ns.groups > 0 {
 		return
@@ -125,7 +126,7 @@ func (c *Cache) Namespaces() []Key {
 	return keys
 }
 
-// relabel brings the scopes of a namespace up to date, and then, in slices, the groups of its pods.
+// relabel updates the scopes that contain a namespace, and then, in slices, the groups of its pods.
 func (c *Cache) relabel(ns *namespace, known bool, labels labelindex.Set) {
 	ns.known, ns.labels = known, labels
 	ns.relabeled++
@@ -139,7 +140,8 @@ func (c *Cache) relabel(ns *namespace, known bool, labels labelindex.Set) {
 	}
 }
 
-// rescope finds the scopes that contain the namespace, and reports whether they changed.
+// rescope finds the scopes that contain the namespace, and reports whether they changed. A namespace without a
+// Namespace object has unknown labels, so only the scope of all namespaces contains it.
 func (c *Cache) rescope(ns *namespace) (changed bool) {
 	var now []*scope
 	switch s := c.scopes[policy.Scope{}]; {
@@ -163,18 +165,19 @@ func (ns *namespace) candidates(s *podState) []*installed {
 	return ns.policies.AppendCandidates(nil, s.labels)
 }
 
-// podIndex finds the pods of a namespace by label. It is made for the second group that asks within one version of the
-// namespace, and serves until a pod changes: groups come in numbers, with a pod that many policies select, and events of
-// pods pay nothing for it.
+// podIndex finds the pods of a namespace by label. It is made for the second group that asks within a version of the
+// namespace, and serves until a pod changes: groups come in numbers when a pod comes that many policies select, and
+// events of pods pay nothing for the index.
 type podIndex struct {
-	version int // of the namespace
-	asked   bool
-	pods    map[labelindex.Label][]*pod
+	version int                         // version of the namespace
+	asked   bool                        // a group has asked at this version
+	pods    map[labelindex.Label][]*pod // nil: not made yet
 }
 
 // fewPods is the number of pods below which a walk over all of them is cheaper than an index.
 var fewPods = 64
 
+// podsByLabel makes the index, in slices.
 func (ns *namespace) podsByLabel(walk *slice) map[labelindex.Label][]*pod {
 	index := map[labelindex.Label][]*pod{}
 	for p := range ns.pods {
@@ -186,7 +189,7 @@ func (ns *namespace) podsByLabel(walk *slice) map[labelindex.Label][]*pod {
 	return index
 }
 
-// podCandidates returns a list that contains every pod of the namespace that the selector matches; nil and false mean all
+// podCandidates returns a list with every pod of the namespace that the selector can match. nil and false mean all
 // pods. It works in slices.
 func (ns *namespace) podCandidates(s *labelindex.Selector, walk *slice) ([]*pod, bool) {
 	if len(s.Pairs()) == 0 || len(ns.pods) < fewPods {
@@ -205,6 +208,7 @@ func (ns *namespace) podCandidates(s *labelindex.Selector, walk *slice) ([]*pod,
 		}
 		x.pods = pods
 	}
+	// The list of a required label with the fewest pods is the shortest list of candidates.
 	count := func(labels []labelindex.Label) (n int) {
 		for _, l := range labels {
 			n += len(x.pods[l])

@@ -12,20 +12,21 @@ import (
 type NAD struct {
 	Key
 	definition
-	Since    int64 // pods created before this time can be attached by another definition; seconds since 1970, 0: unknown
+	Since    int64 // pods created before this time may be attached by an earlier definition; seconds since 1970, 0: unknown
 	Problems []policy.Problem
 }
 
-// definition is the part of a CNI configuration that policies depend on: of the first plugin, if it has several.
+// definition is the part of a CNI configuration that policies depend on. For a list of plugins, the first plugin makes
+// the interface.
 type definition struct {
 	PluginType string // empty: unknown
 
-	hidden    hiding   // packets of the interfaces
+	hidden    hiding   // hiding of the interfaces
 	bondPorts []string // names of interfaces of a pod that are ports of a bond
 }
 
-// NewNAD reads a CNI configuration. An empty configuration is legal, Multus then takes one from the node's disk: its type
-// is unknown. A configuration that cannot be read has an unknown type and a Problem.
+// NewNAD reads a CNI configuration. An empty configuration is legal: Multus then takes a configuration from the node's
+// disk, so the type is unknown. A configuration that cannot be read has an unknown type and a Problem.
 func NewNAD(key Key, config string) NAD {
 	nad := NAD{Key: key}
 	var ps policy.Problems
@@ -68,21 +69,21 @@ func parseConfig(config string) (pluginConfig, error) {
 	return first, nil
 }
 
-// network is a network that interfaces attach to: a NetworkAttachmentDefinition or, where a status names one, a network of another
-// kind. It exists while anything refers to it.
+// network is a network that interfaces attach to: a NetworkAttachmentDefinition, or a name in a network status without
+// a NetworkAttachmentDefinition. It exists while anything refers to it.
 type network struct {
 	key Key
 
 	defined bool // its NetworkAttachmentDefinition exists
 	definition
-	since int64 // as NAD.Since
+	since int64 // see NAD.Since
 
 	pods  map[*pod]struct{} // attached
-	iface string            // name of the last pod's interface
-	sets  []*networkSet     // active sets of networks that contain it
+	iface string            // name of the interface of the last pod, to share its text
+	sets  []*networkSet     // sets of networks of active groups that contain it
 }
 
-// network returns the network, and makes it if it does not exist. The caller refers to it, or calls dropNetwork.
+// network returns the network, and makes it if it does not exist. The caller must refer to it, or call dropNetwork.
 func (c *Cache) network(key Key) *network {
 	n := c.networks[key]
 	if n == nil {
@@ -101,9 +102,9 @@ func (c *Cache) dropNetwork(n *network) {
 	}
 }
 
-// isolates reports whether policies isolate the pod's interfaces on the network. They isolate a network of unknown type: to
-// leave it open would be a guess. A definition that is edited, or made again, speaks for pods that are created later only:
-// the interfaces of the other pods are as an earlier definition has made them.
+// isolates reports whether policies isolate the pod's interfaces on the network. They isolate a network of unknown
+// type: leaving it open would be a guess. A definition that is edited, or made again, describes only pods that are
+// created later: an earlier definition has made the interfaces of the other pods.
 func (c *Cache) isolates(n *network, p *pod) bool {
 	return n.PluginType == "" || c.plugins[n.PluginType] || n.isYoungerThan(p)
 }
@@ -131,7 +132,7 @@ func (c *Cache) DeleteNAD(key Key) {
 	}
 }
 
-// setDefinition takes the definition of a network, and marks the local pods for which it makes a difference.
+// setDefinition replaces the definition of a network, and marks the local pods for which it makes a difference.
 func (c *Cache) setDefinition(n *network, d definition, since int64) {
 	before := *n
 	n.definition, n.since = d, since
@@ -160,15 +161,15 @@ func (c *Cache) NADs() []Key {
 	return keys
 }
 
-// networkSet is the networks on which pods are peers of a group. Groups with the same networks share it.
+// networkSet has the networks on which pods are members of a group. Groups with the same networks share it.
 type networkSet struct {
 	digest   policy.Digest
 	networks []*network
 	has      map[*network]struct{}
-	refs     int
+	refs     int // number of groups that use it
 }
 
-// acquireNetworks returns the set of networks of a group.
+// acquireNetworks returns the set of networks of a group. The caller must release it.
 func (c *Cache) acquireNetworks(g *policy.Group) *networkSet {
 	digest := policy.DigestKeys(g.Networks)
 	s := c.networkSets[digest]
@@ -186,6 +187,7 @@ func (c *Cache) acquireNetworks(g *policy.Group) *networkSet {
 	return s
 }
 
+// releaseNetworks ends a group's use of a set of networks.
 func (c *Cache) releaseNetworks(s *networkSet) {
 	if s.refs--; s.refs > 0 {
 		return
@@ -207,7 +209,7 @@ func (s *networkSet) admits(attachments []attachment) bool {
 	return false
 }
 
-// attached returns the number of pods on the networks; a pod on two of them counts twice.
+// attached returns the number of pods on the networks. A pod on two of them counts twice.
 func (s *networkSet) attached() (n int) {
 	for _, network := range s.networks {
 		n += len(network.pods)

@@ -11,59 +11,61 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// plan describes the tables of a pod, apart from the members of groups. It never changes.
+// plan describes the tables of a pod, apart from the members of groups. It never changes, so a table with newer members
+// is made from the same plan.
 type plan struct {
 	policyChains []*policyChain
-	own          map[ownKey]ownChain                      // the pod's own chains
-	chains       [len(expr.TableFamilies)][]*engine.Chain // by the family of the table; all, sorted by name
+	own          map[ownKey]ownChain                      // chains that only this pod has
+	chains       [len(expr.TableFamilies)][]*engine.Chain // all chains, by the family of the table, sorted by name
 	sets         []setRef                                 // sorted by name
-	fullBridge   bool                                     // the table of family bridge has the sets, too
-	hasBridge    bool
-	ports        []string        // see Target.BridgePorts
-	chosen       []*installed    // policies whose rules apply, sorted
-	problems     []PolicyProblem // of other policies; only the first of them
-	limited      int             // number of these policies
-	wantsRoom    bool            // a policy was left out as its groups have too many members
-	unsupported  []unsupported   // uses of networks that are not isolated; only the first of them
-	unenforced   []unenforceable // isolated interfaces whose packets the kernel hides from rules; only the first of them
+	fullBridge   bool                                     // the table of family bridge has the sets and policies too
+	hasBridge    bool                                     // see Target.HasBridge
+	ports        []string                                 // see Target.BridgePorts
+	chosen       []*installed                             // policies whose rules apply, sorted
+	problems     []PolicyProblem                          // problems of policies that are left out; only the first of them
+	limited      int                                      // number of policies that are left out
+	wantsRoom    bool                                     // a policy was left out because its groups have too many members
+	unsupported  []unsupported                            // uses of networks that are not isolated; only the first of them
+	unenforced   []unenforceable                          // isolated interfaces whose packets the kernel hides from rules; only the first of them
 }
 
-// unsupported is a network of the pod that a policy is for, and that policies do not isolate.
+// unsupported is a network of the pod that a policy is for, and that is not isolated because of its plugin type.
 type unsupported struct {
 	policy     *policy.Policy
 	network    Key
 	pluginType string
 }
 
+// noPlan is the plan of a pod before its first plan.
 var noPlan = &plan{}
 
-// PolicyProblem says why a policy allows nothing in a pod.
+// PolicyProblem is the reason why a policy allows nothing in a pod.
 type PolicyProblem struct {
 	Policy  *policy.Policy
 	Message string
 }
 
-// ownKey identifies a chain of a pod's own.
+// ownKey identifies a chain that only this pod has.
 type ownKey struct {
 	family expr.TableFamily
 	name   string
 }
 
-// ownChain is a chain of a pod. While its source is the same, the chain stays the same pointer.
+// ownChain is a chain that only this pod has. While its source stays the same, the chain stays the same pointer.
 type ownChain struct {
 	source string
 	chain  *engine.Chain
 }
 
-// setRef is a set that stays as it is, or the set of a family of a group.
+// setRef is a fixed set, or the set of a group for a family, which changes with the members.
 type setRef struct {
 	name   string
-	fixed  *engine.Set
+	fixed  *engine.Set // a set that never changes; nil: group and family
 	group  *group
-	family int // index
+	family int // index in sets.Families
 }
 
-// tables returns the tables with the members of now.
+// tables returns the tables with the members that the groups have now.
 func (p *plan) tables() (out engine.Tables) {
 	list := make([]*engine.Set, 0, len(p.sets))
 	var split splits
@@ -72,6 +74,7 @@ func (p *plan) tables() (out engine.Tables) {
 			list = append(list, r.fixed)
 			continue
 		}
+		// The members are updated here, in the worker of the pod.
 		now := r.group.sets(r.family)
 		list = append(list, now.set)
 		if now.pods == nil {
@@ -102,7 +105,7 @@ func withoutServed(list []*engine.Set) []*engine.Set {
 	return slices.DeleteFunc(slices.Clone(list), isServed)
 }
 
-// subscribe adds the plan's uses of groups to those of the pod, or removes them.
+// subscribe notes that a pod uses the groups of the plan (n = 1), or ceases to use them (n = -1).
 func (p *plan) subscribe(t *target, n int) {
 	for _, pc := range p.policyChains {
 		for _, g := range pc.groups {
@@ -113,20 +116,23 @@ func (p *plan) subscribe(t *target, n int) {
 	}
 }
 
-// releasePlan lets go of the chains of a plan. The pod is dirty, so that its worker retires their groups.
+// releasePlan ends a pod's use of the chains of a plan. The pod must be dirty, so that its worker retires groups
+// without users.
 func (c *Cache) releasePlan(t *target, p *plan) {
 	for _, pc := range p.policyChains {
 		c.releaseChain(pc, t.pod.key.Namespace)
 	}
 }
 
-// newPlan makes a plan, with the chains that stay the same from the plan before. With a limit, all policies exceed it.
+// newPlan makes a plan. It takes chains from the plan before if they stay the same. If limit is not empty, all policies
+// count as exceeding this limit. It takes the lock only briefly.
 func (c *Cache) newPlan(v view, before *plan, limit string) *plan {
 	v.isolate()
 	b := planBuilder{cache: c, view: v, before: before, chains: map[*policy.Section]*policyChain{}, users: map[portUser]int{}, plan: &plan{
 		own: map[ownKey]ownChain{}, unsupported: v.unsupported(), unenforced: v.unenforceable(),
 	}}
 	b.choosePolicies(limit)
+	// An overflow isolates unknown interfaces too, so the direction needs a table even without a known interface.
 	for _, d := range engine.Directions {
 		if len(v.isolated[d]) == 0 && (!v.overflow || !b.isolatesAny(d)) {
 			continue
@@ -145,7 +151,7 @@ func (b *planBuilder) isolatesAny(d engine.Direction) bool {
 	return slices.ContainsFunc(b.view.selected, func(p *installed) bool { return p.sections[d] != nil })
 }
 
-// planBuilder makes a plan.
+// planBuilder makes a plan. It is used for a single plan.
 type planBuilder struct {
 	cache       *Cache
 	view        view
@@ -153,14 +159,14 @@ type planBuilder struct {
 	plan        *plan
 	chains      map[*policy.Section]*policyChain // of the chosen policies
 	users       map[portUser]int                 // number of chosen policies
-	replies     [len(engine.Directions)]bool     // a direction needs the chains for replies
-	sets, rules int                              // in the table, as far as it is planned
+	replies     [len(engine.Directions)]bool     // the direction needs the chains for replies
+	sets, rules int                              // numbers in the table so far, for the limits
 }
 
 // choosePolicies acquires the chains of the policies that isolate an interface of the pod, in the order of their names,
-// as long as the pod's limits allow, and notes for each interface the policies whose rules apply.
+// as long as the limits of the pod allow. For each interface it notes the policies whose rules apply.
 func (b *planBuilder) choosePolicies(exceeded string) {
-	interfaces := map[*installed]*interfaceList{} // that the policy isolates
+	interfaces := map[*installed]*interfaceList{} // interfaces that a policy isolates
 	for _, d := range engine.Directions {
 		for n, i := range b.view.isolated[d] {
 			for _, p := range i.policies {
@@ -195,7 +201,7 @@ func (b *planBuilder) choosePolicies(exceeded string) {
 	}
 }
 
-// applies reports whether the rules of a policy apply.
+// applies reports whether the rules of a policy apply in the pod.
 func (p *plan) applies(policy *installed) bool {
 	_, found := slices.BinarySearchFunc(p.chosen, policy, comparePolicies)
 	return found
@@ -204,7 +210,8 @@ func (p *plan) applies(policy *installed) bool {
 // interfaceList is interfaces, by direction, as indexes of view.isolated.
 type interfaceList [len(engine.Directions)][]int
 
-// choose acquires the chains of a policy, unless they exceed a limit.
+// choose acquires the chains of a policy, and reports whether the policy applies. A policy that exceeds a limit keeps
+// no chain.
 func (b *planBuilder) choose(p *installed, interfaces *interfaceList, names map[string]bool) bool {
 	sets, rules := 0, 0
 	for _, d := range engine.Directions {
@@ -220,6 +227,7 @@ func (b *planBuilder) choose(p *installed, interfaces *interfaceList, names map[
 	case b.rules+b.withReplies(rules) > limits.PodRules:
 		return b.leaveOut(p, "pod-rules", limits.PodRules)
 	}
+	// A policy whose groups had too many members is not tried again here, see cutGroup.
 	if limit, isCut := b.cache.cutPolicy(p); isCut {
 		return b.leaveForRoom(p, limit)
 	}
@@ -240,6 +248,7 @@ func (b *planBuilder) choose(p *installed, interfaces *interfaceList, names map[
 	}
 	rules = b.withReplies(rules)
 	isTooLong := b.rules+rules > limits.PodRules
+	// Released in one step, so that no other worker sees a half.
 	if over != nil || collides || isTooLong {
 		b.cache.lock()
 		for _, pc := range acquired {
@@ -309,15 +318,17 @@ func (b *planBuilder) leaveOut(p *installed, limit string, value int) bool {
 	return false
 }
 
+// problem notes the reason why a policy is left out.
 func (b *planBuilder) problem(p *installed, message string) {
 	if b.plan.limited++; b.plan.limited <= policy.MaxProblems {
 		b.plan.problems = append(b.plan.problems, PolicyProblem{p.Policy, message})
 	}
 }
 
-// direction adds the chains of a direction to the table of a family, apart from those of the policies.
+// direction adds the chains of a direction to the table of a family, except the chains of policies.
 func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 	v := &b.view
+	// source describes everything that the base chains depend on, see keep.
 	source := []string{fmt.Sprint(v.bridge)}
 	for _, i := range v.isolated[d] {
 		source = append(source, i.iface)
@@ -340,7 +351,7 @@ func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 	}
 }
 
-// keepInterface adds the chains of an isolated interface.
+// keepInterface adds the chains of an isolated interface to a full table.
 func (b *planBuilder) keepInterface(f expr.TableFamily, d engine.Direction, i isolation, otherWayIsolated bool) {
 	revoke := b.cache.options.RevokeEstablished
 	source := i.source()
@@ -375,7 +386,8 @@ func (b *planBuilder) keepPorts(f expr.TableFamily, d engine.Direction, iface st
 	}
 }
 
-// keep adds a chain of the pod's own: the chain of the plan before, if it has the same source.
+// keep adds a chain that only this pod has: the chain of the plan before if it has the same source, or else a new
+// chain. So an unchanged chain keeps its pointer, and the engine passes over it.
 func (b *planBuilder) keep(f expr.TableFamily, name, source string, build func() *engine.Chain) {
 	key := ownKey{f, name}
 	own, ok := b.before.own[key]
@@ -386,12 +398,12 @@ func (b *planBuilder) keep(f expr.TableFamily, name, source string, build func()
 	b.add(f, own.chain)
 }
 
-// add adds chains to the table of a family.
+// add adds chains to the table of a family. They are sorted at the end.
 func (b *planBuilder) add(f expr.TableFamily, chains ...*engine.Chain) {
 	b.plan.chains[f] = append(b.plan.chains[f], chains...)
 }
 
-// share adds the chains and sets that all pods have.
+// share adds the chains and sets that all pods share.
 func (b *planBuilder) share(f expr.TableFamily, common *commonPart, replies bool) {
 	b.add(f, common.chains...)
 	if replies {
@@ -402,7 +414,7 @@ func (b *planBuilder) share(f expr.TableFamily, common *commonPart, replies bool
 	}
 }
 
-// finish adds the chains and sets of the policies, and sorts.
+// finish adds the chains and sets of the policies, and sorts everything by name.
 func (b *planBuilder) finish() *plan {
 	p := b.plan
 	p.hasBridge, p.fullBridge, p.ports = b.view.bridge, b.hasFull(engine.Bridge), b.view.bridgePorts()

@@ -12,32 +12,34 @@ import (
 
 // pod is a pod with interfaces, or a local pod. Other pods can be neither peer nor target, and are not kept.
 //
-// A large cluster has many remote pods, so the fields of local pods are apart.
+// A large cluster has many remote pods, so the fields that only local pods need are in localPod.
 type pod struct {
 	key       Key
 	identity  uint64 // hash of the UID
-	created   int64  // as Pod.Created
+	created   int64  // see Pod.Created
 	namespace *namespace
-	state     *podState    // never nil
-	read      []attachment // as the annotations say; state has them without addresses if the namespace has too many
-	groups    []*group     // that the pod is in, by ID
-	status    uint64       // hash of the texts that state.attachments were read from
-	target    *target      // of a local pod, else nil
-	local     *localPod    // nil: the pod has never been local
-	addresses int32        // of read
-	unfit     bool         // the addresses exceed the limit of the namespace, so the pod is nobody's peer
-	announced bool         // known from the container runtime alone
-	gone      bool
+	state     *podState // never nil
+	// read has the attachments as the annotations say. state has them without addresses if the pod is unfit.
+	read      []attachment
+	groups    []*group  // groups that the pod is in, sorted by ID
+	status    uint64    // hash of the texts that state.attachments were read from
+	target    *target   // nil unless the pod is local
+	local     *localPod // nil: the pod has never been local
+	addresses int32     // number of addresses in read
+	unfit     bool      // the addresses exceed the limit of the namespace, so the pod is nobody's peer
+	announced bool      // known from the container runtime alone
+	gone      bool      // removed: a walk that still has the pod must ignore it
 }
 
 // localPod has the fields that only local pods need.
 type localPod struct {
 	uid      types.UID
-	mirrors  types.UID        // UID of the static pod that this pod mirrors, if it does
-	problems []policy.Problem // of the annotations
+	mirrors  types.UID        // UID of the static pod that this pod mirrors; empty: none
+	problems []policy.Problem // problems of the annotations
 }
 
-// podState is the part of a pod that groups and policies depend on. It never changes: an event replaces it.
+// podState is the part of a pod that groups and policies depend on. It never changes: an event replaces it. So a group
+// can keep the state that it last counted, and compare pointers.
 type podState struct {
 	known       bool // the attachments are known
 	attached    bool // the pod has a status that can be read
@@ -48,7 +50,7 @@ type podState struct {
 	ports       []policy.NamedPort
 }
 
-// noState is the state of a pod that is nowhere.
+// noState is the state of a pod before it comes and after it has gone.
 var noState = &podState{}
 
 // attachment is an interface of a pod on a network.
@@ -69,8 +71,10 @@ func (p *pod) isOn(n *network) bool {
 	return slices.ContainsFunc(p.state.attachments, func(a attachment) bool { return a.network == n })
 }
 
+// samePlace reports whether both are the same interface on the same network.
 func (a attachment) samePlace(b attachment) bool { return a.iface == b.iface && a.network == b.network }
 
+// equal reports whether the addresses are the same too.
 func (a attachment) equal(b attachment) bool { return a.samePlace(b) && a.addrs == b.addrs }
 
 // UpsertPod takes a pod as it is now. A pod on the host's network and a terminated pod count as gone. It returns the
@@ -80,10 +84,12 @@ func (c *Cache) UpsertPod(obj Pod) []policy.Problem {
 	defer c.unlock()
 	p := c.pods[obj.Key]
 	local := obj.Node == c.node || c.node == ""
+	// A new UID is another pod with the same name. A remote pod that is not scheduled is no peer.
 	if p != nil && (p.identity != c.identity(obj.UID) || obj.Outside != "" || !local && obj.Node == "") {
 		c.removePod(p)
 		p = nil
 	}
+	// A terminated pod may only be known from the runtime.
 	if obj.Outside != "" {
 		if t := c.byUID[obj.UID]; t != nil && t.pod.announced {
 			c.removePod(t.pod)
@@ -104,18 +110,20 @@ func (c *Cache) UpsertPod(obj Pod) []policy.Problem {
 		c.counts.pods.Add(1)
 	}
 	problems := c.update(p, obj, local)
+	// A remote pod without interfaces can be neither peer nor target.
 	if !local && len(p.state.attachments) == 0 {
 		c.removePod(p)
 	}
 	return problems
 }
 
-// AnnouncePod takes a pod that starts on this node from its container runtime, which may know of the pod before the API
-// server's events do. The pod counts as a local pod until UpsertPod takes the pod itself, and goes with its sandbox if
-// that never happens. It is nobody's peer, and replaces no other pod of the same name.
+// AnnouncePod takes a pod that starts on this node from its container runtime, which may know the pod before the events
+// of the API server arrive. The pod counts as a local pod until UpsertPod takes the pod itself; if that never happens,
+// it goes with its sandbox. It is nobody's peer, and does not replace another pod with the same name.
 func (c *Cache) AnnouncePod(obj Pod) {
 	c.lock()
 	defer c.unlock()
+	// The API server's version of the pod is newer, or equal.
 	if t := c.byUID[obj.UID]; t != nil && !t.pod.announced || obj.Outside != "" || obj.Node != c.node {
 		return
 	}
@@ -149,6 +157,7 @@ func (c *Cache) Pods() []Key {
 	return keys
 }
 
+// newPod returns a pod without interfaces, in its namespace.
 func (c *Cache) newPod(key Key, uid types.UID) *pod {
 	p := &pod{identity: c.identity(uid), namespace: c.namespace(key.Namespace), state: noState}
 	p.key = Key{Namespace: p.namespace.name, Name: key.Name} // all pods of a namespace share the text of its name
@@ -156,7 +165,7 @@ func (c *Cache) newPod(key Key, uid types.UID) *pod {
 	return p
 }
 
-// removePod takes a pod out of everything.
+// removePod removes a pod from the namespace, the networks, the groups and the targets.
 func (c *Cache) removePod(p *pod) {
 	c.setLocal(p, false)
 	c.setState(p, noState)
@@ -170,7 +179,7 @@ func (c *Cache) removePod(p *pod) {
 	c.dropNamespace(p.namespace)
 }
 
-// update reads the object into the pod.
+// update reads the object into the pod, and returns all problems of its annotations.
 func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 	isDated := p.created != obj.Created // the runtime had announced the pod, without the time
 	p.created = obj.Created
@@ -184,6 +193,7 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 	next := *p.state
 	next.labels, next.cutLabels = p.namespace.share(keepEqual(p.state.labels, obj.Labels)), obj.CutLabels
 	next.ports = keepEqual(p.state.ports, obj.Ports)
+	// Annotations are decoded only if their texts have changed.
 	if hash := p.hash(c.seed, &obj, local); hash != p.status || p.state == noState {
 		p.status = hash
 		r := readInterfaces(obj, local, p.state, c.limits)
@@ -199,6 +209,7 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 		p.local.mirrors, p.local.problems = obj.Mirrors, problems
 	}
 	next.attachments = p.visible(p.state.attachments)
+	// The target must exist before its state is set.
 	c.setLocal(p, local)
 	c.setState(p, &next)
 	if t := p.target; t != nil {
@@ -211,7 +222,7 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 	return c.withAddressProblem(p, problems)
 }
 
-// hash covers all that the attachments of the pod are read from.
+// hash covers everything that the attachments of the pod depend on. A hash takes less memory than the texts.
 func (p *pod) hash(seed maphash.Seed, o *Pod, local bool) uint64 {
 	return maphash.Comparable(seed, [...]any{o.Status, o.StatusField, o.Requested, local, o.Node == "", o.CutLabels, p.announced})
 }
@@ -224,7 +235,7 @@ func keepEqual[S ~[]E, E comparable](old, next S) S {
 	return next
 }
 
-// attachments returns the entries with their networks, and the old list when it is the same.
+// attachments returns the entries with their networks. It returns the old list if that is equal.
 func (c *Cache) attachments(old []attachment, entries []entry) []attachment {
 	next := make([]attachment, 0, len(entries))
 	for _, e := range entries {
@@ -240,7 +251,7 @@ func (c *Cache) attachments(old []attachment, entries []entry) []attachment {
 	return next
 }
 
-// setState replaces the state of a pod, and brings the groups that the pod is in and its own table up to date.
+// setState replaces the state of a pod, and updates the groups that the pod is in, and its target.
 func (c *Cache) setState(p *pod, next *podState) {
 	before := p.state
 	sameLabels := slices.Equal(before.labels, next.labels) && before.cutLabels == next.cutLabels

@@ -11,22 +11,25 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// installed is a policy in the cache.
+// installed is a policy in the cache. Only selects and sections change after it is installed.
 type installed struct {
 	*policy.Policy
-	// sections are the sections of the policy, or equal sections of an earlier version: their chains stay as they are.
+	// sections are the sections of the policy, or equal sections of an earlier version, so that their chains stay the
+	// same.
 	sections [len(engine.Directions)]*policy.Section
-	identity uint64 // random, unique
-	anchor   labelindex.Anchor
-	wide     int  // peers with a namespaceSelector, also when the rules were dropped
-	isStub   bool // the rules were dropped
-	selects  int  // number of local pods
+	identity uint64            // random, so that sums of identities differ, see selection
+	anchor   labelindex.Anchor // where the index of policies has it
+	wide     int               // number of peers with a namespaceSelector, also after the rules were dropped
+	isStub   bool              // the rules were dropped
+	selects  int               // number of local pods that it selects
 }
 
+// newInstalled returns a policy that is not installed yet. isStub says that the rules were dropped.
 func newInstalled(p *policy.Policy, isStub bool) *installed {
 	return &installed{Policy: p, sections: p.Sections, identity: rand.Uint64(), wide: p.ClusterPeers, isStub: isStub}
 }
 
+// comparePolicies orders policies by namespace and name.
 func comparePolicies(a, b *installed) int { return policy.CompareKeys(a.Key, b.Key) }
 
 // UpsertPolicy takes a policy as it is now, compiled with the limits of the cache.
@@ -36,8 +39,8 @@ func (c *Cache) UpsertPolicy(p *policy.Policy) {
 	c.setPolicy(c.policies[p.Key], newInstalled(p, false))
 }
 
-// RestorePolicy gives a policy its rules back that were dropped while its namespace exceeded a limit. Another version than
-// the version in the cache is ignored.
+// RestorePolicy gives a policy back the rules that were dropped while its namespace exceeded a limit. It ignores a
+// version other than the version in the cache: the watch brings newer versions.
 func (c *Cache) RestorePolicy(p *policy.Policy) {
 	c.lock()
 	defer c.unlock()
@@ -68,7 +71,8 @@ func (c *Cache) Policies() []Key {
 	return keys
 }
 
-// setPolicy replaces a version of a policy by another version, and keeps the policies within limits. Either version may be nil.
+// setPolicy replaces a version of a policy by another version, and keeps the policies within the limits. Either version
+// may be nil.
 func (c *Cache) setPolicy(old, next *installed) {
 	key := cmp.Or(old, next).Key
 	before, existed := 0, false
@@ -89,8 +93,8 @@ func (c *Cache) setPolicy(old, next *installed) {
 	c.enforceRoom(ns, before)
 }
 
-// replacePolicy replaces a version of a policy by another version, and marks the local pods whose rules change. Either version may
-// be nil.
+// replacePolicy replaces a version of a policy by another version, and marks the local pods whose rules change. Either
+// version may be nil.
 func (c *Cache) replacePolicy(old, next *installed) {
 	same := false
 	if old != nil && next != nil {
@@ -98,6 +102,7 @@ func (c *Cache) replacePolicy(old, next *installed) {
 	}
 	var ns *namespace
 	if next != nil {
+		// The new version first: it keeps the namespace in existence.
 		ns = c.install(next)
 	} else {
 		ns = c.namespaces[old.Key.Namespace]
@@ -116,6 +121,7 @@ func (c *Cache) replacePolicy(old, next *installed) {
 			t.selected.add(next)
 			c.countActive(next, next.selects-1)
 		}
+		// A pod needs a new plan unless both versions select it and mean the same.
 		if (was || is) && (!was || !is || !same) {
 			c.markStale(t)
 		}
@@ -126,7 +132,8 @@ func (c *Cache) replacePolicy(old, next *installed) {
 	c.dropNamespace(ns)
 }
 
-// keepSections lets the next version take over equal sections, and reports whether the two versions mean the same.
+// keepSections lets the next version take over the sections that are equal, and reports whether both versions have the
+// same effect.
 func (p *installed) keepSections(next *installed) bool {
 	same := p.Pods.String() == next.Pods.String() && slices.Equal(p.Networks, next.Networks) && p.AllNetworks == next.AllNetworks
 	for d, s := range p.sections {
@@ -139,6 +146,7 @@ func (p *installed) keepSections(next *installed) bool {
 	return same
 }
 
+// install adds a policy to the indexes and counts.
 func (c *Cache) install(p *installed) *namespace {
 	c.policies[p.Key] = p
 	ns := c.namespace(p.Key.Namespace)
@@ -159,6 +167,7 @@ func (c *Cache) install(p *installed) *namespace {
 	return ns
 }
 
+// uninstall removes a policy from the indexes and counts. A policy that is replaced keeps its place in ns.ordered.
 func (c *Cache) uninstall(ns *namespace, p *installed, replaced bool) {
 	ns.policies.Remove(p.anchor, p)
 	delete(ns.cut, p)
@@ -178,7 +187,7 @@ func (c *Cache) uninstall(ns *namespace, p *installed, replaced bool) {
 	c.counts.policies.Add(-1)
 }
 
-// count adds a policy to the counts of policies with problems, or takes it away.
+// count adds a policy to the counts of policies with problems (n = 1), or removes it (n = -1).
 func (c *Cache) count(p *installed, n int64) {
 	if len(p.Problems) > 0 {
 		c.counts.invalid.Add(n)
@@ -188,9 +197,10 @@ func (c *Cache) count(p *installed, n int64) {
 	}
 }
 
-// enforceRoom drops the rules of policies that do not fit the limits, in the order of their names, and asks for the rules of
-// policies that fit again. So which policies have rules follows from the policies alone. Where all namespaces
-// together want too much, each has the same share, so a namespace that wants little keeps what it has.
+// enforceRoom drops the rules of policies that do not fit the limits, in the order of their names, and asks for the
+// rules of policies that fit again. So the policies alone decide which of them have rules, not the order of events. If
+// all namespaces together want too much, each namespace has the same share, so a namespace that wants little keeps its
+// rules. before is the size of the namespace's policies before the event.
 func (c *Cache) enforceRoom(ns *namespace, before int) {
 	wanted := func(items int) int { return min(items, c.limits.NamespaceItems) }
 	was := c.wanted > c.limits.NodeItems
@@ -199,12 +209,13 @@ func (c *Cache) enforceRoom(ns *namespace, before int) {
 		c.limitPolicies(ns)
 		return
 	}
+	// The share of each namespace may have changed.
 	for _, other := range c.namespaces {
 		c.limitPolicies(other)
 	}
 }
 
-// limitPolicies keeps the policies of a namespace within its room.
+// limitPolicies keeps the policies of a namespace within the room of the namespace.
 func (c *Cache) limitPolicies(ns *namespace) {
 	limit, name := c.limits.NamespaceItems, "namespace-items"
 	if c.wanted > c.limits.NodeItems {
@@ -212,6 +223,7 @@ func (c *Cache) limitPolicies(ns *namespace) {
 			limit, name = share, "node-items"
 		}
 	}
+	// The usual case: everything fits, and nothing was dropped before.
 	if ns.items <= limit && ns.clusterPeers <= c.limits.NamespaceClusterPeers && ns.stubs == 0 {
 		return
 	}
@@ -237,7 +249,7 @@ func (c *Cache) limitPolicies(ns *namespace) {
 	}
 }
 
-// byName is 1 for a policy that depends on the named ports of its pods, else 0.
+// byName returns 1 for a policy that depends on the named ports of its pods, else 0.
 func (p *installed) byName() int {
 	if s := p.Sections[engine.Ingress]; s != nil && s.ByName {
 		return 1

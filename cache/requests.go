@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// networkRequest is a network that a pod requests.
+// networkRequest is a network that a pod requests (NetworkSelectionElement of the Multi-Network specification).
 type networkRequest struct {
 	Name      string `json:"name"`
 	Namespace string `json:"namespace"`
@@ -18,8 +18,8 @@ type networkRequest struct {
 }
 
 // parseRequests reads the networks that a pod requests, as the interfaces that Multus makes of them, without addresses.
-// An interface without a name is called net and its place in the list, from 1 on. A request that is invalid has its
-// place, contributes nothing and is a problem. It is false when the whole cannot be read.
+// An interface without a name is called net and its place in the list, from 1 on. An invalid request keeps its place,
+// contributes nothing and is a problem. It returns false if the annotation as a whole cannot be read.
 func parseRequests(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
 	if strings.TrimSpace(o.Requested) == "" {
 		return nil, true
@@ -53,8 +53,8 @@ func parseRequests(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
 	return entries, true
 }
 
-// splitRequests tells the two forms apart as Multus does: a JSON list, or names as "namespace/name@interface" with commas
-// between them.
+// splitRequests reads the annotation in either of its two forms, which it distinguishes as Multus does: a JSON list, or
+// names as "namespace/name@interface" with commas between them.
 func splitRequests(raw string) ([]*networkRequest, error) {
 	var requests []*networkRequest
 	if strings.ContainsAny(raw, `[{"`) {
@@ -73,6 +73,7 @@ func splitRequests(raw string) ([]*networkRequest, error) {
 	return requests, nil
 }
 
+// interfaceAt returns the name of the interface for the request at a place in the list.
 func (r *networkRequest) interfaceAt(place int) string {
 	switch {
 	case r.Interface != "":

@@ -5,14 +5,15 @@ import "time"
 // The members of peer groups take memory in the agent and in the kernel. A policy of a few lines can have all pods of a
 // cluster as members of a hundred groups, so the members of the groups that the policies of a namespace use are limited.
 
-// cut is the limit that a namespace exceeds with a group.
+// cut is the limit because of which a namespace may not use a group: name and value as in --limit.
 type cut struct {
 	limit string
 	value int
 }
 
-// own counts one more chain of a namespace that uses the group.
+// own notes another chain of a namespace that uses the group.
 func (c *Cache) own(g *group, ns *namespace) {
+	// Further chains of the same namespace cost nothing.
 	if g.owners[ns]++; g.owners[ns] > 1 {
 		return
 	}
@@ -40,7 +41,7 @@ func (c *Cache) disown(g *group, ns *namespace) {
 	c.dropNamespace(ns)
 }
 
-// resize changes the number of shares of a group.
+// resize adds n to the number of shares of a group, and takes the group from namespaces that exceed their limit now.
 func (c *Cache) resize(g *group, n int) {
 	g.size += n
 	c.members += n
@@ -56,7 +57,8 @@ func (c *Cache) resize(g *group, n int) {
 	}
 }
 
-// membersOf returns the limit of the members of a namespace: an equal share while all namespaces together have too many.
+// membersOf returns the limit of the shares in the groups of a namespace: an equal share of the node's limit while all
+// namespaces together exceed that limit.
 func (c *Cache) membersOf() cut {
 	if c.members > c.limits.NodeMembers {
 		if share := c.limits.NodeMembers / max(1, c.withGroups); share < c.limits.NamespaceMembers {
@@ -66,8 +68,9 @@ func (c *Cache) membersOf() cut {
 	return cut{"namespace-members", c.limits.NamespaceMembers}
 }
 
-// cutOver takes the use of a group from a namespace that exceeds its limit with the group: the policies of the namespace
-// that use the group allow nothing once their pods have new plans. Another namespace that uses the same group keeps it.
+// cutOver takes the use of a group from a namespace that exceeds its limit with the group: the policies of the
+// namespace that use the group allow nothing when their pods have new plans. Another namespace that uses the same group
+// keeps it.
 func (c *Cache) cutOver(g *group, ns *namespace) {
 	limit := c.membersOf()
 	if _, isCut := g.cut[ns]; isCut || ns.members <= limit.value {
@@ -83,6 +86,7 @@ func (c *Cache) cutOver(g *group, ns *namespace) {
 			c.markStale(t)
 		}
 	}
+	// No namespace may use the group any more, so its members only cost memory.
 	if len(g.cut) == len(g.owners) {
 		g.empty = true
 		c.members -= g.size
@@ -93,8 +97,9 @@ func (c *Cache) cutOver(g *group, ns *namespace) {
 	}
 }
 
-// cutGroup returns the limit for which a namespace may not use a group of the chain. The policy is not tried again before
-// Reconsider says so: to find the members anew for each pod would cost a lot.
+// cutGroup returns the limit because of which the namespace of a policy may not use a group of the chain. It notes the
+// policy, which is then not tried again before Reconsider allows it: finding the members anew for each pod would cost a
+// lot.
 func (c *Cache) cutGroup(pc *policyChain, p *installed) (limit cut, isCut bool) {
 	c.lock()
 	defer c.unlock()
@@ -111,7 +116,7 @@ func (c *Cache) cutGroup(pc *policyChain, p *installed) (limit cut, isCut bool) 
 	return cut{}, false
 }
 
-// cutPolicy returns the limit that the groups of a policy exceeded when they were last tried.
+// cutPolicy returns the limit that the groups of a policy exceeded when the policy was last tried.
 func (c *Cache) cutPolicy(p *installed) (limit cut, isCut bool) {
 	c.lock()
 	defer c.unlock()
@@ -119,14 +124,14 @@ func (c *Cache) cutPolicy(p *installed) (limit cut, isCut bool) {
 	return limit, isCut
 }
 
-// Pauses between tries of policies whose groups had too many members.
+// Pauses between tries of policies whose groups had too many members, for each namespace.
 const (
 	firstRoomRetry = 10 * time.Second
 	lastRoomRetry  = 10 * time.Minute
 )
 
-// Reconsider makes the pods dirty whose policies were left out for a limit and may fit now. Who calls it often
-// costs nothing: a namespace is tried again after a pause that doubles.
+// Reconsider marks the pods dirty whose policies were left out because of a limit and may fit now. It may be called
+// often: a namespace is tried again after a pause that doubles, and only if it uses less than half of its limit.
 func (c *Cache) Reconsider() {
 	c.lock()
 	defer c.unlock()

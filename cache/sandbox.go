@@ -2,19 +2,19 @@ package cache
 
 import "k8s.io/apimachinery/pkg/types"
 
-// Sandbox is where a pod runs. The zero value is an unknown sandbox.
+// Sandbox tells where a pod runs. The zero value is an unknown sandbox.
 type Sandbox struct {
 	ID    string
-	Pod   Key    // that it belongs to, according to the container runtime
+	Pod   Key    // pod that it belongs to, according to the container runtime
 	NetNS string // path of the network namespace, to open
 
-	Handler string // of the container runtime that runs the pod; empty: the default
-	Hooked  bool   // the runtime told of it before the first process of the pod
+	Handler string // handler of the container runtime that runs the pod; empty: the default
+	Hooked  bool   // the runtime announced it before the first process of the pod (NRI)
 }
 
-// sandboxOf returns where a pod runs. The sandbox of a static pod has the UID that the kubelet gave to the pod. The API
-// server has only the mirror pod, with another UID, and the first UID in an annotation that anybody can write: so the
-// runtime must call the pod by the same name.
+// sandboxOf returns the sandbox of a pod. The sandbox of a static pod has the UID that the kubelet gave to the pod. The
+// API server has only the mirror pod, with another UID, and with the first UID in an annotation that anybody can write.
+// So the runtime must also know the pod by the same name.
 func (c *Cache) sandboxOf(p *pod) Sandbox {
 	if s, ok := c.sandboxes[p.local.uid]; ok {
 		return s
@@ -25,12 +25,12 @@ func (c *Cache) sandboxOf(p *pod) Sandbox {
 	return Sandbox{}
 }
 
-// SetSandbox sets where the pod with this UID runs. It may come before the pod does.
+// SetSandbox sets the sandbox of the pod with this UID. The pod may come later.
 func (c *Cache) SetSandbox(uid types.UID, s Sandbox) {
 	c.lock()
 	defer c.unlock()
 	old, known := c.sandboxes[uid]
-	s.Hooked = s.Hooked || old.Hooked && old.ID == s.ID // a list does not say so
+	s.Hooked = s.Hooked || old.Hooked && old.ID == s.ID // a list of the CRI does not say so
 	if known && old == s {
 		return
 	}
@@ -41,8 +41,8 @@ func (c *Cache) SetSandbox(uid types.UID, s Sandbox) {
 	c.markSandbox(uid)
 }
 
-// DeleteSandbox notes that the pod with this UID runs nowhere. A pod that only the container runtime announced goes with
-// its sandbox.
+// DeleteSandbox notes that the pod with this UID has no sandbox. A pod that only the container runtime announced goes
+// with its sandbox.
 func (c *Cache) DeleteSandbox(uid types.UID) {
 	c.lock()
 	defer c.unlock()
@@ -57,6 +57,7 @@ func (c *Cache) DeleteSandbox(uid types.UID) {
 	c.markSandbox(uid)
 }
 
+// markSandbox marks the pod of a sandbox as dirty: by its UID, or as a mirror pod.
 func (c *Cache) markSandbox(uid types.UID) {
 	mark := func(t *target) {
 		c.dirty[t.id()] = struct{}{}

@@ -8,17 +8,21 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// scope is a set of namespaces in which active groups look for peers, with the index of the selectors of pods. It exists
-// while a group uses it.
+// scope is a set of namespaces in which active groups look for peers, with an index of the groups' selectors of pods.
+// It exists while a group uses it.
 type scope struct {
+	// key identifies the scope; id orders the scopes with a selector by creation.
 	key        policy.Scope
 	id         uint64
 	namespaces *labelindex.Selector // nil: a single namespace
 	anchor     labelindex.Anchor
+	// The same entries: by the labels that they require, for events of pods, and by the text of the selector, for new
+	// groups.
 	entries    labelindex.Index[*peerEntry]
 	bySelector map[string]*peerEntry
 }
 
+// compareScopes orders scopes by their creation.
 func compareScopes(a, b *scope) int { return cmp.Compare(a.id, b.id) }
 
 // peerEntry is a selector of pods in a scope, and the groups that have it as a peer.
@@ -26,11 +30,11 @@ type peerEntry struct {
 	scope  *scope
 	pods   *labelindex.Selector
 	anchor labelindex.Anchor
-	groups map[*networkSet][]*group
+	groups map[*networkSet][]*group // groups by their networks, since a pod is a member only on these
 }
 
 // selects reports whether a namespace is in the scope. Unknown labels match only a selector without conditions:
-// otherwise a NotIn would admit the namespaces that it must exclude.
+// otherwise a NotIn would admit namespaces that it must exclude.
 func (s *scope) selects(ns *namespace) bool {
 	if s.namespaces == nil {
 		return ns.name == s.key.Namespace
@@ -38,7 +42,8 @@ func (s *scope) selects(ns *namespace) bool {
 	return s.namespaces.MatchesAll() || ns.known && s.namespaces.Matches(&ns.labels)
 }
 
-// scope returns the scope of a peer, and makes it if it does not exist. It may let go of the lock meanwhile.
+// scope returns the scope of a peer, and makes it if it does not exist. It may release the lock meanwhile, so the
+// caller must not rely on earlier reads.
 func (c *Cache) scope(p policy.Peer) *scope {
 	if s := c.scopes[p.Scope]; s != nil {
 		return s
@@ -50,7 +55,9 @@ func (c *Cache) scope(p policy.Peer) *scope {
 		c.scopes[p.Scope] = s
 		return s
 	}
+	// The selector is matched without the lock: a cluster may have thousands of namespaces.
 	matched := c.selectNamespaces(s)
+	// Another worker may have made the scope meanwhile.
 	if other := c.scopes[p.Scope]; other != nil {
 		return other
 	}
@@ -58,6 +65,7 @@ func (c *Cache) scope(p policy.Peer) *scope {
 	c.lastID++
 	s.id = c.lastID
 	s.anchor = c.labels.Add(s.namespaces, s)
+	// Namespaces may have come or changed meanwhile, so the result is checked against their versions.
 	for _, ns := range c.namespaces {
 		m, known := matched[ns]
 		if !known || m.version != ns.relabeled { // the namespace came or changed meanwhile
@@ -70,13 +78,13 @@ func (c *Cache) scope(p policy.Peer) *scope {
 	return s
 }
 
-// scopeMatch says whether a scope contains a namespace, as of a version of its labels.
+// scopeMatch is the result for a namespace, and the version of its labels to which the result belongs.
 type scopeMatch struct {
 	in      bool
 	version int
 }
 
-// selectNamespaces asks the selector of a scope about all namespaces, without the lock.
+// selectNamespaces matches the selector of a scope with all namespaces. It releases the lock meanwhile.
 func (c *Cache) selectNamespaces(s *scope) map[*namespace]scopeMatch {
 	type labels struct {
 		ns      *namespace
@@ -118,7 +126,7 @@ func (c *Cache) dropScope(s *scope, walk *slice) {
 	}
 }
 
-// enter files a group under a peer, and returns the entry.
+// enter adds a group to the entry of a peer, and returns the entry. The entry is made if it does not exist.
 func (c *Cache) enter(g *group, p policy.Peer) *peerEntry {
 	s := c.scope(p)
 	e := s.bySelector[p.Pods.String()]
@@ -131,7 +139,7 @@ func (c *Cache) enter(g *group, p policy.Peer) *peerEntry {
 	return e
 }
 
-// leave takes a group out of an entry.
+// leave removes a group from an entry, and drops the entry and its scope after the last group.
 func (c *Cache) leave(g *group, e *peerEntry, walk *slice) {
 	if rest := without(e.groups[g.networks], g); len(rest) > 0 {
 		e.groups[g.networks] = rest
@@ -146,7 +154,7 @@ func (c *Cache) leave(g *group, e *peerEntry, walk *slice) {
 	c.dropScope(e.scope, walk)
 }
 
-// match returns the active groups that a pod is in, by ID. The slice is scratch.
+// match returns the active groups that a pod belongs to, sorted by ID. The slice is valid until the next event.
 func (c *Cache) match(p *pod) []*group {
 	mark := c.next()
 	out := c.scratch.groups[:0]
@@ -163,6 +171,7 @@ func (c *Cache) match(p *pod) []*group {
 	return out
 }
 
+// matchScope appends the groups of a scope that the pod belongs to.
 func (c *Cache) matchScope(out []*group, s *scope, p *pod, mark uint64) []*group {
 	c.scratch.entries = s.entries.AppendCandidates(c.scratch.entries[:0], p.state.labels)
 	for _, e := range c.scratch.entries {
@@ -178,6 +187,7 @@ func (c *Cache) matchScope(out []*group, s *scope, p *pod, mark uint64) []*group
 func (e *peerEntry) appendGroups(out []*group, p *pod, mark uint64) []*group {
 	add := func(groups []*group) {
 		for _, g := range groups {
+			// A group with several peers may be found several times; the mark makes it count once.
 			if g.mark != mark && !g.retired {
 				g.mark = mark
 				out = append(out, g)
@@ -204,8 +214,8 @@ func (e *peerEntry) appendGroups(out []*group, p *pod, mark uint64) []*group {
 	return out
 }
 
-// eachPod calls f, in slices, with each pod that the entry selects. A pod that changes between two slices may be left
-// out, or come twice: its own event has brought its groups up to date.
+// eachPod calls f, in slices, with each pod that the entry selects. It may leave out a pod that changes between two
+// slices, or call f twice with it: the event of the pod has updated its groups.
 func (c *Cache) eachPod(e *peerEntry, walk *slice, f func(*pod)) {
 	if e.scope.namespaces == nil {
 		c.eachPodIn(c.namespaces[e.scope.key.Namespace], e, walk, f)
@@ -219,6 +229,7 @@ func (c *Cache) eachPod(e *peerEntry, walk *slice, f func(*pod)) {
 	}
 }
 
+// eachPodIn does the work of eachPod for a namespace.
 func (c *Cache) eachPodIn(ns *namespace, e *peerEntry, walk *slice, f func(*pod)) {
 	visit := func(p *pod) {
 		if !p.gone && e.pods.Matches(&p.state.labels) && e.scope.selects(ns) {

@@ -12,32 +12,35 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// Shortfall is a part of a valid policy that has no effect, with the reason.
+// Shortfall is a part of a valid policy that has no effect, with the reason. Invalid fields are Problems of the policy
+// instead.
 type Shortfall struct {
 	Policy   Key
 	UID      types.UID
-	Reason   string // as of an Event
+	Reason   string // one of the constants below; the reason of the Event
 	Problems []policy.Problem
 }
 
 // Reasons of a Shortfall.
 const (
-	UnresolvedNamedPort      = "UnresolvedNamedPort"      // nobody has a port of the name, so the name allows nothing
+	UnresolvedNamedPort      = "UnresolvedNamedPort"      // no pod has a port with the name, so the name allows nothing
 	UnsupportedNetworkPlugin = "UnsupportedNetworkPlugin" // interfaces of the network are not isolated
 	NotEnforceable           = "NotEnforceable"           // the kernel hides packets of the interface from rules
 	BridgeNotEnforced        = "BridgeNotEnforced"        // the kernel cannot enforce the policy in the bridge of a pod
 	PodLimitExceeded         = "PodLimitExceeded"         // the policy allows nothing in a pod that has too many rules
-	UndefinedNetwork         = "UndefinedNetwork"         // no definition and no pod has the network
+	UndefinedNetwork         = "UndefinedNetwork"         // neither a definition nor a pod has the network
 )
 
 // shortfalls collects problems by policy and reason.
 type shortfalls map[shortfallKey][]policy.Problem
 
+// shortfallKey: an Event has a single reason, so each policy has a list for each reason.
 type shortfallKey struct {
 	policy *policy.Policy
 	reason string
 }
 
+// add adds a problem, once, up to policy.MaxProblems for a policy and reason.
 func (s shortfalls) add(p *policy.Policy, reason string, problem policy.Problem) {
 	key := shortfallKey{p, reason}
 	if len(s[key]) < policy.MaxProblems && !slices.Contains(s[key], problem) {
@@ -45,7 +48,7 @@ func (s shortfalls) add(p *policy.Policy, reason string, problem policy.Problem)
 	}
 }
 
-// portUse is a name of a port in a rule of a policy.
+// portUse is the use of a name of a port in a rule of a policy.
 type portUse struct {
 	policy    *policy.Policy
 	direction engine.Direction
@@ -53,8 +56,9 @@ type portUse struct {
 	name      policy.PortName
 }
 
-// Shortfalls returns the parts of policies that have no effect: networks that do not exist, of all policies; and for policies
-// that select a local pod, the parts that the last plan of the pod leaves out.
+// Shortfalls returns the parts of policies that have no effect, sorted: networks that do not exist, of all policies;
+// and for policies that select a local pod, the parts that the last plan of the pod leaves out. It holds the lock only
+// briefly. The caller may call it at any interval; it changes nothing.
 func (c *Cache) Shortfalls() []Shortfall {
 	c.lock()
 	targets := make([]*target, 0, len(c.targets))
@@ -71,11 +75,13 @@ func (c *Cache) Shortfalls() []Shortfall {
 	for _, t := range targets {
 		c.lock()
 		p, ports := t.plan, t.pod.state.ports
+		// The closed plan is in force in place of the other plan.
 		if t.closed != nil {
 			p = t.closed
 		}
 		c.unlock()
 		p.addShortfalls(t.pod.key, c.options.Bridge, found)
+		// A name has an effect if it resolves in any pod that the policy selects.
 		for _, n := range p.namedPorts(ports) {
 			resolved[n.portUse] = resolved[n.portUse] || n.resolves()
 		}
@@ -88,6 +94,7 @@ func (c *Cache) Shortfalls() []Shortfall {
 	return found.list()
 }
 
+// list returns the shortfalls sorted by policy and reason.
 func (s shortfalls) list() []Shortfall {
 	var out []Shortfall
 	for key, problems := range s {
@@ -100,7 +107,8 @@ func (s shortfalls) list() []Shortfall {
 	return out
 }
 
-// addUndefined adds the networks that nobody defines and no pod is on. It holds the lock for one policy at a time.
+// addUndefined adds the networks that have neither a definition nor a pod. It holds the lock for a single policy at a
+// time.
 func (c *Cache) addUndefined(policies []*installed, found shortfalls) {
 	for _, p := range policies {
 		c.lock()
@@ -116,6 +124,7 @@ func (c *Cache) addUndefined(policies []*installed, found shortfalls) {
 	}
 }
 
+// addShortfalls adds the shortfalls of a pod's plan. pod is for messages.
 func (p *plan) addShortfalls(pod Key, bridge BridgeSupport, found shortfalls) {
 	for _, u := range p.unsupported {
 		found.add(u.policy, UnsupportedNetworkPlugin, policy.Problem{
@@ -137,14 +146,15 @@ func (p *plan) addShortfalls(pod Key, bridge BridgeSupport, found shortfalls) {
 	}
 }
 
-// namedPort is a use of a name, and where to look for it: in the ports of the pod, or in a group.
+// namedPort is the use of a name, with the places to look for the name: the ports of the pod, or a group.
 type namedPort struct {
 	portUse
 	pod   []policy.NamedPort
-	group *group // egress; nil: no peer can have the port
+	group *group // for egress; nil: no peer can have the port
 }
 
 // resolves reports whether the name stands for a port.
+// The rules for ingress name ports of the isolated pod, and the rules for egress ports of the peers.
 func (n namedPort) resolves() bool {
 	if n.direction == engine.Ingress {
 		return slices.ContainsFunc(n.pod, func(p policy.NamedPort) bool { return p.PortName == n.name })
@@ -154,13 +164,13 @@ func (n namedPort) resolves() bool {
 
 // hasName reports whether a pod in the group has a port of the name.
 func (g *group) hasName(name policy.PortName) bool {
-	g.sets(0) // takes the changes in
+	g.sets(0) // applies the changes
 	g.content.Lock()
 	defer g.content.Unlock()
 	return g.content.names[name] > 0
 }
 
-// namedPorts returns the uses of names in the policies of a pod with these named ports.
+// namedPorts returns the uses of names of ports in the policies of a pod with these named ports.
 func (p *plan) namedPorts(ports []policy.NamedPort) []namedPort {
 	policies := map[*policy.Section]*policy.Policy{}
 	for _, chosen := range p.chosen {
@@ -189,6 +199,7 @@ func (p *plan) namedPorts(ports []policy.NamedPort) []namedPort {
 	return out
 }
 
+// problem returns the Problem of a name without effect.
 func (u portUse) problem() policy.Problem {
 	who := "no pod on this node that the policy isolates"
 	if u.direction == engine.Egress {

@@ -10,27 +10,30 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// A group with many ranges is split: a hash set has the addresses of its pods, and the interval set only its ipBlocks. For a
-// change of one address, the kernel walks all ranges of an interval set, but no other address of a hash set. A small group is
-// cheaper with one set, since a second set needs a second rule.
+// A group with many ranges is split: a hash set has the addresses of its pods, and the interval set only its ipBlocks.
+// For a change of an address, the kernel walks all ranges of an interval set, and no other element of a hash set. A
+// small group is cheaper with one set, since a second set needs a second rule. docs/nftables.md ("Large groups") has
+// the reasons and the measurements.
 
 // splitBounds decide which groups are split. The distance between the bounds keeps a group that grows and shrinks a little from
 // changing rules all the time.
 type splitBounds struct {
-	above int // a group is split when its interval set would have more ranges
-	below int // and no longer when the interval set would have fewer
+	above int // a group is split if its interval set would have more ranges
+	below int // a split group gets one set again if its interval set would have fewer ranges
 }
 
+// defaultSplit has the bounds of an agent; tests use smaller bounds.
 var defaultSplit = splitBounds{above: 512, below: 128}
 
 // A hash set holds each address, and an interval set the ranges. So a group whose pods have long rows of addresses is not
 // split: its hash set would take far more memory than its ranges.
 const (
-	splitDensity = 4 // addresses for each range, at most
-	mergeDensity = 8
+	splitDensity = 4 // maximum addresses for each range of a group that becomes split
+	mergeDensity = 8 // maximum addresses for each range of a group that stays split
 )
 
-// isSplit reports whether a group with this number of ranges in a set, and of addresses of pods, is split.
+// isSplit reports whether a group is split, given the number of ranges in a single set and of addresses of pods.
+// wasSplit makes it depend on the state before, so that groups near a bound do not change all the time.
 func (b splitBounds) isSplit(wasSplit bool, ranges, hosts int) bool {
 	if wasSplit {
 		return ranges >= b.below && hosts <= ranges*mergeDensity
@@ -40,29 +43,31 @@ func (b splitBounds) isSplit(wasSplit bool, ranges, hosts int) bool {
 
 // groupSets are the sets of a group in a family.
 type groupSets struct {
-	set       *engine.Set
+	set       *engine.Set // addresses of pods; nil unless the group is split
 	pods      *engine.Set // nil unless the group is split
-	isCurrent bool
+	isCurrent bool        // no member has changed since the sets were made
 }
 
 // families is a set of families: bit i is the family with index i.
 type families uint8
 
-// splits are the split groups of a table, by their digests, with the families in which they are split.
+// splits has the split groups of a table, by their digests, with the families in which they are split.
 type splits map[policy.Digest]families
 
+// has reports whether the group is split in the family.
 func (s splits) has(g *policy.Group, f sets.Family) bool {
 	return s[g.Digest]&(1<<slices.Index(sets.Families[:], f)) != 0
 }
 
-// splitChain is the version of a policyChain in which some groups are split.
+// splitChain is the version of a policyChain in which some groups are split. Only the last version is kept: most pods
+// have the same.
 type splitChain struct {
-	sync.Mutex
-	key   string // the families of each group
-	built *policy.Chain
+	sync.Mutex        // for each group the families in which it is split, a byte each
+	key        string // the families of each group
+	built      *policy.Chain
 }
 
-// chain returns the chain for the groups that are split. Pods whose groups are split alike share it.
+// chain returns the chain for the groups that are split. Pods whose groups are split in the same way share it.
 func (pc *policyChain) chain(split splits) *policy.Chain {
 	if len(split) == 0 {
 		return pc.built
@@ -82,7 +87,8 @@ func (pc *policyChain) chain(split splits) *policy.Chain {
 	return pc.split.built
 }
 
-// withSplit returns the chains of a table of the plan, given the groups that are split.
+// withSplit returns the chains of a table of the plan, with the versions for the groups that are split. The list of the
+// plan itself does not change.
 func (p *plan) withSplit(chains []*engine.Chain, split splits) []*engine.Chain {
 	if len(split) == 0 {
 		return chains

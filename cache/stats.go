@@ -2,33 +2,33 @@ package cache
 
 import "sync/atomic"
 
-// Stats counts the objects in a Cache.
+// Stats counts the objects in a Cache at a time.
 type Stats struct {
 	Pods, LocalPods, Namespaces, Networks, Sandboxes, PortLists int64
 
 	Policies        int64
-	ActivePolicies  int64 // that select a local pod
-	InvalidPolicies int64 // with a field that allows nothing because it is invalid, or exceeds a limit
-	LimitedPolicies int64 // of these, policies that exceed a limit
+	ActivePolicies  int64 // policies that select a local pod
+	InvalidPolicies int64 // policies with a field that allows nothing because it is invalid or exceeds a limit
+	LimitedPolicies int64 // of the invalid policies, those that exceed a limit
 
 	Groups  int64 // peer groups that rules of local pods use
-	Members int64 // ranges of addresses, and endpoints, in them
+	Members int64 // ranges of addresses, and endpoints, in these groups
 
 	SelectedPods     int64 // local pods that a policy selects
-	WithoutSandbox   int64 // of these, pods that have been attached to networks and whose sandbox is unknown
+	WithoutSandbox   int64 // of the selected pods, pods with a network status whose sandbox is unknown
 	Unsupported      int64 // local pods that a policy selects on a network with a plugin type that --network-plugins lacks
 	NotEnforceable   int64 // local pods that a policy selects on an interface whose packets the kernel hides from rules
 	UnreadableStatus int64 // local pods whose interfaces are unknown
-	UnknownSandboxes int64 // sandboxes of pods that are no local pods
+	UnknownSandboxes int64 // sandboxes whose pod is no local pod
 	BridgesEnforced  int64 // local pods with a bridge that a policy selects, if policies are enforced in the bridge
 	BridgesDropped   int64 // the same, if the kernel can only drop there
 	BridgesOpen      int64 // the same, if the kernel cannot even drop there
-	LimitedPods      int64 // local pods that exceed a limit, or whose policies do so together
+	LimitedPods      int64 // local pods that exceed a limit, or whose policies together exceed a limit
 
-	LimitedNamespaces int64 // whose pods have more addresses than the limit
+	LimitedNamespaces int64 // namespaces whose pods have more addresses than the limit
 }
 
-// counts are the Stats, kept up to date by each event, so that reading them takes no lock.
+// counts has the numbers of Stats. Each event updates them, so that reading them takes no lock.
 type counts struct {
 	pods, localPods, namespaces, networks, sandboxes, portLists atomic.Int64
 	policies, active, invalid, limited                          atomic.Int64
@@ -39,7 +39,7 @@ type counts struct {
 	bridges                                                     [BridgeMissing + 1]atomic.Int64 // by support
 }
 
-// Stats takes no lock: events may change some counts between others.
+// Stats returns the counts now. It takes no lock, so an event may change some counts between the reads of others.
 func (c *Cache) Stats() Stats {
 	n := &c.counts
 	return Stats{
@@ -54,12 +54,13 @@ func (c *Cache) Stats() Stats {
 	}
 }
 
-// flags say in which Stats a local pod counts.
+// flags are the counts of Stats in which a local pod is counted now. setFlags adds and removes the pod by the
+// difference.
 type flags struct {
 	selected, withoutSandbox, unsupported, notEnforceable, unreadable, limited, withSandbox, hasBridge bool
 }
 
-// recount brings the counts up to date with a local pod.
+// recount updates the counts for a local pod.
 func (c *Cache) recount(t *target) {
 	s := t.pod.state
 	f := flags{
@@ -73,6 +74,7 @@ func (c *Cache) recount(t *target) {
 	c.setFlags(t, f)
 }
 
+// setFlags changes the counts by the difference between the flags before and now.
 func (c *Cache) setFlags(t *target, f flags) {
 	for _, n := range []struct {
 		count    *atomic.Int64

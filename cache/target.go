@@ -7,44 +7,47 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// Target is a local pod and the tables that its network namespace must hold.
+// Target is a local pod and the tables that its network namespace should have. It is a value: later events do not
+// change it.
 type Target struct {
 	Pod     PodID
 	Sandbox Sandbox
-	Tables  engine.Tables // zero: no table
+	Tables  engine.Tables // zero: no tables
 
-	HasBridge   bool     // the policies must be enforced in a bridge, too
-	BridgePorts []string // the names that isolated interfaces have as ports of a bridge
+	HasBridge   bool     // the policies must be enforced in a bridge too
+	BridgePorts []string // names that isolated interfaces can have as ports of a bridge
 }
 
-// target is a local pod. Its fields belong to the lock of the cache, except for planning.
+// target is the state of a local pod. The lock of the cache guards its fields, except planning.
 type target struct {
 	pod      *pod
 	selected selection // policies that select the pod
-	plan     *plan     // never nil
-	closed   *plan     // in force in its place; nil: none
-	stale    bool      // the next plan may differ
-	bridged  bool      // an isolated interface was found to be a port of a bridge
+	plan     *plan     // the last plan; never nil
+	closed   *plan     // plan in force in place of plan, because of a limit of memory; nil: none
+	stale    bool      // the next plan may differ from plan
+	bridged  bool      // an isolated interface was found as a port of a bridge
 
-	runtimeClass  string // as Pod.RuntimeClass
+	runtimeClass  string // see Pod.RuntimeClass
 	unenforceable string // why policies cannot be enforced in the pod; empty: they can
 
+	// mark is the mark of the last walk that found it, see Cache.next.
 	mark  uint64
-	flags flags
+	flags flags // counts that include the pod
 
-	planning sync.Mutex // held while a plan is made
+	planning sync.Mutex // held while a plan is made, so that a pod has a single planner
 }
 
 func (t *target) id() PodID { return t.pod.id() }
 
-// selection is a set of policies: their number, and a sum of their identities. Two sets with the same sum are the same.
-// The policies themselves are found when a plan needs them, so a namespace with many policies costs its pods no memory.
+// selection is a set of policies: their number, and the sum of their random identities. Equal sums mean equal sets. The
+// policies themselves are found when a plan needs them, so a namespace with many policies costs its pods no memory.
 type selection struct {
 	count  int
 	sum    uint64
-	byName int // policies that depend on the named ports of the pod
+	byName int // number of policies that depend on the named ports of the pod
 }
 
+// add adds a policy that selects the pod.
 func (s *selection) add(p *installed) {
 	s.count++
 	s.sum += p.identity
@@ -52,6 +55,7 @@ func (s *selection) add(p *installed) {
 	p.selects++
 }
 
+// remove removes a policy that selected the pod.
 func (s *selection) remove(p *installed) {
 	s.count--
 	s.sum -= p.identity
@@ -59,9 +63,9 @@ func (s *selection) remove(p *installed) {
 	p.selects--
 }
 
-// Plan brings the plan of a pod up to date and returns its Target. The worker of the pod calls it: it may take long for a
-// pod with large policies, and holds the lock only briefly. It is false for a pod that is not local (any more), and for
-// a pod whose interfaces are unknown, since neither its status nor its requested networks can be read: the rules in
+// Plan updates the plan of a pod and returns its Target. The worker of the pod calls it: it may take long for a pod
+// with large policies, and holds the lock only briefly. It returns false for a pod that is not local any more, and for
+// a pod whose interfaces are unknown, because neither its status nor its requested networks can be read: the rules in
 // force stay in force.
 func (c *Cache) Plan(id PodID) (Target, bool) {
 	c.lock()
@@ -74,14 +78,16 @@ func (c *Cache) Plan(id PodID) (Target, bool) {
 	if t != nil {
 		t.planning.Lock()
 		defer t.planning.Unlock()
+		// Events may make the plan stale again while it is made.
 		for c.replan(id, t) {
 		}
 	}
+	// The old plan may have been the last user of some groups.
 	c.retire(id.Namespace)
 	return c.Target(id)
 }
 
-// Target returns the table of a pod by its last plan, with the members that its groups have now. It has no side effects.
+// Target returns the tables of a pod by its last plan, with the members that its groups have now. It makes no plan.
 func (c *Cache) Target(id PodID) (Target, bool) {
 	c.lock()
 	t := c.targets[id]
@@ -91,12 +97,13 @@ func (c *Cache) Target(id PodID) (Target, bool) {
 	}
 	out, p := Target{Pod: id, Sandbox: c.sandboxOf(t.pod)}, t.plan
 	c.unlock()
+	// Without the lock: the members are updated here.
 	out.Tables, out.HasBridge, out.BridgePorts = p.tables(), p.hasBridge, p.ports
 	return out, true
 }
 
-// Closed returns tables that isolate a pod as its policies say and allow nothing, for a pod whose tables exceed a limit that
-// is not the cache's. The Shortfalls name the limit until the next call of Plan.
+// Closed returns tables that isolate a pod as its policies say and allow nothing. The reconciler applies them if the
+// tables of the pod exceed a limit of memory. The Shortfalls name the limit until the next call of Plan.
 func (c *Cache) Closed(id PodID, limit string) engine.Tables {
 	c.lock()
 	t := c.targets[id]
@@ -114,7 +121,7 @@ func (c *Cache) Closed(id PodID, limit string) engine.Tables {
 	return closed.tables()
 }
 
-// IsSelected reports whether a local pod is known and whether any policy may isolate it.
+// IsSelected reports whether a local pod is known, and whether any policy selects it. It makes no plan.
 func (c *Cache) IsSelected(id PodID) (selected, known bool) {
 	c.lock()
 	defer c.unlock()
@@ -125,7 +132,8 @@ func (c *Cache) IsSelected(id PodID) (selected, known bool) {
 	return t.selected.count > 0, true
 }
 
-// LocalPod returns the pod of this name that the API server or, if it knows none, the container runtime knows.
+// LocalPod returns the local pod with the name: the pod of the API server or, if the API server has none, of the
+// container runtime.
 func (c *Cache) LocalPod(key Key) (PodID, bool) {
 	c.lock()
 	defer c.unlock()
@@ -140,13 +148,14 @@ func (c *Cache) LocalPod(key Key) (PodID, bool) {
 	return PodID{}, false
 }
 
-// replan makes a plan if the pod needs a new plan, and reports whether it did.
+// replan makes a plan if the pod needs a new plan, and reports whether it has made a plan.
 func (c *Cache) replan(id PodID, t *target) bool {
 	c.lock()
 	if c.targets[id] != t || !t.stale {
 		c.unlock()
 		return false
 	}
+	// Before the plan is made: an event during the work makes it stale again.
 	t.stale = false
 	v, before := c.view(t), t.plan
 	c.unlock()
@@ -159,13 +168,14 @@ func (c *Cache) replan(id PodID, t *target) bool {
 	}
 	t.plan = next
 	c.recount(t)
+	// The new plan is subscribed first, so that a group in both plans never loses its last user.
 	next.subscribe(t, 1)
 	before.subscribe(t, -1)
 	c.releasePlan(t, before)
 	return true
 }
 
-// setLocal makes a pod a target, or takes that back.
+// setLocal makes a pod a target, or ends that.
 func (c *Cache) setLocal(p *pod, local bool) {
 	if local == (p.target != nil) {
 		return
@@ -193,7 +203,8 @@ func (c *Cache) setLocal(p *pod, local bool) {
 	p.target = nil
 }
 
-// retarget brings a target up to date with its pod, whose state was before.
+// retarget updates a target after a change of its pod. before is the state before the change. It marks the target only
+// if the change matters to its plan.
 func (c *Cache) retarget(t *target, before *podState) {
 	now, selected := t.pod.state, t.selected
 	c.reselect(t, before, now)
@@ -207,7 +218,8 @@ func (c *Cache) retarget(t *target, before *podState) {
 	c.recount(t)
 }
 
-// reselect takes the policies of a state of the pod out of the selection, and adds the policies of another state.
+// reselect removes the policies that select a state of the pod from the selection, and adds the policies that select
+// another state.
 func (c *Cache) reselect(t *target, before, now *podState) {
 	for _, p := range t.pod.namespace.candidates(before) {
 		if p.covers(before) {
@@ -223,7 +235,7 @@ func (c *Cache) reselect(t *target, before, now *podState) {
 	}
 }
 
-// countActive brings the count of policies that select a local pod up to date with a policy that selected so many before.
+// countActive updates the count of active policies for a policy that selected before so many local pods.
 func (c *Cache) countActive(p *installed, before int) {
 	switch {
 	case before == 0 && p.selects > 0:
@@ -233,6 +245,7 @@ func (c *Cache) countActive(p *installed, before int) {
 	}
 }
 
+// markStale notes that the pod needs a new plan.
 func (c *Cache) markStale(t *target) {
 	t.stale = true
 	c.dirty[t.id()] = struct{}{}

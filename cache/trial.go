@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// trialSpec needs a set of every kind: addresses of blocks, addresses of pods, ports, and the endpoints of named ports.
+// trialSpec needs a set of every kind: addresses of blocks, addresses of pods, ports, and endpoints of named ports.
 const trialSpec = `{
 	"policyTypes": ["Ingress", "Egress"],
 	"ingress": [{
@@ -18,11 +18,11 @@ const trialSpec = `{
 	"egress": [{"to": [{"podSelector": {}}], "ports": [{"port": "http"}]}, {"ports": [{"port": 53, "protocol": "UDP"}]}]
 }`
 
-// Trial returns the tables of a sample pod with a virtual machine, to find out whether the kernel accepts everything that the
-// tables of pods are made of.
+// Trial returns the tables of a sample pod with a virtual machine and a policy with everything. engine.Try then shows
+// whether the kernel accepts everything that the tables of pods consist of, custom rules included.
 func Trial(o Options) engine.Tables {
 	o.Node, o.Limits, o.LockHeld = "trial", policy.DefaultLimits(), nil
-	o.split = splitBounds{below: 1} // the pods have a hash set
+	o.split = splitBounds{below: 1} // so that the pods of the sample get a hash set
 	c := New(o)
 	key := Key{Namespace: "trial", Name: "trial"}
 	pod := Pod{
@@ -31,7 +31,7 @@ func Trial(o Options) engine.Tables {
 		Status: `[{"name": "trial", "interface": "net1", "ips": ["192.0.2.1", "fd00::1"]}]`,
 	}
 	c.UpsertPod(pod)
-	networks := key.Name // nobody defines it, so it is isolated
+	networks := key.Name // a network without a definition, so it is isolated
 	c.UpsertPolicy(policy.Compile(policy.Object{Key: key, Networks: &networks, Spec: json.RawMessage(trialSpec)}, c.Limits()))
 	target, _ := c.Plan(PodID{Key: key, UID: pod.UID})
 	return target.Tables

@@ -10,7 +10,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// PodView is a local pod at one moment, for explanations. All of it is read-only.
+// PodView is a copy of a local pod at one moment, for explanations. The caller must not change it.
 type PodView struct {
 	ID          PodID
 	Known       bool // the interfaces are known
@@ -20,12 +20,13 @@ type PodView struct {
 	Attachments []AttachmentView   // sorted by interface
 	Policies    []*policy.Policy   // of the pod's namespace, sorted
 	Isolated    [len(engine.Directions)][]IsolationView
-	Problems    []PolicyProblem // of policies that exceed a limit of the pod
+	Problems    []PolicyProblem // problems of policies that exceed a limit of the pod
 	Tables      engine.Tables
-	HasBridge   bool // policies must be enforced in a bridge, too: the pod has a virtual machine
+	HasBridge   bool // policies must be enforced in a bridge too: the pod has a virtual machine
 
-	// Caveats has, for interfaces whose kind is unknown, why a packet that the policies deny may pass; LostReplies has, for
-	// interfaces that show only sent packets to the rules, why replies are dropped.
+	// Caveats has, for interfaces of unknown kind, the reason why a packet that the policies deny may pass. LostReplies
+	// has, for interfaces that show only sent packets to the rules, the reason why replies are dropped. Both are by
+	// interface.
 	Caveats, LostReplies map[string]string
 }
 
@@ -40,13 +41,13 @@ type AttachmentView struct {
 // IsolationView is an isolated interface.
 type IsolationView struct {
 	Interface string
-	Policies  []*policy.Policy // that isolate it, sorted
-	Effective []*policy.Policy // of these, the policies whose rules apply: the others exceed a limit
+	Policies  []*policy.Policy // policies that isolate the interface, sorted
+	Effective []*policy.Policy // of these, the policies whose rules apply; the others exceed a limit
 
 	Unenforceable string // why the kernel does not show all packets of the direction to the rules; empty: it does
 }
 
-// View plans a local pod and returns it. It is false for a pod that is not local.
+// View plans a local pod and returns its view. It returns false for a pod that is not local.
 func (c *Cache) View(key Key) (PodView, bool) {
 	id, ok := c.LocalPod(key)
 	if !ok {
@@ -64,6 +65,7 @@ func (c *Cache) View(key Key) (PodView, bool) {
 		ID: id, Known: s.known, Overflow: s.overflow, Labels: s.labels, Ports: s.ports, Problems: t.plan.problems, Tables: target.Tables,
 		HasBridge: target.HasBridge, Caveats: map[string]string{}, LostReplies: map[string]string{},
 	}
+	// The addresses as the annotations say, even if the pod is nobody's peer.
 	for _, a := range t.pod.read {
 		v.Attachments = append(v.Attachments, viewOf(a))
 	}
@@ -95,6 +97,7 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	return v, true
 }
 
+// viewOf returns the view of an attachment.
 func viewOf(a attachment) AttachmentView {
 	return AttachmentView{Interface: a.iface, Network: a.network.key, PluginType: a.network.PluginType, Addrs: slices.Collect(a.addrs.all())}
 }
@@ -108,17 +111,17 @@ func (v *PodView) Interfaces() []string {
 	return slices.Compact(names)
 }
 
-// PeerView is a pod as a peer.
+// PeerView is a copy of a pod as a peer.
 type PeerView struct {
 	Key         Key
 	Labels      labelindex.Set
 	Attachments []AttachmentView
-	Limit       string // why the pod is nobody's peer, "NAME=N"; empty: it is a peer
+	Limit       string // limit because of which the pod is nobody's peer, "NAME=N"; empty: it is a peer
 
-	namespace namespace // a copy of the fields that selectors depend on
+	namespace namespace // copy of the fields that selectors depend on
 }
 
-// Peers calls f with each pod that the API server knows. The lock is held meanwhile: f must not call the cache.
+// Peers calls f with each pod that the API server knows. It holds the lock meanwhile, so f must not call the cache.
 func (c *Cache) Peers(f func(PeerView)) {
 	c.lock()
 	defer c.unlock()
@@ -134,13 +137,13 @@ func (c *Cache) Peers(f func(PeerView)) {
 	}
 }
 
-// IsSelectedBy reports whether a peer of a rule selects the pod, on whatever network.
+// IsSelectedBy reports whether a peer of a rule selects the pod, regardless of networks.
 func (v *PeerView) IsSelectedBy(p policy.Peer) bool {
 	s := scope{key: p.Scope, namespaces: p.Namespaces}
 	return s.selects(&v.namespace) && p.Pods.Matches(&v.Labels)
 }
 
-// Has reports whether the pod has an address, and on which attachments.
+// Has returns the attachments on which the pod has the address.
 func (v *PeerView) Has(addr netip.Addr) []AttachmentView {
 	var found []AttachmentView
 	for _, a := range v.Attachments {
@@ -151,13 +154,14 @@ func (v *PeerView) Has(addr netip.Addr) []AttachmentView {
 	return found
 }
 
-// Members returns the addresses or, for an endpoint group, the endpoints in a peer group now.
+// Members returns the addresses or, for an endpoint group, the endpoints that a peer group has now. It makes the group
+// for the moment if no local pod uses it.
 func (c *Cache) Members(spec *policy.Group) (sets.Addrs, sets.Endpoints) {
 	c.lock()
 	g, isNew := c.acquireGroup(spec, "")
 	c.unlock()
 	if g == nil {
-		return sets.Addrs{}, sets.Endpoints{} // its name is that of another group: it allows nobody
+		return sets.Addrs{}, sets.Endpoints{} // another group has the name by a collision of hashes, so it allows nobody
 	}
 	if isNew {
 		c.fill(g)
@@ -171,5 +175,5 @@ func (c *Cache) Members(spec *policy.Group) (sets.Addrs, sets.Endpoints) {
 	return addrs, endpoints
 }
 
-// Settings returns the options of the cache.
+// Settings returns the options of the cache. The caller must not change them.
 func (c *Cache) Settings() *Options { return &c.options }

@@ -35,7 +35,8 @@ type span struct{ haveFrom, haveTo, wantFrom, wantTo int }
 // isOneSided reports whether one side is empty: no rule is left to pair.
 func (s span) isOneSided() bool { return s.haveFrom == s.haveTo || s.wantFrom == s.wantTo }
 
-// trim keeps the equal rules at both ends and returns the span between them.
+// trim keeps the equal rules at both ends and returns the span between them. Most changes of a chain touch few rules, so
+// little is left for the aligner.
 func (s span) trim(equal func(i, j int) bool, keep func(i, j int)) span {
 	for !s.isOneSided() && equal(s.haveFrom, s.wantFrom) {
 		keep(s.haveFrom, s.wantFrom)
@@ -50,7 +51,8 @@ func (s span) trim(equal func(i, j int) bool, keep func(i, j int)) span {
 
 // aligner pairs the rules of two chains by number: equal rules have the same number.
 type aligner struct {
-	have, want []int // the number of each rule
+	// have and want have the number of each rule: numbers are compared more cheaply than texts.
+	have, want []int
 	keep       func(i, j int)
 
 	// Scratch space of pairs, for the span at hand.
@@ -87,6 +89,7 @@ type numbering struct {
 	after []int          // by number: the number of the next rule with the same hash, or -1
 }
 
+// number returns the number of a rule. A rule that is equal to no earlier rule gets the next number.
 func (n *numbering) number(r *Rule) int {
 	hash := r.hash(n.seed)
 	first, ok := n.first[hash]
@@ -103,7 +106,8 @@ func (n *numbering) number(r *Rule) int {
 	return len(n.rules) - 1
 }
 
-// hash is equal for equal rules.
+// hash returns a hash that is equal for equal rules. A zero byte ends the text of each statement, so the same letters
+// in other statements have another hash.
 func (r *Rule) hash(seed maphash.Seed) uint64 {
 	var h maphash.Hash
 	h.SetSeed(seed)
@@ -115,19 +119,22 @@ func (r *Rule) hash(seed maphash.Seed) uint64 {
 	return h.Sum64()
 }
 
-// align pairs the rules of a span: first the unique rules, as many as keep their order, then the rules between these pairs.
+// align pairs the rules of a span: first the unique rules ("anchors"), as many as keep their order, then the rules
+// between these pairs, like a patience diff.
 func (a *aligner) align(s span, depth int) {
 	s = s.trim(func(i, j int) bool { return a.have[i] == a.want[j] }, a.keep)
 	if s.isOneSided() || depth > anchorDepth {
 		return
 	}
 	var anchors []pair
+	// The last level pairs repeated rules too, and so does a span without a unique rule.
 	if depth < anchorDepth {
 		anchors = ascending(a.pairs(s, true))
 	}
 	if len(anchors) == 0 {
 		anchors = ascending(a.pairs(s, false))
 	}
+	// The recursion takes the span before each anchor, and then the span behind the last anchor.
 	between := s
 	for _, p := range anchors {
 		a.keep(p.i, p.j)
@@ -142,9 +149,10 @@ func (a *aligner) align(s span, depth int) {
 // pair is an index in have and an index in want of two equal rules.
 type pair struct{ i, j int }
 
-// pairs returns the pairs of a span, ascending in have: the first occurrence of a rule with the first one in want, the
-// second with the second, and so on. With onlyUnique it leaves out the rules that occur twice on a side.
+// pairs returns the pairs of a span, ascending in have: the first occurrence of a rule with its first occurrence in
+// want, the second with the second, and so on. With onlyUnique it leaves out the rules that occur twice on a side.
 func (a *aligner) pairs(s span, onlyUnique bool) []pair {
+	// Earlier spans have left their counts behind, so the entries of this span are cleared first.
 	for _, number := range a.have[s.haveFrom:s.haveTo] {
 		a.seen[number] = occurrences{next: -1}
 	}
@@ -154,6 +162,7 @@ func (a *aligner) pairs(s span, onlyUnique bool) []pair {
 	for _, number := range a.have[s.haveFrom:s.haveTo] {
 		a.seen[number].inHave++
 	}
+	// From the end, so that follow leads from each occurrence to the next.
 	for j := s.wantTo - 1; j >= s.wantFrom; j-- {
 		o := &a.seen[a.want[j]]
 		o.inWant++
@@ -188,6 +197,7 @@ func ascending(pairs []pair) []pair {
 			lowest[at] = n
 		}
 	}
+	// previous leads from the last pair of the longest subsequence back to its first pair.
 	longest := make([]pair, len(lowest))
 	n := -1
 	if len(lowest) > 0 {

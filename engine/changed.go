@@ -2,9 +2,9 @@ package engine
 
 import "context"
 
-// Changed reports whether somebody may have changed the table since the last Apply or Check, so that Check has work to do.
-// It asks the kernel one question, which does for the table of a sibling, too. An Engine that does not know its table has
-// nothing to compare.
+// Changed reports whether another process may have changed the table since the last Apply or Check, so that Check has
+// work to do. It asks the kernel a single question, which also serves the table of the sibling. An Engine that does not
+// know its table has nothing to compare, so it returns false.
 func (e *Engine) Changed(ctx context.Context) (bool, error) {
 	if e.have == nil || ctx.Err() != nil {
 		return false, ctx.Err()
@@ -18,6 +18,7 @@ func (e *Engine) Changed(ctx context.Context) (bool, error) {
 	if e.isChangedAt(generation) || e.sibling != nil && e.sibling.isChangedAt(generation) {
 		return true, nil
 	}
+	// The generation says nothing about connection tracking, which another process may have emptied.
 	due, err := e.isDue()
 	if err != nil {
 		return false, &ApplyError{Pod: e.pod, Op: "check", Err: err}
@@ -27,6 +28,7 @@ func (e *Engine) Changed(ctx context.Context) (bool, error) {
 
 // isChangedAt reports whether the table may have changed, given the generation of the namespace.
 func (e *Engine) isChangedAt(generation uint32) bool {
-	// A table may lose its owner, which no number tells.
+	// A table may lose its owner, which does not raise the generation: its socket was replaced (notice), or its owner
+	// was another socket (elsewhere).
 	return e.have != nil && (e.notice() || generation != e.have.generation || e.have.elsewhere)
 }

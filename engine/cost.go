@@ -30,12 +30,13 @@ const (
 	costRuleGone = time.Microsecond       // for each rule of a chain that is emptied
 )
 
+// Averages for the estimate. A wrong estimate makes batches longer or shorter than the budget, and never wrong.
 const (
 	setsInRule        = 2   // sets that a rule looks up; the kernel finds each by its name
 	elementsInMessage = 800 // ranges that fit a message; the kernel finds the set for each message
 )
 
-// prices are the costs in a table.
+// prices are the costs in a table that depend on what else is there: the kernel finds sets and tables by name in lists.
 type prices struct {
 	set   time.Duration // to find a set by its name
 	table time.Duration // to find the table, for each message; see table.lookup
@@ -51,7 +52,7 @@ func (p prices) deleteSet() time.Duration { return p.table + costSet + p.set }
 func (p prices) chain() time.Duration     { return p.table + costChain }
 func (p prices) rule() time.Duration      { return p.table + costRule + setsInRule*p.set }
 
-// elements is the cost of changing so many elements of a set.
+// elements returns the cost of changing so many elements of a set, 0 for no change.
 func (p prices) elements(s *Set, changes int) time.Duration {
 	if changes == 0 {
 		return 0
@@ -60,7 +61,8 @@ func (p prices) elements(s *Set, changes int) time.Duration {
 	return p.touch(s) + time.Duration(changes)*costElement + messages*(p.table+p.set)
 }
 
-// touch is the part of that cost that does not depend on the number of changes.
+// touch returns the part of the cost of elements that does not depend on the number of changes: for an interval set,
+// the kernel rebuilds the lookup array of the whole set for a change of any size.
 func (p prices) touch(s *Set) time.Duration {
 	sum := p.table + p.set
 	if e, ok := s.Elements.(Addrs); ok {
@@ -69,7 +71,7 @@ func (p prices) touch(s *Set) time.Duration {
 	return sum
 }
 
-// cost estimates the kernel time of the plan.
+// cost estimates the kernel time of the plan in one batch.
 func (p *plan) cost(have *table) time.Duration {
 	price := pricesIn(have, len(have.ruleset.Sets)+len(p.newSets)/2) // the average during the batch
 	sum := time.Duration(len(p.newChains))*price.chain() + time.Duration(len(p.delSets))*price.deleteSet()
@@ -108,7 +110,8 @@ func (t *Tables) ApplyTime() (sum time.Duration) {
 	return sum
 }
 
-// size is the number of ranges, addresses or endpoints of a set.
+// size returns the number of ranges, addresses or endpoints of a set. For a plain set of ports it is the number of
+// ports.
 func size(e Elements) int {
 	switch e := e.(type) {
 	case Addrs:

@@ -11,7 +11,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// RuleCount is the count of a rule: packets that reached its counter, and their bytes.
+// RuleCount is the count of a rule: packets that reached its counter, and their bytes. A rule without a counter has a
+// RuleCount too, with HasCounter false.
 type RuleCount struct {
 	Family         expr.TableFamily // of the table
 	Chain, Comment string
@@ -23,7 +24,8 @@ type RuleCount struct {
 // errFilled is the error for a table that another process has filled with rules.
 var errFilled = errors.New("the table has far more rules than were applied")
 
-// Counts reads the counters of all rules of the table, chain by chain in the order of the rules.
+// Counts reads the counters of all rules of the table, chain by chain in the order of the rules. It reads at most as
+// many rules as limitsFor allows, since another process may have filled the table.
 func (e *Engine) Counts() ([]RuleCount, error) {
 	x, done := e.exchange()
 	defer done()

@@ -10,10 +10,11 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// delta is the difference between two versions of a set: elements to delete, and elements to add. Only the field for the
-// kind of the set is used.
+// delta is the difference between two versions of a set: elements to delete, and elements to add. Only the field for
+// the kind of the set is used: sets of ports and numbers never change in place. Pods share a delta, so nothing but its
+// encoding changes after find.
 type delta struct {
-	from      uint64 // the number of the version that it starts from
+	from      uint64 // number of the version that it starts from, see memory
 	ranges    sets.Delta[sets.AddrRange]
 	hosts     sets.Delta[netip.Addr]
 	endpoints sets.Delta[sets.Endpoint]
@@ -22,26 +23,30 @@ type delta struct {
 	encoded  batch // its messages, if it has many elements: only their sequence numbers depend on the pod
 }
 
+// isEmpty reports whether both versions have the same elements.
 func (d *delta) isEmpty() bool { return d.len() == 0 }
 
+// len returns the number of elements to delete and to add.
 func (d *delta) len() int { return d.ranges.Len() + d.hosts.Len() + d.endpoints.Len() }
 
 // memory belongs to a version of a set, and serves all pods that have the set. They share its versions, and most of them
 // step from the same version to the next: the first pod finds the difference and encodes it, and the others use it again. It
 // is freed with the version, and does not count when sets are compared.
 type memory struct {
-	number atomic.Uint64 // tells versions apart without keeping the older ones; 0: nobody has asked
-	last   atomic.Pointer[delta]
+	number atomic.Uint64         // tells versions apart without a reference to older versions; 0: not asked for yet
+	last   atomic.Pointer[delta] // from the version that the last caller came from
 }
 
-// A set remembers a delta of up to longestKept elements, or of an eighth of its own (keptPart).
+// A set remembers a delta of up to longestKept elements, or of up to an eighth of its own size (keptPart).
 const (
 	longestKept = 64
 	keptPart    = 8
 )
 
+// versions is the number that was given to a version last.
 var versions atomic.Uint64
 
+// version returns the number of this version of the set, which it gets at the first call.
 func (m *memory) version() uint64 {
 	if n := m.number.Load(); n != 0 {
 		return n
@@ -50,7 +55,8 @@ func (m *memory) version() uint64 {
 	return m.number.Load()
 }
 
-// since returns the difference from have to s. It returns false if the set must be made anew.
+// since returns the difference from have to s. It returns false if the set must be made anew: nf_tables cannot change
+// the comment or the kind of a set.
 func (s *Set) since(have *Set) (*delta, bool) {
 	if have.Comment != s.Comment {
 		return nil, false
@@ -71,7 +77,7 @@ func (s *Set) since(have *Set) (*delta, bool) {
 	return d, true
 }
 
-// find returns false if the change cannot be made in place.
+// find sets the fields of the delta. It returns false if the change cannot be made in place.
 func (d *delta) find(have, want Elements) bool {
 	switch w := want.(type) {
 	case Addrs:
@@ -104,10 +110,12 @@ func (d *delta) find(have, want Elements) bool {
 	return true
 }
 
-// manyElements is from when on the messages of a delta are kept: fewer are encoded in the time that it takes to look.
+// manyElements is the number of elements from which on the messages of a delta are kept. Fewer elements are encoded in
+// the time that a look for kept messages takes.
 const manyElements = 16
 
-// changeElements writes the delta, in messages that were encoded before if there are many elements.
+// changeElements writes the delta. If it has many elements, the messages are encoded once, and each pod's batch gets a
+// copy.
 func (b *batch) changeElements(c *elementChange) {
 	if c.len() < manyElements {
 		b.encodeDelta(c.set.Name, c.delta)
@@ -117,7 +125,8 @@ func (b *batch) changeElements(c *elementChange) {
 	b.Append(&c.encoded.Messages)
 }
 
-// encodeDelta deletes before it adds: a range that is widened, split or merged then overlaps nothing.
+// encodeDelta writes the deletions before the additions, so that a range that is widened, split or merged never
+// overlaps the range that it replaces.
 func (b *batch) encodeDelta(set string, d *delta) {
 	remove, add := b.list(unix.NFT_MSG_DELSETELEM, "DELSETELEM", set), b.list(unix.NFT_MSG_NEWSETELEM, "NEWSETELEM", set)
 	writeDelta(remove, add, d.ranges, (*elementList).addrRange)
@@ -125,6 +134,7 @@ func (b *batch) encodeDelta(set string, d *delta) {
 	writeDelta(remove, add, d.endpoints, (*elementList).endpoint)
 }
 
+// writeDelta writes one kind of elements.
 func writeDelta[T any](remove, add elementList, d sets.Delta[T], write func(*elementList, T)) {
 	if d.IsEmpty() {
 		return

@@ -25,11 +25,11 @@ func (d Direction) String() string {
 	return "egress"
 }
 
-// Opposite returns the direction in which the replies to traffic of this direction go.
+// Opposite returns the other direction, in which the replies to traffic of this direction go.
 func (d Direction) Opposite() Direction { return 1 - d }
 
-// Hooks returns the hooks that see traffic of this direction. The pod may forward traffic for others, as for a virtual
-// machine behind address translation.
+// Hooks returns the hooks that see traffic of this direction. Egress has two hooks: the pod may forward traffic for
+// others, as for a virtual machine behind address translation.
 func (d Direction) Hooks() []Hook {
 	if d == Ingress {
 		return []Hook{HookPrerouting}

@@ -14,23 +14,25 @@ import (
 type batch struct {
 	nfnl.Messages
 	family expr.TableFamily
-	added  []addedRule // in the order of their messages
+	// added has the new rules in the order of their messages, hence ascending by sequence number.
+	added []addedRule
 }
 
-// addedRule is a new rule, whose handle the kernel answers to the message with the sequence number.
+// addedRule is a new rule. The kernel's answer to the message with this sequence number has the handle of the rule.
 type addedRule struct {
 	sequence uint32
 	*ruleChange
 }
 
+// reset empties the batch and keeps its memory. References to rules are cleared, so that old rulesets can be freed.
 func (b *batch) reset() {
 	b.Reset()
 	clear(b.added)
 	b.added = b.added[:0]
 }
 
-// encode writes the plan as a batch for tables with the generation. So the kernel never applies a difference to a table that
-// has changed since the plan was made.
+// encode writes the plan as a batch for a table with the generation: the kernel then never applies a difference to a
+// table that has changed since the plan was made. An error means that a rule cannot be marshaled.
 func (b *batch) encode(p *plan, generation uint32) error {
 	b.reset()
 	b.BeginBatch(generation)
@@ -53,8 +55,12 @@ func (b *batch) encode(p *plan, generation uint32) error {
 	return nil
 }
 
+// content writes the messages of the plan in the order that the kernel needs: what a message refers to exists before
+// it, and nothing is deleted while something refers to it.
 func (b *batch) content(p *plan) error {
 	for i, s := range p.newSets {
+		// The kernel requires an ID for each new set of a batch. Rules refer to sets by name, so the IDs only have to
+		// differ.
 		b.newSet(s, uint32(i+1))
 		b.fillSet(s)
 	}
@@ -102,6 +108,7 @@ const (
 	owned     = orphan | ownedOnly
 )
 
+// table writes a message about the table itself.
 func (b *batch) table(typ uint16, op string, flags uint16, tableFlags uint32) {
 	b.begin(typ, flags, nfnl.Label{Op: op, Object: TableName})
 	b.Text(unix.NFTA_TABLE_NAME, TableName)
@@ -111,12 +118,14 @@ func (b *batch) table(typ uint16, op string, flags uint16, tableFlags uint32) {
 	b.End()
 }
 
-// What every base chain of ours has.
+// Properties of every base chain of the agent. The policy is accept, because packets of interfaces that no policy
+// isolates must pass.
 const (
 	policyAccept = 1 // NF_ACCEPT
 	chainType    = "filter"
 )
 
+// newChain writes a new chain without rules. With a hook it is a base chain.
 func (b *batch) newChain(c *Chain) {
 	b.begin(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWCHAIN", Object: c.Name})
 	b.Text(unix.NFTA_CHAIN_TABLE, TableName)
@@ -140,7 +149,8 @@ func (b *batch) emptyChain(name string) {
 	b.End()
 }
 
-// changeRule asks for an echo of each new rule (NLM_F_ECHO): that is how its handle becomes known.
+// changeRule writes the deletion or addition of a rule. It asks for an echo of each new rule (NLM_F_ECHO), which has
+// the handle of the rule.
 func (b *batch) changeRule(c *ruleChange) error {
 	switch c.place {
 	case allGone:
@@ -155,6 +165,7 @@ func (b *batch) changeRule(c *ruleChange) error {
 		return nil
 	}
 	flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_ECHO)
+	// Without NLM_F_APPEND the kernel puts the rule at the start of the chain, or before the rule at the position.
 	if c.place != atStart {
 		flags |= unix.NLM_F_APPEND
 	}
@@ -186,7 +197,7 @@ func commentText(text string) string {
 	return strings.ReplaceAll(text[:min(len(text), maxComment-1)], `"`, "'")
 }
 
-// comment appends the text as nft stores it.
+// comment appends the text as nft stores it: an entry of userdata with a NUL at its end.
 func comment(udata []byte, typ userdata.Type, text string) []byte {
 	return userdata.Append(udata, typ, append([]byte(commentText(text)), 0))
 }

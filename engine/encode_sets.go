@@ -24,7 +24,7 @@ const (
 	typeBits        = 6
 )
 
-// What linux/netfilter/nf_tables.h has and x/sys lacks.
+// Constants of linux/netfilter/nf_tables.h that x/sys lacks.
 const (
 	setConcat     = 0x80 // NFT_SET_CONCAT
 	setDescConcat = 2    // NFTA_SET_DESC_CONCAT
@@ -32,24 +32,28 @@ const (
 	setKeyEnd     = 10   // NFTA_SET_ELEM_KEY_END
 )
 
-// Byte orders as stock nft numbers them (enum byteorder), which reads that of a set's key from its userdata. It is what
-// the packet has; the elements of interval sets are in network byte order all the same.
+// Byte orders as stock nft numbers them (enum byteorder). nft reads the byte order of a set's key from the userdata of
+// the set. It is the order of the field in the packet; the elements of interval sets are in network byte order in any
+// case.
 const (
 	byteOrderHost = 1
 	byteOrderBig  = 2
 )
 
-// setLayout describes a set's key for the kernel and nft. keyLen is in bytes, each field of a concatenation
-// padded to four; fields are the unpadded lengths of a concatenation with ranges.
+// setLayout describes the key of a set for the kernel and for nft.
 type setLayout struct {
-	flags     uint32
-	keyType   uint32
-	keyLen    uint32
+	// keyLen is in bytes; each field of a concatenation is padded to four.
+	flags   uint32
+	keyType uint32
+	keyLen  uint32
+	// fields are the unpadded lengths of the fields of a concatenation with ranges; nil for other sets.
 	fields    []uint32
-	hostOrder bool // the packet has the key in the byte order of the host
-	timeout   time.Duration
+	hostOrder bool          // the packet has the key in the byte order of the host
+	timeout   time.Duration // lifetime of an element; 0: no end
 }
 
+// layoutOf returns the layout of a kind of set. kindOf compares it with sets in the kernel, so no two kinds have the
+// same layout.
 func layoutOf(e Elements) setLayout {
 	switch e := e.(type) {
 	case Addrs:
@@ -87,6 +91,8 @@ func layoutOf(e Elements) setLayout {
 	return setLayout{}
 }
 
+// newSet writes a new set without elements. The set has no size (NFTA_SET_DESC_SIZE): the kernel then takes a hash
+// table that grows, and with a size it would reserve the whole table.
 func (b *batch) newSet(s *Set, id uint32) {
 	l := layoutOf(s.Elements)
 	b.begin(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWSET", Object: s.Name})
@@ -111,6 +117,7 @@ func (b *batch) newSet(s *Set, id uint32) {
 		b.EndNest(desc)
 	}
 	var udata []byte
+	// For nft only, see byteOrderBig.
 	if l.flags == unix.NFT_SET_INTERVAL { // a concatenation has the order of its fields
 		order := uint32(byteOrderBig)
 		if l.hostOrder {
@@ -137,19 +144,23 @@ type elementList struct {
 	isOpen bool
 }
 
+// list returns a writer for elements of a set. The first element opens the first message.
 func (b *batch) list(typ uint16, op, set string) elementList {
 	return elementList{b: b, typ: typ, label: nfnl.Label{Op: op, Object: set}, set: set}
 }
 
-// maxNest is how long a list of elements may grow before another message takes over: one more pair of elements of the
-// longest kind (under 128 bytes) still fits a nest.
+// maxNest is the length from which on the next element goes into another message: a nest has at most 65,535 bytes, and
+// a pair of elements of the longest kind has less than 128.
 const maxNest = math.MaxUint16 - 128
 
+// next makes room for another element, and opens a message if none is open or the open message is full. A pair of
+// elements for the two ends of a range must not be split, so next is called once for the pair.
 func (l *elementList) next() {
 	if l.isOpen && l.b.NestLen(l.nest) < maxNest {
 		return
 	}
 	l.close()
+	// EXCL makes an element that exists already an error, instead of a silent success.
 	var flags uint16
 	if l.typ == unix.NFT_MSG_NEWSETELEM {
 		flags = unix.NLM_F_CREATE | unix.NLM_F_EXCL
@@ -160,6 +171,7 @@ func (l *elementList) next() {
 	l.nest, l.isOpen = l.b.Nest(unix.NFTA_SET_ELEM_LIST_ELEMENTS), true
 }
 
+// close ends the open message, if there is one.
 func (l *elementList) close() {
 	if l.isOpen {
 		l.b.EndNest(l.nest)
@@ -175,6 +187,7 @@ func (l *elementList) key(typ uint16, key []byte) {
 	l.b.EndNest(k)
 }
 
+// element writes an element with a single key.
 func (l *elementList) element(key []byte, flags uint32) {
 	e := l.b.Nest(unix.NFTA_LIST_ELEM)
 	l.key(unix.NFTA_SET_ELEM_KEY, key)
@@ -184,8 +197,11 @@ func (l *elementList) element(key []byte, flags uint32) {
 	l.b.EndNest(e)
 }
 
-// addrRange writes a range as the interval set wants it: an element where it starts, and an element flagged INTERVAL_END at
-// the first address behind it, which a range up to the last address of all does not have.
+// addrRange writes a range as an interval set needs it: an element where the range starts, and an element with the flag
+// INTERVAL_END at the first address behind the range. A range up to the last address of the family has no end element:
+//
+//	10.0.0.1-10.0.0.3        10.0.0.1    10.0.0.4 INTERVAL_END
+//	255.0.0.0/8              255.0.0.0
 func (l *elementList) addrRange(r sets.AddrRange) {
 	l.next()
 	var key [16]byte
@@ -205,8 +221,11 @@ func (l *elementList) numberRange(d expr.Datatype, r sets.NumberRange) {
 	}
 }
 
-// portRange writes both ends, of a single port too: the kernel wants KEY_END on every element of a concatenation with
-// ranges. Fields are padded to four bytes.
+// portRange writes a range of ports with both ends, even for a single port: the kernel requires KEY_END for every
+// element of a concatenation with ranges. Fields are padded to four bytes. The element for 8000-8080/tcp:
+//
+//	KEY      1f 40 00 00  06 00 00 00
+//	KEY_END  1f 90 00 00  06 00 00 00
 func (l *elementList) portRange(r sets.PortRange) {
 	l.next()
 	e := l.b.Nest(unix.NFTA_LIST_ELEM)
@@ -230,12 +249,14 @@ func (l *elementList) singlePorts(r sets.PortRange) {
 	}
 }
 
+// host writes a single address into a hash set.
 func (l *elementList) host(a netip.Addr) {
 	l.next()
 	var key [16]byte
 	l.element(appendAddr(key[:0], a), 0)
 }
 
+// endpoint writes address, protocol and port, each field padded to four bytes.
 func (l *elementList) endpoint(e sets.Endpoint) {
 	l.next()
 	var space [24]byte
@@ -277,7 +298,7 @@ func (b *batch) fillSet(s *Set) {
 	l.close()
 }
 
-// writeElements writes messages that do the same to all of the elements of a set.
+// writeElements writes messages that add or delete all the elements.
 func writeElements[T any](l elementList, elements []T, write func(*elementList, T)) {
 	for _, e := range elements {
 		write(&l, e)

@@ -13,8 +13,9 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// ApplyError is the error of an operation on a pod's table. The previous rules are still in force, or a safe intermediate
-// state (see Apply). If the kernel gave no answer, the wanted rules may be in force; the next Apply finds out.
+// ApplyError is the error of an operation on a pod's table. The previous rules are still in force, or a safe
+// intermediate state (see Apply). If the kernel gave no answer, the wanted rules may be in force; the next Apply finds
+// out by reading the table.
 type ApplyError struct {
 	Pod string // as given to Open
 	Op  string // the operation: "open", "apply", "remove", "check", "close"
@@ -24,43 +25,47 @@ type ApplyError struct {
 func (e *ApplyError) Error() string { return fmt.Sprintf("pod %s: %s: %v", e.Pod, e.Op, e.Err) }
 func (e *ApplyError) Unwrap() error { return e.Err }
 
-// Engine owns a table in a network namespace. Its methods must not run at the same time.
+// Engine owns a table in a network namespace. Its methods must not run at the same time, and neither may those of its
+// sibling, with which it shares the socket.
 type Engine struct {
 	pod       string
-	family    expr.TableFamily
+	family    expr.TableFamily // of the table
 	transport *nfnl.Conn
-	port      uint32        // of the socket of transport, when the Engine last looked
-	sibling   *Engine       // has the table of the other family, over the same transport; nil: none
-	flags     uint32        // of tables that it makes
-	budget    time.Duration // kernel time of a batch
-	have      *table        // nil: not known
-	stale     bool          // another process may have changed the table since
-	stats     Stats
-	seeding   seeding
+	port      uint32        // port of transport's socket when the Engine last looked; another port means a new socket
+	sibling   *Engine       // the Engine of the other family, over the same transport; nil: none
+	flags     uint32        // flags of tables that it makes: owned, or 0
+	budget    time.Duration // maximum kernel time of a batch; shorter in tests
+	// have is the table as the kernel acknowledged it last. nil means that it is unknown: the next Apply reads it.
+	have    *table
+	stale   bool // another process may have changed the table since; the next Apply reads it
+	stats   Stats
+	seeding seeding
 }
 
-// Options are the settings of an Engine. The zero value works with any kernel.
+// Options are the settings of an Engine. The zero value works with any kernel, for a table of family inet.
 type Options struct {
 	Family expr.TableFamily // of the table
 
-	// Own makes the table this Engine's own: while it is open nobody else, root in the pod included, can change or
-	// flush the table; it stays when the Engine is closed. Needs a kernel that Probe says has it.
+	// Own makes the socket the owner of the table: while the Engine is open, no other process, root in the pod
+	// included, can change or flush the table. The table stays when the Engine is closed. It needs a kernel with
+	// Features.Owner.
 	Own bool
 }
 
-// Stats counts the work of an Engine since it was opened.
+// Stats counts the work of an Engine since it was opened. The counts only grow, except that Repairs counts a single
+// repair for several looks of the same Apply.
 type Stats struct {
 	Batches, Messages, Bytes uint64 // acknowledged by the kernel
-	Refused                  uint64 // batches that the kernel refused, or gave no answer to
+	Refused                  uint64 // batches that the kernel refused, or did not answer
 	ReadBacks                uint64 // times that the table was read
-	Restarts                 uint64 // batches that came too late: somebody else had changed something in the namespace
-	Repairs                  uint64 // times that the table was found changed by somebody else
+	Restarts                 uint64 // batches that came too late: another process had changed something in the namespace
+	Repairs                  uint64 // times that another process had changed the table
 	Seeded                   uint64 // connections whose entries in connection tracking the Engine made or corrected
-	SeedFailures             uint64 // times that it could not make all of them
+	SeedFailures             uint64 // times that the Engine could not make all of them
 }
 
 // Open enters the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net) and opens the
-// socket in it. It changes nothing there. pod is a name for errors. The namespace lives on while the Engine is open.
+// socket there. It changes nothing. pod is a name for errors. The namespace lives on while the Engine is open.
 func Open(pod, path string, o Options) (*Engine, error) {
 	t, err := nfnl.Open(path)
 	if err != nil {
@@ -69,6 +74,7 @@ func Open(pod, path string, o Options) (*Engine, error) {
 	return newEngine(pod, t, o), nil
 }
 
+// newEngine returns an Engine over a socket, which it owns from now on.
 func newEngine(pod string, t *nfnl.Conn, o Options) *Engine {
 	e := &Engine{pod: pod, family: o.Family, transport: t, port: t.Port(), budget: batchBudget}
 	if o.Own {
@@ -77,7 +83,7 @@ func newEngine(pod string, t *nfnl.Conn, o Options) *Engine {
 	return e
 }
 
-// Close closes the socket. The table stays.
+// Close closes the socket. The table stays in force, without an owner.
 func (e *Engine) Close() error {
 	if err := e.transport.Close(); err != nil {
 		return &ApplyError{Pod: e.pod, Op: "close", Err: err}
@@ -100,6 +106,7 @@ func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
 	if err := ctx.Err(); err != nil {
 		return &ApplyError{Pod: e.pod, Op: op, Err: err}
 	}
+	// A new socket owns no table, so the table must be read.
 	e.notice()
 	if err := e.apply(ctx, want); err != nil {
 		return e.fail(op, err)
@@ -110,7 +117,7 @@ func (e *Engine) Apply(ctx context.Context, want Ruleset) error {
 // Stats returns the counts up to now.
 func (e *Engine) Stats() Stats { return e.stats }
 
-// Finding is the result of Check.
+// Finding is the result of Check. The zero value is AsApplied.
 type Finding int
 
 const (
@@ -129,6 +136,7 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	if e.have == nil || e.have.underWay || ctx.Err() != nil {
 		return AsApplied, ctx.Err()
 	}
+	// Connection tracking first: its entries may be gone while the table is intact.
 	x, done := e.exchange()
 	defer done()
 	reseeded, err := e.reseed(x)
@@ -141,6 +149,7 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	}
 	before, repairs := e.have, e.stats.Repairs
 	if !e.notice() && !before.elsewhere { // the end of another owner does not change the generation
+		// Nothing has changed, or the table is owned and intact, so that only other tables have changed.
 		if generation == before.generation || before.isOwn() && x.isIntact(e.transport, before) {
 			before.generation = generation
 			if reseeded {
@@ -149,7 +158,9 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 			return AsApplied, nil
 		}
 	}
+	// The same way as after an error: read the table, plan, repair.
 	e.stale = true
+	// before.ruleset is the wanted ruleset, since an Apply that is under way was excluded above.
 	if err := e.apply(ctx, before.ruleset); err != nil {
 		return AsApplied, e.fail("check", err)
 	}
@@ -164,8 +175,8 @@ func (e *Engine) Check(ctx context.Context) (Finding, error) {
 	return AsApplied, nil
 }
 
-// fail makes the error of an operation. It marks the content of the table as unknown, unless the operation was canceled
-// between two batches.
+// fail makes the error of an operation. It marks the content of the table as unknown, because a batch may have failed
+// halfway through Apply. A canceled operation stopped between two batches, so the content is known.
 func (e *Engine) fail(op string, err error) error {
 	if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 		e.have = nil
@@ -173,13 +184,14 @@ func (e *Engine) fail(op string, err error) error {
 	return &ApplyError{Pod: e.pod, Op: op, Err: err}
 }
 
-// Apply starts again when another process changes the tables of the namespace at the same time. These limits keep a
-// process that never pauses from blocking every change of the rules.
+// Apply starts again when another process changes the tables of the namespace at the same time (ERESTART). These limits
+// keep a process that never pauses from blocking every change of the rules.
 const (
 	applyTries   = 5  // tries in a row without an accepted batch
 	mostRestarts = 50 // tries in total: the other process may undo accepted batches
 )
 
+// apply brings the table to want, and starts again after a change by another process.
 func (e *Engine) apply(ctx context.Context, want Ruleset) error {
 	x, done := e.exchange()
 	defer done()
@@ -192,6 +204,7 @@ func (e *Engine) apply(ctx context.Context, want Ruleset) error {
 			return err
 		}
 		e.stats.Restarts++
+		// An accepted batch is progress, so the tries count from 1 again. mostRestarts still ends the loop.
 		if e.stats.Batches > batches {
 			try = 0
 		}
@@ -203,10 +216,11 @@ func (e *Engine) apply(ctx context.Context, want Ruleset) error {
 }
 
 // ErrLocked means that another process changes the tables of the namespace without a pause, and that the rules are too
-// many for one batch. The table drops nearly all packets of the isolated interfaces until an Apply succeeds.
+// many for a single batch. The table drops nearly all packets of the isolated interfaces until an Apply succeeds.
 var ErrLocked = errors.New("another process changes the network namespace all the time, so its interfaces are locked down")
 
-// replace replaces the table in a batch that the kernel accepts whatever the table holds and whoever changes it.
+// replace replaces the table in a batch that the kernel accepts whatever the table holds and whoever changes it: the
+// batch names no generation, and deletes the table without knowing its content.
 func (e *Engine) replace(x *exchange, want Ruleset) error {
 	unknown := &table{foreign: true, generation: nfnl.AnyGeneration}
 	if e.have != nil {
@@ -215,6 +229,7 @@ func (e *Engine) replace(x *exchange, want Ruleset) error {
 	e.have, e.stale = unknown, false
 	p := makePlan(e.have, want, e.flags)
 	next, result := want, error(nil)
+	// Rules that exceed the budget of a batch need steps, and steps need a table that no other process changes.
 	if p.cost(e.have) > e.budget {
 		if closed, ok := lockdown(want); ok {
 			p, next, result = makePlan(e.have, closed, e.flags), closed, ErrLocked
@@ -224,6 +239,7 @@ func (e *Engine) replace(x *exchange, want Ruleset) error {
 	if err := e.send(x, &p, next); err != nil {
 		return err
 	}
+	// The generation of the namespace is unknown, so the next Check reads the table.
 	e.have.generation = nfnl.AnyGeneration
 	if _, err := e.restore(x); err != nil {
 		return err
@@ -231,6 +247,7 @@ func (e *Engine) replace(x *exchange, want Ruleset) error {
 	return result
 }
 
+// applyOnce brings the table to want from what is known about it.
 func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error {
 	if e.have == nil || e.stale {
 		if err := e.look(x, want); err != nil {
@@ -248,6 +265,7 @@ func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error
 		return err
 	}
 	isFirst := false
+	// In a namespace without a table, no policy was in force before, unless another process has deleted the table.
 	if !e.have.exists() {
 		isSeeded, err := conntrack.IsSeeded(e.transport)
 		isFirst = err == nil && !isSeeded // else another process has deleted the table while policies were in force
@@ -277,7 +295,7 @@ func (e *Engine) change(ctx context.Context, x *exchange, want Ruleset) error {
 	return e.changeTo(ctx, x, want)
 }
 
-// changeTo does the work of change for a table on the way.
+// changeTo brings the table to a ruleset, in a single batch, in two (new sets first), or in steps.
 func (e *Engine) changeTo(ctx context.Context, x *exchange, want Ruleset) error {
 	p := makePlan(e.have, want, e.flags)
 	if p.cost(e.have) > e.budget {
@@ -289,13 +307,16 @@ func (e *Engine) changeTo(ctx context.Context, x *exchange, want Ruleset) error 
 		}
 	}
 	if p.isEmpty() {
-		e.have.ruleset = want // equal, and the newer pointers are those to compare the next time
+		// The plan is empty, so the contents are equal. The newer pointers make the next comparison cheap.
+		e.have.ruleset = want
 		e.have.underWay = false
 		return nil
 	}
 	return e.send(x, &p, want)
 }
 
+// applyInSteps sends a batch for each step. It notes each step as the known content, so that the next Apply continues
+// from there after a cancellation.
 func (e *Engine) applyInSteps(ctx context.Context, x *exchange, want Ruleset) error {
 	for next := range steps(e.have, want, e.flags, e.budget) {
 		if err := ctx.Err(); err != nil {
@@ -312,7 +333,7 @@ func (e *Engine) applyInSteps(ctx context.Context, x *exchange, want Ruleset) er
 	return nil
 }
 
-// look reads the table back, and counts a repair if it is not as the kernel had acknowledged it.
+// look reads the table back into have, and counts a repair if the table is not as the kernel had acknowledged it.
 func (e *Engine) look(x *exchange, want Ruleset) error {
 	e.stats.ReadBacks++
 	likely := []Ruleset{want}
@@ -361,6 +382,7 @@ func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 	e.stats.Bytes += uint64(x.batch.Len())
 	e.sibling.follow(e.have.generation)
 	e.have = e.have.after(p, next)
+	// With the last policy, the kernel stops to track, and the mark goes.
 	if e.family == Inet && next.IsEmpty() {
 		// If the mark stays, only the entries of UDP are not made the next time.
 		conntrack.RemoveMark(e.transport) //nolint:errcheck // see above
@@ -368,15 +390,16 @@ func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 	return nil
 }
 
-// follow notes a batch of the sibling, which raised the generation by one.
+// follow notes a batch of the sibling: it raised the generation of the namespace by one, and changed nothing in this
+// table. Without it, each batch of the sibling would look like a change by another process.
 func (e *Engine) follow(generation uint32) {
 	if e != nil && e.have != nil && e.have.generation == generation && generation != nfnl.AnyGeneration {
 		e.have.generation++
 	}
 }
 
-// notice marks the table as possibly changed if the socket is a new socket: the table that the old socket owned has no owner
-// now. It reports whether that is so.
+// notice marks the table as possibly changed if the socket was replaced: the table that the old socket owned has no
+// owner now. It reports whether the table is marked.
 func (e *Engine) notice() bool {
 	if port := e.transport.Port(); port != e.port {
 		e.port, e.stale = port, e.have != nil

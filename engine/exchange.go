@@ -10,11 +10,12 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// exchange holds the buffers for a batch and its answers. Engines take turns with it.
+// exchange holds the buffers for a batch and its answers. A call of an Engine takes an exchange for its duration, so a
+// node needs as many as calls run at the same time, not one for each pod.
 type exchange struct {
 	batch     batch
-	canonical canonicals
-	elements  []element
+	canonical canonicals // cache of the canonical texts of rules
+	elements  []element  // elements of the set that is read back, and the bytes of their keys (keys)
 	keys      arena
 }
 
@@ -30,7 +31,8 @@ func (e *Engine) exchange() (x *exchange, done func()) {
 // maximumEcho is the size of the echo of a rule, bytes. The kernel doubles the limit for its own overhead.
 const maximumEcho = 2 << 10
 
-// roundTrip sends the batch and reads the kernel's answers. It stores the handles of new rules in handles.
+// roundTrip sends the batch and reads the kernel's answers. It stores the handles of new rules in handles, a slice for
+// each chain with a place for each rule. A nil error means that the whole batch is in force.
 func (x *exchange) roundTrip(t *nfnl.Conn, handles map[string][]uint64) error {
 	if err := t.GrowReceive(len(x.batch.added) * maximumEcho); err != nil {
 		return err
@@ -38,7 +40,7 @@ func (x *exchange) roundTrip(t *nfnl.Conn, handles map[string][]uint64) error {
 	return t.Do(&x.batch.Messages, func(a nfnl.Answer) error { return x.batch.echo(a, handles) })
 }
 
-// echo reads the handle of a rule that the batch added.
+// echo reads the handle of a rule that the batch added. It ignores all other answers.
 func (b *batch) echo(a nfnl.Answer, handles map[string][]uint64) error {
 	i, ok := slices.BinarySearchFunc(b.added, a.Sequence, func(r addedRule, seq uint32) int { return int(r.sequence) - int(seq) })
 	if !ok || a.Type != nfnl.NFTables|unix.NFT_MSG_NEWRULE {

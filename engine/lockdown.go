@@ -37,6 +37,7 @@ func lockdown(want Ruleset) (Ruleset, bool) {
 			}
 		}
 	}
+	// The chain of an interface must end with a drop, or the interface would not be isolated.
 	for name := range isolating {
 		c := want.chain(name)
 		if c == nil || len(c.Rules) == 0 || c.Rules[len(c.Rules)-1].summary().Verdict != "drop" {

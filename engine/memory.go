@@ -15,7 +15,8 @@ const (
 	memoryRule        = 1_000
 )
 
-// Memory estimates the kernel memory that the table of a Ruleset takes, in bytes.
+// Memory estimates the kernel memory that the table of a Ruleset takes, in bytes. It is for budgets, so it rather
+// exceeds the real amount.
 func (rs Ruleset) Memory() (bytes int) {
 	for _, s := range rs.Sets {
 		n := size(s.Elements)

@@ -17,7 +17,8 @@ import (
 // An address that comes or goes at the same time is in none of the tables between in both sets: they allow the same packets
 // as the table before, or as the wanted table.
 
-// moves returns the rulesets between have and want. It returns none unless addresses move between sets.
+// moves returns the rulesets between have and want, in the order in which they must be applied. It returns none unless
+// addresses move between the two sets of a group.
 func moves(have, want Ruleset) (via []Ruleset) {
 	if held := inBoth(have, want); len(held) > 0 {
 		via = append(via, Ruleset{Sets: override(have.Sets, held, setName), Chains: have.Chains})
@@ -28,8 +29,8 @@ func moves(have, want Ruleset) (via []Ruleset) {
 	return via
 }
 
-// inBoth returns versions of the interval sets in rs that also hold addresses of the group's pods: those that are in the hash
-// set in rs, and in the interval set in the other ruleset.
+// inBoth returns versions of the interval sets in rs that also hold addresses of the group's pods: the addresses that
+// are in the hash set in rs, and in the interval set in the other ruleset.
 func inBoth(rs, other Ruleset) (list []*Set) {
 	for _, s := range rs.Sets {
 		pods, ok := s.Elements.(Hosts)
@@ -38,6 +39,7 @@ func inBoth(rs, other Ruleset) (list []*Set) {
 		}
 		name := strings.TrimSuffix(s.Name, podsSuffix)
 		set, before := rs.set(name), other.set(name)
+		// Equal pointers mean an unchanged set, so no address can have moved.
 		if set == before || set == nil || before == nil {
 			continue
 		}
@@ -48,6 +50,7 @@ func inBoth(rs, other Ruleset) (list []*Set) {
 		}
 		var held []sets.AddrRange
 		for a := range pods.Addrs.Hosts(pods.Family) {
+			// An address that a block holds is in the interval set anyway.
 			if all.Addrs.Contains(a) && !blocks.Addrs.Contains(a) {
 				held = append(held, sets.Single(a))
 			}

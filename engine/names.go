@@ -9,14 +9,15 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// This file makes every name of a chain or set that depends on a policy, an interface, a direction or a family, and
-// parses the names of chains. Sets of custom rules are named by package expr/custom. Users' scripts look for these
-// names, and a restarted agent finds its table by them: a name never changes its form.
+// This file makes the names of chains and sets that depend on a policy, an interface, a direction or a family, and
+// parses the names of chains. Package expr/custom names the sets of custom rules. Scripts of users look for these
+// names, and a restarted agent finds its table by them, so the form of a name must never change.
 
 // RepliesPrefix starts the name of a chain that judges reply packets. The rest of the name is the chain that judges the
 // original direction.
 const RepliesPrefix = "replies-"
 
+// Parts of names.
 const (
 	commonPrefix = "common-"
 	customPrefix = "custom-"
@@ -67,7 +68,7 @@ func CommonChain(d Direction) string { return commonPrefix + d.String() }
 // SelfChain returns the name of the chain for packets that no policy allows, and that the pod sends to itself.
 func SelfChain(d Direction) string { return selfPrefix + d.String() }
 
-// CustomChain returns the name of the chain with the user's custom rules for a family.
+// CustomChain returns the name of the chain with the user's custom rules for a family, such as custom-v4-ingress.
 func CustomChain(d Direction, f sets.Family) string {
 	return customPrefix + f.String() + "-" + d.String()
 }
@@ -81,7 +82,7 @@ const (
 	EndpointGroup GroupKind = "endpoints"
 )
 
-// GroupSet returns the name of the set with the members of a peer group in a family.
+// GroupSet returns the name of the set with the members of a peer group in a family, such as peers-2d3e51bfc748c53a-v4.
 func GroupSet(kind GroupKind, id string, f sets.Family) string {
 	return string(kind) + "-" + id + "-" + f.String()
 }
@@ -93,7 +94,8 @@ const podsSuffix = "-pods"
 // name. The interval set then holds only the group's ipBlocks.
 func PodsSet(groupSet string) string { return groupSet + podsSuffix }
 
-// PortSet returns the name of the set with a list of ports. The ID is a hash of the ports.
+// PortSet returns the name of the set with a list of ports, such as ports-48711e9b83975d21. The ID is a hash of the
+// ports.
 func PortSet(id string) string { return "ports-" + id }
 
 // AddressField is the source or the destination of a packet.
@@ -108,7 +110,8 @@ const (
 // ServedSet is the name of the set of kind Served.
 const ServedSet = "served-udp"
 
-// AllowSet returns the name of the set with the prefixes that flags allow in a direction, whatever the policies say.
+// AllowSet returns the name of the set with the prefixes that flags allow in a direction, such as
+// allow-ingress-source-v4.
 func AllowSet(d Direction, field AddressField, f sets.Family) string {
 	return "allow-" + d.String() + "-" + string(field) + "-" + f.String()
 }
@@ -130,14 +133,14 @@ const (
 // ChainName is the parsed name of a chain.
 type ChainName struct {
 	Kind      ChainKind
-	Direction Direction   // of the traffic; where Replies is set, of the traffic that the judged packets answer
+	Direction Direction   // direction of the traffic; with Replies, of the traffic that the judged packets answer
 	Replies   bool        // the chain judges reply packets
 	Family    sets.Family // of a custom chain, else 0
-	ID        string      // of a policy, or the interface's part of the name as InterfaceChain spells it, or a hook; else empty
+	ID        string      // ID of a policy, or the interface's part of the name as InterfaceChain spells it, or a hook; else empty
 	Ports     string      // of a ports chain: the ID of the set, else empty
 }
 
-// String returns the name. ParseChain of it returns n again.
+// String returns the name of the chain. ParseChain(n.String()) returns n.
 func (n ChainName) String() string {
 	prefix := ""
 	if n.Replies {
@@ -160,7 +163,8 @@ func (n ChainName) String() string {
 	return n.ID
 }
 
-// ParseChain parses the name of a chain of the agent's table. It returns false for a name that has none of their forms.
+// ParseChain parses the name of a chain of the agent's table. It returns false for a name that has none of the forms
+// above.
 func ParseChain(name string) (ChainName, bool) {
 	rest, replies := strings.CutPrefix(name, RepliesPrefix)
 	for _, d := range Directions {
@@ -173,6 +177,7 @@ func ParseChain(name string) (ChainName, bool) {
 			n.Kind = KindSelf
 			return n, true
 		}
+		// A hook is the whole name, without a prefix.
 		if slices.Contains(d.Hooks(), Hook(name)) {
 			n.ID = name
 			return n, true
@@ -183,6 +188,7 @@ func ParseChain(name string) (ChainName, bool) {
 				return n, true
 			}
 		}
+		// What is left after all other forms is the chain of an interface or a policy.
 		if id, ok := strings.CutPrefix(rest, d.String()+"-"); ok && id != "" {
 			n.Kind, n.ID = KindInterface, id
 			if policy, ok := strings.CutPrefix(id, policyInfix); ok && isDigest(policy) {

@@ -8,9 +8,11 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// Namespace owns the tables of both families in a network namespace. Its Engines share a socket: a batch of one raises the
-// generation for both. Its methods must not run at the same time.
+// Namespace owns the tables of both families in a network namespace. Its Engines share a socket, since an owner of a
+// table is a socket, and a batch of either Engine raises the generation for both. Its methods must not run at the same
+// time.
 type Namespace struct {
+	// Both elements are set from OpenNamespace on.
 	engines [len(expr.TableFamilies)]*Engine // by family
 }
 
@@ -31,6 +33,7 @@ func OpenNamespace(pod, path string, o Options) (*Namespace, error) {
 
 // Apply makes both tables equal to want, see Engine.Apply. No packet is judged by both tables, so their order has no effect on
 // packets. If one fails, the other is applied all the same.
+// Both families are always tried, so an error in the table for bridges leaves the other policies in force.
 func (n *Namespace) Apply(ctx context.Context, want Tables) error {
 	var errs []error
 	for f, e := range n.engines {
@@ -56,7 +59,8 @@ func (n *Namespace) Check(ctx context.Context) (found Finding, err error) {
 	return found, nil
 }
 
-// HasBridgePort reports whether any of the names is the name of a bridge's port in the namespace.
+// HasBridgePort reports whether any of the names is the name of a bridge's port in the namespace. It asks over a route
+// socket that it opens for the question.
 func (n *Namespace) HasBridgePort(names ...string) (is bool, err error) {
 	e := n.engines[Bridge]
 	netns, err := e.transport.Namespace()
@@ -86,6 +90,7 @@ func (n *Namespace) Stats() (sum Stats) {
 	return sum
 }
 
+// add adds the counts of another table.
 func (s *Stats) add(o Stats) {
 	s.Batches += o.Batches
 	s.Messages += o.Messages
@@ -111,5 +116,5 @@ func (n *Namespace) Counts() ([]RuleCount, error) {
 	return all, nil
 }
 
-// Close closes the socket. The tables stay.
+// Close closes the socket of both Engines. The tables stay.
 func (n *Namespace) Close() error { return n.engines[Inet].Close() }

@@ -14,14 +14,15 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// Features are the optional features of a kernel.
+// Features are the optional features of a kernel, see Probe.
 type Features struct {
 	// Owner: a table can belong to a socket and outlive it (NFT_TABLE_F_OWNER and _PERSIST, kernel 6.9). See Options.Own.
 	Owner bool
 }
 
-// Probe asks the kernel, in a network namespace of its own that is gone afterwards. It needs CAP_SYS_ADMIN and
-// CAP_NET_ADMIN, as Open does. An error also means that nothing else will work: no nf_tables, or no right to it.
+// Probe asks the kernel for its features, in a network namespace of its own that is gone afterwards. It needs
+// CAP_SYS_ADMIN and CAP_NET_ADMIN, as Open does. An error means that the agent cannot work: the kernel has no
+// nf_tables, or the process has no right to it.
 func Probe() (Features, error) {
 	var f Features
 	err := inOwnNamespace(func(e *Engine) error {
@@ -29,9 +30,11 @@ func Probe() (Features, error) {
 		if err := e.apply(context.Background(), table); err != nil {
 			return err
 		}
+		// The same table again, now with an owner: kernels that cannot do that refuse this batch only.
 		e.flags = owned
 		err := e.apply(context.Background(), table)
 		f.Owner = err == nil
+		// EINVAL is the answer of older kernels.
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) { // the second by older kernels
 			return nil
 		}
@@ -43,8 +46,8 @@ func Probe() (Features, error) {
 	return f, nil
 }
 
-// Try reports whether the kernel accepts the Ruleset as a table of the family, in a network namespace like Probe's. The kernel
-// would refuse the same in every pod, together with all other rules of the table.
+// Try returns an error unless the kernel accepts the Ruleset as a table of the family, in a network namespace like
+// Probe's. The kernel would refuse the same content in every pod, together with all other rules of the table.
 func Try(f expr.TableFamily, rs Ruleset) error {
 	return inOwnNamespace(func(e *Engine) error {
 		e.family = f
@@ -52,15 +55,17 @@ func Try(f expr.TableFamily, rs Ruleset) error {
 	})
 }
 
-// inOwnNamespace gives f an Engine in a network namespace that is gone afterwards.
+// inOwnNamespace calls f with an Engine in a network namespace that is gone afterwards. A goroutine of its own does it,
+// because that goroutine may keep its thread for good.
 func inOwnNamespace(f func(*Engine) error) error {
 	done := make(chan error)
 	go func() { done <- unshared(f) }()
 	return <-done
 }
 
-// unshared takes the thread back afterwards: it may be the first thread of the process, which cannot end before the process, and
-// by which others find the process's network namespace.
+// unshared runs f in a new network namespace, and takes the thread back afterwards: it may be the first thread of the
+// process, which cannot end before the process, and by whose /proc entry other processes find the process's network
+// namespace.
 func unshared(f func(*Engine) error) error {
 	runtime.LockOSThread() // until the thread is back; if it cannot come back, for good
 	own, err := os.Open("/proc/thread-self/ns/net")

@@ -6,6 +6,7 @@ import "github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 // rules of these chains look up. A change elsewhere has no effect on packets.
 type reach struct{ chains, sets map[string]bool }
 
+// reachOf returns the part of a ruleset that is in force.
 func reachOf(rs Ruleset) reach {
 	r := newReach()
 	for _, c := range rs.Chains {
@@ -16,10 +17,12 @@ func reachOf(rs Ruleset) reach {
 	return r
 }
 
+// newReach returns a reach without chains and sets.
 func newReach() reach { return reach{chains: map[string]bool{}, sets: map[string]bool{}} }
 
 // follow adds a chain, and the chains and sets that packets reach from it. It calls visit, unless nil, for each rule.
 func (r reach) follow(rs Ruleset, name string, visit func(*Rule)) {
+	// A list of names instead of recursion: chains may be nested deeply, and a chain may be reached in several ways.
 	for names := []string{name}; len(names) > 0; {
 		name, names = names[len(names)-1], names[:len(names)-1]
 		c := rs.chain(name)
@@ -43,7 +46,8 @@ func (r reach) follow(rs Ruleset, name string, visit func(*Rule)) {
 	}
 }
 
-// widens reports whether a rule can only allow more packets, unless the chain that it jumps to drops.
+// widens reports whether a rule can only allow more packets, unless the chain that it jumps to drops. A goto does not
+// widen: it takes the rules behind it away from the packet.
 func (r *Rule) widens() bool {
 	switch r.summary().Verdict {
 	case "", "accept", "jump":
@@ -83,7 +87,7 @@ func separable(have, want Ruleset) map[string]bool {
 	return names
 }
 
-// lookupsInForce returns the summaries of the rules in force that look up sets.
+// lookupsInForce returns the summaries of the rules in force that look up sets, from each base chain anew.
 func lookupsInForce(rs Ruleset) (list []expr.Summary) {
 	reached := newReach()
 	for _, c := range rs.Chains {
@@ -166,6 +170,7 @@ func changedRules(have, want []Rule) (deleted, added []*Rule) {
 	return deleted, added
 }
 
+// pointers returns pointers to the rules of a list.
 func pointers(rules []Rule) []*Rule {
 	list := make([]*Rule, len(rules))
 	for i := range rules {

@@ -13,16 +13,17 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// errForeign is the error for a table that holds objects which a Ruleset cannot have, or too many objects.
+// errForeign is the error for a table with objects that a Ruleset cannot have, or with too many objects. The table is
+// then replaced and not repaired.
 var errForeign = errors.New("foreign")
 
 // errNoTable is the error for a table that does not exist.
 var errNoTable = errors.New("no table")
 
-// errUnstable is the error for a change by another process during the look at the table.
+// errUnstable is the error for a change by another process while the table is read.
 var errUnstable = errors.New("the table changes while it is read")
 
-// What linux/netfilter/nf_tables.h has and x/sys lacks.
+// Constants of linux/netfilter/nf_tables.h that x/sys lacks.
 const (
 	tableOwner     = 7  // NFTA_TABLE_OWNER
 	chainFlags     = 10 // NFTA_CHAIN_FLAGS
@@ -31,9 +32,10 @@ const (
 	setExpressions = 18 // NFTA_SET_EXPRESSIONS
 )
 
-// readBack reads the kernel's table. likely holds the rulesets that the table probably equals in part, the wanted one
-// first: readBack recognizes their rules and sets, and reuses them. If the wanted ruleset is empty, readBack only looks
-// whether the table exists. The cost depends on the table and on likely, not on other tables of the namespace.
+// readBack reads the kernel's table. likely are rulesets that the table probably equals in part, the wanted ruleset
+// first: readBack recognizes their rules and sets, and reuses them, pointers included. If the wanted ruleset is empty,
+// readBack only looks whether the table exists. The cost depends on the table and on likely, not on other tables of the
+// namespace.
 //
 // If another process changes any table of the namespace at the same time, readBack returns its result with errUnstable.
 func (x *exchange) readBack(t *nfnl.Conn, likely ...Ruleset) (*table, error) {
@@ -41,6 +43,7 @@ func (x *exchange) readBack(t *nfnl.Conn, likely ...Ruleset) (*table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the table back: %w", err)
 	}
+	// The head tells the number of objects before anything else is read.
 	head, lookup, err := x.timedHead(t)
 	have := &table{}
 	if err == nil {
@@ -49,12 +52,14 @@ func (x *exchange) readBack(t *nfnl.Conn, likely ...Ruleset) (*table, error) {
 	switch {
 	case errors.Is(err, errNoTable):
 		have = &table{}
+	// An object that has disappeared meanwhile (ENOENT) has changed the generation too.
 	case errors.Is(err, errForeign), errors.Is(err, errUnstable), errors.Is(err, unix.ENOENT):
-		have = &table{foreign: true} // if an object disappeared meanwhile, the generation has changed, too
+		have = &table{foreign: true}
 	case err != nil:
 		return nil, fmt.Errorf("read the table back: %w", err)
 	}
 	have.lookup = lookup
+	// The generation after the look belongs to the content if it equals the generation before.
 	have.generation, err = x.generation(t)
 	if err == nil && before != have.generation {
 		err = errUnstable
@@ -62,6 +67,7 @@ func (x *exchange) readBack(t *nfnl.Conn, likely ...Ruleset) (*table, error) {
 	return have, err
 }
 
+// readTable reads sets, rules and chains. The chains come last, because their names come from the rules.
 func (x *exchange) readTable(t *nfnl.Conn, head tableHead, likely []Ruleset) (*table, error) {
 	r := reader{
 		exchange: x, transport: t, likely: likely, most: limitsFor(likely),
@@ -86,16 +92,16 @@ func (x *exchange) readTable(t *nfnl.Conn, head tableHead, likely []Ruleset) (*t
 	}, nil
 }
 
-// reader collects the content of the table.
+// reader collects the content of the table. It is used for a single look.
 type reader struct {
 	*exchange
 	transport *nfnl.Conn
 	likely    []Ruleset
-	most      limits
+	most      limits // how much it may still read
 	sets      []*Set
 	chains    []*Chain
-	rules     map[string][]Rule   // by chain
-	handles   map[string][]uint64 // by chain, of its rules in order
+	rules     map[string][]Rule   // rules of each chain in their order; readChain takes them out
+	handles   map[string][]uint64 // handles of the rules of each chain in their order
 }
 
 // ofTable is the attribute with the table's name: NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_SET_TABLE are the same number.
@@ -127,6 +133,7 @@ const (
 	moreElements = 16_000
 )
 
+// limitsFor returns the limits for a table that is probably one of the rulesets.
 func limitsFor(likely []Ruleset) limits {
 	most := limits{moreObjects, moreRules, moreElements}
 	for _, rs := range likely {
@@ -141,7 +148,7 @@ func limitsFor(likely []Ruleset) limits {
 	return most
 }
 
-// generation is the number that every batch raises (NFT_MSG_GETGEN).
+// generation returns the generation of the namespace, which every batch raises (NFT_MSG_GETGEN).
 func (x *exchange) generation(t *nfnl.Conn) (id uint32, err error) {
 	x.batch.reset()
 	x.batch.begin(unix.NFT_MSG_GETGEN, 0, nfnl.Label{Op: "GETGEN"})
@@ -150,6 +157,7 @@ func (x *exchange) generation(t *nfnl.Conn) (id uint32, err error) {
 		id = a.Uint32(unix.NFTA_GEN_ID)
 		return nil
 	})
+	// An answer without a generation must not count as "any generation".
 	if err == nil && id == nfnl.AnyGeneration {
 		err = nfnl.ErrNoAnswer
 	}
@@ -159,11 +167,11 @@ func (x *exchange) generation(t *nfnl.Conn) (id uint32, err error) {
 // tableHead describes a table without its content.
 type tableHead struct {
 	use   uint32 // number of objects in the table
-	flags uint32
+	flags uint32 // NFT_TABLE_F_*
 	owner uint32 // port of the owner's socket, if the flags have NFT_TABLE_F_OWNER
 }
 
-// shortLookup is no lookup to speak of: a question and its answer take less.
+// shortLookup is the time below which the search for the table does not matter: a question and its answer take longer.
 const shortLookup = 100 * time.Microsecond
 
 // timedHead returns the head and the time that the kernel needs to find the table, which is 0 if it is short. It asks
@@ -176,6 +184,7 @@ func (x *exchange) timedHead(t *nfnl.Conn) (h tableHead, lookup time.Duration, e
 		if took < shortLookup {
 			return h, 0, err
 		}
+		// The shortest of the times is the best estimate.
 		if lookup == 0 || took < lookup {
 			lookup = took
 		}
@@ -189,6 +198,7 @@ func (x *exchange) tableHead(t *nfnl.Conn) (h tableHead, err error) {
 	x.batch.table(unix.NFT_MSG_GETTABLE, "GETTABLE", 0, 0)
 	err = x.ask(t, unix.NFT_MSG_NEWTABLE, func(a nfnl.Attrs) error {
 		h = tableHead{use: a.Uint32(unix.NFTA_TABLE_USE), flags: a.Uint32(unix.NFTA_TABLE_FLAGS), owner: a.Uint32(tableOwner)}
+		// A dormant table judges no packet, and no Ruleset can describe it.
 		if h.flags&unix.NFT_TABLE_F_DORMANT != 0 {
 			return errForeign
 		}
@@ -234,6 +244,7 @@ func (r *reader) readChains() error {
 }
 
 // chainNames returns the names of all chains that the table may have.
+// Rules may lead to chains without rules, so the targets count too.
 func (r *reader) chainNames() []string {
 	names := slices.Collect(maps.Keys(r.rules))
 	for _, rules := range r.rules {
@@ -252,7 +263,7 @@ func (r *reader) chainNames() []string {
 	return slices.Compact(names)
 }
 
-// readChain adds a chain with its rules.
+// readChain adds a chain with its rules. A base chain must be exactly as newChain makes it.
 func (r *reader) readChain(a nfnl.Attrs) error {
 	c := &Chain{Name: a.Text(unix.NFTA_CHAIN_NAME)}
 	if hook, ok := a[unix.NFTA_CHAIN_HOOK]; ok {
@@ -274,6 +285,7 @@ func (r *reader) readChain(a nfnl.Attrs) error {
 	return nil
 }
 
+// hookAt returns the hook of a base chain of the agent, or HookNone for any other place.
 func hookAt(f expr.TableFamily, number uint32, priority int32) Hook {
 	for hook, p := range places {
 		if p.number == number && p.priority[f] == priority {
@@ -283,7 +295,7 @@ func hookAt(f expr.TableFamily, number uint32, priority int32) Hook {
 	return HookNone
 }
 
-// wanted returns the set of the first likely ruleset that has the name, or nil.
+// wanted returns the set with the name in the first likely ruleset that has it, or nil.
 func (r *reader) wanted(name string) *Set {
 	for _, rs := range r.likely {
 		if s := rs.set(name); s != nil {

@@ -25,6 +25,7 @@ func (r *reader) readRules() error {
 			return err
 		}
 		rule, ok := known[ruleKey{bytecode, nfnl.UserData(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment)}]
+		// A rule with a compat attribute is from iptables-nft: its effect is not in the bytecode alone.
 		if _, compat := a[unix.NFTA_RULE_COMPAT]; !ok || compat {
 			opaque, err := expr.Opaque(payload, bytecode)
 			if err != nil {
@@ -48,6 +49,7 @@ type canonicals map[string]string
 // mostCanonicals bounds the cache. A full cache starts again empty.
 const mostCanonicals = 10_000
 
+// of returns the canonical text of the bytecode of a rule.
 func (known *canonicals) of(payload []byte) (string, error) {
 	if text, ok := (*known)[string(payload)]; ok {
 		return text, nil
@@ -70,6 +72,7 @@ func (known *canonicals) ofRules(f expr.TableFamily, rulesets []Ruleset) (map[ru
 	for _, rs := range rulesets {
 		for _, c := range rs.Chains {
 			if seen[c] {
+				// Pods share chains, and both likely rulesets share most of them.
 				continue
 			}
 			seen[c] = true
@@ -81,7 +84,8 @@ func (known *canonicals) ofRules(f expr.TableFamily, rulesets []Ruleset) (map[ru
 	return rules, nil
 }
 
-// addRules adds the rules of a chain, but for opaque ones: these were read from the kernel and cannot be marshaled.
+// addRules adds the rules of a chain by their keys, except opaque rules: these were read from the kernel and cannot be
+// marshaled.
 func (known *canonicals) addRules(f expr.TableFamily, to map[ruleKey]Rule, c *Chain) error {
 	for _, rule := range c.Rules {
 		if expr.IsOpaque(rule.Statements) {

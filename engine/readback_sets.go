@@ -14,9 +14,10 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// kinds is every kind of set that a Ruleset can have, empty.
+// kinds has an empty Elements of every kind of set that a Ruleset can have.
 var kinds = allKinds()
 
+// allKinds makes kinds.
 func allKinds() []Elements {
 	list := []Elements{Served{}, Ports{}, Ports{sets.NewPorts(sets.PortRange{To: sets.MaxPort})}} // of single ports, and with ranges
 	for _, f := range sets.Families {
@@ -28,6 +29,7 @@ func allKinds() []Elements {
 	return list
 }
 
+// readSets reads the sets: first all of them without elements, since a dump allows no other question meanwhile.
 func (r *reader) readSets() error {
 	err := r.dump(unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET, "GETSET", func(a nfnl.Attrs) error {
 		kind, err := kindOf(a)
@@ -59,8 +61,9 @@ func (r *reader) readSets() error {
 	return nil
 }
 
-// kindOf is which kind of set it is, or errForeign.
+// kindOf returns the kind of a set, or errForeign. It recognizes a kind by its layout.
 func kindOf(a nfnl.Attrs) (Elements, error) {
+	// A map, a set of stateful objects, or a set with expressions.
 	for _, other := range []uint16{unix.NFTA_SET_DATA_TYPE, unix.NFTA_SET_OBJ_TYPE, setExpr, setExpressions} {
 		if _, ok := a[other]; ok {
 			return nil, errForeign
@@ -80,7 +83,7 @@ func kindOf(a nfnl.Attrs) (Elements, error) {
 	return nil, errForeign
 }
 
-// fieldsOf is the lengths of the fields of a concatenation with ranges.
+// fieldsOf returns the lengths of the fields of a concatenation with ranges, from the description of a set.
 func fieldsOf(desc []byte) (fields []uint32, err error) {
 	d, err := nfnl.ParseAttrs(desc)
 	if err != nil {
@@ -115,9 +118,10 @@ const dumpTries = 5
 // readElements reads the content of a set. A dump of a hash set repeats some elements and lacks others if the kernel resizes
 // the set meanwhile, which it does a moment after the set has grown or shrunk. So such a dump is made again.
 func (r *reader) readElements(s *Set) error {
-	if isServed(s.Elements) {
+	if isServed(s.Elements) { // its content is no part of a Ruleset
 		return nil // no part of a Ruleset
 	}
+	// Each likely ruleset may have another version of the set.
 	var likely []Elements
 	for _, rs := range r.likely {
 		if l := rs.set(s.Name); l != nil {
@@ -134,6 +138,7 @@ func (r *reader) readElements(s *Set) error {
 		if content == nil {
 			return errForeign
 		}
+		// Repeated elements make the content smaller than the list.
 		if elementCount(content) >= len(r.elements) || try == dumpTries {
 			s.Elements = content
 			return nil
@@ -157,7 +162,7 @@ func (r *reader) dumpElements(set string) error {
 			if err != nil {
 				bad = err
 			}
-			e.key, e.keyEnd = r.keys.keep(e.key), r.keys.keep(e.keyEnd) // the buffer is used again for the next datagram
+			e.key, e.keyEnd = r.keys.keep(e.key), r.keys.keep(e.keyEnd) // the receive buffer is used again for the next datagram
 			r.elements = append(r.elements, e)
 		})
 		if err != nil {
@@ -176,12 +181,13 @@ func (x *exchange) askElements(set string) {
 	x.batch.End()
 }
 
-// arena keeps many short byte strings in few allocations.
+// arena keeps many short byte strings in few allocations. The strings are valid until reset.
 type arena struct{ free []byte }
 
-// reset gives up all that was kept.
+// reset frees all strings. The memory is used again.
 func (a *arena) reset() { a.free = a.free[:0] }
 
+// keep returns a copy of the bytes. A nil stays nil: the key of an end is told from an empty key.
 func (a *arena) keep(b []byte) []byte {
 	if b == nil {
 		return nil
@@ -194,7 +200,8 @@ func (a *arena) keep(b []byte) []byte {
 	return a.free[start:len(a.free):len(a.free)]
 }
 
-// parseElement reads an element; its keys are part of b.
+// parseElement reads an element. Its keys are parts of b. An attribute that the agent never writes makes the table
+// foreign.
 func parseElement(b []byte) (e element, err error) {
 	for len(b) >= unix.SizeofNlAttr {
 		typ, value, rest, err := nfnl.CutAttr(b)
@@ -222,7 +229,7 @@ func parseElement(b []byte) (e element, err error) {
 	return e, nil
 }
 
-// dataValue is the value in a nest of data.
+// dataValue returns the value in a nest of struct nft_data. It is nil if the nest has no value.
 func dataValue(nest []byte) (found []byte, err error) {
 	for len(nest) >= unix.SizeofNlAttr {
 		typ, value, rest, err := nfnl.CutAttr(nest)
@@ -237,6 +244,7 @@ func dataValue(nest []byte) (found []byte, err error) {
 	return found, nil
 }
 
+// allZero reports whether all bytes are 0.
 func allZero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
 // elementsOf returns the content of a set of the kind, or nil if no Ruleset can have these elements. If a likely content is
@@ -251,7 +259,7 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 			}
 		}
 		kind.Addrs = sets.NewAddrs(ranges...)
-		if !ok || kind.Addrs.Len(kind.Family) != len(ranges) { // not merged
+		if !ok || kind.Addrs.Len(kind.Family) != len(ranges) { // not merged: the ranges of the set neither overlap nor touch
 			return nil
 		}
 		return kind
@@ -261,6 +269,7 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 		return portsOf(kind.IsPlain(), list)
 	case Endpoints:
 		var endpoints []sets.Endpoint
+		// A key is the address, and 8 bytes for the protocol and the port.
 		for _, e := range list {
 			n := len(e.key) - 8
 			addr, ok := netip.AddrFromSlice(e.key[:max(n, 0)])
@@ -274,7 +283,7 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 	case Numbers:
 		ranges, ok := numberRangesOf(kind.Type, list)
 		kind.Numbers = sets.NewNumbers(ranges...)
-		if !ok || kind.Numbers.Len() != len(ranges) { // not merged
+		if !ok || kind.Numbers.Len() != len(ranges) { // not merged, as above
 			return nil
 		}
 		return kind
@@ -324,7 +333,7 @@ func portsOf(isPlain bool, list []element) Elements {
 	return p
 }
 
-// holds says whether the set is these ranges, which are ascending.
+// holds reports whether the set consists of exactly these ranges, which are ascending.
 func (a Addrs) holds(ranges []sets.AddrRange) bool {
 	if a.Addrs.Len(a.Family) != len(ranges) {
 		return false
@@ -339,16 +348,18 @@ func (a Addrs) holds(ranges []sets.AddrRange) bool {
 	return true
 }
 
-// interval is a range of an interval set: the key where it starts, and the first key behind it, nil for a range without end.
+// interval is a range of an interval set: the key where it starts, and the first key behind it; nil for a range without
+// end.
 type interval struct{ from, after []byte }
 
 // intervalsOf pairs the starts and ends of an interval set, which the kernel dumps in an order of its own.
 func intervalsOf(list []element) ([]interval, bool) {
+	// By key. At the same key, the end of a range comes before the start of the next range.
 	slices.SortFunc(list, func(a, b element) int {
 		if c := bytes.Compare(a.key, b.key); c != 0 {
 			return c
 		}
-		if a.isEnd { // of the range before
+		if a.isEnd {
 			return -1
 		}
 		return 1
@@ -356,6 +367,7 @@ func intervalsOf(list []element) ([]interval, bool) {
 	intervals := make([]interval, 0, len(list)/2+1)
 	isOpen := false
 	for _, e := range list {
+		// Starts and ends must alternate, or the set is none that the agent writes.
 		if e.isEnd != isOpen {
 			return nil, false
 		}
@@ -369,6 +381,7 @@ func intervalsOf(list []element) ([]interval, bool) {
 	return intervals, true
 }
 
+// rangesOf returns the ranges of an interval set of addresses.
 func rangesOf(list []element) ([]sets.AddrRange, bool) {
 	intervals, ok := intervalsOf(list)
 	ranges := make([]sets.AddrRange, 0, len(intervals))
@@ -390,6 +403,7 @@ func rangesOf(list []element) ([]sets.AddrRange, bool) {
 	return ranges, ok
 }
 
+// numberRangesOf returns the ranges of an interval set of numbers.
 func numberRangesOf(d expr.Datatype, list []element) ([]sets.NumberRange, bool) {
 	intervals, ok := intervalsOf(list)
 	ranges := make([]sets.NumberRange, 0, len(intervals))
@@ -415,7 +429,7 @@ func number(key []byte) uint32 {
 	return n
 }
 
-// lastOf is the last address of the family, where a range without an end element ends.
+// lastOf returns the last address of the family, at which a range without an end element ends.
 func lastOf(a netip.Addr) netip.Addr {
 	b := a.AsSlice()
 	for i := range b {

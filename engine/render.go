@@ -13,8 +13,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Render writes the table of a family as `nft --stateless list table` prints it, but for where long lists of elements break into
-// lines; `nft -f` takes it. It writes nothing for an empty Ruleset.
+// Render writes the table of a family as `nft --stateless list table` prints it, except for the line breaks in long
+// lists of elements; `nft -f` reads it. It writes nothing for an empty Ruleset.
 func Render(w io.Writer, f expr.TableFamily, rs Ruleset) error {
 	if rs.IsEmpty() {
 		return nil
@@ -37,6 +37,7 @@ func Render(w io.Writer, f expr.TableFamily, rs Ruleset) error {
 	return err
 }
 
+// renderSet writes a set with its elements.
 func renderSet(b *bytes.Buffer, s *Set) {
 	fmt.Fprintf(b, "\tset %s {\n\t\ttype %s\n", s.Name, typeText(s.Elements))
 	if layoutOf(s.Elements).flags&unix.NFT_SET_INTERVAL != 0 {
@@ -54,6 +55,7 @@ func renderSet(b *bytes.Buffer, s *Set) {
 	b.WriteString("\t}\n")
 }
 
+// typeText returns the type of a set as nft prints it.
 func typeText(e Elements) string {
 	switch e := e.(type) {
 	case Addrs:
@@ -79,7 +81,7 @@ func addrType(f sets.Family) string {
 	return "ipv6_addr"
 }
 
-// elementTexts lists the elements in the order in which fillSet sends them.
+// elementTexts lists the elements as nft prints them, in the order in which fillSet sends them.
 func elementTexts(e Elements) []string {
 	var texts []string
 	switch e := e.(type) {
@@ -93,6 +95,7 @@ func elementTexts(e Elements) []string {
 		}
 	case Ports:
 		for r := range e.Ports.Ranges() {
+			// A plain set has an element for each port.
 			for ; e.IsPlain() && r.From < r.To; r.From++ {
 				texts = append(texts, fmt.Sprintf("%d . %s", r.From, protocolText(r.Proto)))
 			}
@@ -110,6 +113,7 @@ func elementTexts(e Elements) []string {
 	return texts
 }
 
+// portText returns a port or a range of ports.
 func portText(r sets.PortRange) string {
 	if r.From == r.To {
 		return strconv.Itoa(int(r.From))
@@ -117,6 +121,7 @@ func portText(r sets.PortRange) string {
 	return fmt.Sprintf("%d-%d", r.From, r.To)
 }
 
+// protocolText returns the name that nft prints for a protocol with ports.
 func protocolText(number uint8) string {
 	switch number {
 	case unix.IPPROTO_TCP:
@@ -129,6 +134,7 @@ func protocolText(number uint8) string {
 	return strconv.Itoa(int(number))
 }
 
+// renderChain writes a chain with its rules and their comments.
 func renderChain(b *bytes.Buffer, f expr.TableFamily, c *Chain) {
 	fmt.Fprintf(b, "\tchain %s {\n", c.Name)
 	if c.Hook != HookNone {

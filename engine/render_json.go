@@ -9,8 +9,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// RenderJSON writes what Render does for programs: the same texts, taken apart. The table of family bridge, if there is one,
-// is a field of the table of family inet. Without tables, RenderJSON writes null.
+// RenderJSON writes the tables as JSON, for programs: the texts of Render, taken apart. The table of family bridge, if
+// it exists, is a field of the table of family inet. Without tables, RenderJSON writes null.
 func RenderJSON(w io.Writer, tables Tables) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
@@ -48,6 +48,7 @@ func tableForJSON(f expr.TableFamily, rs Ruleset) *tableJSON {
 	return t
 }
 
+// The types below are the JSON form of a table, with the texts of Render.
 type tableJSON struct {
 	Family string      `json:"family"`
 	Name   string      `json:"name"`

@@ -12,16 +12,17 @@ import (
 // TableName is the name of the agent's tables in a pod's network namespace, in the families inet and bridge.
 const TableName = "multi_networkpolicy"
 
-// Ruleset is the content of a table of a network namespace, as plain data: the spec, not the kernel object.
-// The zero value means no table. Sets and Chains are sorted by name and unique; NewRuleset sees to it.
-// What they point to is shared between pods and never changed: an equal pointer is an equal set or chain, and
-// the plan passes over equal pointers.
+// Ruleset is the content of a table of a network namespace, as plain data: the specification, not the kernel object.
+// The zero value means no table. Sets and Chains are sorted by name and have no name twice; NewRuleset ensures both.
+// The sets and chains are shared between pods and never change, so an equal pointer is an equal set or chain, and the
+// plan passes over it.
 type Ruleset struct {
 	Sets   []*Set
 	Chains []*Chain
 }
 
-// NewRuleset sorts both slices in place and drops repeated names, which must be repeated pointers or equal values.
+// NewRuleset returns the ruleset of the sets and chains. It sorts both slices in place and keeps them. It drops
+// repeated names, which must be repeated pointers or equal values.
 func NewRuleset(s []*Set, c []*Chain) Ruleset {
 	slices.SortFunc(s, func(a, b *Set) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(c, func(a, b *Chain) int { return cmp.Compare(a.Name, b.Name) })
@@ -31,10 +32,10 @@ func NewRuleset(s []*Set, c []*Chain) Ruleset {
 	}
 }
 
-// IsEmpty says whether no table is wanted.
+// IsEmpty reports whether no table is wanted.
 func (r Ruleset) IsEmpty() bool { return len(r.Sets) == 0 && len(r.Chains) == 0 }
 
-// set returns the set of that name, or nil.
+// set returns the set with the name, or nil.
 func (r Ruleset) set(name string) *Set {
 	i, ok := slices.BinarySearchFunc(r.Sets, name, func(s *Set, name string) int { return strings.Compare(s.Name, name) })
 	if !ok {
@@ -43,7 +44,7 @@ func (r Ruleset) set(name string) *Set {
 	return r.Sets[i]
 }
 
-// chain returns the chain of that name, or nil.
+// chain returns the chain with the name, or nil.
 func (r Ruleset) chain(name string) *Chain {
 	i, ok := slices.BinarySearchFunc(r.Chains, name, func(c *Chain, name string) int { return strings.Compare(c.Name, name) })
 	if !ok {
@@ -58,7 +59,7 @@ const (
 	Bridge = expr.Bridge
 )
 
-// Tables are the tables of a network namespace, by family.
+// Tables are the tables of a network namespace, by family (Inet, Bridge). The zero value means no tables.
 type Tables [len(expr.TableFamilies)]Ruleset
 
 // IsEmpty reports whether no table is wanted.
@@ -67,29 +68,32 @@ func (t *Tables) IsEmpty() bool { return t[Inet].IsEmpty() && t[Bridge].IsEmpty(
 // Memory estimates the kernel memory of the tables, in bytes.
 func (t *Tables) Memory() int { return t[Inet].Memory() + t[Bridge].Memory() }
 
-// Set is a named set. The kind of Elements gives its key type and flags; sets of the same name have the same kind.
+// Set is a named set. The kind of Elements gives its key type and flags; sets with the same name have the same kind.
 type Set struct {
+	// Name must be unique in the table. It follows the forms in names.go.
 	Name     string
 	Comment  string // at most 128 bytes in the kernel (NFTNL_UDATA_COMMENT_MAXLEN); the rest is cut
 	Elements Elements
 
-	memory // of how it came about
+	// memory is how this version came about; it is no part of the content.
+	memory
 }
 
 // Elements is the content of a set: Addrs, Hosts, Ports, Endpoints, Numbers or Served.
 type Elements interface{ elements() }
 
-// Addrs is an interval set of a family: `type ipv4_addr; flags interval`, or ipv6_addr.
+// Addrs is an interval set of a family: `type ipv4_addr; flags interval`, or ipv6_addr. Neighbors are merged into
+// ranges.
 type Addrs struct {
 	Family sets.Family
-	Addrs  sets.Addrs // its addresses of the other family are not in this set
+	Addrs  sets.Addrs // addresses; those of the other family are not in this set
 }
 
 // Hosts is a hash set of single addresses of a family: `type ipv4_addr`, or ipv6_addr. Unlike with Addrs, the kernel's cost
 // of a change does not depend on the size of the set.
 type Hosts struct {
 	Family sets.Family
-	Addrs  sets.Addrs // its addresses of the other family are not in this set
+	Addrs  sets.Addrs // addresses; those of the other family are not in this set
 	Count  int        // number of addresses of the family
 }
 
@@ -102,9 +106,9 @@ func NewHosts(f sets.Family, a sets.Addrs) Hosts {
 	return h
 }
 
-// Ports is a concatenated set: `type inet_service . inet_proto`, with `flags interval` if it has ranges of more than a few ports:
-// a set with ranges takes 50 kB in the kernel, a hash set less than 1 kB. It is immutable: another
-// list of ports is another name.
+// Ports is a concatenated set: `type inet_service . inet_proto`, with `flags interval` if it has ranges of more than a
+// few ports: a set with ranges takes 50 kB in the kernel, a hash set less than 1 kB. Its content never changes: another
+// list of ports has another name.
 type Ports struct{ Ports sets.Ports }
 
 // Up to these numbers, each port is an element of its own in a hash set.
@@ -119,7 +123,7 @@ func (p Ports) IsPlain() bool {
 	return ok
 }
 
-// single returns the number of ports. It is false for more than a few.
+// single returns the number of ports. ok is false if the ports are more than a few: the set then has ranges.
 func (p Ports) single() (n int, ok bool) {
 	for r := range p.Ports.Ranges() {
 		row := int(r.To) - int(r.From) + 1
@@ -133,11 +137,11 @@ func (p Ports) single() (n int, ok bool) {
 // Endpoints is a hash set without ranges: `type ipv4_addr . inet_proto . inet_service`, or ipv6_addr.
 type Endpoints struct {
 	Family    sets.Family
-	Endpoints sets.Endpoints // those of the other family are not in this set
+	Endpoints sets.Endpoints // endpoints; those of the other family are not in this set
 }
 
-// Numbers is an interval set of numbers: `type inet_service; flags interval` or the like. It is immutable: other numbers
-// are another name. All of them are in the range of the type.
+// Numbers is an interval set of numbers: `type inet_service; flags interval` or the like. Its content never changes:
+// other numbers have another name. All numbers are within the range of the type.
 type Numbers struct {
 	Type    expr.Datatype
 	Numbers sets.Numbers
@@ -159,7 +163,7 @@ func (Served) elements()    {}
 type Hook string
 
 // The hooks of base chains. At prerouting, a packet still has the interface that it came in on, and the port that its
-// sender dialed: virtual routing (VRF) replaces the interface, and address translation the port. At the other two hooks,
+// sender dialed: virtual routing (VRF) replaces the interface, and address translation the port. At forward and output,
 // it already has the destination that it leaves for.
 const (
 	HookNone       Hook = ""
@@ -172,13 +176,13 @@ const (
 // (linux/netfilter_bridge.h).
 func (h Hook) Number() uint32 { return places[h].number }
 
-// Priority returns the priority of the hook's base chain in a table of the family. Chains with lower priorities see a packet before
-// (enum nf_ip_hook_priorities in linux/netfilter_ipv4.h).
+// Priority returns the priority of the hook's base chain in a table of the family. Chains with lower priorities see a
+// packet earlier (enum nf_ip_hook_priorities in linux/netfilter_ipv4.h).
 func (h Hook) Priority(f expr.TableFamily) int32 { return places[h].priority[f] }
 
-// place is where a base chain hangs.
+// place is the place of a base chain: the number of its hook, and its priority there.
 type place struct {
-	number   uint32
+	number   uint32 // enum nf_inet_hooks
 	priority [len(expr.TableFamilies)]int32
 	text     [len(expr.TableFamilies)]string // the priority as nft prints it
 }
@@ -192,23 +196,23 @@ var places = map[Hook]place{
 	HookOutput:     {3, [...]int32{Inet: 0, Bridge: -110}, [...]string{Inet: "filter", Bridge: "-110"}},
 }
 
-// Chain is a chain and its rules in order.
+// Chain is a chain and its rules in order. It must not change after it is part of a Ruleset.
 type Chain struct {
 	Name  string
 	Hook  Hook
 	Rules []Rule
 }
 
-// Rule is a list of statements, the last of them most often a verdict.
+// Rule is a list of statements, usually with a verdict at the end. It matches a packet if all its matches do.
 type Rule struct {
 	Statements []expr.Statement
 	Comment    string // printed by nft as `comment "…"`; at most 128 bytes, the rest is cut
 }
 
-// Text is the rule as nft prints it in a table of family inet, without its comment.
+// Text returns the rule as nft prints it in a table of family inet, without its comment.
 func (r Rule) Text() string { return r.textIn(Inet) }
 
-// textIn is Text, for a table of the family.
+// textIn returns the rule as nft prints it in a table of the family, without its comment.
 func (r Rule) textIn(f expr.TableFamily) string {
 	var b strings.Builder
 	for i, s := range r.Statements {

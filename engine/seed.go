@@ -25,18 +25,19 @@ const (
 	seedRetry      = time.Minute      // after a failure
 )
 
-// seeding is the state of connection tracking in the namespace.
+// seeding is the state of connection tracking in the namespace, as far as the Engine knows.
 type seeding struct {
-	failure    error     // of the last attempt to make the entries
-	retry      time.Time // when the next attempt is due
-	served     []uint16
-	correction time.Time // of the next correction
-	end        time.Time // of the corrections
+	failure    error     // of the last attempt to make the entries; nil: it succeeded
+	retry      time.Time // time of the next attempt after a failure
+	served     []uint16  // ports of UDP sockets whose entries are corrected
+	correction time.Time // time of the next correction; zero: none
+	end        time.Time // time of the last correction
 }
 
 // SeedFailure returns the error of the last attempt to make the entries of connections, or nil.
 func (e *Engine) SeedFailure() error { return e.seeding.failure }
 
+// hasFailedToSeed reports whether the last attempt to make the entries failed. Another attempt follows after seedRetry.
 func (e *Engine) hasFailedToSeed() bool { return e.seeding.failure != nil }
 
 // isEnforcing reports whether the ruleset has base chains.
@@ -52,13 +53,15 @@ func (r Ruleset) isEnforcing() bool {
 // tracking returns the ruleset without its base chains.
 func (r Ruleset) tracking() Ruleset { return Ruleset{Sets: r.Sets, Chains: r.regular()} }
 
+// isServed reports whether the set is the set of served ports, which the Engine fills itself.
 func isServed(e Elements) bool {
 	_, ok := e.(Served)
 	return ok
 }
 
-// seed makes the entries of connections, see conntrack.Seed. If it cannot make them, the policies are enforced all the
-// same: they then judge each connection by its next packet. The returned error is of the table.
+// seed makes the entries of connections, see conntrack.Seed. If it cannot make them, the policies are enforced
+// nevertheless: they judge each connection by its next packet. The returned error is an error of the table, not of the
+// entries.
 func (e *Engine) seed(x *exchange, isFirst bool) error {
 	r, err := conntrack.Seed(e.transport, isFirst)
 	e.stats.Seeded += uint64(r.Made + r.Turned)
@@ -67,6 +70,7 @@ func (e *Engine) seed(x *exchange, isFirst bool) error {
 		e.stats.SeedFailures++
 		e.seeding.retry = time.Now().Add(seedRetry)
 	}
+	// Only some tables have the set: with --established=keep, no rule asks about replies.
 	if len(r.Served) == 0 || e.have.ruleset.set(ServedSet) == nil {
 		return nil
 	}
@@ -75,7 +79,8 @@ func (e *Engine) seed(x *exchange, isFirst bool) error {
 	return e.addServed(x, r.Served)
 }
 
-// addServed adds ports to the set of served ports.
+// addServed adds ports to the set of served ports. The kernel deletes them after servedLife. If another process changes
+// a table meanwhile, the error is ERESTART, as in send.
 func (e *Engine) addServed(x *exchange, ports []uint16) error {
 	generation := e.have.generation
 	if e.have.isOwn() {
@@ -94,6 +99,7 @@ func (e *Engine) addServed(x *exchange, ports []uint16) error {
 		e.stats.Refused++
 		return err
 	}
+	// The batch raised the generation, for this table and for its sibling.
 	e.sibling.follow(e.have.generation)
 	if e.have.generation != nfnl.AnyGeneration {
 		e.have.generation++
@@ -101,7 +107,8 @@ func (e *Engine) addServed(x *exchange, ports []uint16) error {
 	return nil
 }
 
-// isDue reports whether connection tracking needs work: entries are missing, or a correction is due.
+// isDue reports whether connection tracking needs work: entries are missing, or a correction is due. Only if neither is
+// due by the clock, it asks the kernel for the mark.
 func (e *Engine) isDue() (bool, error) {
 	if e.family != Inet || !e.have.ruleset.isEnforcing() {
 		return false, nil
@@ -116,7 +123,8 @@ func (e *Engine) isDue() (bool, error) {
 	return !isSeeded, err
 }
 
-// reseed makes the entries of connections again if another process has deleted them, and makes a correction that is due.
+// reseed makes the entries of connections again if another process has deleted them, and makes a correction that is
+// due. It reports whether it has made entries.
 func (e *Engine) reseed(x *exchange) (reseeded bool, err error) {
 	due, err := e.isDue()
 	if err != nil || !due {
@@ -138,7 +146,8 @@ func (e *Engine) reseed(x *exchange) (reseeded bool, err error) {
 	return false, err
 }
 
-// restore makes the entries of connections while policies are in force, if the mark of conntrack.Seed is missing.
+// restore makes the entries of connections if the mark of conntrack.Seed is missing while policies are in force:
+// another process has deleted all entries.
 func (e *Engine) restore(x *exchange) (restored bool, err error) {
 	if e.family != Inet || !e.have.ruleset.isEnforcing() {
 		return false, nil
@@ -150,11 +159,12 @@ func (e *Engine) restore(x *exchange) (restored bool, err error) {
 	return true, errors.Join(err, e.seed(x, false))
 }
 
-// resumeCorrections goes on with the corrections that an earlier agent began.
+// resumeCorrections continues the corrections that an earlier agent began: the set of served ports tells the ports.
 func (e *Engine) resumeCorrections(x *exchange) error {
 	if !e.seeding.correction.IsZero() || e.have.ruleset.set(ServedSet) == nil {
 		return nil
 	}
+	// The read-back leaves the content of this set out.
 	x.askElements(ServedSet)
 	var ports []uint16
 	err := x.ask(e.transport, unix.NFT_MSG_NEWSETELEM, func(a nfnl.Attrs) error {
@@ -166,6 +176,7 @@ func (e *Engine) resumeCorrections(x *exchange) error {
 		})
 	})
 	if err == nil && len(ports) > 0 {
+		// The first correction is due at once.
 		now := time.Now()
 		e.seeding.served, e.seeding.correction, e.seeding.end = ports, now, now.Add(servedLife)
 	}

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// steps returns the intermediate rulesets from have to want, and want at the end. The batch for each step takes the
-// kernel about budget. Apply may stop after any step: the intermediate ruleset allows no packet that both have and want
-// drop, and it drops no packet that both allow.
+// steps returns the intermediate rulesets from have to want, and want at the end. The batch for each step takes about
+// the budget of kernel time. Apply may stop after any step: the intermediate ruleset allows no packet that both have
+// and want drop, and drops no packet that both allow.
 //
 // The stages are, in this order:
 //
@@ -36,26 +36,27 @@ func steps(have *table, want Ruleset, flags uint32, budget time.Duration) iter.S
 	}
 }
 
-// way collects changes into steps. Its methods return false when the caller of steps stops.
+// way collects changes into steps. Its methods return false if the caller of steps has stopped the iteration.
 type way struct {
 	budget    time.Duration
 	have      *table
-	now, want Ruleset // now is the result of the last step
-	inForce   reach   // of the ruleset before the switch
+	now, want Ruleset // now is the result of the last step; want is the end
+	inForce   reach   // the part of the ruleset that is in force before the switch
 	yield     func(Ruleset) bool
 
 	// The step that is being collected: new sets and chains, and new versions of existing sets and chains, by name.
 	sets   []*Set
 	chains []*Chain
-	left   time.Duration // of the budget
+	left   time.Duration // the part of the budget that the step has left
 }
 
-// emit makes a whole ruleset the next step.
+// emit makes a whole ruleset the next step, and starts the budget of another step.
 func (w *way) emit(next Ruleset) bool {
 	w.now, w.left = next, w.budget
 	return w.yield(next)
 }
 
+// isPending reports whether changes are collected that no step has yet.
 func (w *way) isPending() bool { return len(w.sets) > 0 || len(w.chains) > 0 }
 
 // flush makes the collected changes the next step.
@@ -77,10 +78,12 @@ func (w *way) spend(cost time.Duration) bool {
 	return true
 }
 
+// prices returns the prices in the table as it is after the collected changes.
 func (w *way) prices() prices { return pricesIn(w.have, len(w.now.Sets)+len(w.sets)) }
 
 // begin emits the first step if the table must be replaced or taken over. The kernel accepts no new base chain in the
 // batch that takes a table over, so the take-over is a step of its own.
+// Without a replacement and without a take-over, the first step is the first change.
 func (w *way) begin(flags uint32) bool {
 	switch p := makePlan(w.have, w.want, flags); {
 	case p.deleteTable:
@@ -100,6 +103,7 @@ func (w *way) begin(flags uint32) bool {
 func (w *way) fillSets() bool {
 	for _, s := range w.want.Sets {
 		have := w.now.set(s.Name)
+		// An equal set needs nothing. A set in force changes in switchOver.
 		if have == s || have != nil && w.inForce.sets[s.Name] {
 			continue
 		}
@@ -116,18 +120,21 @@ func (w *way) fillSets() bool {
 	return true
 }
 
-// bring changes a set to another version of it, in as many steps as the number of elements needs.
+// bring changes a set to another version, in as many steps as the number of elements needs.
 func (w *way) bring(have, target *Set) bool {
 	for {
 		price := w.prices()
 		least := max(leastChanges, size(target.Elements)/mostParts)
 		fit := int((w.left - price.touch(target)) / costElement)
+		// Too little of the budget is left to be worth the rebuild of the lookup array: the rest goes into the next
+		// step.
 		if fit < least && w.isPending() {
 			if !w.flush() {
 				return false
 			}
 			continue
 		}
+		// A part of at least least elements, even beyond the budget: otherwise a very large set would never get done.
 		part, changes := have.toward(target, max(fit, least))
 		w.left -= price.elements(target, changes)
 		w.sets = append(w.sets, part)
@@ -152,6 +159,7 @@ const (
 // since their rules may jump to each other.
 func (w *way) fillChains() bool {
 	for _, c := range w.want.Chains {
+		// Base chains come with the switch, since they are in force at once.
 		if c.Hook == HookNone && w.now.chain(c.Name) == nil {
 			if !w.spend(w.prices().chain()) {
 				return false
@@ -172,7 +180,7 @@ func (w *way) fillChains() bool {
 	return true
 }
 
-// write changes a chain to another version of it. Each step adds rules at the end.
+// write changes a chain to another version. Each step adds rules at the end, as many as the budget allows.
 func (w *way) write(have, target *Chain) bool {
 	n := commonStart(have.Rules, target.Rules)
 	if n < len(have.Rules) { // an earlier Apply for another version stopped here
@@ -186,6 +194,7 @@ func (w *way) write(have, target *Chain) bool {
 		if !w.spend(price) {
 			return false
 		}
+		// The first rule fits; more says how many fit beside it.
 		more := min(max(0, int(w.left/price)), len(target.Rules)-n-1)
 		w.left -= time.Duration(more) * price
 		n += 1 + more
@@ -210,11 +219,13 @@ func commonStart(have, want []Rule) int {
 	return n
 }
 
-// switchOver changes the chains and sets in force.
+// switchOver changes the chains and sets in force, in a single step between two series: separable sets grow before it,
+// and shrink after it.
 func (w *way) switchOver() bool {
 	apart := w.apart()
 	for _, s := range apart.Sets {
 		have := w.now.set(s.Name)
+		// Both the old and the new elements.
 		if !w.bring(have, have.with(s)) {
 			return false
 		}
@@ -226,6 +237,7 @@ func (w *way) switchOver() bool {
 		Sets:   override(w.now.Sets, w.want.Sets, setName),
 		Chains: override(w.now.regular(), w.want.Chains, chainName),
 	}
+	// Separable sets keep all their elements in the switch.
 	for i, s := range next.Sets {
 		if apart.set(s.Name) != nil {
 			next.Sets[i] = w.now.set(s.Name)
@@ -242,7 +254,8 @@ func (w *way) switchOver() bool {
 	return true
 }
 
-// apart returns the separable sets that change. It returns none if the changes of all sets in force fit the budget.
+// apart returns the separable sets that change, to be changed outside the switch. It returns none if the changes of all
+// sets in force fit the budget.
 func (w *way) apart() (apart Ruleset) {
 	var changed []*Set
 	var cost time.Duration
@@ -294,6 +307,7 @@ func (w *way) emptyChains() bool {
 	return true
 }
 
+// deleteChains deletes obsolete chains, as many in a step as the budget allows.
 func (w *way) deleteChains() bool {
 	most := int(w.budget/(2*w.prices().chain())) + 1 // one message empties the chain, another deletes it
 	for {
@@ -308,8 +322,10 @@ func (w *way) deleteChains() bool {
 	}
 }
 
+// deleteSets deletes obsolete sets, as many in a step as the budget allows. The price falls with the number of sets.
 func (w *way) deleteSets() bool {
 	for {
+		// At least a single set, however small the budget is.
 		most := int(w.budget/w.prices().deleteSet()) + 1
 		next := w.now
 		next.Sets = without(w.now.Sets, most, func(s *Set) bool { return w.want.set(s.Name) == nil })
@@ -335,10 +351,11 @@ func without[T any](list []*T, most int, isObsolete func(*T) bool) []*T {
 	return kept
 }
 
+// setName and chainName are the keys of mergeByName and override.
 func setName(s *Set) string     { return s.Name }
 func chainName(c *Chain) string { return c.Name }
 
-// override returns the union of two lists that are sorted by name. Where both have a name, it takes the member of by.
+// override returns the union of two lists that are sorted by name. For a name in both lists, it takes the member of by.
 func override[T any](list, by []*T, name func(*T) string) []*T {
 	out := make([]*T, 0, len(list)+len(by))
 	mergeByName(list, by, name, func(t, o *T) {

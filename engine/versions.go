@@ -6,7 +6,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// like returns a version of the set with other elements.
+// like returns a version of the set with other elements. It remembers no difference, so the next comparison finds it.
 func (s *Set) like(e Elements) *Set { return &Set{Name: s.Name, Comment: s.Comment, Elements: e} }
 
 // empty returns the version of the set without elements.
@@ -50,9 +50,15 @@ func (s *Set) with(other *Set) *Set {
 	return other
 }
 
-// toward returns an intermediate version on the way from the set to its target, and the number of elements that change
-// from the set to it, at most most. The intermediate version equals the target up to some element, and the set beyond that
-// element. It is the target itself if no more than most elements differ, and for kinds that cannot change in part.
+// toward returns an intermediate version on the way from the set to its target, and the number of elements in which it
+// differs from the set, at most most. The intermediate version equals the target up to some element, and the set beyond
+// that element:
+//
+//	set      a     c  d     f
+//	target   a  b     d  e
+//	most 2   a  b     d     f        b was added, c deleted; e and f are left for the next step
+//
+// It is the target itself if no more than most elements differ, and for kinds that cannot change in part.
 func (s *Set) toward(target *Set, most int) (part *Set, changes int) {
 	switch e := s.Elements.(type) {
 	case Addrs:

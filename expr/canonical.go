@@ -14,9 +14,13 @@ import (
 // Canonical returns a text for a payload of NFTA_RULE_EXPRESSIONS. Two payloads have the same text if and only if their rules
 // do the same, regardless of whether Marshal made them or the kernel dumped them.
 //
-// A dump differs from the payload that was sent: the kernel sets no NLA_F_NESTED flags, leaves out the id of a set, and adds
-// attributes with default values, and counters have counted. Canonical evens out these differences and no others. Unknown
-// attributes and expressions stay in the text as bytes.
+// A dump differs from the payload that was sent: the kernel sets no NLA_F_NESTED flags, leaves out the id of a set, and
+// adds attributes with default values, and counters have counted. Canonical evens out these differences and no others.
+// Unknown attributes and expressions stay in the text as bytes. The text of `meta l4proto tcp`, for example, is
+//
+//	meta{ 1=00000001 2=00000010 }cmp{ 1=00000001 2=00000000 3={ 1=06 } }
+//
+// where each number before "=" is the type of an attribute. An error means that the payload is no list of attributes.
 func Canonical(payload []byte) (string, error) {
 	list, err := netlink.UnmarshalAttributes(payload)
 	if err != nil {
@@ -31,7 +35,8 @@ func Canonical(payload []byte) (string, error) {
 	return b.String(), nil
 }
 
-// attributes describes a list of netlink attributes. The zero value describes a list of plain bytes without defaults.
+// attributes describes a list of netlink attributes, so that Canonical knows which attributes are lists themselves: a
+// dump has no NLA_F_NESTED flag that would tell. The zero value describes a list of plain bytes without defaults.
 type attributes struct {
 	nested map[uint16]attributes // attributes that hold lists themselves, by type
 	zero   []uint16              // attributes that the kernel may add or leave out when their value is 0
@@ -40,7 +45,8 @@ type attributes struct {
 // nftData describes struct nft_data: NFTA_DATA_VALUE with bytes, or NFTA_DATA_VERDICT with a code and a chain.
 var nftData = attributes{nested: map[uint16]attributes{unix.NFTA_DATA_VERDICT: {}}}
 
-// known describes expressions by name. Expressions that are not in it have plain attributes without defaults.
+// known describes expressions by name. An expression that is not in it has plain attributes without defaults: Canonical
+// then compares it byte by byte, so a rule with it at worst seems to differ from an equal rule.
 var known = map[string]attributes{
 	"cmp":       {nested: map[uint16]attributes{unix.NFTA_CMP_DATA: nftData}},
 	"immediate": {nested: map[uint16]attributes{unix.NFTA_IMMEDIATE_DATA: nftData}},

@@ -8,7 +8,8 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// State is a set of conntrack states, as bits. A packet is in exactly one state.
+// State is a set of conntrack states, as the bits that `ct state` loads. A packet is in exactly one state, so a State
+// with several bits stands for "any of them".
 type State uint32
 
 // The states of a packet, as conntrack sees it (linux/netfilter/nf_conntrack_common.h, enum ip_conntrack_info).
@@ -39,6 +40,7 @@ func StateByName(name string) (State, bool) {
 	return 0, false
 }
 
+// text returns the names with commas between them, in the order of nft.
 func (s State) text() string {
 	var names []string
 	for _, n := range stateNames {
@@ -53,14 +55,18 @@ func (s State) text() string {
 // `ct state ! established,related`: the packet is in none of the states. (nft compares `ct state != established,related` with
 // both bits together, which is true for every packet.)
 func InState(op Op, states State) Statement {
+	// The kernel loads the state in host byte order.
 	load := &expr.Ct{Key: expr.CtKeySTATE, Register: reg}
 	bytes := binaryutil.NativeEndian.PutUint32(uint32(states))
+	// A single state can be compared as a whole, which nft prints with "!=". Several states need the mask below.
 	if op == IsNot && bits.OnesCount32(uint32(states)) == 1 {
 		return Statement{
 			Text:  "ct state != " + states.text(),
 			Exprs: []expr.Any{load, &expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: bytes}},
 		}
 	}
+	// The mask keeps the bits of the states. A packet has a single bit, so the result is 0 unless the packet is in a
+	// state of them.
 	s := Statement{Text: "ct state " + states.text()}
 	cmp := expr.CmpOpNeq
 	if op == IsNot {
@@ -83,8 +89,8 @@ func ReplyOfEstablished() []Statement {
 	}}
 }
 
-// loadDialedPort loads the destination port of a connection's first packet before any address translation: the port that the
-// client dialed.
+// loadDialedPort loads the destination port of a connection's first packet before any address translation: the port
+// that the client dialed. In a reply packet, `th sport` may be the port of a translation instead.
 func loadDialedPort(register uint32) expr.Any {
 	return &expr.Ct{Key: expr.CtKeyPROTODST, Register: register, Direction: directionOriginal, OptDirection: true}
 }

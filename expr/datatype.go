@@ -42,7 +42,7 @@ func (d Datatype) String() string {
 	return "integer"
 }
 
-// Len returns the length of a number in bytes.
+// Len returns the length of a number in bytes, in a packet and in the key of a set.
 func (d Datatype) Len() int {
 	switch d {
 	case TypeInetService:
@@ -60,9 +60,11 @@ func (d Datatype) Max() uint32 { return 1<<(8*d.Len()) - 1 }
 // network byte order for all types, since the kernel compares them as byte strings.
 func (d Datatype) HostOrder() bool { return d == TypeMark }
 
-// Append appends the number in network byte order.
+// Append appends the number in network byte order, with the length of the type. Numbers above Max lose their upper
+// bytes.
 func (d Datatype) Append(buf []byte, n uint32) []byte {
 	var b [4]byte
+	// The last Len bytes of the big-endian number are the number in a shorter type.
 	binary.BigEndian.PutUint32(b[:], n)
 	return append(buf, b[4-d.Len():]...)
 }
@@ -102,7 +104,8 @@ func (d Datatype) ElementText(r sets.NumberRange) string {
 	return d.rangeText(r)
 }
 
-// Number returns the number with a name. Ports have no names here: nft takes their names from /etc/services of the machine.
+// Number returns the number with a name, such as 6 for tcp of TypeInetProto. Ports have no names here: nft takes their
+// names from /etc/services of the machine.
 func (d Datatype) Number(name string) (uint32, bool) {
 	n, ok := symbolsOf(d).byName[name]
 	return n, ok

@@ -13,18 +13,21 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Packet is a packet that starts a connection or belongs to none, for Evaluate. Its source port and its mark are unknown.
+// Packet is a packet that starts a connection or belongs to no connection, for Evaluate. Its source port and its mark
+// are unknown.
 type Packet struct {
-	Family              sets.Family
-	Source, Destination netip.Addr // the zero value: unknown
-	Input, Output       string     // names of the interfaces; empty if the hook has no such interface
+	// Family must be the family of the addresses, also if both addresses are unknown.
+	Family sets.Family
+	// Source and Destination are invalid (the zero value) if they are unknown. Matches on them make the outcome unsure.
+	Source, Destination netip.Addr
+	Input, Output       string // names of the interfaces; empty if the hook has no such interface
 	Protocol            uint8
 	DestinationPort     uint16 // of TCP, UDP and SCTP
 	ICMPType            uint8  // of ICMP and ICMPv6
 	State               State
 }
 
-// Outcome is the effect of a rule on a packet.
+// Outcome is the effect of a rule on a packet. The zero value means that the rule does not match, or has no verdict.
 type Outcome struct {
 	Verdict string // "accept", "drop", "reject" or "return"; empty: the next rule decides
 	Unsure  bool   // the verdict depends on an unknown property of the packet, or on a limit
@@ -44,6 +47,7 @@ func Evaluate(rule []Statement, p Packet, sets Lookup) (Outcome, error) {
 			if err := m.step(e); err != nil {
 				return Outcome{}, fmt.Errorf("statement %q: %w", s.Text, err)
 			}
+			// A failed match ends a rule as NFT_BREAK does. A verdict ends it too: nothing behind a verdict runs.
 			switch {
 			case m.mismatch:
 				return Outcome{}, nil
@@ -58,16 +62,19 @@ func Evaluate(rule []Statement, p Packet, sets Lookup) (Outcome, error) {
 // machine is the state of the evaluation of a rule: struct nft_regs of the kernel, with a flag for each byte that depends on
 // an unknown property of the packet.
 type machine struct {
-	packet   Packet
-	sets     Lookup
-	bytes    [5 * wideRegister]byte // first NFT_REG_VERDICT, then NFT_REG_1 to NFT_REG_4
+	// bytes are the registers as plain memory. Two registers of different width share bytes, as in the kernel.
+	packet Packet
+	sets   Lookup
+	bytes  [5 * wideRegister]byte // first NFT_REG_VERDICT, then NFT_REG_1 to NFT_REG_4
+	// unknown has a flag for each byte in bytes. A load clears or sets the flags of the bytes that it writes.
 	unknown  [5 * wideRegister]bool
 	mismatch bool // a match failed, so the rule has no effect (NFT_BREAK)
 	unsure   bool // a match on unknown bytes was taken as passed, or a limit was met
 	verdict  string
 }
 
-const wideRegister = 4 * slotSize // bytes
+// wideRegister is the size of a 16-byte register (NFT_REG_1) in bytes.
+const wideRegister = 4 * slotSize
 
 // start returns the offset of a register in machine.bytes. It accepts both names of a register (see slot).
 func start(register uint32) int {
@@ -86,10 +93,12 @@ func (m *machine) step(e expr.Any) error {
 		m.payload(e)
 	case *expr.Ct:
 		return m.conntrack(e)
+	// The agent's rules swap only marks, which are 4 bytes long.
 	case *expr.Byteorder:
 		slices.Reverse(m.bytes[start(e.SourceRegister):][:e.Len])
 	case *expr.Bitwise:
 		r := m.bytes[start(e.DestRegister):]
+		// The kernel computes dst = (src & mask) ^ xor for each byte (nft_bitwise.c).
 		for i, mask := range e.Mask {
 			r[i] = m.bytes[start(e.SourceRegister)+i]&mask ^ e.Xor[i]
 		}
@@ -106,9 +115,11 @@ func (m *machine) step(e expr.Any) error {
 			return fmt.Errorf("there is no set %s", e.SetName)
 		}
 		m.match(e.SourceRegister, size, func(b []byte) bool { return contains(b) != e.Invert })
+	// Whether the packet is within the rate depends on other packets.
 	case *expr.Limit:
 		m.unsure = true
 	case *expr.Counter, *expr.Log:
+	// The explanation sends no packet, so it neither counts nor logs.
 	case *expr.Reject:
 		m.verdict = "reject"
 	case *expr.Verdict:
@@ -119,7 +130,8 @@ func (m *machine) step(e expr.Any) error {
 	return nil
 }
 
-// match ends the rule if a register's value does not fit. If the value is unknown, the rule goes on and becomes unsure.
+// match ends the rule if a register's value does not fit. If the value is unknown, the rule goes on as if it did, and
+// becomes unsure: the caller then sees the verdict that the rule may have.
 func (m *machine) match(register uint32, size int, fits func(value []byte) bool) {
 	from := start(register)
 	if slices.Contains(m.unknown[from:from+size], true) {
@@ -165,6 +177,7 @@ func (m *machine) loadUnknown(register uint32, size int) {
 // meta loads a property of the packet that is not in its headers. The mark is unknown.
 func (m *machine) meta(e *expr.Meta) error {
 	p := m.packet
+	// The keys are the keys of custom rules, see package custom.
 	switch e.Key {
 	case expr.MetaKeyNFPROTO:
 		m.load(e.Register, []byte{familyOf(p.Family).nfproto})
@@ -199,9 +212,12 @@ func (m *machine) conntrack(e *expr.Ct) error {
 
 // payload loads bytes of the headers. Only addresses, destination ports and ICMP types are known.
 func (m *machine) payload(e *expr.Payload) {
+	// Custom rules read no field of the network header but the addresses.
 	p, fam := m.packet, familyOf(m.packet.Family)
 	size := int(e.Len)
 	addr := p.Source
+	// A match of a prefix loads fewer bytes than the whole address. The bytes behind them are loaded too but never
+	// compared.
 	if e.Offset == fam.dest {
 		addr = p.Destination
 	}

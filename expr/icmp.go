@@ -18,7 +18,8 @@ func ICMP(f sets.Family) Statement {
 	return L4Protocol().Range(Is, sets.NumberRange{From: number, To: number})
 }
 
-// l4proto checks the transport protocol (IP protocol number) of the packet.
+// l4proto checks the transport protocol (IP protocol number) of the packet. Unlike `ip protocol`, it looks behind the
+// extension headers of IPv6.
 func l4proto(number byte) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
@@ -33,9 +34,9 @@ const (
 	mldv2Report           = 143 // RFC 9777
 )
 
-// LinkControl returns the matches of the messages that a link needs to work, a list for each rule: first MLD, router discovery
-// and neighbor discovery of IPv6 as a range of types, then the report of MLDv2, then IGMP. Redirects (137) do not match: a
-// link works without them.
+// LinkControl returns the matches of the messages that a link needs to work, a list for each rule: first MLD, router
+// discovery and neighbor discovery of IPv6 as a range of types, then the report of MLDv2, then IGMP. Redirects (137) do
+// not match: a link works without them. Each list lacks a verdict, which the caller adds.
 func LinkControl() [][]Statement {
 	types := ICMPType(sets.V6)
 	return [][]Statement{

@@ -6,12 +6,13 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// Limit is a rate limit. It matches packets up to the rate, or with Over the packets beyond it.
+// Limit is a rate limit (a token bucket). It matches packets up to the rate, or with Over the packets beyond it. Each
+// rule has a bucket of its own in the kernel, shared by all packets that reach it.
 type Limit struct {
 	Over  bool   // match the packets that exceed the limit
 	Rate  uint32 // packets for each unit
 	Unit  LimitUnit
-	Burst uint32 // packets that may exceed the rate
+	Burst uint32 // packets that may exceed the rate: the size of the bucket
 }
 
 // LimitUnit is the unit of time of a limit, in seconds.
@@ -20,6 +21,7 @@ type LimitUnit uint64
 // DefaultBurst is the burst that nft takes if a rule has none, and that it does not print.
 const DefaultBurst = 5
 
+// limitUnits are the units that nft has for rates of packets, except weeks, which custom rules do not have.
 var limitUnits = []struct {
 	unit LimitUnit
 	name string
@@ -38,6 +40,7 @@ func LimitUnitByName(name string) (LimitUnit, bool) {
 	return 0, false
 }
 
+// String returns the name of the unit. LimitUnit values are made by LimitUnitByName, so other numbers do not occur.
 func (u LimitUnit) String() string {
 	for _, l := range limitUnits {
 		if l.unit == u {

@@ -13,6 +13,7 @@ type LogLevel uint32
 // LogWarning is the level that nft takes if a rule has none, and that it does not print.
 const LogWarning = LogLevel(expr.LogLevelWarning)
 
+// logLevels are the names that nft prints for the levels of syslog (RFC 5424, section 6.2.1).
 var logLevels = newSymbols(
 	symbol{"emerg", uint32(expr.LogLevelEmerg)}, symbol{"alert", uint32(expr.LogLevelAlert)},
 	symbol{"crit", uint32(expr.LogLevelCrit)}, symbol{"err", uint32(expr.LogLevelErr)},
@@ -29,7 +30,8 @@ func LogLevelByName(name string) (LogLevel, bool) {
 // MaxLogPrefix is the maximum length of a prefix in bytes: NF_LOG_PREFIXLEN without the NUL.
 const MaxLogPrefix = 127
 
-// Log writes a line about the packet to the kernel's log.
+// Log writes a line about the packet to the kernel's log. Since the rule is in the namespace of a pod, the line appears
+// only if the host sets net.netfilter.nf_log_all_netns.
 type Log struct {
 	Prefix    string
 	HasPrefix bool // an empty prefix differs from no prefix

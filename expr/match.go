@@ -9,7 +9,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// IIFName is `iifname "NAME"`: the packet came in on the interface. Names longer than 15 bytes match nothing.
+// IIFName is `iifname "NAME"`: the packet came in on the interface. Names longer than 15 bytes match nothing. The match
+// goes by name and not by index (`iif`), so it also holds for an interface that is made later.
 func IIFName(name string) Statement {
 	return interfaceField("iifname", expr.MetaKeyIIFNAME).named(Is, name)
 }
@@ -29,11 +30,13 @@ func OutputInterface(op Op, pattern string) Statement {
 	return interfaceField("oifname", expr.MetaKeyOIFNAME).matching(op, pattern)
 }
 
+// interfaceField returns the field of an interface's name. It is IFNAMSIZ bytes long, as the kernel loads it.
 func interfaceField(word string, key expr.MetaKey) field {
 	return field{words: word, load: []expr.Any{&expr.Meta{Key: key, Register: reg}}, size: unix.IFNAMSIZ}
 }
 
-// matching compares the field with a pattern. For a prefix, it compares only the bytes of the prefix.
+// matching compares the field with a pattern. For a prefix, it compares only the bytes of the prefix, as nft does for
+// `iifname "net1.*"`.
 func (f field) matching(op Op, pattern string) Statement {
 	start, isPrefix := strings.CutSuffix(pattern, "*")
 	if !isPrefix {
@@ -63,6 +66,7 @@ type family struct {
 	addrLen, slots int    // bytes, and 4-byte registers
 }
 
+// familyOf returns the layout of a family's header. Any family but V4 counts as V6.
 func familyOf(f sets.Family) family {
 	if f == sets.V4 {
 		return family{word: "ip", nfproto: unix.NFPROTO_IPV4, etherType: unix.ETH_P_IP, source: 12, dest: 16, addrLen: 4, slots: 1}
@@ -70,7 +74,8 @@ func familyOf(f sets.Family) family {
 	return family{word: "ip6", nfproto: unix.NFPROTO_IPV6, etherType: unix.ETH_P_IPV6, source: 8, dest: 24, addrLen: 16, slots: 4}
 }
 
-// isFamily checks the family of the packet, since an inet table sees both. Without this check, nft would print the following
+// isFamily checks the family of the packet, since an inet table sees both: bytes 12 to 15 are the source address in an
+// IPv4 header, and a part of the source address in an IPv6 header. Without this check, nft would print the following
 // payload as raw `@nh,96,32`.
 func (f family) isFamily() []expr.Any {
 	return []expr.Any{
@@ -114,10 +119,17 @@ func DialedPortIn(t Transport, set string) Statement {
 	return Statement{Text: protocol.Text + " " + s.Text, Exprs: append(protocol.Exprs, s.Exprs...)}
 }
 
+// portIn loads the port into slot 0 and the protocol into slot 1, side by side:
+//
+//	NFT_REG32_00    NFT_REG32_01
+//	│ port │ 0 0 │  │ proto │ 0 0 0 │     key of `inet_service . inet_proto`
+//
+// Each field of a concatenation takes whole 4-byte registers, so the key has 8 bytes.
 func portIn(word string, offset uint32, set string) Statement {
 	return protocolPortIn("th "+word, loadTransport(slot(0), offset, 2), set)
 }
 
+// protocolPortIn is portIn with any expression that loads a port into slot 0.
 func protocolPortIn(words string, load expr.Any, set string) Statement {
 	return Statement{
 		Text: words + " . meta l4proto @" + set,
@@ -129,7 +141,8 @@ func protocolPortIn(words string, load expr.Any, set string) Statement {
 	}
 }
 
-// DestinationEndpointIn is `ip daddr . meta l4proto . th dport @SET`, or the same with ip6.
+// DestinationEndpointIn is `ip daddr . meta l4proto . th dport @SET`, or the same with ip6: the packet goes to a pod
+// and to the number that the named port has in this pod.
 func DestinationEndpointIn(f sets.Family, set string) Statement {
 	fam := familyOf(f)
 	return fam.endpointIn(" daddr . meta l4proto . th dport @", fam.dest, destinationPort, set)

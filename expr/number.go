@@ -11,7 +11,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// NumberField is a field that holds a number: a port, a protocol, a message type or a mark.
+// NumberField is a field that holds a number: a port, a protocol, a message type or a mark. Type gives the length, the
+// byte order and the names of the number.
 type NumberField struct {
 	field
 	Type Datatype
@@ -50,6 +51,7 @@ func SourcePort(t Transport) NumberField { return port(t, " sport", sourcePort) 
 // DestinationPort returns the field `tcp dport`, `udp dport`, `sctp dport` or `th dport`.
 func DestinationPort(t Transport) NumberField { return port(t, " dport", destinationPort) }
 
+// port makes the field from the word that nft uses and the offset of the port in the header.
 func port(t Transport, word string, offset uint32) NumberField {
 	f := field{words: t.word() + word, load: []expr.Any{loadTransport(reg, offset, 2)}, size: 2}
 	if t != AnyTransport {
@@ -71,14 +73,16 @@ func ICMPType(f sets.Family) NumberField {
 		words, number, datatype = "icmpv6 type", unix.IPPROTO_ICMPV6, TypeICMPv6
 	}
 	return NumberField{field{
-		words:  words,
+		words: words,
+		// Both checks are needed: an ICMP message in an IPv6 packet is no ICMP message for `icmp type`.
 		checks: append(familyOf(f).isFamily(), l4proto(number)...),
 		load:   []expr.Any{loadTransport(reg, 0, 1)},
 		size:   1,
 	}, datatype}
 }
 
-// Mark returns the field `meta mark`: the mark that the host has put on the packet.
+// Mark returns the field `meta mark`: the mark that the host has put on the packet (skb->mark). The kernel loads it in
+// host byte order, so comparisons of ranges and sets swap it first.
 func Mark() NumberField {
 	return NumberField{field{
 		words: "meta mark",
@@ -93,7 +97,8 @@ func Mark() NumberField {
 // In matches the field with a named set of the field's type.
 func (n NumberField) In(op Op, set string) Statement { return n.in(op, set) }
 
-// Range matches the field with a number or a range of numbers.
+// Range matches the field with a number or a range of numbers. Both ends belong to the range, and neither may exceed
+// the Max of the type.
 func (n NumberField) Range(op Op, r sets.NumberRange) Statement {
 	text := n.Type.rangeText(r)
 	if r.From == r.To {
@@ -114,10 +119,12 @@ func (n NumberField) value(v uint32) []byte {
 // without a mask if all bits are set.
 func MarkMasked(op Op, mask, value uint32) Statement {
 	n := Mark()
+	// The number of leading bits that are set, as the length of a prefix.
 	leading := bits.LeadingZeros32(^mask)
 	switch {
 	case leading == 32:
 		return n.Range(op, sets.NumberRange{From: value, To: value})
+	// The mask has only leading bits.
 	case leading == bits.OnesCount32(mask):
 		return n.masked(op, fmt.Sprintf("%s%s/%d", op.text(), TypeMark.Text(value), leading), n.value(mask), n.value(value))
 	}

@@ -22,6 +22,9 @@ func OwnCopy(f sets.Family) []Statement {
 			&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: reg},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte{unix.PACKET_HOST}},
 		}},
+		// Without a route, the load itself ends the rule (NFT_BREAK in nft_rt_get_eval). With a route, the next hop is
+		// a gateway or the destination and never zero, so the comparison is true; nft has no `rt` match without a
+		// comparison.
 		{Text: text, Exprs: []expr.Any{
 			&expr.Rt{Key: key, Register: reg},
 			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: none},

@@ -10,7 +10,7 @@ import (
 // icmpxPortUnreachable is NFT_REJECT_ICMPX_PORT_UNREACH.
 const icmpxPortUnreachable = 1
 
-// Rejection is the kind of the ICMP error that a reject statement sends.
+// Rejection is the kind of the ICMP error that a reject statement sends. The zero value is RejectICMPX.
 type Rejection uint8
 
 // The kinds. With RejectICMPX, the kernel chooses ICMP or ICMPv6 by the packet's family.
@@ -39,7 +39,8 @@ func (r Rejection) codes() (word string, codes symbols) {
 	return "icmpx", icmpxCodes
 }
 
-// Code returns the number of a code by its name.
+// Code returns the number of a code by its name, such as port-unreachable. The same name has different numbers in the
+// kinds.
 func (r Rejection) Code(name string) (byte, bool) {
 	_, codes := r.codes()
 	n, ok := codes.byName[name]
@@ -71,6 +72,7 @@ func Reject(r Rejection, code byte) Statement {
 		}
 		s.Exprs = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: code}}
 		return s
+	// nft adds a check of the family too, since a table of family inet has packets of both.
 	case RejectICMP:
 		s.Exprs = familyOf(sets.V4).isFamily()
 	case RejectICMPv6:

@@ -15,6 +15,7 @@ type Statement struct {
 	Text  string
 	Exprs []expr.Any
 
+	// An opaque statement has only the expressions that Summarize reads.
 	opaque bool // made by Opaque
 }
 
@@ -27,6 +28,7 @@ const (
 
 // slot returns the n-th 4-byte register, counted from the start of reg. A slot at the start of a 16-byte register has the
 // number of the 16-byte register, since nft and the dumps of the kernel use this number.
+// The kernel dumps a 4-byte register at a multiple of 16 bytes under the number of the 16-byte register.
 func slot(n int) uint32 {
 	if n%4 == 0 {
 		return uint32(reg + n/4)
@@ -39,6 +41,7 @@ func slot(n int) uint32 {
 // same check.
 func Marshal(f TableFamily, statements []Statement) ([]byte, error) {
 	var list []netlink.Attribute
+	// The checks that the rule has made up to this point.
 	passed := map[check]bool{}
 	for _, s := range statements {
 		if s = f.translate(s); s.opaque {
@@ -52,6 +55,8 @@ func Marshal(f TableFamily, statements []Statement) ([]byte, error) {
 				}
 				passed[c] = true
 			}
+			// google/nftables writes the bytes of a single expression. The family matters for a few expressions only,
+			// such as reject.
 			b, err := expr.Marshal(f.Number(), s.Exprs[i])
 			if err != nil {
 				return nil, fmt.Errorf("statement %q: %w", s.Text, err)
@@ -62,8 +67,9 @@ func Marshal(f TableFamily, statements []Statement) ([]byte, error) {
 	return netlink.MarshalAttributes(list)
 }
 
-// check is a comparison of the packet's family or protocol. It needs to be made only once in a rule, because the family and
-// the protocol of a packet do not change.
+// check is a comparison of the packet's family or protocol. It needs to be made only once in a rule, because the family
+// and the protocol of a packet do not change. nft makes it once too, so a rule with a second check would differ from
+// nft's rule.
 type check struct {
 	key   expr.MetaKey
 	value string // the bytes of the comparison

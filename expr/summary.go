@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Summary lists the objects of the table on which a rule depends, and the rule's verdict. The engine plans the order of its
-// steps with it.
+// Summary lists the objects of the table on which a rule depends, and the rule's verdict. The engine plans its steps
+// with it: it follows jumps from the base chains, and finds the rules that look up a set.
 type Summary struct {
 	Sets    []string // names of the sets that the rule looks up
 	Negated bool     // a lookup matches packets whose key is not in the set
@@ -35,6 +35,8 @@ func Summarize(rule []Statement) Summary {
 				s.Verdict, s.Chain = verdictText(e.Kind), e.Chain
 			}
 		}
+		// An opaque rule may hold expressions with a verdict that Opaque does not read, such as a queue. Without a
+		// known verdict, any effect must be assumed.
 		if statement.opaque && s.Verdict == "" {
 			s.Verdict = unknownVerdict
 		}
@@ -42,6 +44,7 @@ func Summarize(rule []Statement) Summary {
 	return s
 }
 
+// unknownVerdict stands for any verdict.
 const unknownVerdict = "unknown"
 
 func verdictText(k expr.VerdictKind) string {
@@ -60,7 +63,8 @@ func verdictText(k expr.VerdictKind) string {
 	return unknownVerdict
 }
 
-// errOpaque is the error of Marshal for a statement that Opaque made.
+// errOpaque is the error of Marshal for a statement that Opaque made: the statement has a part of the rule only, so to
+// send it would write another rule.
 var errOpaque = errors.New("a rule of unknown bytecode cannot be sent")
 
 // Opaque returns a statement for a rule in the kernel that the agent would not write, such as a rule that someone else put in
@@ -100,6 +104,7 @@ func Opaque(payload []byte, text string) (Statement, error) {
 // IsOpaque reports whether Opaque made the rule.
 func IsOpaque(rule []Statement) bool { return len(rule) > 0 && rule[0].opaque }
 
+// parseLookup reads the attributes of a lookup expression.
 func parseLookup(data []byte) (*expr.Lookup, error) {
 	attributes, err := netlink.UnmarshalAttributes(data)
 	if err != nil {
@@ -117,7 +122,10 @@ func parseLookup(data []byte) (*expr.Lookup, error) {
 	return l, nil
 }
 
-// parseVerdict returns the verdict of an immediate expression, or nil if the expression loads data.
+// parseVerdict returns the verdict of an immediate expression, or nil if the expression loads data. The verdict is in
+// two nests:
+//
+//	NFTA_IMMEDIATE_DATA ─► NFTA_DATA_VERDICT ─► NFTA_VERDICT_CODE, NFTA_VERDICT_CHAIN
 func parseVerdict(data []byte) (*expr.Verdict, error) {
 	for _, nest := range []uint16{unix.NFTA_IMMEDIATE_DATA, unix.NFTA_DATA_VERDICT} {
 		attributes, err := netlink.UnmarshalAttributes(data)

@@ -12,6 +12,7 @@ type symbol struct {
 	number uint32
 }
 
+// newSymbols indexes the list both ways. All names of a number can be read; the first is printed.
 func newSymbols(list ...symbol) symbols {
 	s := symbols{byName: map[string]uint32{}, byNumber: map[uint32]string{}}
 	for _, e := range list {

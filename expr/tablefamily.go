@@ -50,6 +50,7 @@ func (f TableFamily) Replace(rule []Statement) []Statement {
 	if f == Inet {
 		return rule
 	}
+	// Statements are shared, so the list is cloned before a statement of it is replaced.
 	rule = slices.Clone(rule)
 	for i := range rule {
 		if slices.ContainsFunc(rule[i].Exprs, func(e expr.Any) bool { _, is := e.(*expr.Reject); return is }) {
@@ -65,6 +66,7 @@ func (f TableFamily) translate(s Statement) Statement {
 	if f == Inet {
 		return s
 	}
+	// A statement is rebuilt from its expressions, since a check of the family can be in the middle of it.
 	out := Statement{Text: s.Text, opaque: s.opaque}
 	for i := 0; i < len(s.Exprs); i++ {
 		family, ok := familyAt(s.Exprs, i)
@@ -75,6 +77,8 @@ func (f TableFamily) translate(s Statement) Statement {
 		i++ // skip both expressions of the check
 		match := frameOf(family)
 		out.Exprs = append(out.Exprs, match.Exprs...)
+		// A statement that consists of the check has its text from the family too. In other statements, such as `ip
+		// saddr`, nft does not print the check.
 		if s.Text == IsFamily(family).Text {
 			out.Text = match.Text
 		}
@@ -82,7 +86,7 @@ func (f TableFamily) translate(s Statement) Statement {
 	return out
 }
 
-// familyAt returns the family that two expressions check.
+// familyAt returns the family that the expressions i and i+1 check. It returns false if they check something else.
 func familyAt(exprs []expr.Any, i int) (sets.Family, bool) {
 	c, ok := checkAt(exprs, i)
 	if !ok || c.key != expr.MetaKeyNFPROTO {
@@ -112,7 +116,7 @@ func NotIP() []Statement {
 	return list
 }
 
-// frame compares the protocol of a frame (EtherType).
+// frame compares the protocol of a frame (EtherType), which the kernel loads in network byte order.
 func frame(op Op, name string, protocol uint16) Statement {
 	f := field{words: "meta protocol", load: []expr.Any{&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: reg}}, size: 2}
 	return f.equal(op, name, slices.Clip(binary.BigEndian.AppendUint16(nil, protocol)))

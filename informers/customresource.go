@@ -30,8 +30,9 @@ import (
 // type would fail the list and the watch, and so stop all policies. This client cuts the objects out of the response and decodes
 // each object separately.
 type customResource struct {
+	// client only reads. It uses JSON, the only format that the API server has for custom resources.
 	client   *rest.RESTClient
-	resource string
+	resource string // plural name in URLs: "multi-networkpolicies"
 	decoder  decoder
 }
 
@@ -49,15 +50,19 @@ func newCustomResource(config *rest.Config, gv schema.GroupVersion, resource str
 	return &customResource{client, resource, d}, nil
 }
 
+// newPolicies returns the client for MultiNetworkPolicies.
 func (s Settings) newPolicies(config *rest.Config) (*customResource, error) {
 	return newCustomResource(config, mnpv1.SchemeGroupVersion, "multi-networkpolicies", s.policyRecordOf)
 }
 
+// newNADs returns the client for NetworkAttachmentDefinitions.
 func (s Settings) newNADs(config *rest.Config) (*customResource, error) {
 	return newCustomResource(config, netv1.SchemeGroupVersion, "network-attachment-definitions", s.nadRecordOf)
 }
 
+// list lists the objects of all namespaces, for a reflector.
 func (c *customResource) list(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+	// Not a plain `return c.read(…)`: a nil *recordList would become a runtime.Object that is not nil.
 	list, err := c.read(ctx, metav1.NamespaceAll, o)
 	if err != nil {
 		return nil, err
@@ -93,13 +98,17 @@ func (c *customResource) get(ctx context.Context, key cache.Key) (*record, error
 	return list.Items[0], nil
 }
 
+// listWatch returns the list and watch for a reflector.
 func (c *customResource) listWatch() toolscache.ListerWatcher {
 	return &toolscache.ListWatch{ListWithContextFunc: c.list, WatchFuncWithContext: c.watch}
 }
 
-// decoder decodes the responses of the API server for a kind.
+// decoder decodes the responses of the API server for a kind. fill sets the content of a record from an object with a
+// name. A field that cannot be read is a problem of that object, so fill returns no error.
 type decoder struct{ fill func(*rawObject, *record) }
 
+// Errors of responses that are no valid answer of the API, such as the page of a proxy. They fail the list or the
+// watch: otherwise such an answer would count as a list without objects, and lift all policies.
 var (
 	errNoList    = errors.New("the answer is no list of the API")
 	errNoVersion = errors.New("the object has no resource version")
@@ -108,11 +117,13 @@ var (
 // Decode implements runtime.Decoder for the events of a watch. It fails for an event without a resource version, since the
 // watch could not go on from there. It never fails for the content of an object.
 func (d decoder) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.Object) (runtime.Object, *schema.GroupVersionKind, error) {
+	// The client decodes the frame of an event first, then the object in the frame with another call of Decode.
 	if event, ok := into.(*metav1.WatchEvent); ok {
 		return event, nil, json.Unmarshal(data, event)
 	}
 	o, err := parseObject(data)
 	gvk := schema.FromAPIVersionAndKind(o.APIVersion, o.Kind)
+	// An error of the API in a watch, such as an expired version.
 	if o.Kind == "Status" {
 		status := &metav1.Status{}
 		return status, &gvk, json.Unmarshal(data, status)
@@ -127,6 +138,7 @@ func (d decoder) Decode(data []byte, _ *schema.GroupVersionKind, into runtime.Ob
 // decodeList decodes the response to a list. It fails if the response is not a list, but never for the content of an item: each
 // item is cut out as raw JSON first, so that even an item with too much nesting does not affect the others.
 func (d decoder) decodeList(data []byte) (*recordList, error) {
+	// The list is read token by token, so that each item can be cut out as raw JSON.
 	list := &recordList{}
 	var kind string
 	in := json.NewDecoder(bytes.NewReader(data))
@@ -150,11 +162,13 @@ func (d decoder) decodeList(data []byte) (*recordList, error) {
 				return nil
 			})
 		}
+		// Other fields, such as apiVersion, are skipped.
 		return in.Decode(&json.RawMessage{})
 	})
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", errNoList, err)
+	// The kind of a list ends with "List". Without a version, no watch could follow the list.
 	case !strings.HasSuffix(kind, "List"), list.ResourceVersion == "":
 		return nil, errNoList
 	}
@@ -189,6 +203,7 @@ func (d decoder) decodeObject(data []byte) *record {
 // parseObject parses the envelope of an object. It parses the data only once, since an object may be large, and the following
 // objects wait for it.
 func parseObject(data []byte) (o rawObject, err error) {
+	// Names of fields match exactly, as in the API server. encoding/json also takes "SPEC" for spec.
 	err = kjson.UnmarshalCaseSensitivePreserveInts(data, &o)
 	return o, err
 }
@@ -223,7 +238,7 @@ func (serializer) Identifier() runtime.Identifier { return "read-only" }
 
 var errReadOnly = errors.New("this client only reads")
 
-// negotiated offers the decoder to the REST client, as JSON alone.
+// negotiated offers the decoder to the REST client, as JSON alone. The client asks it for a decoder by media type.
 type negotiated struct{ decoder decoder }
 
 // SupportedMediaTypes implements runtime.NegotiatedSerializer.

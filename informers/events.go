@@ -22,6 +22,7 @@ import (
 // component is the name under which Events are published.
 const component = "multi-networkpolicy-nftables"
 
+// Bounds of the queue, of the attempts to publish an Event, and of its parts.
 const (
 	eventBacklog          = 2048 // queued Events of all namespaces
 	namespaceEventBacklog = 64   // queued Events of a namespace
@@ -47,11 +48,13 @@ const (
 type Events struct {
 	client  typedcorev1.EventsGetter
 	node    string
-	pause   time.Duration
+	pause   time.Duration // first pause between attempts; shorter in tests
 	budget  *budget.Budget
 	dropped atomic.Uint64
-	added   chan struct{}
+	// added has a buffer of 1 and wakes Run. A single wake-up stands for any number of Events.
+	added chan struct{}
 
+	// mu guards the fields below.
 	mu      sync.Mutex
 	waiting map[string][]*corev1.Event // by namespace
 	turns   []string                   // namespaces with queued Events, the next first
@@ -72,6 +75,7 @@ func (e *Events) Dropped() uint64 { return e.dropped.Load() }
 // Warn queues a Warning Event. It drops the Event if the object or its namespace is over budget, or if a queue is full. It never
 // blocks.
 func (e *Events) Warn(about Subject, reason, message string) {
+	// The budget comes first, so that an object beyond its budget takes no place in the queue.
 	if !e.budget.Allow(about.Kind+"/"+about.String(), about.Namespace) || !e.add(e.event(about, reason, message)) {
 		e.dropped.Add(1)
 		return
@@ -84,6 +88,7 @@ func (e *Events) Warn(about Subject, reason, message string) {
 
 // event returns an Event about an object. Its name is a digest of UID, reason and message, without the node.
 func (e *Events) event(about Subject, reason, message string) *corev1.Event {
+	// The cut may split a character; ToValidUTF8 removes the rest of it.
 	message = strings.ToValidUTF8(message[:min(len(message), eventMessage)], "")
 	digest := sha256.Sum256([]byte(string(about.UID) + "\x00" + reason + "\x00" + message))
 	now := metav1.Now()
@@ -136,6 +141,7 @@ func (e *Events) next() *corev1.Event {
 	if len(waiting) == 1 {
 		delete(e.waiting, namespace)
 	} else {
+		// The namespace goes to the end of the line.
 		e.waiting[namespace] = waiting[1:]
 		e.turns = append(e.turns, namespace)
 	}
@@ -151,6 +157,7 @@ func (e *Events) Run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+		// A wake-up may stand for many Events, so Run empties the queue each time.
 		for event := e.next(); event != nil && ctx.Err() == nil; event = e.next() {
 			if err := e.publish(ctx, event); err != nil && ctx.Err() == nil {
 				e.dropped.Add(1)
@@ -167,6 +174,7 @@ func (e *Events) publish(ctx context.Context, event *corev1.Event) error {
 	for attempt := 1; ; attempt++ {
 		_, err := e.client.Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
 		switch {
+		// AlreadyExists is a success: the agent of another node found the same fault first.
 		case err == nil, apierrors.IsAlreadyExists(err):
 			return nil
 		case attempt == eventAttempts, apierrors.IsForbidden(err), apierrors.IsInvalid(err), apierrors.IsNotFound(err):

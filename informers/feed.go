@@ -14,7 +14,7 @@ import (
 // stores no objects: the sink knows which objects it has, and so which objects a new list lacks. Only one goroutine calls it at a
 // time: the reflector, or takeInitial while the reflector waits.
 type feed struct {
-	ctx    context.Context // carries the logger
+	ctx    context.Context // carries the logger; its end has no effect
 	in     *Informers
 	kind   kind
 	synced atomic.Bool
@@ -59,20 +59,23 @@ func (f *feed) Replace(list []any, _ string) error {
 		if !ok {
 			return fmt.Errorf("a reflector of kind %s listed a %T", f.kind.name, obj)
 		}
+		// An object that cannot be decoded counts too: it exists, so its last version stays in force.
 		listed[r.Key] = struct{}{}
 		if r.isTaken {
-			continue
+			continue // taken by takeInitial already
 		}
 		f.upsert(r)
 		if i%notifyEvery == notifyEvery-1 {
 			f.in.config.Notify()
 		}
 	}
+	// Only the sink knows which objects existed before, since the feed stores none.
 	for _, key := range f.kind.keys(f.in.config.Sink) {
 		if _, ok := listed[key]; !ok {
 			f.remove(key)
 		}
 	}
+	// This also ends the reports of objects that the sink never had, because they could not be decoded.
 	f.in.config.Reporter.Retain(f.kind.name, func(key cache.Key) bool { _, ok := listed[key]; return ok })
 	f.synced.Store(true)
 	f.in.config.Notify()
@@ -120,6 +123,8 @@ func (f *feed) upsert(r *record) {
 	if r.pod != nil {
 		receipt.IsLocal, receipt.Trace = f.in.config.Settings.isLocal(r.pod.Node), r.pod.trace
 	}
+	// Received comes before the sink has the object: metrics measure from there. After Taken, observers may rely on the
+	// sink.
 	f.in.config.Observer.Received(receipt)
 	problems := f.kind.upsert(f.in.config.Sink, r)
 	f.in.config.Observer.Taken(receipt)

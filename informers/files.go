@@ -16,6 +16,7 @@ import (
 // Like the API server, it puts an object without a namespace into the namespace default, and gives a UID to an object without a
 // UID. It also creates the namespaces that objects are in, with the label kubernetes.io/metadata.name.
 type Files struct {
+	// Each kind has a store of its own, as each kind has its own list and watch.
 	pods, namespaces, nads, policies *store
 }
 
@@ -37,6 +38,7 @@ func FromFiles(paths ...string) (*Files, error) {
 // Load replaces all objects by the objects of the manifests. If it returns an error, it has changed nothing. It does not keep the
 // manifests.
 func (f *Files) Load(m Manifests) error {
+	// All objects are checked before the stores change, so that an error changes nothing.
 	next := map[*store]map[types.NamespacedName]object{f.pods: {}, f.namespaces: {}, f.nads: {}, f.policies: {}}
 	places := map[*store]map[types.NamespacedName]string{f.pods: {}, f.namespaces: {}, f.nads: {}, f.policies: {}} // for errors
 	for _, m := range m {
@@ -45,8 +47,11 @@ func (f *Files) Load(m Manifests) error {
 		if place, ok := places[s][key]; ok {
 			return fmt.Errorf("%s: %s is there already (%s)", m.place, key, place)
 		}
+		// The copy keeps later changes of the caller's manifests out of the store, which takes ownership of its
+		// objects.
 		places[s][key], next[s][key] = m.place, m.object.DeepCopyObject().(object)
 	}
+	// The namespaces come after the objects, since a manifest may define a namespace itself, with labels.
 	for _, m := range m {
 		key := types.NamespacedName{Name: m.object.GetNamespace()}
 		if _, ok := next[f.namespaces][key]; !ok && key.Name != "" {
@@ -69,6 +74,7 @@ func (f *Files) Objects() Objects {
 // Source returns a source of the objects for informers.
 func (f *Files) Source(s Settings) Source { return FromObjects(f.Objects(), s) }
 
+// storeOf returns the store for an object that newObject made.
 func (f *Files) storeOf(o object) *store {
 	switch o := o.(type) {
 	case *corev1.Pod:
@@ -84,6 +90,7 @@ func (f *Files) storeOf(o object) *store {
 	panic(fmt.Sprintf("no store for %T", o)) // newObject returns no other types
 }
 
+// keyOf returns the key of an object; the namespace is empty for a Namespace.
 func keyOf(o metav1.Object) types.NamespacedName {
 	return types.NamespacedName{Namespace: o.GetNamespace(), Name: o.GetName()}
 }

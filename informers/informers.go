@@ -18,21 +18,23 @@ import (
 // Observer is notified of events, for metrics, health and traces. Its methods must not block. Informers call them from several
 // goroutines, one for each kind.
 type Observer interface {
+	// Received and Taken are called for each version of an object that can be decoded, with the same Receipt.
 	Received(Receipt)                // the object is about to be given to the sink
 	Taken(Receipt)                   // the sink has the object
 	Gone(kind string, key cache.Key) // the object was removed from the sink
 	Outage(source string, down bool) // the watch of a kind failed, or works again
 }
 
-// Receipt identifies a version of an object.
+// Receipt identifies a version of an object, for an Observer.
 type Receipt struct {
 	Kind    string
 	Key     cache.Key
 	UID     types.UID
 	Version string    // resource version
 	Changed time.Time // time of the last change by a client of the API; zero: unknown
-	IsLocal bool      // a pod of this node
-	Trace   *string   // TraceAnnotation of a local pod; nil: absent
+	// The other kinds are never local and have no trace.
+	IsLocal bool    // a pod of this node
+	Trace   *string // TraceAnnotation of a local pod; nil: absent
 }
 
 // Unobserved is an Observer that ignores everything.
@@ -64,14 +66,17 @@ type Config struct {
 	Silence time.Duration
 }
 
-// Informers give the objects of a Source to a Sink, with a reflector for each kind.
+// Informers give the objects of a Source to a Sink, with a reflector for each kind. Call Start once, and Wait after the
+// end of its context. HasSynced may be called at any time.
 type Informers struct {
-	config     Config
-	log        logr.Logger
+	config Config
+	log    logr.Logger
+	// reflectors and feeds have an element for each kind, in the same order.
 	reflectors []*toolscache.Reflector
 	feeds      []*feed
 	running    sync.WaitGroup
-	refetches  chan struct{}
+	// refetches has a buffer of 1 and wakes runRefetches.
+	refetches chan struct{}
 }
 
 // New returns informers that do nothing until Start. The context carries the logger; its end has no effect.
@@ -95,6 +100,7 @@ func New(ctx context.Context, config Config) *Informers {
 
 // add makes the reflector and the feed of a kind.
 func (in *Informers) add(ctx context.Context, lw toolscache.ListerWatcher, k kind) {
+	// Each kind has an outage of its own, since a watch can fail alone.
 	out := outage.New(in.log.WithValues("kind", k.name), "Watching the API server",
 		func(down bool) { in.config.Observer.Outage(k.name, down) })
 	silence := in.config.Silence
@@ -122,7 +128,8 @@ func (in *Informers) Start(ctx context.Context) {
 // Wait returns when the informers have stopped.
 func (in *Informers) Wait() { in.running.Wait() }
 
-// HasSynced reports whether the sink has all objects of the first lists.
+// HasSynced reports whether the sink has all objects of the first lists. The sandboxes of the runtime are not a part of
+// it; package sandbox has a HasSynced of its own.
 func (in *Informers) HasSynced() bool {
 	for _, f := range in.feeds {
 		if !f.synced.Load() {
@@ -161,6 +168,7 @@ func (in *Informers) runRefetches(ctx context.Context) {
 // refetch reads a policy again, and retries until a read succeeds. The sink ignores a version other than the version that it
 // knows, since the watch brings newer versions.
 func (in *Informers) refetch(ctx context.Context, key cache.Key) {
+	// The pause after a success keeps many reads in a row from loading the API server.
 	for pause := refetchPause; ctx.Err() == nil; pause = min(2*pause, 10*time.Second) {
 		limited, cancel := context.WithTimeout(ctx, answerLimit)
 		r, err := in.config.Source.getPolicy(limited, key)
@@ -169,6 +177,7 @@ func (in *Informers) refetch(ctx context.Context, key cache.Key) {
 			in.config.Sink.RestorePolicy(r.policy)
 			in.config.Notify()
 		}
+		// Only the first failure of a policy is logged, since the tries go on.
 		if err != nil && ctx.Err() == nil && pause == refetchPause {
 			in.log.Error(err, "Reading a policy again failed, retrying", "policy", key.String())
 		}

@@ -26,16 +26,23 @@ const (
 // TraceAnnotation on a pod asks the agent of its node to trace the pod's packets.
 const TraceAnnotation = "multi-networkpolicy/trace"
 
-// Settings control the conversion of objects into records.
+// Settings control the conversion of objects into records. The same settings must go to the source and to the
+// informers.
 type Settings struct {
-	Node   string // pods on this node are local; empty: all pods are local
+	Node string // pods on this node are local; empty: all pods are local
+	// Limits bound the parts of a policy or a pod that are read; the rest is counted as a problem.
 	Limits *policy.Limits
 }
 
-// Sink receives the objects. *cache.Cache implements it. Informers call it from several goroutines.
+// Sink receives the objects. *cache.Cache implements it. Informers call it from several goroutines. The methods must be
+// cheap: each of them runs in the goroutine of a watch.
 type Sink interface {
+	// UpsertPod returns the problems of the pod's network annotations. The other kinds carry their problems in the
+	// argument.
 	UpsertPod(cache.Pod) []policy.Problem
 	DeletePod(cache.Key)
+	// Pods and the other lists return the keys of all objects in the sink, so that a new list can remove the objects
+	// that it lacks.
 	Pods() []cache.Key
 	UpsertNamespace(cache.Namespace)
 	DeleteNamespace(name string)
@@ -44,9 +51,12 @@ type Sink interface {
 	DeleteNAD(cache.Key)
 	NADs() []cache.Key
 	UpsertPolicy(*policy.Policy)
+	// RestorePolicy puts the rules of a policy back that were dropped for lack of room. Unlike UpsertPolicy, it ignores
+	// a version other than the version in the sink.
 	RestorePolicy(*policy.Policy)
 	DeletePolicy(cache.Key)
 	Policies() []cache.Key
+	// TakeRefetch returns the policies that must be read again, and forgets them.
 	TakeRefetch() []cache.Key
 }
 
@@ -59,6 +69,7 @@ type kind struct {
 	keys       func(Sink) []cache.Key // the objects in the sink
 }
 
+// kinds has the four kinds, each with its methods of Sink.
 var kinds = struct{ pod, namespace, nad, policy kind }{
 	pod: kind{
 		corev1.SchemeGroupVersion.String(), KindPod,
@@ -80,12 +91,14 @@ var kinds = struct{ pod, namespace, nad, policy kind }{
 }
 
 // isLocal reports whether a pod on a node is local.
+// An empty Node makes all pods local, for commands that know no node.
 func (s Settings) isLocal(node string) bool { return s.Node == "" || node == s.Node }
 
 // podRecordOf returns the record of a pod.
 func (s Settings) podRecordOf(p *corev1.Pod) *record {
 	r := newRecord(p)
 	r.pod = &podRecord{Pod: cache.NewPod(p, s.Node, s.Limits)}
+	// A trace is the business of the pod's node alone.
 	if text, ok := p.Annotations[TraceAnnotation]; ok && s.isLocal(p.Spec.NodeName) {
 		r.pod.trace = &text
 	}
@@ -105,10 +118,12 @@ type rawObject struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
 	Metadata   struct {
-		Namespace         string            `json:"namespace"`
-		Name              string            `json:"name"`
-		UID               string            `json:"uid"`
-		ResourceVersion   string            `json:"resourceVersion"`
+		Namespace       string `json:"namespace"`
+		Name            string `json:"name"`
+		UID             string `json:"uid"`
+		ResourceVersion string `json:"resourceVersion"`
+		// Fields with a RawMessage may have any JSON in an object that no schema has checked; each is decoded where it is
+		// used.
 		Generation        json.RawMessage   `json:"generation"`
 		Annotations       map[string]string `json:"annotations"`
 		CreationTimestamp json.RawMessage   `json:"creationTimestamp"`

@@ -25,7 +25,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// object is any object of the four kinds.
+// object is any object of the four kinds, in a Go type of Kubernetes or unstructured.
 type object interface {
 	metav1.Object
 	runtime.Object
@@ -38,15 +38,19 @@ func newObject(apiVersion, kind string) object {
 		return &corev1.Pod{}
 	case "v1 Namespace":
 		return &corev1.Namespace{}
+	// The agent reads the spec of these kinds as raw JSON, like the spec of an object from the API server, so an
+	// invalid field in a file has the same effect.
 	case netv1.SchemeGroupVersion.String() + " " + KindNAD, mnpv1.SchemeGroupVersion.String() + " " + KindPolicy:
 		return &unstructured.Unstructured{} // decoded later like an object from the API server
 	}
 	return nil
 }
 
-// Manifests are objects read from files, in the order of the files.
+// Manifests are objects read from files, in the order of the files. They are for Files.Load. The zero value has no
+// objects.
 type Manifests []manifest
 
+// manifest is an object with its place, so that an error about it can name the file.
 type manifest struct {
 	object object
 	place  string // file and document, for errors
@@ -86,6 +90,7 @@ func readTree(fsys fs.FS, root, name string) (Manifests, error) {
 		if err != nil {
 			return err
 		}
+		// A file that is named itself is read whatever its extension is.
 		if ext := path.Ext(p); d.IsDir() || p != root && ext != ".yaml" && ext != ".yml" && ext != ".json" {
 			return nil
 		}
@@ -100,7 +105,8 @@ func readTree(fsys fs.FS, root, name string) (Manifests, error) {
 	return all, err
 }
 
-// readPath reads a file or a directory of the operating system.
+// readPath reads a file or a directory of the operating system. A single file becomes the root of a tree, so that files
+// and directories take the same way.
 func readPath(p string) (Manifests, error) {
 	info, err := os.Stat(p)
 	if err != nil {
@@ -116,6 +122,7 @@ func readPath(p string) (Manifests, error) {
 func parseManifests(data []byte, file string) (Manifests, error) {
 	var all Manifests
 	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	// Documents are counted from 1, as an editor counts them between lines of "---".
 	for n := 1; ; n++ {
 		document, err := documents.Read()
 		if errors.Is(err, io.EOF) {
@@ -150,6 +157,7 @@ func parseDocument(document []byte, place string) (Manifests, error) {
 	if err := json.Unmarshal(data, &head); err != nil {
 		return nil, fmt.Errorf("%s: %w", place, err)
 	}
+	// A List has its objects in items. kubectl prints several objects in this form.
 	if head.APIVersion == "v1" && head.Kind == "List" {
 		var all Manifests
 		for i, item := range head.Items {
@@ -166,12 +174,14 @@ func parseDocument(document []byte, place string) (Manifests, error) {
 		return nil, fmt.Errorf("%s: kind %q of %q is none of Pod, Namespace, NetworkAttachmentDefinition, MultiNetworkPolicy",
 			place, head.Kind, head.APIVersion)
 	}
+	// The typed objects are checked against their Go types here; unstructured objects only for the envelope.
 	if err := json.Unmarshal(data, o); err != nil {
 		return nil, fmt.Errorf("%s: %w", place, err)
 	}
 	if o.GetName() == "" {
 		return nil, fmt.Errorf("%s: a %s without a name", place, head.Kind)
 	}
+	// Everything behind this line is as if the API server had stored the object.
 	setDefaults(o)
 	return Manifests{{object: o, place: place}}, nil
 }
@@ -180,11 +190,13 @@ func parseDocument(document []byte, place string) (Manifests, error) {
 func setDefaults(o object) {
 	ns, isNamespace := o.(*corev1.Namespace)
 	switch {
+	// A Namespace is in no namespace, whatever the file says.
 	case isNamespace:
 		ns.Namespace = ""
 		if ns.Labels == nil {
 			ns.Labels = map[string]string{}
 		}
+		// The API server sets this label on each namespace; selectors rely on it.
 		ns.Labels[corev1.LabelMetadataName] = ns.Name
 	case o.GetNamespace() == "":
 		o.SetNamespace(metav1.NamespaceDefault)

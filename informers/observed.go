@@ -31,6 +31,7 @@ var (
 // every minute. A watch without bookmarks is broken, for example by a dead connection, and would hide all changes.
 const silenceLimit = 3 * time.Minute
 
+// forever is a limit that no watch reaches, for sources without bookmarks.
 const forever = time.Duration(math.MaxInt64)
 
 // Timeouts of requests.
@@ -42,14 +43,18 @@ const (
 // observed wraps a list and watch, and reports failures and successes to an outage. The error handler of a reflector is not
 // enough: the reflector does not call it when a watch is refused during a restart of the API server, nor when an outage ends.
 type observed struct {
+	// The embedded interface and wrapped are the same source: the reflector uses the first, and only wrapped shows
+	// whether the source has initial events.
 	toolscache.ListerWatcherWithContext
 	wrapped toolscache.ListerWatcher
 	outage  *outage.Outage
+	// initial may replace the objects of a watch, see feed.takeInitial.
 	initial func(watch.Interface) watch.Interface // wraps watches with initial events; nil: none
 	silence time.Duration                         // limit for a watch without events
 	suspect atomic.Bool                           // the last watch started and then failed, so only an event shows that the next watch works
 }
 
+// observe returns lw with reports to an outage.
 func observe(lw toolscache.ListerWatcher, o *outage.Outage, silence time.Duration) *observed {
 	return &observed{ListerWatcherWithContext: toolscache.ToListerWatcherWithContext(lw), wrapped: lw, outage: o, silence: silence}
 }
@@ -77,12 +82,16 @@ func (o *observed) ListWithContext(ctx context.Context, opts metav1.ListOptions)
 
 // WatchWithContext starts a watch that ends when it is silent for too long.
 func (o *observed) WatchWithContext(ctx context.Context, opts metav1.ListOptions) (watch.Interface, error) {
+	// The cancel function ends the request, so it must live as long as the watch: newMonitoredWatch takes it over.
 	watching, cancel := context.WithCancel(ctx)
 	limit := time.AfterFunc(answerLimit, cancel)
 	w, err := o.ListerWatcherWithContext.WatchWithContext(watching, opts)
+	// The timer has cancelled the request, so errSilent tells the cause.
 	if !limit.Stop() && err != nil && ctx.Err() == nil {
 		err = errors.Join(errSilent, err)
 	}
+	// The reflector asks for any version after an expired version. If the server has no version at all, that would
+	// repeat without a pause.
 	if isExpired(err) && opts.ResourceVersion == "" {
 		err = fmt.Errorf("%w: %s", errNeverNew, err) //nolint:errorlint // a reflector asks again at once after an expired version
 	}
@@ -93,6 +102,7 @@ func (o *observed) WatchWithContext(ctx context.Context, opts metav1.ListOptions
 		o.failed(ctx, err)
 	case isHungUp(w):
 		o.failed(ctx, errHungUp)
+	// After a watch that started and failed, a start proves nothing; handle waits for an event.
 	case !o.suspect.Load():
 		o.outage.Works()
 	}
@@ -100,6 +110,7 @@ func (o *observed) WatchWithContext(ctx context.Context, opts metav1.ListOptions
 		cancel()
 		return w, err
 	}
+	// The wrapper must see the initial events before the reflector does.
 	if o.initial != nil && opts.SendInitialEvents != nil && *opts.SendInitialEvents {
 		w = o.initial(w)
 	}
@@ -125,6 +136,7 @@ func (o *observed) watchFailed(ctx context.Context, err error) {
 }
 
 // handle reports the success or the failure that an event of a watch shows.
+// Any event but an error shows that the watch works.
 func (o *observed) handle(ctx context.Context, e watch.Event) {
 	if e.Type != watch.Error {
 		if o.suspect.Swap(false) {
@@ -132,6 +144,7 @@ func (o *observed) handle(ctx context.Context, e watch.Event) {
 		}
 		return
 	}
+	// An expired version in the middle of a watch is normal after a compaction: the reflector lists again.
 	if err := apierrors.FromObject(e.Object); !isExpired(err) {
 		o.watchFailed(ctx, err)
 	}
@@ -146,15 +159,17 @@ var emptyWatch = reflect.TypeOf(watch.NewEmptyWatch())
 func isHungUp(w watch.Interface) bool { return reflect.TypeOf(w) == emptyWatch }
 
 // monitoredWatch is a watch that ends if it has no event for too long. The reflector then starts a new watch.
+// The reflector reads events; run writes them and closes the channel.
 type monitoredWatch struct {
 	watch.Interface
 	observed *observed
 	events   chan watch.Event
 	done     chan struct{} // closed by Stop
-	once     sync.Once
+	once     sync.Once     // for Stop
 	cancel   context.CancelFunc
 }
 
+// newMonitoredWatch takes over w and cancel: Stop calls both.
 func newMonitoredWatch(ctx context.Context, w watch.Interface, o *observed, cancel context.CancelFunc) *monitoredWatch {
 	g := &monitoredWatch{Interface: w, observed: o, events: make(chan watch.Event), done: make(chan struct{}), cancel: cancel}
 	go g.run(ctx)
@@ -167,6 +182,8 @@ func (g *monitoredWatch) run(ctx context.Context) {
 	defer g.drain()
 	timer := time.NewTimer(g.observed.silence)
 	defer timer.Stop()
+	// A watch that ends at once, without any event, is a failure. A watch that ends later is a timeout of the server,
+	// which ends every watch after some minutes.
 	for empty := true; ; empty = false {
 		select {
 		case e, ok := <-g.Interface.ResultChan():
@@ -177,6 +194,7 @@ func (g *monitoredWatch) run(ctx context.Context) {
 				return
 			}
 			g.observed.handle(ctx, e)
+			// The receiver may have stopped the watch instead of reading.
 			select {
 			case g.events <- e:
 			case <-g.done:

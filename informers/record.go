@@ -15,10 +15,12 @@ import (
 // record is an object between the watch and the sink: its identity, and the part that policies depend on. The rest of the object
 // is dropped right after decoding, so a list of all pods of a cluster takes little memory. A record never changes.
 type record struct {
+	// The key, the uid and the version are set as far as the object could be read.
 	cache.Key
 	uid     types.UID
 	version string // resource version
 	end     bool   // a bookmark that ends the initial events of a watch
+	// changed is the time of the last change by a client; zero: unknown.
 	changed time.Time
 	problem string // why the object cannot be decoded; empty: it was decoded
 	isTaken bool   // the sink has the content already
@@ -30,7 +32,8 @@ type record struct {
 	policy    *policy.Policy
 }
 
-// taken returns a record without content, for an object that the sink has.
+// taken returns a record without content, for an object that the sink has. The reflector keeps it in the place of the
+// object until the initial events end.
 func (r *record) taken() *record {
 	return &record{Key: r.Key, uid: r.uid, version: r.version, end: r.end, isTaken: true}
 }
@@ -41,7 +44,8 @@ type podRecord struct {
 	trace *string // value of TraceAnnotation; nil: absent, or the pod is not local
 }
 
-// GetObjectMeta implements metav1.ObjectMetaAccessor for the reflector.
+// GetObjectMeta implements metav1.ObjectMetaAccessor for the reflector, which reads the resource version and the mark
+// of the last initial event.
 func (r *record) GetObjectMeta() metav1.Object {
 	m := &metav1.ObjectMeta{Namespace: r.Namespace, Name: r.Name, UID: r.uid, ResourceVersion: r.version}
 	if r.end {
@@ -82,6 +86,7 @@ func lastChange(created metav1.Time, managers []metav1.ManagedFieldsEntry) time.
 	last := created.Time
 	for i := range managers {
 		if t := managers[i].Time; t != nil && t.After(last) {
+			// A managed field has the time at which its manager last changed the object (metadata.managedFields).
 			last = t.Time
 		}
 	}

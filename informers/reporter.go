@@ -15,12 +15,14 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 )
 
-// EventSink publishes Warning Events. *Events implements it. Warn must not block.
+// EventSink publishes Warning Events. *Events implements it. Warn must not block. reason is a word in CamelCase,
+// message a sentence for users.
 type EventSink interface {
 	Warn(about Subject, reason, message string)
 }
 
-// Subject is the object that an Event or a log line is about.
+// Subject is the object that an Event or a log line is about. UID ties an Event to this object, and not to a later
+// object with the same name; kubectl describe shows Events by it.
 type Subject struct {
 	APIVersion string
 	Kind       string
@@ -43,15 +45,19 @@ const (
 // Reporter publishes the problems of objects: a log line and a Warning Event for each problem. It publishes the problems of an
 // object again only when they change. It is safe for concurrent use.
 type Reporter struct {
-	events EventSink // nil: log only
-	reason func(kind string) string
+	events EventSink                // nil: log only
+	reason func(kind string) string // reason of the Events about a kind
 	budget *budget.Budget
 
-	mu         sync.Mutex
-	last       map[subjectKey]*report
+	// mu guards the fields below.
+	mu   sync.Mutex
+	last map[subjectKey]*report
+	// suppressed counts the reports over budget, for metrics.
 	suppressed uint64
 }
 
+// subjectKey has no UID: an object that is made anew under the same name takes over the report, and its problems are
+// published again.
 type subjectKey struct {
 	kind string
 	name types.NamespacedName
@@ -82,6 +88,7 @@ func (r *Reporter) Report(ctx context.Context, about Subject, problems []policy.
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	last := r.last[key]
+	// An object without problems, now and before, needs no entry.
 	if last == nil {
 		if len(problems) == 0 {
 			return
@@ -90,6 +97,7 @@ func (r *Reporter) Report(ctx context.Context, about Subject, problems []policy.
 		r.last[key] = last
 	}
 	last.about, last.problems = about, problems
+	// With an exhausted budget, the report waits for flush.
 	if !r.publish(ctx, key, last) {
 		last.suppressed++
 		r.suppressed++
@@ -100,6 +108,7 @@ func (r *Reporter) Report(ctx context.Context, about Subject, problems []policy.
 // caller holds the lock.
 func (r *Reporter) publish(ctx context.Context, key subjectKey, last *report) bool {
 	about := last.about
+	// Nothing new to say. A new UID is news, since Events belong to a UID.
 	if slices.Equal(last.published, last.problems) && (about.UID == last.publishedUID || len(last.problems) == 0) {
 		if len(last.problems) == 0 {
 			delete(r.last, key)
@@ -113,6 +122,7 @@ func (r *Reporter) publish(ctx context.Context, key subjectKey, last *report) bo
 	if last.suppressed > 0 {
 		log = log.WithValues("suppressedReports", last.suppressed)
 	}
+	// Without problems, the end of the earlier problems is the report.
 	if len(last.problems) == 0 {
 		log.Info("The problems are gone")
 		delete(r.last, key)
@@ -159,7 +169,7 @@ func (r *Reporter) Suppressed() uint64 {
 	return r.suppressed
 }
 
-// Forget drops the report of an object that is gone.
+// Forget drops the report of an object that is gone. It logs nothing: a deleted object is no repaired object.
 func (r *Reporter) Forget(about Subject) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -177,7 +187,8 @@ func (r *Reporter) Retain(kind string, exists func(cache.Key) bool) {
 	}
 }
 
-// reason returns the reason of Events about a kind: a word for programs, in CamelCase.
+// reason returns the reason of Events about a kind: a word for programs, in CamelCase. Of a pod, only the network
+// status and the requested networks can be invalid.
 func reason(kind string) string {
 	if kind == KindPod {
 		return "InvalidNetworkStatus"

@@ -15,6 +15,7 @@ import (
 // each. It calls list at intervals, and reports a shortfall that two calls in a row return, since a policy is often created
 // before its pods.
 func ReportShortfalls(ctx context.Context, events EventSink, list func() []cache.Shortfall, every time.Duration) {
+	// A Reporter for each reason: the problems of a policy for one reason must not end its problems for another.
 	reporters := map[string]*Reporter{}
 	report := func(s shortfall, problems []policy.Problem) {
 		r := reporters[s.Reason]
@@ -24,6 +25,7 @@ func ReportShortfalls(ctx context.Context, events EventSink, list func() []cache
 		}
 		r.Report(ctx, s.subject(), problems)
 	}
+	// The shortfalls of the last call; a shortfall in two calls in a row is reported.
 	var before []shortfall
 	tick := time.NewTicker(every)
 	defer tick.Stop()
@@ -42,6 +44,7 @@ func ReportShortfalls(ctx context.Context, events EventSink, list func() []cache
 				report(s, twice)
 			}
 		}
+		// A shortfall that is gone ends its report.
 		for _, s := range before {
 			if len(s.alsoIn(now)) == 0 {
 				report(s, nil)
@@ -65,6 +68,7 @@ func (s shortfall) alsoIn(list []shortfall) []policy.Problem {
 	})
 }
 
+// subject returns the policy as the object of an Event.
 func (s shortfall) subject() Subject {
 	return Subject{APIVersion: mnpv1.SchemeGroupVersion.String(), Kind: KindPolicy, NamespacedName: s.Policy, UID: s.UID}
 }

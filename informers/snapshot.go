@@ -20,8 +20,10 @@ func Snapshot(ctx context.Context, source Source, sink Sink, found func(kind str
 		kind
 		list toolscache.ListerWatcher
 	}{
+		// Policies come after their networks and namespaces, and pods last. The result does not depend on the order.
 		{kinds.namespace, source.namespaces}, {kinds.nad, source.nads}, {kinds.policy, source.policies}, {kinds.pod, source.pods},
 	} {
+		// The pager lists in parts, so that the response for a large cluster does not come at once.
 		p := pager.New(toolscache.ToListerWithContext(k.list).ListWithContext)
 		err := p.EachListItem(ctx, metav1.ListOptions{}, func(obj runtime.Object) error {
 			r, ok := obj.(*record)

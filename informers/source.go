@@ -78,7 +78,8 @@ func FromClients(config *rest.Config, s Settings) (Source, error) {
 	}, nil
 }
 
-// converted returns a list and watch that converts the objects of a typed client into records.
+// converted returns a list and watch that converts the objects of a typed client into records. A bookmark has an object of the
+// kind with nothing but a resource version, and becomes a record too.
 func converted[L metav1.ListInterface](
 	list func(context.Context, metav1.ListOptions) (L, error),
 	watchAll func(context.Context, metav1.ListOptions) (watch.Interface, error),
@@ -90,6 +91,7 @@ func converted[L metav1.ListInterface](
 			switch {
 			case err != nil:
 				return nil, err
+			// See errNoList: an answer without a version is no list.
 			case l.GetResourceVersion() == "":
 				return nil, errNoList
 			}
@@ -105,6 +107,7 @@ func converted[L metav1.ListInterface](
 			if err != nil || isHungUp(w) {
 				return w, err
 			}
+			// An error event has a Status, which is no record; the reflector needs it as it is.
 			return watch.Filter(w, func(e watch.Event) (watch.Event, bool) {
 				if r := item(e.Object); r != nil {
 					e.Object = r
@@ -115,13 +118,14 @@ func converted[L metav1.ListInterface](
 	}
 }
 
-// Objects lists and watches API objects: pods and namespaces in Go types, NetworkAttachmentDefinitions and policies in Go
-// types or unstructured.
+// Objects lists and watches API objects: pods and namespaces in Go types, NetworkAttachmentDefinitions and policies in
+// Go types or unstructured. All four fields are required.
 type Objects struct {
 	Pods, Namespaces, NADs, Policies toolscache.ListerWatcher
 }
 
 // FromObjects returns a source that reads from the given lists and watches.
+// A refetch lists all policies: these sources are local, so a list costs no request.
 func FromObjects(o Objects, s Settings) Source {
 	get := func(ctx context.Context, key cache.Key) (*record, error) {
 		l, err := toolscache.ToListerWithContext(o.Policies).ListWithContext(ctx, metav1.ListOptions{})
@@ -141,7 +145,7 @@ func FromObjects(o Objects, s Settings) Source {
 	}
 }
 
-// records returns a list and watch that converts the objects of another into records.
+// records returns a list and watch that converts the objects of another list and watch into records.
 func (s Settings) records(lw toolscache.ListerWatcher) toolscache.ListerWatcher {
 	return &localListWatch{toolscache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
@@ -180,6 +184,7 @@ type localListWatch struct{ toolscache.ListWatch }
 // IsWatchListSemanticsUnSupported implements an optional interface of reflectors.
 func (*localListWatch) IsWatchListSemanticsUnSupported() bool { return true }
 
+// recordsOf returns the records of all objects in a list.
 func (s Settings) recordsOf(list runtime.Object) ([]*record, error) {
 	objects, err := meta.ExtractList(list)
 	if err != nil {
@@ -198,6 +203,7 @@ func (s Settings) recordsOf(list runtime.Object) ([]*record, error) {
 
 // recordOf returns the record of an object of any of the four kinds, and nil for any other object.
 func (s Settings) recordOf(o runtime.Object) *record {
+	// The default is the policy, since the kind of an unstructured object is NAD or policy only.
 	fill := s.policyRecordOf
 	switch o := o.(type) {
 	case *corev1.Pod:
@@ -214,6 +220,7 @@ func (s Settings) recordOf(o runtime.Object) *record {
 	default:
 		return nil
 	}
+	// The custom resources take the way of bytes from the API server, so they are read by the same code.
 	data, err := json.Marshal(o)
 	if err != nil {
 		return &record{problem: err.Error()}

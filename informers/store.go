@@ -32,12 +32,15 @@ type store struct {
 	changed chan struct{} // closed and replaced at every change
 }
 
+// change is an event of the store. The object belongs to the store; watches send copies.
 type change struct {
 	version uint64
 	event   watch.EventType
 	object  object
 }
 
+// newStore returns an empty store. Its version starts at 1, because a watch from version 0 means "any version" in the
+// API.
 func newStore() *store {
 	return &store{limit: historyLimit, version: 1, dropped: 1, objects: map[types.NamespacedName]object{}, changed: make(chan struct{})}
 }
@@ -61,12 +64,14 @@ func (s *store) replace(next map[types.NamespacedName]object) {
 			s.objects[key] = o
 			continue
 		}
+		// The version of an unchanged object stays, so a comparison finds it equal.
 		o.SetResourceVersion(old.GetResourceVersion())
 		if !apiequality.Semantic.DeepEqual(old, o) {
 			s.record(watch.Modified, o)
 			s.objects[key] = o
 		}
 	}
+	// A single close wakes all watches, however many objects have changed.
 	if s.version != before {
 		close(s.changed)
 		s.changed = make(chan struct{})
@@ -80,6 +85,7 @@ func (s *store) record(event watch.EventType, o object) {
 	s.history = append(s.history, change{s.version, event, o})
 	if n := len(s.history) - s.limit; n > 0 {
 		s.dropped = s.history[n-1].version
+		// The history keeps its last changes in a new array, so that the old array and its objects can be freed.
 		s.history = append([]change(nil), s.history[n:]...)
 	}
 }
@@ -137,6 +143,7 @@ func (s *store) since(version uint64) ([]change, <-chan struct{}, bool) {
 	for n < len(s.history) && s.history[n].version <= version {
 		n++
 	}
+	// The full slice expression keeps a later append out of the array that the caller reads.
 	return s.history[n:len(s.history):len(s.history)], s.changed, true
 }
 
@@ -154,6 +161,7 @@ func (w *storeWatch) Stop() { w.once.Do(func() { close(w.stopped) }) }
 // ResultChan is closed when the watch ends.
 func (w *storeWatch) ResultChan() <-chan watch.Event { return w.events }
 
+// run sends the changes after a version until the watch is stopped, or falls behind the history.
 func (w *storeWatch) run(from uint64) {
 	defer close(w.events)
 	for {

@@ -7,7 +7,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// access describes the connections that an interface of a pod lets pass in a direction.
+// access describes the connections that an interface of a pod lets pass in a direction. The zero value belongs to an
+// interface that does not exist: nothing passes.
 type access struct {
 	state AccessState
 	terms []term // a connection passes if any term matches
@@ -25,13 +26,15 @@ const (
 	Unenforced AccessState = "isolated, but not enforced"
 )
 
-// term is addresses of peers, each with the same ports. Protocols without ports are in it as if they had them all.
+// term is a set of peers' addresses that share a set of ports. Protocols without ports are in it as if they had all
+// ports.
 type term struct {
 	addrs sets.Addrs
 	ports sets.Ports
 }
 
-// otherProtocols stands for all protocols that have no number of their own here. IANA keeps the number reserved.
+// otherProtocols stands for all protocols that have no number of their own here. IANA keeps the number 255 reserved, so
+// no packet has it.
 const otherProtocols = 255
 
 // All addresses and ports, in both families.
@@ -41,7 +44,7 @@ var (
 	everyAddr      = sets.NewAddrs(wholeFamily[0], wholeFamily[1])
 )
 
-// place is an interface and a direction.
+// place is an interface of a pod and a direction, the unit of a comparison.
 type place struct {
 	iface     string
 	direction engine.Direction
@@ -51,10 +54,12 @@ type place struct {
 func accessOf(c *cache.Cache, key cache.Key) map[place]access {
 	all := map[place]access{}
 	pod, ok := c.View(key)
+	// Unknown interfaces are left out, since it is unknown what passes.
 	if !ok || !pod.Known {
 		return all
 	}
 	for _, d := range engine.Directions {
+		// Interfaces are open unless the next loop says otherwise.
 		for _, iface := range pod.Interfaces() {
 			all[place{iface, d}] = access{Open, []term{{everyAddr, everyPort}}}
 		}
@@ -69,8 +74,8 @@ func accessOf(c *cache.Cache, key cache.Key) map[place]access {
 	return all
 }
 
-// terms follows explainInterface: the rules common to all pods, apart from neighbor discovery and custom rules, and then
-// the policies.
+// terms returns the terms of an isolated interface. It follows explainInterface: the rules that all pods share, apart
+// from neighbor discovery and custom rules, and then the policies.
 func terms(c *cache.Cache, pod *cache.PodView, d engine.Direction, i cache.IsolationView) []term {
 	terms := commonTerms(c.Settings(), pod, d, i.Interface)
 	for _, p := range i.Effective {
@@ -81,6 +86,7 @@ func terms(c *cache.Cache, pod *cache.PodView, d engine.Direction, i cache.Isola
 	return terms
 }
 
+// ruleTerms returns the terms of a rule of a policy, as policy.Section.Build makes rules of it.
 func ruleTerms(c *cache.Cache, r *policy.Rule, d engine.Direction, ports []policy.NamedPort) []term {
 	var terms []term
 	addrs := everyAddr
@@ -101,6 +107,7 @@ func ruleTerms(c *cache.Cache, r *policy.Rule, d engine.Direction, ports []polic
 	return terms
 }
 
+// commonTerms returns the terms of the flags --accept-… and --allow-…-prefix.
 func commonTerms(o *cache.Options, pod *cache.PodView, d engine.Direction, iface string) []term {
 	var terms []term
 	if o.AcceptICMP {
@@ -115,6 +122,7 @@ func commonTerms(o *cache.Options, pod *cache.PodView, d engine.Direction, iface
 		remote, own = own, remote
 	}
 	terms = append(terms, term{remote, everyPort})
+	// A prefix for the pod's own end counts only if it holds for all addresses that the pod may use.
 	for i, f := range sets.Families {
 		if containsAll(own, addrsOf(pod, iface, f)) {
 			terms = append(terms, term{sets.NewAddrs(wholeFamily[i]), everyPort})
@@ -140,6 +148,7 @@ func endpointTerms(c *cache.Cache, spec *policy.Group) []term {
 	return terms
 }
 
+// wholeOf returns all ports of the protocols.
 func wholeOf(protocols ...uint8) sets.Ports {
 	var all []sets.PortRange
 	for _, p := range protocols {

@@ -45,7 +45,8 @@ func (e *explainer) explainCommon(iface string) (by, reason string) {
 	return "", ""
 }
 
-// isNeighborDiscovery: RFC 4861 and 2710, and MLDv2's report of RFC 3810.
+// isNeighborDiscovery reports whether the packet is a message of MLD, router or neighbor discovery (RFC 2710, RFC 4861)
+// or a report of MLDv2 (RFC 9777), which expr.LinkControl lets pass.
 func (q Query) isNeighborDiscovery() bool {
 	return q.Remote.Is6() && q.Protocol == protoICMPv6 && (q.ICMPType >= 130 && q.ICMPType <= 136 || q.ICMPType == 143)
 }
@@ -80,11 +81,13 @@ func (q Query) ownAddrs(pod *cache.PodView, iface string) []netip.Addr {
 	return addrsOf(pod, iface, sets.FamilyOf(q.Remote))
 }
 
-// containsAll is false for no addresses. Which of its own addresses a pod uses is not known, so all of them count.
+// containsAll reports whether the set contains all addresses of a list that is not empty. It is unknown which of its
+// own addresses a pod uses for a connection, so all of them must be in the set.
 func containsAll(s sets.Addrs, addrs []netip.Addr) bool {
 	return len(addrs) > 0 && !slices.ContainsFunc(addrs, func(a netip.Addr) bool { return !s.Contains(a) })
 }
 
+// joinAddrs returns the addresses as text, with commas.
 func joinAddrs(addrs []netip.Addr) string {
 	texts := make([]string, 0, len(addrs))
 	for _, a := range addrs {

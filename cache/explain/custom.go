@@ -12,9 +12,10 @@ import (
 
 // CustomRuleExplanation is the effect of a custom rule on the packet.
 type CustomRuleExplanation struct {
-	Rule    string `json:"rule"`              // as it could be in a file
-	Verdict string `json:"verdict,omitempty"` // "accept", "drop", "reject", "return"; empty: the packet goes on
-	Unsure  bool   `json:"unsure,omitempty"`  // the verdict also depends on a limit, or on a field that the query lacks
+	Rule string `json:"rule"` // as it could be in a file
+	// Verdict is "accept", "drop", "reject" or "return"; empty: the next rule decides.
+	Verdict string `json:"verdict,omitempty"`
+	Unsure  bool   `json:"unsure,omitempty"` // the verdict also depends on a limit, or on a field that the query lacks
 }
 
 // explainCustom runs the packet through the custom rules of its family and direction, up to the rule that decides. The
@@ -25,6 +26,7 @@ func (e *explainer) explainCustom(iface string) ([]CustomRuleExplanation, error)
 	if len(rules.Rules) == 0 {
 		return nil, nil
 	}
+	// The names of sets mean nothing to the author of a file, so the lists are written in their place.
 	inline, packet := listsInline(rules.Sets), q.packetOn(e.pod, iface)
 	var out []CustomRuleExplanation
 	for _, r := range rules.Rules {
@@ -35,6 +37,7 @@ func (e *explainer) explainCustom(iface string) ([]CustomRuleExplanation, error)
 		out = append(out, CustomRuleExplanation{
 			Rule: inline.Replace(engine.Rule{Statements: r.Statements}.Text()), Verdict: o.Verdict, Unsure: o.Unsure,
 		})
+		// The rules behind it are never reached. An unsure rule may let the packet go on.
 		if o.Verdict != "" && !o.Unsure {
 			break
 		}
@@ -43,6 +46,7 @@ func (e *explainer) explainCustom(iface string) ([]CustomRuleExplanation, error)
 }
 
 // packetOn returns the query's packet on an interface, with the pod's own address if the interface has a single address.
+// State new: the query is about the first packet of a connection.
 func (q Query) packetOn(p *cache.PodView, iface string) expr.Packet {
 	packet := expr.Packet{
 		Family: sets.FamilyOf(q.Remote), Source: q.Remote, Input: iface,
@@ -67,6 +71,7 @@ func listsInline(list []custom.Set) *strings.Replacer {
 	return strings.NewReplacer(pairs...)
 }
 
+// customSetText returns the elements of a set as a list in braces.
 func customSetText(s custom.Set) string {
 	var texts []string
 	if s.Family != 0 {

@@ -11,18 +11,20 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Change lists connections that pass on an interface of a pod in one state of the cluster and not in the other.
+// Change lists the connections that pass on an interface of a pod in one state of the cluster and not in the other. Its
+// JSON form is the output of explain diff --output json.
 type Change struct {
-	Pod       string      `json:"pod"`
-	Interface string      `json:"interface"`
-	Direction string      `json:"direction"`
-	Before    AccessState `json:"before"`
-	After     AccessState `json:"after"`
-	Opened    []Flow      `json:"opened,omitempty"`
-	Closed    []Flow      `json:"closed,omitempty"`
+	Pod       string `json:"pod"`
+	Interface string `json:"interface"`
+	Direction string `json:"direction"`
+	// Before and After are the states of the interface; they may differ while the same connections pass.
+	Before AccessState `json:"before"`
+	After  AccessState `json:"after"`
+	Opened []Flow      `json:"opened,omitempty"`
+	Closed []Flow      `json:"closed,omitempty"`
 }
 
-// Flow is connections: each of the peers with each of the ports.
+// Flow is a set of connections: each of the peers with each of the ports.
 type Flow struct {
 	Peers Selection `json:"peers"`
 	Ports Selection `json:"ports"`
@@ -30,7 +32,7 @@ type Flow struct {
 	Pods []string `json:"pods,omitempty"`
 }
 
-// Selection is ranges, or all but ranges: whichever is shorter.
+// Selection is a list of ranges, or everything but a list of ranges, whichever is shorter.
 type Selection struct {
 	All    bool     `json:"all,omitempty"`
 	Ranges []string `json:"ranges,omitempty"`
@@ -38,14 +40,17 @@ type Selection struct {
 }
 
 // Diff returns the connections that pass after and did not before, and the other way round, for all interfaces that are
-// isolated in either of the two, sorted. It also returns an interface that policies begin to isolate in vain. It compares
-// the sets that Rulesets are made of. Neighbor discovery and custom rules are left out: they are the same for all. A pod
-// whose network status cannot be read has no interfaces here.
+// isolated in either state, sorted by pod, interface and direction. It also returns an interface that policies begin to
+// isolate in vain. It compares the sets that tables consist of, so its cost does not depend on the number of possible
+// connections. It leaves out neighbor discovery and custom rules, which are the same in both states. A pod whose
+// network status cannot be read has no interfaces here.
 func Diff(before, after *cache.Cache) []Change {
 	var changes []Change
+	// Both caches are asked about all pods of either cache.
 	for _, key := range slices.SortedFunc(maps.Keys(podsOf(before, after)), policy.CompareKeys) {
 		was, is := accessOf(before, key), accessOf(after, key)
 		places := map[place]bool{}
+		// Only an interface that is isolated in either state can differ.
 		for _, side := range []map[place]access{was, is} {
 			for p, a := range side {
 				places[p] = places[p] || a.state == Isolated || a.state == Unenforced
@@ -66,6 +71,7 @@ func Diff(before, after *cache.Cache) []Change {
 	return changes
 }
 
+// podsOf returns the pods of all caches.
 func podsOf(caches ...*cache.Cache) map[cache.Key]bool {
 	keys := map[cache.Key]bool{}
 	for _, c := range caches {
@@ -80,6 +86,8 @@ func (p place) compare(q place) int {
 	return cmp.Or(cmp.Compare(p.iface, q.iface), cmp.Compare(p.direction, q.direction))
 }
 
+// compareAccess returns the difference between two accesses. Pods are named as in the state in which the connections
+// pass.
 func compareAccess(was, is access, before, after *cache.Cache) Change {
 	opened, closed := flows{}, flows{}
 	newSweep(was.terms, is.terms).run(func(r sets.AddrRange, d difference) {
@@ -92,14 +100,16 @@ func compareAccess(was, is access, before, after *cache.Cache) Change {
 	}
 }
 
-// flows are ranges of addresses by the text of their ports.
+// flows are ranges of addresses, by the text of their ports: ranges with the same ports become a single Flow.
 type flows map[string]*flow
 
+// flow has the ranges of a Flow while they are collected.
 type flow struct {
 	ports sets.Ports
 	addrs []sets.AddrRange
 }
 
+// add adds a range with its ports; no ports are no connection.
 func (f flows) add(r sets.AddrRange, ports sets.Ports) {
 	if ports.IsEmpty() {
 		return
@@ -111,12 +121,13 @@ func (f flows) add(r sets.AddrRange, ports sets.Ports) {
 	f[key].addrs = append(f[key].addrs, r)
 }
 
-// list is the flows in words, sorted, with the pods as the cache knows them.
+// list returns the flows in words, sorted, with the names of the pods that the cache knows.
 func (f flows) list(c *cache.Cache) []Flow {
 	var out []Flow
 	for _, one := range f {
 		addrs := sets.NewAddrs(one.addrs...)
 		flow := Flow{Peers: selectAddrs(addrs), Ports: selectPorts(one.ports)}
+		// A list of most pods of a cluster would not help.
 		if !flow.Peers.All {
 			flow.Pods = podsIn(c, addrs)
 		}
@@ -128,6 +139,7 @@ func (f flows) list(c *cache.Cache) []Flow {
 	return out
 }
 
+// podsIn returns the pods that have any of the addresses.
 func podsIn(c *cache.Cache, addrs sets.Addrs) []string {
 	var names []string
 	c.Peers(func(p cache.PeerView) {
@@ -140,6 +152,7 @@ func podsIn(c *cache.Cache, addrs sets.Addrs) []string {
 	return names
 }
 
+// selectAddrs returns a selection of addresses of both families.
 func selectAddrs(a sets.Addrs) Selection {
 	texts := func(a sets.Addrs) (texts []string) {
 		for _, f := range sets.Families {
@@ -152,6 +165,7 @@ func selectAddrs(a sets.Addrs) Selection {
 	return shorter(texts(a), texts(everyAddr.Difference(a)))
 }
 
+// selectPorts returns a selection of protocols and ports.
 func selectPorts(p sets.Ports) Selection {
 	texts := func(p sets.Ports) (texts []string) {
 		for r := range p.Ranges() {
@@ -162,6 +176,7 @@ func selectPorts(p sets.Ports) Selection {
 	return shorter(texts(p), texts(everyPort.Difference(p)))
 }
 
+// shorter returns the ranges, or all but the exceptions if these are fewer.
 func shorter(ranges, except []string) Selection {
 	if len(except) < len(ranges) {
 		return Selection{All: true, Except: except}
@@ -169,6 +184,7 @@ func shorter(ranges, except []string) Selection {
 	return Selection{Ranges: ranges}
 }
 
+// protocolPortText returns "80/tcp", or the name of a protocol without ports.
 func protocolPortText(r sets.PortRange) string {
 	switch r.Proto {
 	case protoICMP:
@@ -181,7 +197,7 @@ func protocolPortText(r sets.PortRange) string {
 	return portRangeText(r)
 }
 
-// String is "10.0.0.0/24, 10.1.0.1", "all" or "all but 10.0.0.1".
+// String returns "10.0.0.0/24, 10.1.0.1", "all" or "all but 10.0.0.1".
 func (s Selection) String() string {
 	switch {
 	case !s.All:

@@ -12,32 +12,34 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// Query is the first packet of a connection.
+// Query is the first packet of a connection. The zero values of Interface and Local mean that they are not given.
 type Query struct {
 	Pod       cache.Key
-	Interface string // empty: each that is isolated in the direction, or all of them if none is
+	Interface string // name of an interface; empty: every interface that is isolated in the direction, or all if none is
 	Direction engine.Direction
-	Remote    netip.Addr
-	Local     netip.Addr // the pod's own address; the zero value: any that it has on the interface
-	Protocol  uint8
-	Port      uint16 // where it goes to; of TCP, UDP and SCTP
-	ICMPType  uint8  // of ICMP and ICMPv6
+	Remote    netip.Addr // the other end of the connection
+	Local     netip.Addr // the pod's own address; the zero value: any address of the interface
+	Protocol  uint8      // IP protocol number
+	Port      uint16     // destination port; of TCP, UDP and SCTP
+	ICMPType  uint8      // of ICMP and ICMPv6
 }
 
-// Reasons for an explanation without a verdict.
+// Errors of Explain and Preview for a pod or an interface without a verdict.
 var (
 	ErrNoPod       = errors.New("there is no such pod with networks that policies could be about")
 	ErrNoStatus    = errors.New("the pod's network status cannot be read, so what is enforced stays as it is")
 	ErrNoInterface = errors.New("the pod has no such interface")
 )
 
-// Explanation is the verdict on a packet, with the reasons. Replies pass as part of their connection, whatever it says.
+// Explanation is the verdict on a packet, with the reasons. Replies pass as part of their connection, whatever the
+// explanation says. The JSON form is the output of explain --output json.
 type Explanation struct {
-	Pod        string                 `json:"pod"`
-	Direction  string                 `json:"direction"`
-	Remote     string                 `json:"remote"`
-	RemotePods []string               `json:"remotePods,omitempty"` // who has the address
-	Packet     string                 `json:"packet"`               // "80/tcp", "icmpv6 type 128"
+	Pod       string `json:"pod"`
+	Direction string `json:"direction"`
+	Remote    string `json:"remote"`
+	// RemotePods are the pods that have the address Remote.
+	RemotePods []string               `json:"remotePods,omitempty"`
+	Packet     string                 `json:"packet"` // "80/tcp", "icmpv6 type 128"
 	Interfaces []InterfaceExplanation `json:"interfaces"`
 }
 
@@ -60,21 +62,21 @@ type InterfaceExplanation struct {
 	Verdict   Verdict  `json:"verdict"`
 	DecidedBy string   `json:"decidedBy"` // "shop/web-policy ingress[0]", or another reason in words
 	Reason    string   `json:"reason"`
-	Bridge    string   `json:"bridge,omitempty"`  // the verdict on frames of a virtual machine in the pod
-	Caveats   []string `json:"caveats,omitempty"` // why the packet or its replies may fare in another way
+	Bridge    string   `json:"bridge,omitempty"`  // how frames of a virtual machine in the pod are judged
+	Caveats   []string `json:"caveats,omitempty"` // reasons why the packet or its replies may have another verdict
 
-	// CustomRules are those that the packet meets before any policy. One that is unsure may decide before what is said
-	// here does.
+	// CustomRules are the custom rules that the packet meets before any policy. An unsure rule among them may decide
+	// before the rule that DecidedBy names.
 	CustomRules []CustomRuleExplanation `json:"customRules,omitempty"`
-	Policies    []PolicyExplanation     `json:"policies"` // all of the pod's namespace; those of others never select it
+	Policies    []PolicyExplanation     `json:"policies"` // all policies of the pod's namespace; policies of other namespaces never select the pod
 }
 
 // PolicyExplanation is the effect of a policy on the packet.
 type PolicyExplanation struct {
 	Policy   string            `json:"policy"`
-	Isolates bool              `json:"isolates"`           // the interface, in the packet's direction
-	Reason   string            `json:"reason,omitempty"`   // why it does not
-	Rules    []RuleExplanation `json:"rules,omitempty"`    // of the direction, if it does
+	Isolates bool              `json:"isolates"`           // whether it isolates the interface in the packet's direction
+	Reason   string            `json:"reason,omitempty"`   // why it does not isolate the interface
+	Rules    []RuleExplanation `json:"rules,omitempty"`    // rules of the direction, if it isolates the interface
 	Problems []string          `json:"problems,omitempty"` // fields that allow nothing because they are invalid
 }
 
@@ -85,12 +87,15 @@ type RuleExplanation struct {
 	Reason string `json:"reason"`
 }
 
-// Explain returns the verdict on a packet of the table of a pod, once the table is in force. The pod must be local to the cache.
+// Explain returns the verdict on a packet by the table that the pod should have, whether or not this table is in force.
+// The pod must be local to the cache. The error wraps ErrNoPod, ErrNoStatus or ErrNoInterface, or is an error of a
+// custom rule.
 func Explain(c *cache.Cache, q Query) (Explanation, error) {
 	q.Remote = q.Remote.Unmap().WithZone("")
 	out := Explanation{
 		Pod: q.Pod.String(), Direction: q.Direction.String(), Remote: q.Remote.String(), Packet: q.packet(),
 	}
+	// The pods with the address help to see a mistake, such as a pod on another network.
 	holders := holdersOf(c, q.Remote)
 	for _, p := range holders {
 		for _, a := range p.Has(q.Remote) {
@@ -121,8 +126,8 @@ func Explain(c *cache.Cache, q Query) (Explanation, error) {
 	return out, nil
 }
 
-// Preview returns the tables that a pod gets, but for a table of family bridge that only drops. The pod must be local to the
-// cache.
+// Preview returns the tables that a pod gets, without a table of family bridge that only drops. The pod must be local
+// to the cache.
 func Preview(c *cache.Cache, key cache.Key) (engine.Tables, error) {
 	pod, err := viewOf(c, key)
 	if err != nil {
@@ -144,6 +149,7 @@ type explainer struct {
 	holders  []cache.PeerView // pods with the remote address
 }
 
+// viewOf returns the view of a local pod whose interfaces are known.
 func viewOf(c *cache.Cache, key cache.Key) (*cache.PodView, error) {
 	pod, ok := c.View(key)
 	switch {
@@ -155,7 +161,8 @@ func viewOf(c *cache.Cache, key cache.Key) (*cache.PodView, error) {
 	return &pod, nil
 }
 
-// interfacesFor returns the names of the interfaces that a query is about.
+// interfacesFor returns the names of the interfaces that a query is about: the given interface, or all isolated
+// interfaces, or all interfaces if none is isolated.
 func interfacesFor(pod *cache.PodView, q Query) ([]string, error) {
 	all := pod.Interfaces()
 	if q.Interface != "" {
@@ -178,13 +185,14 @@ func interfacesFor(pod *cache.PodView, q Query) ([]string, error) {
 	return all, nil
 }
 
-// explainInterface goes the way of the packet: the rules common to all pods, the policies, the drop.
+// explainInterface follows the packet through the table: the rules that all pods share, the policies, the drop.
 func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error) {
 	out := InterfaceExplanation{Interface: iface, Networks: []string{}, Policies: []PolicyExplanation{}, Verdict: Allowed}
 	if why := e.pod.LostReplies[iface]; why != "" {
 		out.Caveats = append(out.Caveats, why)
 	}
 	var isolation cache.IsolationView
+	// An interface is isolated in a direction at most once.
 	for _, i := range e.pod.Isolated[e.query.Direction] {
 		if i.Interface == iface {
 			isolation, out.Isolated = i, true
@@ -195,6 +203,7 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 			out.Networks = append(out.Networks, a.Network.String())
 		}
 	}
+	// All policies of the namespace are explained, so that the answer tells why a policy has no effect.
 	for _, p := range e.pod.Policies {
 		out.Policies = append(out.Policies, e.explainPolicy(iface, p, isolation))
 	}
@@ -208,6 +217,7 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 		out.Caveats = nil // the reason has it
 		return out, nil
 	}
+	// A kernel without support decides in the bridge, before any policy.
 	if e.pod.HasBridge && !out.explainBridge(e.settings.Bridge) {
 		return out, nil
 	}
@@ -217,18 +227,21 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 	}
 	var err error
 	out.CustomRules, err = e.explainCustom(iface)
+	// The common chain ends with the custom rules.
 	out.decide(e.query)
+	// Only a denied packet can pass after all.
 	if why := e.pod.Caveats[iface]; why != "" && out.Verdict == Denied {
 		out.Caveats = append(out.Caveats, why)
 	}
 	return out, err
 }
 
-// inBridge is the explanation for a virtual machine. A command does not know the kernel of the node.
+// inBridge is the explanation for a virtual machine. A command runs without knowledge of the node's kernel.
 const inBridge = "the table of family bridge judges the frames of the virtual machine in the same way; if the kernel of the node cannot " +
 	"do that, the frames are dropped, and the policies have an Event BridgeNotEnforced"
 
-// explainBridge explains the verdict of the kernel in the bridge of the pod. It returns false if that decides.
+// explainBridge adds how the kernel judges frames in the bridge of the pod. It returns false if the kernel cannot
+// enforce policies there, which decides.
 func (e *InterfaceExplanation) explainBridge(support cache.BridgeSupport) bool {
 	if support == cache.BridgeStateful {
 		e.Bridge = inBridge
@@ -241,7 +254,7 @@ func (e *InterfaceExplanation) explainBridge(support cache.BridgeSupport) bool {
 	return false
 }
 
-// decide takes the first rule that allows the packet, as the kernel does.
+// decide sets the verdict by the first rule that decides, in the order of the table: custom rules, policies, the drop.
 func (e *InterfaceExplanation) decide(q Query) {
 	if n := len(e.CustomRules); n > 0 {
 		switch last := e.CustomRules[n-1]; {
@@ -277,7 +290,7 @@ func holdersOf(c *cache.Cache, addr netip.Addr) []cache.PeerView {
 	return found
 }
 
-// packet is the query's packet in words.
+// packet returns the query's packet in words, such as "80/tcp" or "icmpv6 type 128".
 func (q Query) packet() string {
 	switch q.Protocol {
 	case policy.TCP, policy.UDP, policy.SCTP:
@@ -290,6 +303,7 @@ func (q Query) packet() string {
 	return fmt.Sprintf("protocol %d", q.Protocol)
 }
 
+// listOr returns the list with commas, or the text none for an empty list.
 func listOr(list []string, none string) string {
 	if len(list) == 0 {
 		return none

@@ -24,6 +24,7 @@ func (e *explainer) explainPolicy(iface string, p *policy.Policy, isolation cach
 			out.Problems = append(out.Problems, problem.Message)
 		}
 	}
+	// A policy that exceeds a limit of the pod isolates it without rules.
 	if !slices.Contains(isolation.Effective, p) {
 		return out
 	}
@@ -33,9 +34,11 @@ func (e *explainer) explainPolicy(iface string, p *policy.Policy, isolation cach
 	return out
 }
 
+// ruleName returns the name of a rule as in comments of the table: "ingress[0]".
 func ruleName(d engine.Direction, index int) string { return fmt.Sprintf("%s[%d]", d, index) }
 
-// whyNotIsolated says why a policy of the pod's namespace does not isolate an interface of the pod.
+// whyNotIsolated returns the reason why a policy of the pod's namespace does not isolate an interface of the pod. The
+// conditions are in the order in which a user would check them.
 func (e *explainer) whyNotIsolated(iface string, p *policy.Policy) string {
 	d := e.query.Direction
 	var shared []cache.AttachmentView
@@ -63,6 +66,7 @@ func (e *explainer) whyNotIsolated(iface string, p *policy.Policy) string {
 // mostNames is the number of networks that an explanation names.
 const mostNames = 10
 
+// networkNames returns the names of the first networks, and the number of the others.
 func networkNames(networks []cache.Key) string {
 	names := make([]string, 0, mostNames)
 	for _, n := range networks[:min(len(networks), mostNames)] {

@@ -10,8 +10,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// explainRule says whether a rule allows the packet. It follows policy.Section.Build: a rule by peers and port numbers,
-// and a rule by the named ports of the peers.
+// explainRule returns whether a rule allows the packet, and why. It follows policy.Section.Build, which makes a rule by
+// peers and port numbers, and a rule by the named ports of the peers.
 func (e *explainer) explainRule(r *policy.Rule) RuleExplanation {
 	q := e.query
 	out := RuleExplanation{Rule: ruleName(q.Direction, r.Index)}
@@ -31,6 +31,7 @@ func (e *explainer) explainRule(r *policy.Rule) RuleExplanation {
 	switch {
 	case hasPeer && hasPort:
 		out.Allows, out.Reason = true, peers+"; "+port
+	// A named port belongs to a peer, so peer and port are a single condition.
 	case r.Named != nil && e.isIn(r.Named):
 		out.Allows = true
 		out.Reason = fmt.Sprintf("%s has %s under a name in [%s]", q.Remote, q.packet(), nameList(r.Names, nil))
@@ -53,6 +54,8 @@ func (e *explainer) isIn(spec *policy.Group) bool {
 	return addrs.Contains(e.query.Remote)
 }
 
+// explainPeers returns whether the remote end is a peer, and why. For an address that is not, it looks for the usual
+// mistakes: an except, or a pod that has the address on another network.
 func (e *explainer) explainPeers(spec *policy.Group) (bool, string) {
 	remote := e.query.Remote
 	if e.isIn(spec) {
@@ -86,7 +89,7 @@ func (e *explainer) elsewhere(spec *policy.Group) []string {
 	return slices.Compact(found)
 }
 
-// explainPorts says that the packet's port is in the rule's list, or is not.
+// explainPorts returns a text that says whether the packet's port is in the rule's list.
 func (e *explainer) explainPorts(r *policy.Rule, has bool) string {
 	var list []string
 	for p := range r.Ports.Ranges() {
@@ -111,7 +114,7 @@ func (e *explainer) explainPorts(r *policy.Rule, has bool) string {
 	return fmt.Sprintf("%s %s [%s]", packet, is, strings.Join(list, ", "))
 }
 
-// portRangeText is "80/tcp", or "tcp" for all ports.
+// portRangeText returns "80/tcp", or "tcp" for all ports.
 func portRangeText(p sets.PortRange) string {
 	if p.From == 0 && p.To == policy.MaxPort {
 		return policy.ProtocolName(p.Proto)
@@ -119,7 +122,7 @@ func portRangeText(p sets.PortRange) string {
 	return p.String()
 }
 
-// resolution is the port that a name stands for in the pod that the rule protects.
+// resolution returns the ports that a name stands for in the pod that the rule protects.
 func resolution(n policy.PortName, pod []policy.NamedPort) string {
 	var numbers []string
 	for _, p := range pod {
@@ -130,6 +133,7 @@ func resolution(n policy.PortName, pod []policy.NamedPort) string {
 	return listOr(numbers, "no port of the pod")
 }
 
+// nameList returns the names with their protocols, each with a note if note is not nil.
 func nameList(names []policy.PortName, note func(policy.PortName) string) string {
 	texts := make([]string, 0, len(names))
 	for _, n := range names {

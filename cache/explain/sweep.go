@@ -8,32 +8,39 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// wholeFamily is all addresses, by the index of the family.
+// wholeFamily has all addresses of each family, by the index of the family.
 var wholeFamily = [...]sets.AddrRange{
 	sets.PrefixRange(netip.MustParsePrefix("0.0.0.0/0")), sets.PrefixRange(netip.MustParsePrefix("::/0")),
 }
 
-// sweep goes through the addresses of both families from one end of a range of a term to the next, so that between two
-// stops all addresses are in the same terms, and calls f with the differences there. It costs the number of ranges.
+// sweep goes through the addresses of both families, from one end of a range to the next. Between two such stops, all
+// addresses are in the same terms, so the difference is the same for all of them:
+//
+//	before   ├────── 80/tcp ──────┤
+//	after              ├────── 80/tcp ──────┤
+//	stops    │         │          │         │        closed │ unchanged │ opened
+//
+// Its time depends on the number of ranges, not of addresses.
 type sweep struct {
 	terms  []term
-	before int // so many of the terms are before, the others after
-	active []bool
-	marks  []uint64 // of the terms, random
-	mark   uint64   // of the set of active terms: the marks of its terms, exclusive-or
-	seen   map[uint64]difference
+	before int                   // number of terms that are before; the others are after
+	active []bool                // by term: it holds at the current stop
+	marks  []uint64              // a random number for each term
+	mark   uint64                // identifies the set of active terms: the exclusive-or of their marks
+	seen   map[uint64]difference // differences by the set of active terms
 }
 
 // difference holds the ports that pass only after the change, and the ports that pass only before it.
 type difference struct{ opened, closed sets.Ports }
 
-// stop is where a term begins, or where it is no longer.
+// stop is an address at which a term begins (active), or the first address behind a range of a term.
 type stop struct {
 	at     netip.Addr
 	term   int
 	active bool
 }
 
+// newSweep returns a sweep over the terms before and after a change.
 func newSweep(before, after []term) *sweep {
 	s := &sweep{terms: slices.Concat(before, after), before: len(before), seen: map[uint64]difference{}}
 	s.active, s.marks = make([]bool, len(s.terms)), make([]uint64, len(s.terms))
@@ -43,6 +50,7 @@ func newSweep(before, after []term) *sweep {
 	return s
 }
 
+// run calls f with each range between two stops, and the difference there.
 func (s *sweep) run(f func(sets.AddrRange, difference)) {
 	for i, family := range sets.Families {
 		clear(s.active)
@@ -51,6 +59,7 @@ func (s *sweep) run(f func(sets.AddrRange, difference)) {
 		from := whole.From
 		for _, stop := range s.stops(family) {
 			if from.Less(stop.at) {
+				// The range before the stop has the terms that were active until now.
 				f(sets.AddrRange{From: from, To: stop.at.Prev()}, s.difference())
 				from = stop.at
 			}
@@ -59,15 +68,18 @@ func (s *sweep) run(f func(sets.AddrRange, difference)) {
 				s.mark ^= s.marks[stop.term]
 			}
 		}
+		// Behind the last stop, to the end of the family.
 		f(sets.AddrRange{From: from, To: whole.To}, s.difference())
 	}
 }
 
+// stops returns the stops of a family in the order of their addresses.
 func (s *sweep) stops(f sets.Family) []stop {
 	var all []stop
 	for i, t := range s.terms {
 		for r := range t.addrs.Ranges(f) {
 			all = append(all, stop{r.From, i, true})
+			// A range up to the last address of the family has no stop behind it.
 			if next := r.To.Next(); next.IsValid() {
 				all = append(all, stop{next, i, false})
 			}
@@ -77,7 +89,8 @@ func (s *sweep) stops(f sets.Family) []stop {
 	return all
 }
 
-// difference compares the ports of the active terms. Most stops lead back to a set of terms that was seen before.
+// difference returns the difference between the ports of the active terms. Most stops lead back to a set of terms that
+// occurred before, so the results are kept.
 func (s *sweep) difference() difference {
 	if d, known := s.seen[s.mark]; known {
 		return d

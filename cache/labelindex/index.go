@@ -8,6 +8,7 @@ import "slices"
 // label (or the labels for all values of the operator In), else the presence of a key, else no condition. The cost of a lookup
 // depends on the number of the object's labels and of the found items, not on the number of items in the index.
 type Index[T comparable] struct {
+	// An item with the operator In is in several lists of pairs, once for each value.
 	pairs map[Label][]T  // items by required label
 	keys  map[string][]T // items by required key
 	any   []T            // items without a condition
@@ -51,6 +52,7 @@ func (x *Index[T]) Add(s *Selector, item T) Anchor {
 func (x *Index[T]) choose(s *Selector) Anchor {
 	var best Anchor
 	least := -1
+	// Among the required labels, few items under a label weigh more than few values.
 	for _, pairs := range s.pairs {
 		weight := len(pairs) // the number of values counts less than an item
 		for _, l := range pairs {
@@ -89,6 +91,7 @@ func (x *Index[T]) Remove(a Anchor, item T) {
 // AppendCandidates appends the items with an anchor that an object with these labels meets, each once. The caller must still
 // check their selectors.
 func (x *Index[T]) AppendCandidates(to []T, l Set) []T {
+	// A key occurs once in a Set, and an item has a single anchor, so no item is appended twice.
 	to = append(to, x.any...)
 	if len(x.pairs) > 0 {
 		for _, label := range l {

@@ -13,6 +13,7 @@ import (
 type Selector struct {
 	text  string // canonical
 	match labels.Selector
+	// pairs and keys are conditions that hold for every matching object. They are necessary, not sufficient.
 	pairs [][]Label // a matching object has a label of each list
 	keys  []string  // a matching object has a label with each key
 }
@@ -47,6 +48,7 @@ func (s *Selector) anchor(r labels.Requirement) {
 		values := r.Values().List()
 		pairs := make([]Label, 0, len(values))
 		for _, v := range values {
+			// The labels for the values of a requirement with the operator In, and a single label for other operators.
 			pairs = append(pairs, Label{r.Key(), v})
 		}
 		s.pairs = append(s.pairs, pairs)
@@ -81,7 +83,8 @@ func (s *Selector) String() string { return s.text }
 // MatchesAll reports whether the selector matches every object.
 func (s *Selector) MatchesAll() bool { return s.text == "" }
 
-// Size returns the number of requirements plus the number of their values.
+// Size returns the number of requirements plus the number of their values: a measure of the memory and time that the
+// selector costs.
 func (s *Selector) Size() int {
 	requirements, _ := s.match.Requirements()
 	n := len(requirements)

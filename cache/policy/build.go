@@ -34,7 +34,7 @@ type Chain struct {
 	Ports   []PortSet // unique
 }
 
-// PortSet is a set of ports with the digest of its content.
+// PortSet is a set of ports with the digest of its content, which gives the set its name.
 type PortSet struct {
 	Digest Digest
 	Ports  sets.Ports
@@ -56,7 +56,8 @@ func (s *Section) Variant(pod []NamedPort) Digest {
 	return e.digest()
 }
 
-// Build makes the chain of the section for a pod with these named ports, which must be sorted.
+// Build makes the chain of the section for a pod with these named ports, which must be sorted. Equal arguments give an
+// equal chain. Pods share the result, so nobody may change it.
 func (s *Section) Build(pod []NamedPort, o BuildOptions) *Chain {
 	b := builder{section: s, options: o, out: &Chain{Chain: &engine.Chain{Name: s.ChainName}}, known: map[string]bool{}, users: map[string]int{}}
 	if o.Replies {
@@ -115,10 +116,12 @@ func (b *builder) rule(r *Rule, ports *PortMatch) {
 	switch {
 	case ports == nil:
 	case r.Everyone:
+		// Without a match of the peer, a single rule serves both families.
 		b.accept(r, nil, nil, ports)
 	case r.Peers != nil:
 		b.peers(r, r.Peers, d.PeerIn, d.Opposite().PeerIn, ports)
 	}
+	// Named ports of peers for egress: each peer may have another number under the name.
 	if r.Named != nil {
 		b.peers(r, r.Named, expr.DestinationEndpointIn, expr.SourceEndpointIn, &PortMatch{})
 	}
@@ -158,6 +161,7 @@ func (b *builder) matchPorts(p sets.Ports) *PortMatch {
 		m.replies = [][]expr.Statement{{expr.SourcePortIn(name)}}
 		return m
 	}
+	// DialedPortIn is for a single protocol, so each protocol has a rule of its own.
 	for _, t := range protocols(p) {
 		m.replies = append(m.replies, []expr.Statement{expr.DialedPortIn(t, name)})
 	}

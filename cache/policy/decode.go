@@ -29,8 +29,8 @@ func (l *rawList) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// isEmptyList reports whether the list is absent, null or empty. A value of another type counts as not empty, since its author
-// wanted to say something with it.
+// isEmptyList reports whether the list is absent, null or empty. A value of another type counts as not empty, since its
+// author meant something by it.
 func (l rawList) isEmptyList() bool {
 	list, ok := decodeList(json.RawMessage(l))
 	return ok && len(list) == 0
@@ -51,6 +51,7 @@ type rawRule struct {
 	To    json.RawMessage `json:"to"`
 }
 
+// peers returns the list of peers of a direction.
 func (r rawRule) peers(d engine.Direction) json.RawMessage {
 	if d == engine.Ingress {
 		return r.From
@@ -72,7 +73,8 @@ func decodeSpec(raw json.RawMessage, ps *Problems) spec {
 	return s
 }
 
-// decode reads JSON as the API server does: the names of fields are case-sensitive.
+// decode reads JSON as the API server does: the names of fields are case-sensitive, and unlike in encoding/json "SPEC"
+// is not spec.
 func decode(raw json.RawMessage, to any) error {
 	return kjson.UnmarshalCaseSensitivePreserveInts(raw, to)
 }
@@ -97,6 +99,7 @@ func decodeNumber(raw json.RawMessage) (int64, bool) {
 	text := string(bytes.TrimSpace(raw))
 	var quoted string
 	if decode(raw, &quoted) == nil {
+		// A quoted number is read too: the loose schema lets "80" pass, and its meaning is clear.
 		text = strings.TrimSpace(quoted)
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
@@ -110,6 +113,7 @@ func item(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
 // only if the message is formatted.
 type quoteJSON json.RawMessage
 
+// String returns the quoted text.
 func (q quoteJSON) String() string {
 	raw := json.RawMessage(q)
 	var s string

@@ -12,8 +12,11 @@ import (
 // Group specifies a peer group: the peers of a rule on the networks of its policy. It does not know its members; package cache
 // fills it. Its digest covers the whole specification and nothing else, so equal groups of several policies share their sets.
 type Group struct {
-	Kind     engine.GroupKind
-	Digest   Digest
+	// Kind decides whether the members are addresses or endpoints.
+	Kind engine.GroupKind
+	// Digest is the identity of the group. Two groups with equal digests have the same members at any time.
+	Digest Digest
+	// Comment describes the group in the table, cut to the length of a comment.
 	Comment  string
 	Networks []Key // sorted
 	Peers    []Peer
@@ -28,6 +31,7 @@ type groupFactory struct {
 	prefixes map[engine.GroupKind]encoder
 }
 
+// newGroupFactory returns a factory for a policy on these networks, which must be sorted.
 func newGroupFactory(networks []Key) *groupFactory {
 	f := &groupFactory{networks: networks, prefixes: map[engine.GroupKind]encoder{}}
 	for _, kind := range []engine.GroupKind{engine.PeerGroup, engine.EndpointGroup} {
@@ -59,6 +63,7 @@ func (f *groupFactory) group(g *Group, peers []Peer) *Group {
 	g.Peers = slices.Clone(peers)
 	slices.SortFunc(g.Peers, Peer.compare)
 	g.Peers = slices.CompactFunc(g.Peers, func(a, b Peer) bool { return a.compare(b) == 0 })
+	// All that determines the members, in a canonical order: networks (in the prefix), peers, blocks, names.
 	e := f.prefixes[g.Kind].clone().count(len(g.Peers))
 	for _, p := range g.Peers {
 		e.text(p.Scope.Namespace).text(p.Scope.Selector).text(p.Pods.String())
@@ -85,7 +90,8 @@ func (g *Group) SetName(f sets.Family) string { return engine.GroupSet(g.Kind, g
 // Words describes the group for users: "default: pods app=web; 10.0.0.0/8".
 func (g *Group) Words() string { return g.words(-1) }
 
-// words returns at least length bytes of the description if it is that long. A negative length means the whole description.
+// words returns at least length bytes of the description if it is that long. A negative length means the whole
+// description. A comment needs only its first bytes, and a group may have thousands of blocks.
 func (g *Group) words(length int) string {
 	var b strings.Builder
 	if g.Kind == engine.EndpointGroup {

@@ -9,7 +9,9 @@ import (
 	"strings"
 )
 
-// Digest is a SHA-256 of a canonical encoding. Equal values have equal digests. It is used as an identity and in names.
+// Digest is a SHA-256 of a canonical encoding. Equal values have equal digests. It is an identity and a part of names.
+// A cryptographic hash is used because tenants choose the values: two values with the same digest would share a chain
+// or a set.
 type Digest [sha256.Size]byte
 
 // ID returns the first 16 hex digits, for names of sets and chains.
@@ -23,6 +25,7 @@ type encoder struct{ hash.Hash }
 // newEncoder returns an encoder for a value of a kind.
 func newEncoder(kind string) encoder { return encoder{sha256.New()}.text(kind) }
 
+// text adds a string with its length.
 func (e encoder) text(s string) encoder {
 	var length [8]byte
 	binary.BigEndian.PutUint64(length[:], uint64(len(s)))
@@ -31,6 +34,7 @@ func (e encoder) text(s string) encoder {
 	return e
 }
 
+// count adds a number.
 func (e encoder) count(n int) encoder { return e.text(strconv.Itoa(n)) }
 
 // clone returns a copy of the encoder with its state.
@@ -42,6 +46,7 @@ func (e encoder) clone() encoder {
 	return encoder{c}
 }
 
+// digest returns the hash of all that was added.
 func (e encoder) digest() (d Digest) {
 	e.Sum(d[:0])
 	return d

@@ -116,14 +116,15 @@ func exceeds(name string, limit int, consequence string) string {
 	return fmt.Sprintf("exceeds the limit %s=%d, so %s (--limit)", name, limit, consequence)
 }
 
-// usage counts the parts of a policy against its limits.
+// usage counts the parts of a policy against its limits, while the policy is compiled.
 type usage struct {
 	limits                                           *Limits
 	rules, peers, blocks, ports, expressions, labels int
 	clusterPeers                                     int
-	reported                                         map[string]bool // limits with a Problem
+	reported                                         map[string]bool // names of limits that have a Problem already
 }
 
+// newUsage returns a usage that has counted nothing.
 func newUsage(l *Limits) *usage { return &usage{limits: l, reported: map[string]bool{}} }
 
 // items returns the size of the policy: the number of its parts that take memory.
@@ -135,14 +136,17 @@ func (u *usage) takeRule(field string, ps *Problems) bool {
 	return u.take(&u.rules, 1, "policy-rules", u.limits.PolicyRules, field, "this rule and all later ones allow nothing", ps)
 }
 
+// takePeer counts a peer.
 func (u *usage) takePeer(field string, ps *Problems) bool {
 	return u.take(&u.peers, 1, "policy-peers", u.limits.PolicyPeers, field, "this peer and all later ones allow nobody", ps)
 }
 
+// takeBlocks counts a CIDR and its excepts.
 func (u *usage) takeBlocks(n int, field string, ps *Problems) bool {
 	return u.take(&u.blocks, n, "policy-blocks", u.limits.PolicyBlocks, field, "this block and all later ones allow nobody", ps)
 }
 
+// takePort counts a port.
 func (u *usage) takePort(field string, ps *Problems) bool {
 	return u.take(&u.ports, 1, "policy-ports", u.limits.PolicyPorts, field, "this port and all later ones allow nothing", ps)
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Scope identifies the namespaces of a peer: a single namespace, or the namespaces that a selector selects.
+// Scope identifies the namespaces of a peer: a single namespace, or the namespaces that a selector selects. Exactly a
+// single field is used; both empty is the selector that matches all namespaces.
 type Scope struct {
 	Namespace string // empty: see Selector
 	Selector  string // canonical text of the selector
@@ -22,8 +23,8 @@ type Scope struct {
 // Peer selects the pods that a rule allows: the pods that Pods selects in the namespaces of the scope.
 type Peer struct {
 	Scope      Scope
-	Namespaces *labelindex.Selector // nil: Scope.Namespace
-	Pods       *labelindex.Selector
+	Namespaces *labelindex.Selector // selects the namespaces; nil: the namespace Scope.Namespace
+	Pods       *labelindex.Selector // selects the pods in these namespaces; never nil
 }
 
 // everyPod returns the peer that selects all pods of all namespaces.
@@ -32,6 +33,7 @@ func everyPod() Peer {
 	return Peer{Scope: Scope{Selector: all.String()}, Namespaces: all, Pods: all}
 }
 
+// compare orders peers by the canonical texts of their selectors; 0 means that they select the same pods.
 func (p Peer) compare(q Peer) int {
 	return cmp.Or(cmp.Compare(p.Scope.Namespace, q.Scope.Namespace),
 		cmp.Compare(p.Scope.Selector, q.Scope.Selector), cmp.Compare(p.Pods.String(), q.Pods.String()))

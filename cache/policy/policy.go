@@ -43,7 +43,7 @@ func ObjectOf(p *mnpv1.MultiNetworkPolicy) Object {
 	return o
 }
 
-// Policy is a compiled policy. It is immutable.
+// Policy is a compiled policy. It is immutable, and safe for concurrent use.
 type Policy struct {
 	Key      Key
 	UID      types.UID
@@ -62,6 +62,7 @@ type Policy struct {
 }
 
 // Compile compiles a policy. It never fails: invalid parts allow nothing and become Problems, see the package comment.
+// It holds no lock and may take milliseconds for a policy at the limits.
 func Compile(o Object, limits *Limits) *Policy {
 	var ps Problems
 	p := &Policy{Key: o.Key, UID: o.UID, Version: o.Version}
@@ -78,11 +79,12 @@ func Compile(o Object, limits *Limits) *Policy {
 	spec := decodeSpec(o.Spec, &ps)
 	var ok bool
 	if p.Pods, ok = compileSelector(spec.PodSelector, "spec.podSelector", "the policy isolates every pod of its namespace", u, &ps); !ok {
-		// The author meant to isolate some pods, but it is unknown which. Isolating no pod would leave them open.
+		// The author meant to isolate some pods, but it is unknown which pods. Isolating no pod would leave them open.
 		p.Pods = labelindex.Everything()
 	}
 	isolates, noTypes := isolatedDirections(spec, &ps)
 	p.NoTypes = noTypes
+	// Both directions are compiled, so that problems of a direction that is not isolated are reported too.
 	groups := newGroupFactory(p.Networks)
 	for _, d := range engine.Directions {
 		s := compileSection(p.Key, d, spec.rules(d), groups, u, &ps)
@@ -124,7 +126,8 @@ func (p *Policy) Stub(reason Problem) *Policy {
 	return &stub
 }
 
-// RoomProblem returns the Problem of a policy that exceeds a limit of its namespace or of the node.
+// RoomProblem returns the Problem of a policy that exceeds a limit of its namespace or of the node, together with other
+// policies.
 func RoomProblem(limit string, value int) Problem {
 	return Problem{Field: "spec", Message: "together with the other policies it " +
 		exceeds(limit, value, "this policy isolates its pods and allows nothing")}

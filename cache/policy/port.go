@@ -53,7 +53,7 @@ type PortName struct {
 	Name  string
 }
 
-// Compare orders names by protocol and name.
+// Compare orders names by protocol and name. It returns 0 for equal names.
 func (p PortName) Compare(q PortName) int {
 	return cmp.Or(cmp.Compare(p.Proto, q.Proto), cmp.Compare(p.Name, q.Name))
 }
@@ -84,6 +84,7 @@ func NamedPorts(obj *corev1.Pod, limit int) []NamedPort {
 	return slices.Clip(out[:min(len(out), limit)])
 }
 
+// appendNamedPorts appends the valid named ports of a container.
 func appendNamedPorts(out []NamedPort, ports []corev1.ContainerPort) []NamedPort {
 	for _, p := range ports {
 		proto, ok := ProtocolNumber(cmp.Or(p.Protocol, corev1.ProtocolTCP))

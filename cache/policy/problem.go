@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Problem is the reason why a field of an object allows nothing, for logs and Events.
+// Problem is the reason why a field of an object allows nothing, for logs, Events and explanations.
 type Problem struct {
 	Field   string // as a path: spec.ingress[0].from[1].ipBlock.cidr
 	Message string

@@ -22,9 +22,9 @@ type Section struct {
 }
 
 // Rule allows packets between the isolated pod and its peers on its ports.
-type Rule struct {
-	Index    int // in the list of the policy
-	Comment  string
+type Rule struct { // place in the policy's list, from 0
+	Index    int        // in the list of the policy
+	Comment  string     // policy and rule, as nft prints it: "shop/web ingress[0]"
 	Everyone bool       // any address is a peer
 	Peers    *Group     // the peers, unless Everyone; nil: the rule allows nobody
 	AnyPort  bool       // all ports and protocols
@@ -50,6 +50,7 @@ func compileSection(key Key, d engine.Direction, raw json.RawMessage, groups *gr
 		if !u.takeRule(at, ps) {
 			break
 		}
+		// An invalid rule keeps its place, so that the index in comments and explanations is right.
 		r := compileRule(key.Namespace, d, at, raw, groups, u, ps)
 		r.Index = i
 		r.Comment = comment(fmt.Sprintf("%s %s", s.Policy, item(d.String(), i)))
@@ -62,7 +63,8 @@ func compileSection(key Key, d engine.Direction, raw json.RawMessage, groups *gr
 	return s
 }
 
-// count sets SetCount and RuleCount. They ignore that different rules may have equal port sets, so they are upper bounds.
+// count sets SetCount and RuleCount. Different rules may have equal sets of ports, which it counts twice, so both
+// numbers are upper bounds.
 func (s *Section) count() {
 	groups := map[Digest]bool{}
 	for i := range s.Rules {
@@ -96,7 +98,7 @@ func newSection(key Key, d engine.Direction) *Section {
 // JumpComment returns the comment of a rule that jumps to the chain of the section.
 func (s *Section) JumpComment() string { return comment(s.Policy) }
 
-// empty returns the section without rules.
+// empty returns the section without rules: it isolates the direction and allows nothing.
 func (s *Section) empty() *Section {
 	return &Section{Direction: s.Direction, Policy: s.Policy, ChainName: s.ChainName, Digest: newEncoder("section").digest()}
 }

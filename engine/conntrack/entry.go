@@ -53,7 +53,7 @@ const (
 	tcpEstablished     = 3
 	tcpLiberal         = 1 << 3 // IP_CT_TCP_FLAG_BE_LIBERAL: the entry does not know the windows of the connection
 	sctpCtEstablished  = 4
-	protocolExperiment = 253 // for experiments (RFC 3692): no packet of a pod has it
+	protocolExperiment = 253 // for experiments (RFC 3692): pods send no packet with it
 )
 
 // Lifetimes of entries without packets, seconds: the kernel's defaults (nf_conntrack_proto_tcp.c, _udp.c, _sctp.c). The
@@ -76,6 +76,8 @@ func begin(m *nfnl.Messages, typ, flags uint16, op string, protocol uint8, from,
 	tuple(m, ctaTupleOrig, protocol, from, to)
 }
 
+// tuple writes one direction of an entry as a nest, CTA_TUPLE_ORIG or CTA_TUPLE_REPLY: addresses, protocol and ports.
+// The mark has a protocol that the kernel knows nothing about, and such a protocol has no ports.
 func tuple(m *nfnl.Messages, typ uint16, protocol uint8, from, to netip.AddrPort) {
 	source := uint16(ctaIPv4Source)
 	if from.Addr().Is6() {

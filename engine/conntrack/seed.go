@@ -11,11 +11,13 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// Result is the outcome of Seed.
+// Result is the outcome of Seed, for metrics and for the set of served ports in the table.
 type Result struct {
-	Made   int      // entries that the kernel did not have
-	Turned int      // entries that had the ends the wrong way round
-	Served []uint16 // ports of UDP sockets that receive from everybody
+	Made   int // entries that the kernel did not have
+	Turned int // entries that had the ends the wrong way round
+	// Served are the ports of UDP sockets that receive from everybody; nil: none. The entries of the peers of these
+	// ports may be wrong until TurnServed has corrected them.
+	Served []uint16
 }
 
 // atOnce is the number of entries in a send. The socket's receive buffer must hold the answers.
@@ -30,6 +32,8 @@ const atOnce = 1000
 // that a policy denies. So Seed makes entries of UDP only if no policy was in force before.
 func Seed(c *nfnl.Conn, isFirst bool) (Result, error) {
 	var r Result
+	// Too many sockets are a failure of the rest only: the first sockets still get their entries, and the error is
+	// returned at the end.
 	list, err := socketsOf(c)
 	if err != nil && !errors.Is(err, errTooMany) {
 		return r, err
@@ -45,6 +49,7 @@ func Seed(c *nfnl.Conn, isFirst bool) (Result, error) {
 			return r, err
 		}
 	}
+	// Packets of UDP servers may have made entries since the kernel began to track, before this call.
 	if len(r.Served) > 0 {
 		turned, err := TurnServed(c, r.Served)
 		r.Turned += turned
@@ -52,6 +57,7 @@ func Seed(c *nfnl.Conn, isFirst bool) (Result, error) {
 			return r, err
 		}
 	}
+	// The mark comes last, so it never exists without the entries that Seed could make.
 	var m nfnl.Messages
 	createMark(&m)
 	m.OrFlags(unix.NLM_F_ACK)
@@ -81,8 +87,11 @@ func closeConn(c *nfnl.Conn) {
 	c.Close() //nolint:errcheck // see above
 }
 
-// seed makes the entries of some connections.
+// seed makes the entries of some connections in a single send. The kernel handles each message by itself, so an entry
+// that exists already (EEXIST) does not stop the others. Packets may have made such an entry the wrong way round since
+// tracking began, so it is checked.
 func (r *Result) seed(c *nfnl.Conn, list []flow) error {
+	// The number of a message is the index of its flow: create writes a single message.
 	var m nfnl.Messages
 	for i := range list {
 		list[i].create(&m)
@@ -105,7 +114,8 @@ func (r *Result) seed(c *nfnl.Conn, list []flow) error {
 	return nil
 }
 
-// refused returns the numbers of the messages that the kernel refused with the errno, if it refused no other message.
+// refused returns the numbers of the messages that the kernel refused with the errno. If the kernel refused a message
+// for another reason, or the exchange failed, it returns that error too.
 func refused(err error, errno unix.Errno) (numbers []int, other error) {
 	var refusals nfnl.Refusals
 	if !errors.As(err, &refusals) {
@@ -124,15 +134,20 @@ func refused(err error, errno unix.Errno) (numbers []int, other error) {
 // wrong entry again.
 const turnTries = 3
 
-// turn replaces the entry of a connection if it has the ends the wrong way round. It keeps the entry of a connection whose
-// addresses or ports are translated.
+// turn replaces the entry of a connection if it has the ends the wrong way round. It keeps the entry of a connection
+// whose addresses or ports are translated: a new entry would lose the translation. Changing the entry in place is
+// impossible, since the kernel has no message that exchanges the directions.
 func turn(c *nfnl.Conn, f *flow) (bool, error) {
 	from, to := f.original()
 	for range turnTries {
+		// The kernel finds an entry by either direction, and answers with its original direction. So a right entry is
+		// found too, with from and to as the flow has them.
 		found, err := find(c, f.protocol, to, from)
 		if err != nil || found.from != to || found.to != from || found.status&natMask != 0 {
 			return false, err
 		}
+		// The deletion and the new entry go in a single send, which leaves packets of the pod the least time between
+		// them.
 		var m nfnl.Messages
 		begin(&m, msgDelete, 0, "CT_DELETE", f.protocol, to, from)
 		m.End()
@@ -141,6 +156,8 @@ func turn(c *nfnl.Conn, f *flow) (bool, error) {
 		switch err := c.Do(&m, nil); {
 		case err == nil:
 			return true, nil
+		// EEXIST: a packet came in between. ENOENT: the entry has expired or another process has deleted it. Both are
+		// tried again with the entry that exists now.
 		case !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.ENOENT):
 			return false, fmt.Errorf("turn the entry of a connection: %w", err)
 		}
@@ -148,7 +165,7 @@ func turn(c *nfnl.Conn, f *flow) (bool, error) {
 	return false, nil
 }
 
-// find returns the entry with a direction, or the zero value if there is none.
+// find returns the entry that has the direction as its original or reply direction, or the zero value if there is none.
 func find(c *nfnl.Conn, protocol uint8, from, to netip.AddrPort) (found entry, err error) {
 	var m nfnl.Messages
 	begin(&m, msgGet, 0, "CT_GET", protocol, from, to)
@@ -163,13 +180,13 @@ func find(c *nfnl.Conn, protocol uint8, from, to netip.AddrPort) (found entry, e
 	return found, nil
 }
 
-// IsSeeded reports whether the mark exists.
+// IsSeeded reports whether the mark exists: Seed has made the entries, and no process has deleted all entries since.
 func IsSeeded(c *nfnl.Conn) (bool, error) {
 	found, err := find(c, protocolExperiment, markFrom, markTo)
 	return found.from.IsValid(), err
 }
 
-// RemoveMark deletes the mark, if it exists: no policy is in force any more.
+// RemoveMark deletes the mark, if it exists. The caller calls it when the last policy of the pod is gone.
 func RemoveMark(c *nfnl.Conn) error {
 	var m nfnl.Messages
 	begin(&m, msgDelete, unix.NLM_F_ACK, "CT_DELETE", protocolExperiment, markFrom, markTo)
@@ -180,16 +197,19 @@ func RemoveMark(c *nfnl.Conn) error {
 	return nil
 }
 
-// TurnServed corrects the entries of UDP connections that a packet from one of these ports of the pod has made. It returns
-// the number of corrected entries.
+// TurnServed corrects the entries of UDP connections that a packet from any of these ports of the pod has made. It
+// returns the number of corrected entries. Such an entry takes the pod for the client, because the pod sent the first
+// packet that the kernel saw.
 func TurnServed(c *nfnl.Conn, ports []uint16) (int, error) {
 	if len(ports) == 0 {
 		return 0, nil
 	}
+	// The address is part of the check: a pod that forwards packets has entries of other hosts with the same port.
 	own, err := addresses(c)
 	if err != nil {
 		return 0, err
 	}
+	// The entries are collected first, since a dump allows no other exchange on the socket.
 	var wrong []flow
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		var m nfnl.Messages
@@ -219,7 +239,8 @@ func TurnServed(c *nfnl.Conn, ports []uint16) (int, error) {
 	return turned, nil
 }
 
-// addresses returns the addresses of the pod.
+// addresses returns the addresses of the pod's interfaces, for TurnServed. Like the list of sockets it has a bound,
+// because root in the pod can add any number of addresses.
 func addresses(c *nfnl.Conn) (map[netip.Addr]bool, error) {
 	netns, err := c.Namespace()
 	if err != nil {

@@ -15,11 +15,14 @@ import (
 // (nf_conntrack_max) is at most 262,144.
 const mostSockets = 1 << 17
 
+// errTooMany ends the list of sockets or addresses at mostSockets. The sockets up to there are still used.
 var errTooMany = fmt.Errorf("the pod has more than %d sockets or addresses", mostSockets)
 
-// socket is a socket of the pod.
+// socket is a socket of the pod, as sock_diag(7) reports it: a listening socket, a connection, or an unconnected UDP
+// socket.
 type socket struct {
-	protocol      uint8
+	protocol uint8
+	// state is a TCP state for TCP and UDP (TCP_ESTABLISHED, …), and an enum sctp_state for an SCTP association.
 	state         uint8
 	local, remote netip.AddrPort // remote is the zero value for a socket without a peer
 	tags          tags
@@ -53,10 +56,12 @@ const (
 )
 
 // protocols are the protocols whose ports a policy can name.
+// The list decides which packets need an entry: connections of other protocols are judged by their next packet.
 var protocols = []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP}
 
-// sockets returns the sockets of a namespace, without the sockets on loopback addresses. If the kernel cannot list the sockets of a
-// protocol, it has none.
+// sockets returns the sockets of a namespace, without the sockets on loopback addresses, which no policy judges. A
+// protocol that the kernel cannot list, such as SCTP without its module, has no sockets. After mostSockets it returns
+// the sockets so far and errTooMany.
 func sockets(c *nfnl.Conn) ([]socket, error) {
 	var list []socket
 	for _, protocol := range protocols {
@@ -65,6 +70,7 @@ func sockets(c *nfnl.Conn) ([]socket, error) {
 			extensions = extensionInfo
 		}
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+			// A connection in TIME-WAIT is over and needs no entry.
 			err := c.Sockets(family, protocol, extensions, ^uint32(1<<stateTimeWait), func(message []byte) error {
 				if len(list) == mostSockets {
 					return errTooMany
@@ -86,8 +92,11 @@ func sockets(c *nfnl.Conn) ([]socket, error) {
 	return list, nil
 }
 
-// parseSocket reads a struct inet_diag_msg (linux/inet_diag.h) and the attributes behind it. It returns false for a socket on
-// a loopback address.
+// parseSocket reads a struct inet_diag_msg (linux/inet_diag.h) and the attributes behind it:
+//
+//	│ family │ state │ timer │ retrans │ struct inet_diag_sockid, 48 bytes │ … │ attributes
+//
+// It returns false for a socket on a loopback address.
 func parseSocket(protocol uint8, b []byte) (socket, bool) {
 	const size = 72
 	if len(b) < size {
@@ -98,13 +107,16 @@ func parseSocket(protocol uint8, b []byte) (socket, bool) {
 		if family == unix.AF_INET {
 			return netip.AddrFrom4([4]byte(at))
 		}
+		// An IPv6 socket with an IPv4 peer has addresses such as ::ffff:10.0.0.1. Its packets are IPv4.
 		return netip.AddrFrom16([16]byte(at)).Unmap()
 	}
 	s := socket{
 		protocol: protocol,
-		state:    state,
-		local:    netip.AddrPortFrom(addr(id[4:]), binary.BigEndian.Uint16(id)),
-		remote:   netip.AddrPortFrom(addr(id[20:]), binary.BigEndian.Uint16(id[2:])),
+		// struct inet_diag_sockid: source port, destination port (2 bytes each, big-endian), source address,
+		// destination address (16 bytes each; an IPv4 address fills the first 4).
+		state:  state,
+		local:  netip.AddrPortFrom(addr(id[4:]), binary.BigEndian.Uint16(id)),
+		remote: netip.AddrPortFrom(addr(id[20:]), binary.BigEndian.Uint16(id[2:])),
 	}
 	if protocol == unix.IPPROTO_SCTP {
 		attributes, err := nfnl.ParseAttrs(b[size:])
@@ -115,7 +127,7 @@ func parseSocket(protocol uint8, b []byte) (socket, bool) {
 	return s, !s.local.Addr().IsLoopback() && !s.remote.Addr().IsLoopback()
 }
 
-// isServer reports whether any peer can send to the socket.
+// isServer reports whether any peer can send to the socket: it listens, or it is an unconnected UDP socket with a port.
 func (s *socket) isServer() bool {
 	return s.state == stateListen || s.protocol == unix.IPPROTO_UDP && s.state == stateClose && s.local.Port() != 0
 }
@@ -128,6 +140,8 @@ func (s *socket) hasPeer() bool {
 	if s.remote.Port() == 0 || s.remote.Addr().IsUnspecified() || s.isServer() {
 		return false
 	}
+	// Connection tracking compares the verification tag of each packet with the entry. An entry with wrong tags would
+	// make every packet of the association invalid, so an association without known tags gets no entry.
 	if s.protocol == unix.IPPROTO_SCTP {
 		return s.state == sctpEstablished && s.tags != tags{}
 	}

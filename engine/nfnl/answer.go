@@ -34,7 +34,9 @@ func (e *MessageError) Error() string {
 // Unwrap returns the Errno, so that errors.Is(err, unix.EEXIST) finds it.
 func (e *MessageError) Unwrap() error { return e.Errno }
 
-// Refusals is the error of an exchange: the errors of the messages that the kernel refused.
+// Refusals is the error of an exchange: the errors of the messages that the kernel refused, in the order of the
+// messages. For a batch of nf_tables, a single refusal means that nothing of the batch is in force. Other subsystems,
+// such as connection tracking, carry out each message by itself, so the messages that are not in the list are in force.
 type Refusals []*MessageError
 
 // mostTexts is the number of messages in the text of Refusals. The kernel can refuse every message of a batch, and log lines
@@ -66,7 +68,8 @@ func (r Refusals) Unwrap() []error {
 	return errs
 }
 
-// ErrNoAnswer means that the kernel neither acknowledged nor refused the messages: they may be in force.
+// ErrNoAnswer means that the kernel neither acknowledged nor refused the messages: they may be in force. A caller must
+// read the state back before it relies on the old or the new state.
 var ErrNoAnswer = errors.New("no acknowledgement from the kernel")
 
 // answers collects the kernel's answers to the messages of an exchange.
@@ -103,11 +106,13 @@ func (a *answers) parse(datagram []byte, visit func(Answer) error) (last bool, e
 	return a.acked && len(a.refused) == 0, err
 }
 
-// readDone reads the end of a dump (NLMSG_DONE). It has an error number if the kernel stopped early.
+// readDone reads the end of a dump (NLMSG_DONE). It holds an error number if the kernel stopped early: without this
+// check, a list that was cut short would pass for the whole list.
 func (a *answers) readDone(m Answer) error {
 	if len(m.Body) < 4 {
 		return nil
 	}
+	// The kernel writes errors as negative numbers (-ENOENT), in host byte order.
 	l := a.to.label(m.Sequence)
 	if errno := unix.Errno(-int32(binary.NativeEndian.Uint32(m.Body))); errno != 0 && l != nil {
 		a.refused = append(a.refused, &MessageError{Op: l.Op, Object: l.Object, Errno: errno})
@@ -115,7 +120,11 @@ func (a *answers) readDone(m Answer) error {
 	return nil
 }
 
-// readError reads struct nlmsgerr and the attributes behind it (linux/netlink.h).
+// readError reads struct nlmsgerr and the attributes behind it (linux/netlink.h):
+//
+//	│ error, int32 │ struct nlmsghdr of the refused message │ its content, unless NLM_F_CAPPED │ attributes, if NLM_F_ACK_TLVS │
+//
+// An error of 0 is an acknowledgement.
 func (a *answers) readError(m Answer) error {
 	body := m.Body
 	if len(body) < 4+messageHeader {

@@ -9,8 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Answer is a message from the kernel.
+// Answer is a message from the kernel, as the socket delivered it: an answer to a request, or the acknowledgement or
+// error of a request (NLMSG_ERROR).
 type Answer struct {
+	// Type has the subsystem in its high byte for nfnetlink, such as NFTables. Flags are the NLM_F_ flags.
 	Type, Flags uint16
 	Sequence    uint32 // of the message that it answers
 	Body        []byte // behind struct nlmsghdr
@@ -72,7 +74,9 @@ func CutAttr(list []byte) (typ uint16, value, rest []byte, err error) {
 // align rounds up to the four bytes of NLMSG_ALIGNTO and NLA_ALIGNTO.
 func align(n int) int { return (n + 3) &^ 3 }
 
-// Attrs holds the values of attributes by type. If a list has a type twice, the last value counts.
+// Attrs holds the values of attributes by type, without their headers. If a list has a type twice, the last value
+// counts. A type that is missing reads as the zero value, so a caller that must tell "missing" from "0" looks into the
+// map. The integers of nfnetlink are big-endian; the methods convert them.
 type Attrs map[uint16][]byte
 
 // ParseAttrs reads a list of attributes. The values are parts of the list.

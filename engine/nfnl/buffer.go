@@ -14,11 +14,14 @@ import (
 // Headers are in host byte order, attributes in network byte order, and each part is padded to 4 bytes. End and EndNest fill
 // in the lengths, so nothing is copied. A Buffer that is used again after Reset does not allocate.
 type Buffer struct {
+	// buf holds complete messages, and perhaps an open message at its end. Its length is always a multiple of 4 between
+	// two attributes.
 	buf   []byte
 	seq   uint32 // of the last message
 	start int    // offset of the last message
 }
 
+// Sizes of headers, bytes. Each is a multiple of 4, so no padding follows a header.
 const (
 	messageHeader = unix.SizeofNlMsghdr
 	familyHeader  = 4 // struct nfgenmsg
@@ -56,12 +59,13 @@ func (b *Buffer) beginHeader(typ, flags uint16) {
 	b.buf = append(b.buf, header[:]...)
 }
 
-// End closes the open message.
+// End closes the open message: it writes the length (nlmsg_len), which is known only now.
 func (b *Buffer) End() {
 	binary.NativeEndian.PutUint32(b.buf[b.start:], uint32(len(b.buf)-b.start))
 }
 
-// isDump reports whether the last message asks for a dump.
+// isDump reports whether the last message asks for a dump. NLM_F_DUMP consists of two bits, and a single bit of them
+// has another meaning for requests that create something (NLM_F_ROOT is NLM_F_REPLACE), so both must be set.
 func (b *Buffer) isDump() bool {
 	return len(b.buf) > b.start && binary.NativeEndian.Uint16(b.buf[b.start+6:])&unix.NLM_F_DUMP == unix.NLM_F_DUMP
 }
@@ -72,7 +76,8 @@ func (b *Buffer) OrFlags(flags uint16) {
 	binary.NativeEndian.PutUint16(at, binary.NativeEndian.Uint16(at)|flags)
 }
 
-// attr writes the header of an attribute whose value has the length.
+// attr writes the header of an attribute (struct nlattr) whose value has the length. The length in the header counts
+// the header and the value, but not the padding behind the value.
 func (b *Buffer) attr(typ uint16, length int) {
 	var header [attrHeader]byte
 	binary.NativeEndian.PutUint16(header[0:], uint16(attrHeader+length))
@@ -87,14 +92,15 @@ func (b *Buffer) pad() {
 	}
 }
 
-// Data writes an attribute of bytes.
+// Data writes an attribute of bytes as they are: the caller chooses their order.
 func (b *Buffer) Data(typ uint16, data []byte) {
 	b.attr(typ, len(data))
 	b.Raw(data)
 	b.pad()
 }
 
-// Raw writes bytes as they are. Only the last attribute of a nest may have a length that is no multiple of 4.
+// Raw writes bytes as they are, without a header, such as attributes that were encoded before. Only the last attribute
+// of a nest may have a length that is no multiple of 4.
 func (b *Buffer) Raw(data []byte) { b.buf = append(b.buf, data...) }
 
 // Text writes an attribute of a string with a NUL at its end.
@@ -112,20 +118,20 @@ func (b *Buffer) Uint8(typ uint16, v uint8) {
 	b.pad()
 }
 
-// Uint16 writes an attribute of two bytes.
+// Uint16 writes an attribute of two bytes, big-endian.
 func (b *Buffer) Uint16(typ uint16, v uint16) {
 	b.attr(typ, 2)
 	b.buf = binary.BigEndian.AppendUint16(b.buf, v)
 	b.pad()
 }
 
-// Uint32 writes an attribute of four bytes.
+// Uint32 writes an attribute of four bytes, big-endian. Neither this nor Uint64 needs padding.
 func (b *Buffer) Uint32(typ uint16, v uint32) {
 	b.attr(typ, 4)
 	b.buf = binary.BigEndian.AppendUint32(b.buf, v)
 }
 
-// Uint64 writes an attribute of eight bytes.
+// Uint64 writes an attribute of eight bytes, big-endian.
 func (b *Buffer) Uint64(typ uint16, v uint64) {
 	b.attr(typ, 8)
 	b.buf = binary.BigEndian.AppendUint64(b.buf, v)
@@ -142,7 +148,7 @@ func (b *Buffer) Nest(typ uint16) (at int) {
 // NestLen returns the length of an open nest up to now, bytes.
 func (b *Buffer) NestLen(at int) int { return len(b.buf) - at }
 
-// EndNest closes a nest.
+// EndNest closes a nest: it writes the length, which is known only now. at is the result of Nest.
 func (b *Buffer) EndNest(at int) {
 	binary.NativeEndian.PutUint16(b.buf[at:], uint16(len(b.buf)-at))
 }

@@ -14,7 +14,11 @@ import (
 // until the kernel has freed the deleted objects of the namespace, which takes milliseconds. The methods must not run at the
 // same time.
 type Conn struct {
-	family int // NETLINK_NETFILTER, or NETLINK_SOCK_DIAG
+	// family is NETLINK_NETFILTER, NETLINK_SOCK_DIAG or NETLINK_ROUTE. Reopen opens a socket of the same family.
+	family int
+	// conn owns the descriptor. This package reads and writes fd itself, because conn.Receive makes two system calls
+	// and an allocation for each answer. conn has a finalizer that closes the descriptor, so each use of fd ends with a
+	// runtime.KeepAlive.
 	conn   *netlink.Conn
 	fd     int    // of conn; -1 after close
 	port   uint32 // see Port
@@ -66,7 +70,8 @@ func (c *Conn) Namespace() (*os.File, error) {
 	return os.NewFile(uintptr(fd), "netns"), nil
 }
 
-// Port returns the number by which the kernel knows the socket: the owner of a table is such a number.
+// Port returns the number by which the kernel knows the socket (nl_pid, NFTA_TABLE_OWNER): the owner of a table is such
+// a number. Reopen changes it.
 func (c *Conn) Port() uint32 { return c.port }
 
 // FD returns the descriptor of the socket, or -1 after Close.
@@ -100,6 +105,8 @@ func Open(path string) (*Conn, error) {
 // Dial opens a socket in the namespace that netns is a handle of, even in the namespace of this process.
 func Dial(netns *os.File) (*Conn, error) { return dialFamily(netns, unix.NETLINK_NETFILTER) }
 
+// dialFamily opens a socket of a netlink family in the namespace. netlink.Dial enters the namespace only for socket(2):
+// a socket belongs for its whole life to the namespace that it was opened in.
 func dialFamily(netns *os.File, family int) (*Conn, error) {
 	conn, err := netlink.Dial(family, &netlink.Config{NetNS: int(netns.Fd())})
 	if err != nil {
@@ -112,7 +119,7 @@ func dialFamily(netns *os.File, family int) (*Conn, error) {
 	return c, nil
 }
 
-// configure reads the port of the new socket and sets its options.
+// configure reads the port of the new socket and sets its options. The descriptor stays valid while c.conn is open.
 func (c *Conn) configure() error {
 	raw, err := c.conn.SyscallConn()
 	if err == nil {
@@ -190,6 +197,8 @@ func (c *Conn) receive(buf []byte) (int, error) {
 	return n, nil
 }
 
+// ignoringEINTR repeats a system call that a signal interrupted. The Go runtime sends signals to its own threads to
+// preempt goroutines.
 func ignoringEINTR(call func(int, []byte) (int, error), fd int, buf []byte) (int, error) {
 	for {
 		n, err := call(fd, buf)

@@ -7,10 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maximumMessage is the size of a receive buffer, bytes. The kernel builds datagrams of at most 32 KiB.
+// maximumMessage is the size of a receive buffer, bytes. The kernel builds datagrams of at most 32 KiB. A read into a
+// smaller buffer would cut a datagram off without an error.
 const maximumMessage = 64 << 10
 
-// receiveBuffers are shared by all sockets. A buffer is in use from a send to the last answer.
+// receiveBuffers are shared by all sockets, because an agent has a socket for each pod and few of them are busy at a
+// time. A buffer is in use from a send to the last answer.
 var receiveBuffers = sync.Pool{New: func() any { return new([maximumMessage]byte) }}
 
 // Do sends messages that change something, and reads the answers. The last message must ask for an acknowledgement
@@ -79,7 +81,9 @@ func (c *Conn) dump(m *Messages, answer uint16, visit func(Answer) error) error 
 const mostDrained = 16
 
 // exchange sends messages and calls take with each datagram of the answer, until take returns last. After an error it
-// discards the remaining datagrams: the next exchange must not find them.
+// discards the remaining datagrams: the next exchange must not take them for its own answers. A read never waits, since
+// the kernel has queued its answers before send returns; only a long dump produces its next part when a part is read.
+// An empty queue therefore ends the exchange.
 func (c *Conn) exchange(m *Messages, take func([]byte) (last bool, err error)) error {
 	if err := c.send(m.buf); err != nil {
 		return err
@@ -87,6 +91,7 @@ func (c *Conn) exchange(m *Messages, take func([]byte) (last bool, err error)) e
 	in := receiveBuffers.Get().(*[maximumMessage]byte)
 	defer receiveBuffers.Put(in)
 	var first error
+	// first is the error that exchange returns. drained counts the datagrams that came after it.
 	for drained := 0; ; {
 		n, err := c.receive(in[:])
 		last := false
@@ -101,6 +106,7 @@ func (c *Conn) exchange(m *Messages, take func([]byte) (last bool, err error)) e
 		default:
 			drained++
 		}
+		// Only the first error counts: later errors are its consequences, such as answers that lack their beginning.
 		if first == nil {
 			first = err
 		}

@@ -6,22 +6,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Label names a message in errors. The kernel refers to a message only by its number.
+// Label names a message in errors. The kernel refers to a message only by its sequence number.
 type Label struct {
 	Op       string // NEWRULE, DELSETELEM, …
 	Object   string // the chain, set or table
 	Optional bool   // ENOENT is no error: the message asks for an object that may be missing
 }
 
-// Messages is a Buffer with a Label for each message. Conn sends all messages with a single system call.
+// Messages is a Buffer with a Label for each message. Conn sends all messages with a single system call. Message i
+// (from 0) has the sequence number i+1, by which an error finds its label. The zero value is an empty list.
 type Messages struct {
 	Buffer
 	labels []Label
 }
 
-// Reset removes all messages.
+// Reset removes all messages and keeps the memory for the next messages.
 func (m *Messages) Reset() {
 	m.Buffer.Reset()
+	// The strings of the labels must not live as long as the list.
 	clear(m.labels)
 	m.labels = m.labels[:0]
 }
@@ -65,18 +67,20 @@ func (m *Messages) EndBatch() {
 	m.End()
 }
 
-// Count returns the number of messages.
+// Count returns the number of messages. In a batch this includes BATCH_BEGIN and BATCH_END.
 func (m *Messages) Count() int { return len(m.labels) }
 
 // Labels returns the labels of all messages, in their order. They are valid until the next change of the list.
 func (m *Messages) Labels() []Label { return m.labels }
 
-// Append copies the messages of another list to the end, with the next sequence numbers. A list that was encoded before can
-// thus be a part of many batches.
+// Append copies the messages of another list to the end, with the next sequence numbers. A list that was encoded before
+// can thus be a part of many batches, such as the same change of a peer group for many pods. o stays as it is.
 func (m *Messages) Append(o *Messages) {
 	m.labels = append(m.labels, o.labels...)
 	at := len(m.buf)
 	m.buf = append(m.buf, o.buf...)
+	// The kernel answers with the sequence number of a message, so each copied message needs the number of its new
+	// place.
 	for ; at < len(m.buf); at += int(binary.NativeEndian.Uint32(m.buf[at:])) {
 		m.seq++
 		binary.NativeEndian.PutUint32(m.buf[at+8:], m.seq)

@@ -10,10 +10,12 @@ import (
 // Packet is the path of a packet through the rules of a network namespace. If a pod connects to itself, each packet
 // counts twice, on its way out and on its way in.
 type Packet struct {
-	Time    time.Time // of the first event
+	Time    time.Time // when the Tracer read the first event; the event itself has no time
 	In, Out string    // names of the interfaces; In is empty for a packet that the pod sends, Out otherwise
 	Headers Headers
-	Steps   []Step
+	// Steps are in the order in which the kernel evaluated the rules, over all hooks and tables, those of other
+	// programs included. The last step of a dropped packet has the verdict drop.
+	Steps []Step
 }
 
 // Step is a rule that the packet matched, or the policy of a base chain. The kernel reports no rules without a match.
@@ -21,11 +23,12 @@ type Step struct {
 	Family, Table, Chain string
 	Handle               uint64 // of the rule; 0 for a policy
 	IsPolicy             bool
-	Verdict              string   // accept, drop, continue, jump, goto, return, queue or stolen
-	Target               string   // the chain of a jump or goto
-	Comment              string   // of the rule
-	Rule                 string   // the rule as nft prints it, if each table of the agent has such a rule; else empty
-	Sets                 []string // names of the sets that the rule looks up
+	// Verdict is the word that nft prints: accept, drop, continue, jump, goto, return, queue or stolen.
+	Verdict string
+	Target  string   // the chain of a jump or goto
+	Comment string   // of the rule
+	Rule    string   // the rule as nft prints it, if each table of the agent has such a rule; else empty
+	Sets    []string // names of the sets that the rule looks up
 }
 
 // IsOfAgent reports whether the step is in a table of the agent.
@@ -46,8 +49,11 @@ type pendingPacket struct {
 // assembler puts events together by packet. The kernel gives all events of a packet the same ID, but the ID is a hash
 // that a later packet may have again.
 type assembler struct {
-	open    map[uint32]*pendingPacket
-	waiting []*pendingPacket // in the order of their first events
+	// open has the last packet of each ID. A packet in waiting whose ID a later packet took over is not in open.
+	open map[uint32]*pendingPacket
+	// waiting has the packets in the order of their first events. settled removes them from the front only, so a packet
+	// whose events still come holds back later packets, and the output keeps the order.
+	waiting []*pendingPacket
 }
 
 // begin starts a packet. Later events with this ID belong to it, not to an earlier packet with the same ID.
@@ -71,7 +77,8 @@ func (a *assembler) add(id uint32, step Step, now time.Time) {
 	}
 }
 
-// settled removes and returns the oldest packet if it has had no event since the time.
+// settled removes and returns the oldest packet if it has had no event after the time since. The kernel announces no
+// last event of a packet, so silence is the only sign that a packet is complete.
 func (a *assembler) settled(since time.Time) (Packet, bool) {
 	if len(a.waiting) == 0 || a.waiting[0].last.After(since) {
 		return Packet{}, false

@@ -8,25 +8,28 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// familyHeader is the size of struct nfgenmsg.
+// familyHeader is the size of struct nfgenmsg, which starts each message of nfnetlink: family, version, resource.
 const familyHeader = 4
 
 // event is an NFT_MSG_TRACE message (linux/netfilter/nf_tables.h, enum nft_trace_attributes): a packet matched a rule,
 // reached the end of a chain, or met the policy of a base chain.
 type event struct {
-	family  uint8
-	id      uint32 // of the packet; a later packet may have the same ID
-	kind    uint32 // NFT_TRACETYPE_*
-	table   string
-	chain   string
-	handle  uint64  // of the rule; 0: the event is about no rule
-	verdict int32   // of the rule, or of the base chain's policy
-	target  string  // the chain of a jump or goto
-	in, out uint32  // indexes of interfaces; only in the first event of each base chain
-	packet  Headers // only in the first event of each base chain
+	family uint8
+	id     uint32 // of the packet; a later packet may have the same ID
+	kind   uint32 // NFT_TRACETYPE_RULE, _RETURN or _POLICY
+	table  string
+	chain  string
+	handle uint64 // of the rule; 0: the event is about no rule
+	// verdict is a negative NFT_ number that leads on (NFT_JUMP), or an NF_ number that ends the path, see verdictText.
+	verdict int32
+	target  string // the chain of a jump or goto
+	// The kernel sends interfaces and headers only with the first event of each base chain.
+	in, out uint32 // indexes of interfaces; 0: none
+	packet  Headers
 }
 
 // parseEvent reads an event. The body is the message without struct nlmsghdr.
+// The trace event of a rule has these attributes; a policy has NFTA_TRACE_POLICY in place of the verdict and no handle.
 func parseEvent(body []byte) (event, error) {
 	if len(body) < familyHeader {
 		return event{}, fmt.Errorf("trace event of %d bytes", len(body))
@@ -65,12 +68,14 @@ func (e event) isOurs() bool {
 	return (e.family == unix.NFPROTO_INET || e.family == unix.NFPROTO_BRIDGE) && e.table == TableName
 }
 
-// marks reports whether the event is about the rule that marks packets. It is the first event of each traced packet.
+// marks reports whether the event is about the rule that marks packets. It is the first event of each traced packet:
+// the kernel reports a packet from the moment that its nftrace bit is set.
 func (e event) marks() bool {
 	return e.isOurs() && e.chain == markChain && e.kind == unix.NFT_TRACETYPE_RULE && e.handle != 0
 }
 
-// isEnd reports whether the packet reached the end of a chain without a verdict. Not all kernels send these events.
+// isEnd reports whether the packet reached the end of a chain without a verdict. Not all kernels send these events, so
+// they are never a Step.
 func (e event) isEnd() bool { return e.handle == 0 && e.kind != unix.NFT_TRACETYPE_POLICY }
 
 // Verdicts that end the path of a packet through a hook (linux/netfilter.h). The verdicts of nf_tables that lead on, such as
@@ -85,6 +90,7 @@ const (
 
 // verdictText returns the word that nft prints for a verdict.
 func verdictText(code int32) string {
+	// The negative verdicts of nf_tables are compared as whole numbers: the mask is for the verdicts of netfilter only.
 	switch code {
 	case unix.NFT_CONTINUE, unix.NFT_BREAK:
 		return "continue"

@@ -10,11 +10,14 @@ import (
 // Filter selects the packets to trace. A packet must meet all conditions. A field with its zero value is no condition;
 // only Rate must be set.
 type Filter struct {
-	Interface string       // where the packet comes in or goes out
+	// Interface is the name that the pod knows, such as net1. In a bridge it also selects frames of the port that
+	// carries the interface, see markTable.filters.
+	Interface string
 	From, To  netip.Prefix // source and destination; must be of the same family if both are set
 	Protocol  uint8        // IP protocol number
 	Port      uint16       // destination port of TCP, UDP or SCTP
-	Rate      uint32       // maximum of traced packets per second
+	// Rate bounds the cost of a trace for the node and its reader. The limit holds for all rules of a table together.
+	Rate uint32 // maximum of traced packets per second, at least 1
 }
 
 // transports are the protocols with ports.
@@ -34,7 +37,8 @@ func (f Filter) rules(onLink func(string) expr.Statement) [][]expr.Statement {
 	for _, t := range transports {
 		if f.Protocol == 0 || f.Protocol == uint8(t) {
 			port := expr.DestinationPort(t).Range(expr.Is, single(uint32(f.Port)))
-			list = append(list, append(base[:len(base):len(base)], port)) // each rule has its own copy of base
+			// The full slice expression makes append copy: the rules must not share the memory behind base.
+			list = append(list, append(base[:len(base):len(base)], port))
 		}
 	}
 	return list

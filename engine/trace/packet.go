@@ -10,6 +10,7 @@ import (
 // Headers are the fields of the network and transport headers that policies depend on. Source is invalid if the network
 // header was too short.
 type Headers struct {
+	// Fields that a packet lacks, or that are cut off, are zero, and HasPorts or HasType is false.
 	Source, Destination         netip.Addr
 	Protocol                    uint8
 	HasPorts                    bool // SourcePort and DestinationPort are known

@@ -32,7 +32,9 @@ type tableKey struct {
 type ruleIndex struct {
 	conn       *nfnl.Conn
 	generation uint32
-	tables     map[tableKey]map[uint64]tracedRule // rules by handle
+	// tables has the tables that were read in this generation, with their rules by handle. A table without rules has an
+	// empty map.
+	tables map[tableKey]map[uint64]tracedRule
 }
 
 // refresh drops all rules if any table has changed since they were read: a new table with the same name may use the same
@@ -57,12 +59,15 @@ func (r *ruleIndex) refresh() error {
 
 // find returns the rule of an event, or the zero value if the rule has been deleted since. If the rule is not among the
 // rules that were read, find looks for a newer generation and reads the table again.
+// The common case costs no question: the rule is known.
 func (r *ruleIndex) find(e event) (tracedRule, error) {
 	key := tableKey{e.family, e.table}
 	rule, known := r.tables[key][e.handle]
 	if known && rule.chain == e.chain { // the chain is a check against a handle that has been used again
 		return rule, nil
 	}
+	// The table was read but lacks the rule, or has another rule with the handle: it may have changed since. refresh
+	// empties r.tables only if the generation differs, so a deleted rule does not cause a dump for each packet.
 	if _, isRead := r.tables[key]; isRead {
 		if err := r.refresh(); err != nil {
 			return tracedRule{}, err
@@ -107,7 +112,8 @@ func (r *ruleIndex) read(key tableKey) (map[uint64]tracedRule, error) {
 	return rules, nil
 }
 
-// ruleTexts maps the canonical bytecode of rules to their text.
+// ruleTexts maps the canonical bytecode of rules to their text. A dump has bytecode only; translating any bytecode back
+// to text would take an nft of its own, and a rule of a policy is known by its comment.
 type ruleTexts map[string]string
 
 // commonTexts has the rules without a comment that each table of the agent has. Jumps are not among them, because the
@@ -130,6 +136,7 @@ func newRuleTexts() ruleTexts {
 	for _, f := range expr.TableFamilies {
 		for _, statements := range list {
 			payload, err := expr.Marshal(f, statements)
+			// A statement that a family lacks, such as ARP in inet, has no bytecode there.
 			if err == nil {
 				texts[texts.key(payload)] = engine.Rule{Statements: statements}.Text()
 			}
@@ -150,7 +157,8 @@ func (t ruleTexts) key(payload []byte) string {
 // of returns the text of the rule with the bytecode, or nothing if the rule is no common rule.
 func (t ruleTexts) of(payload []byte) string { return t[t.key(payload)] }
 
-// setsOf returns the names of the sets that a rule looks up. The payload is the list of expressions of the rule.
+// setsOf returns the names of the sets that a rule looks up. The payload is the list of expressions of the rule. It
+// comes from any program's table, so a malformed expression is skipped and is no error.
 func setsOf(payload []byte) (names []string) {
 	visit := func(_ uint16, element []byte) {
 		e, err := nfnl.ParseAttrs(element)

@@ -47,12 +47,16 @@ var hooks = []hook{
 type markTable struct {
 	family expr.TableFamily
 	filter Filter
-	flags  uint32    // of the table: owner, or 0
-	end    time.Time // after this time the table marks no packets; zero: no end
+	flags  uint32 // owner, or 0 where the kernel knows no owner
+	// end bounds a table without an owner, which outlives a killed process. After this time it marks no packets; zero:
+	// no end.
+	end time.Time
 }
 
 // encode writes the batch that creates the table. The batch fails if the table exists.
 func (t markTable) encode(m *nfnl.Messages) error {
+	// Any generation: the batch touches a table that nobody else changes, and a pod whose tables change all the time
+	// must be traceable too.
 	m.Reset()
 	m.BeginBatch(nfnl.AnyGeneration)
 	begin(m, t.family, unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWTABLE", Object: TableName})
@@ -67,6 +71,8 @@ func (t markTable) encode(m *nfnl.Messages) error {
 	addRule(m, t.family, markChain, mark)
 	for _, h := range t.hooks() {
 		addChain(m, t.family, h.chain, &h)
+		// A hook knows a single interface, and a filter may need a rule for each transport, so a table has up to hooks
+		// × filters × transports rules. Each of them leads to the same limit.
 		for _, filter := range t.filters() {
 			for _, matches := range filter.rules(h.onLink) {
 				payload, err := expr.Marshal(t.family, append(matches, expr.Goto(markChain)))
@@ -81,8 +87,8 @@ func (t markTable) encode(m *nfnl.Messages) error {
 	return nil
 }
 
-// hooks returns the hooks of the table. What leaves a bridge by an interface came in by another port, so it is marked at
-// the hook where the interface is known.
+// hooks returns the hooks of the table. A frame that leaves a bridge through an interface has come in through another
+// port, so prerouting cannot match the interface. The hook forward knows the outgoing port.
 func (t markTable) hooks() []hook {
 	if t.family == engine.Inet || t.filter.Interface == "" {
 		return hooks
@@ -90,7 +96,8 @@ func (t markTable) hooks() []hook {
 	return append(slices.Clip(hooks), hook{"forward", 2, expr.OIFName})
 }
 
-// filters returns the filter, and in a bridge the filter with the name that the interface has as a port.
+// filters returns the filter, and in a bridge also the filter with the name that the interface has as a port of the
+// bridge (engine.BridgePort).
 func (t markTable) filters() []Filter {
 	if t.family == engine.Inet || t.filter.Interface == "" {
 		return []Filter{t.filter}
@@ -136,6 +143,7 @@ func addRule(m *nfnl.Messages, f expr.TableFamily, chain string, payload []byte)
 	begin(m, f, unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, nfnl.Label{Op: "NEWRULE", Object: chain})
 	m.Text(unix.NFTA_RULE_TABLE, TableName)
 	m.Text(unix.NFTA_RULE_CHAIN, chain)
+	// The payload is a list of NFTA_LIST_ELEM attributes, so its attribute is a nest.
 	m.Data(unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, payload)
 	m.End()
 }

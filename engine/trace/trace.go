@@ -18,13 +18,14 @@ import (
 // Tracer follows packets through the rules of a network namespace. Open it, Start it, call Next until the context ends, then
 // call Rest for the packets whose events may be incomplete, and Close it. Its methods must not run at the same time.
 type Tracer struct {
+	// Each socket has a single purpose: an exchange on table must never meet an event.
 	netns   *os.File
 	table   *nfnl.Conn        // owns the table that marks packets: the kernel deletes the table with the socket
 	events  *netlink.Conn     // receives the events
-	links   map[uint32]string // names of interfaces by index
+	links   map[uint32]string // names of interfaces by index, as last read
 	rules   ruleIndex
 	pending assembler
-	lost    int // times that the kernel dropped events
+	lost    int // number of times that the kernel dropped events
 }
 
 // ErrBusy means that another process traces packets in the network namespace.
@@ -43,6 +44,7 @@ func Open(path string) (_ *Tracer, err error) {
 			err = errors.Join(err, t.Close())
 		}
 	}()
+	// nfnl.Open refuses the agent's own namespace, so a trace never marks packets of the host.
 	if t.table, err = nfnl.Open(path); err != nil {
 		return nil, err
 	}
@@ -68,6 +70,7 @@ func (t *Tracer) Start(filter Filter, end time.Time) (endsWithProcess bool, err 
 	if err := t.events.JoinGroup(unix.NFNLGRP_NFTRACE); err != nil {
 		return false, fmt.Errorf("join the group of trace events: %w", err)
 	}
+	// With an owner first, since a table without an owner outlives a process that is killed.
 	table := markTable{filter: filter, flags: owner}
 	err = t.create(table)
 	// Kernels that know no flag but dormant answer EINVAL.
@@ -75,6 +78,7 @@ func (t *Tracer) Start(filter Filter, end time.Time) (endsWithProcess bool, err 
 		table.flags, table.end = 0, end
 		err = t.create(table)
 	}
+	// The agent's table of family bridge decides about frames that the table of family inet never sees.
 	if err == nil && t.hasTable(engine.Bridge, engine.TableName) {
 		table.family = engine.Bridge
 		err = t.create(table)
@@ -94,6 +98,7 @@ func (t *Tracer) create(table markTable) error {
 	if err := table.encode(&m); err != nil {
 		return err
 	}
+	// The same bytes are sent again after the old table is gone: encode wrote a complete batch.
 	err := t.table.Do(&m, nil)
 	switch {
 	case errors.Is(err, unix.EEXIST):
@@ -123,6 +128,7 @@ func (t *Tracer) hasTable(f expr.TableFamily, name string) (found bool) {
 
 // Next waits for the next packet whose events are complete. It returns the error of the context when that ends.
 func (t *Tracer) Next(ctx context.Context) (Packet, error) {
+	// The context is checked between two waits, so Next returns at the latest settle/2 after its end.
 	for {
 		if err := ctx.Err(); err != nil {
 			return Packet{}, err
@@ -149,6 +155,7 @@ func (t *Tracer) receive(deadline time.Time) error {
 		return fmt.Errorf("deadline for trace events: %w", err)
 	}
 	messages, err := t.events.Receive()
+	// ENOBUFS is no end: the socket goes on after the gap, and Lost tells the user about it.
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil
@@ -208,6 +215,7 @@ func (t *Tracer) begin(e event, now time.Time) error {
 		return err
 	}
 	t.pending.begin(e.id, p)
+	// Once for each packet is enough: all events of a packet belong to rules that were in force when it came.
 	return t.rules.refresh()
 }
 

@@ -15,8 +15,10 @@ func (p *parser) log() *SyntaxError {
 	l := expr.Log{Level: expr.LogWarning}
 	hasLevel := false
 	for {
+		// The peek keeps the word for the next statement if it belongs to no part of log.
 		switch t := p.peek(); {
 		case !l.HasPrefix && p.take("prefix"):
+			// nft also takes a word without quotes.
 			t = p.next()
 			if t.kind != word && t.kind != quoted || len(t.text) > expr.MaxLogPrefix {
 				return p.wrong(t, "a text of at most 127 bytes")
@@ -27,6 +29,8 @@ func (p *parser) log() *SyntaxError {
 			if l.Level, hasLevel = expr.LogLevelByName(t.text); !hasLevel || t.kind != word {
 				return p.wrong(t, "emerg, alert, crit, err, warn, notice, info or debug")
 			}
+		// These are parts of nft's log statement that the agent does not have. An error here names them; otherwise they
+		// would be reported as an unknown statement.
 		case t.is("group"), t.is("snaplen"), t.is("flags"), t.is("queue-threshold"), t.is("prefix"), t.is("level"):
 			return p.wrong(t, "a prefix or a level, each once")
 		default:
@@ -38,13 +42,15 @@ func (p *parser) log() *SyntaxError {
 	}
 }
 
-// limit reads the rest of a limit statement. The rule for replies has no limit, so it may only accept.
+// limit reads the rest of a limit statement, after the word limit: `rate [over] 10/second [burst 20 packets]`. The rule
+// for replies has no limit, so it may only accept.
 func (p *parser) limit() *SyntaxError {
 	if err := p.expect("rate"); err != nil {
 		return err
 	}
 	l := expr.Limit{Over: p.take("over"), Burst: expr.DefaultBurst}
 	t := p.next()
+	// The lexer reads 10/second as a single word.
 	count, unit, _ := strings.Cut(t.text, "/")
 	var okRate, okUnit bool
 	l.Rate, okRate = parseCount(count)
@@ -62,6 +68,8 @@ func (p *parser) limit() *SyntaxError {
 			return err
 		}
 	}
+	// A reply has no rate of its own: the rate of the replies says nothing about the rate of the packets that they
+	// answer.
 	if p.inexact = p.replies; !p.replies {
 		p.add(l.Statement())
 	}
@@ -74,7 +82,8 @@ func parseCount(text string) (uint32, bool) {
 	return uint32(n), err == nil && text[0] != '0' && text[0] != '+'
 }
 
-// reject reads the rest of a reject statement. The rule for replies drops: a reply must not be answered with an error.
+// reject reads the rest of a reject statement. The statement is made by finish, since a plain `reject` depends on the
+// family of the rule. The rule for replies drops: a reply must not be answered with an error.
 func (p *parser) reject() *SyntaxError {
 	r := &rejection{}
 	reject := part{token: p.tokens[p.at-1], reject: r}
@@ -113,6 +122,7 @@ func (p *parser) rejectWith(r *rejection) *SyntaxError {
 	default:
 		return p.wrong(t, "icmp, icmpv6, icmpx or tcp reset")
 	}
+	// A kind of ICMP for another family would never match a packet of this file.
 	for _, f := range sets.Families {
 		if r.kind == expr.RejectFamily(f) {
 			if err := p.ofFamily(t, f); err != nil {
@@ -125,7 +135,8 @@ func (p *parser) rejectWith(r *rejection) *SyntaxError {
 	return p.rejectCode(r, t.text)
 }
 
-// rejectCode reads the name or the number of a code.
+// rejectCode reads the name or the number of a code. Numbers are accepted only if the kind has a name for them: nft
+// could print no other number in a way that it reads again.
 func (p *parser) rejectCode(r *rejection, kind string) *SyntaxError {
 	t := p.next()
 	if t.kind == word {

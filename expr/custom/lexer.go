@@ -16,7 +16,7 @@ const (
 	end                // of the line
 )
 
-// token is a word, a quoted text or a sign of a line, or the line's end.
+// token is a word, a quoted text or a sign of a line, or the line's end. text is empty for the end.
 type token struct {
 	kind   kind
 	text   string
@@ -51,6 +51,7 @@ func lex(line string) ([]token, *SyntaxError) {
 			return append(tokens, token{end, "", at + 1}), nil
 		}
 		t, length := next(line[at:])
+		// next does not know the position in the line.
 		t.column = at + 1
 		if length == 0 {
 			r, _ := utf8.DecodeRuneInString(line[at:])
@@ -66,8 +67,8 @@ func lex(line string) ([]token, *SyntaxError) {
 	}
 }
 
-// next returns the token at the start of the text, and its length in the text in bytes. The length is 0 if there is no valid
-// token.
+// next returns the token at the start of the text, and its length in the text in bytes, with quotes. The length is 0 if
+// there is no valid token. The text must not be empty. Signs come before words, since no word contains a sign.
 func next(text string) (token, int) {
 	if text[0] == '"' {
 		content, _, closed := strings.Cut(text[1:], `"`)

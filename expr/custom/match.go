@@ -17,7 +17,8 @@ func (p *parser) ofFamily(t token, f sets.Family) *SyntaxError {
 	return nil
 }
 
-// address reads the match after `ip` or `ip6`. Replies have source and destination exchanged.
+// address reads the match after `ip` or `ip6`: `saddr 10.0.0.0/8`, `daddr != { 10.0.0.1, 10.0.0.5-10.0.0.9 }`. Replies
+// have source and destination exchanged.
 func (p *parser) address(t token, f sets.Family) *SyntaxError {
 	if err := p.ofFamily(t, f); err != nil {
 		return err
@@ -26,6 +27,7 @@ func (p *parser) address(t token, f sets.Family) *SyntaxError {
 	if !side.is("saddr") && !side.is("daddr") {
 		return p.wrong(side, "saddr or daddr (the protocol is meta l4proto)")
 	}
+	// For replies, saddr of the file is the destination.
 	field := expr.Source(f)
 	if side.is("daddr") != p.replies {
 		field = expr.Destination(f)
@@ -47,8 +49,8 @@ func (p *parser) op() expr.Op {
 	return expr.Is
 }
 
-// port reads the match after `tcp`, `udp`, `sctp` or `th`. For `th`, finish makes the statement when the protocol of the rule is
-// known.
+// port reads the match after `tcp`, `udp`, `sctp` or `th`: `dport 80`, `sport != 1024-65535`. For `th`, finish makes
+// the statement when the protocol of the rule is known. For replies, the ports are exchanged like the addresses.
 func (p *parser) port(t token, transport expr.Transport) *SyntaxError {
 	side := p.next()
 	if !side.is("sport") && !side.is("dport") {
@@ -63,6 +65,7 @@ func (p *parser) port(t token, transport expr.Transport) *SyntaxError {
 	if err != nil {
 		return err
 	}
+	// values.match is kept for finish, because `th` becomes `tcp` if a later statement of the rule says so.
 	match := func(t expr.Transport) expr.Statement { return values.match(field(t), op) }
 	if transport == expr.AnyTransport {
 		p.parts = append(p.parts, part{token: t, port: match})
@@ -74,7 +77,7 @@ func (p *parser) port(t token, transport expr.Transport) *SyntaxError {
 	return nil
 }
 
-// icmpType reads the match after `icmp` or `icmpv6`.
+// icmpType reads the match after `icmp` or `icmpv6`: `type echo-request`.
 func (p *parser) icmpType(t token, f sets.Family) *SyntaxError {
 	if err := p.ofFamily(t, f); err != nil {
 		return err
@@ -95,6 +98,7 @@ func (p *parser) icmpType(t token, f sets.Family) *SyntaxError {
 	return nil
 }
 
+// icmpOf returns the number of the ICMP protocol of a family.
 func icmpOf(f sets.Family) uint32 {
 	if f == sets.V4 {
 		return unix.IPPROTO_ICMP
@@ -102,6 +106,7 @@ func icmpOf(f sets.Family) uint32 {
 	return unix.IPPROTO_ICMPV6
 }
 
+// metaKeys are the keys that can follow `meta`. In nft, all of them but l4proto may stand without the word meta.
 var metaKeys = map[string]bool{"l4proto": true, "iifname": true, "oifname": true, "mark": true}
 
 // meta reads the match after `meta`, or a match by interface or mark without the word meta. Replies have input and output
@@ -119,7 +124,8 @@ func (p *parser) meta(t token) *SyntaxError {
 	return p.iface(expr.OutputInterface)
 }
 
-// l4proto reads a match by protocol. It notes the protocol, so that finish can check the rule for contradictions.
+// l4proto reads a match by protocol: `tcp`, `!= udp`, `{ tcp, udp }`. It notes the protocol, so that finish can check
+// the rule for contradictions.
 func (p *parser) l4proto(t token) *SyntaxError {
 	op, value := p.op(), p.peek()
 	values, err := p.numbers(expr.TypeInetProto)
@@ -127,6 +133,7 @@ func (p *parser) l4proto(t token) *SyntaxError {
 		return err
 	}
 	number, isOne := values.single()
+	// The ICMP of the other family never occurs in packets of this file.
 	for _, f := range sets.Families {
 		if isOne && f != p.family && number == icmpOf(f) {
 			return p.ofFamily(value, f)
@@ -142,6 +149,9 @@ func (p *parser) l4proto(t token) *SyntaxError {
 // maxInterface is the maximum length of an interface's name: IFNAMSIZ without the NUL.
 const maxInterface = unix.IFNAMSIZ - 1
 
+// iface reads the name of an interface after its key, with or without quotes and a star at the end. It refuses
+// characters that no interface can have in its name (dev_valid_name in the kernel), and a backslash, with which nft
+// escapes a star.
 func (p *parser) iface(match func(expr.Op, string) expr.Statement) *SyntaxError {
 	op, t := p.op(), p.next()
 	name := strings.TrimSuffix(t.text, "*")
@@ -152,7 +162,11 @@ func (p *parser) iface(match func(expr.Op, string) expr.Statement) *SyntaxError 
 	return nil
 }
 
-// mark reads a match by mark: values, a prefix, or a mask and a value.
+// mark reads a match by mark:
+//
+//	mark 0x10        mark { 0x10, 0x20-0x2f }     values
+//	mark 0x10/28                                  a prefix: the first 28 bits
+//	mark & 0xff == 0x10                           a mask and a value
 func (p *parser) mark() *SyntaxError {
 	if !p.take("&") && !p.take("and") {
 		op := p.op()
@@ -193,15 +207,18 @@ func (p *parser) addMark(s expr.Statement) {
 	}
 }
 
+// states are the words after `ct state`, for errors.
 const states = "new, established, related, invalid or untracked"
 
-// state reads the match after `ct`. A list with commas and a list in braces mean the same, since a packet is in exactly one
-// state.
+// state reads the match after `ct`: `state established,related`, `state ! new,invalid`, `state { new, related }`. A
+// list with commas and a list in braces mean the same, since a packet is in exactly one state.
 func (p *parser) state() *SyntaxError {
 	if err := p.expect("state"); err != nil {
 		return err
 	}
 	first := p.peek()
+	// "!" is nft's operator for none of several states. "!=" before several states compares all bits at once in nft,
+	// and is true for every packet, so it is an error below.
 	isNone := p.take("!")
 	op := expr.Op(isNone)
 	if !isNone {
@@ -217,6 +234,7 @@ func (p *parser) state() *SyntaxError {
 		list |= s
 		return nil
 	}
+	// With braces, list reads all states. Without braces it reads the first state, and the loop reads the others.
 	braces := p.peek().text == "{"
 	if _, err := p.list(read); err != nil {
 		return err
@@ -229,6 +247,8 @@ func (p *parser) state() *SyntaxError {
 			return err
 		}
 	}
+	// invalid and untracked do not depend on whether a connection is known, so rules with these states work in every
+	// mode.
 	p.asksState = p.asksState || list&(expr.StateNew|expr.StateEstablished|expr.StateRelated) != 0
 	if !p.replies {
 		p.add(expr.InState(op, list))

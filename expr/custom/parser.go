@@ -7,12 +7,14 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// parser reads a line by recursive descent. Each method reads a part of the grammar, and returns a SyntaxError at the first
-// token that does not fit.
+// parser reads a line by recursive descent. Each method reads a part of the grammar, and returns a SyntaxError at the
+// first token that does not fit. A parser is used for a single pass over a line: the second pass, for replies, has a
+// parser of its own.
 type parser struct {
 	*builder
-	tokens     []token // the last token is the end, and is never passed
-	at         int     // index of the next token
+	tokens []token // the last token is the end, and is never passed
+	at     int     // index of the next token
+	// parts are the statements up to now. finish turns them into the statements of the rule.
 	parts      []part
 	hasVerdict bool // a verdict was read: only a comment may follow
 
@@ -45,7 +47,7 @@ func (p *parser) take(text string) bool {
 	return true
 }
 
-// expect passes a word or sign that must be the next token.
+// expect passes a word or sign that must be the next token. Without it, the error names the token that was found.
 func (p *parser) expect(text string) *SyntaxError {
 	if !p.take(text) {
 		return p.wrong(p.peek(), `"`+text+`"`)
@@ -64,6 +66,7 @@ const statements = "ip, ip6, tcp, udp, sctp, th, icmp, icmpv6, meta, iifname, oi
 
 // parse reads the whole line.
 func (p *parser) parse() (Rule, *SyntaxError) {
+	// Users of multi-networkpolicy-iptables have files of iptables rules, which start with an option such as -A.
 	if t := p.peek(); strings.HasPrefix(t.text, "-") {
 		return Rule{}, p.wrong(t, "a rule in the syntax of nft, not of iptables: "+statements)
 	}
@@ -85,7 +88,9 @@ func (p *parser) parse() (Rule, *SyntaxError) {
 		}
 	}
 	var err *SyntaxError
+	// The statements are made at the end, because an early statement can depend on a later statement.
 	rule.Statements, err = p.finish()
+	// Without a verdict, a rule only counts or logs, and replies are neither counted nor logged.
 	p.leaveOut = p.leaveOut || !p.hasVerdict
 	return rule, err
 }
@@ -115,6 +120,7 @@ func (p *parser) statement(t token) *SyntaxError {
 	case "ct":
 		return p.state()
 	case "meta":
+		// These three words may also stand without meta in front.
 		if t = p.next(); t.kind == word && metaKeys[t.text] {
 			return p.meta(t)
 		}
@@ -125,7 +131,8 @@ func (p *parser) statement(t token) *SyntaxError {
 	return p.action(t)
 }
 
-// action reads a statement that is not a match.
+// action reads a statement that is not a match. t has been passed already. The rule for replies neither counts nor
+// logs.
 func (p *parser) action(t token) *SyntaxError {
 	switch t.text {
 	case "counter":
@@ -152,7 +159,8 @@ func (p *parser) action(t token) *SyntaxError {
 	return nil
 }
 
-// verdict adds accept, drop or return. An inexact rule for replies with another verdict than accept is left out.
+// verdict adds accept, drop or return. An inexact rule for replies with another verdict than accept is left out. The
+// verdict is the last statement of a rule, so inexact is final at this point.
 func (p *parser) verdict(s expr.Statement) {
 	p.hasVerdict = true
 	p.leaveOut = p.leaveOut || p.inexact && s.Text != expr.Accept().Text

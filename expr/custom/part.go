@@ -12,7 +12,8 @@ import (
 type part struct {
 	token     token // for errors
 	statement expr.Statement
-	family    sets.Family // only packets of this family match; 0: any
+	// family is 0 for any family. In a file for IPv4, the only other value is sets.V4.
+	family sets.Family // only packets of this family match; 0: any
 
 	protocol    uint32 // only packets of this IP protocol match, if hasProtocol
 	hasProtocol bool
@@ -23,7 +24,7 @@ type part struct {
 	reject *rejection                          // nil for other parts
 }
 
-// add adds a statement that does not depend on other statements of the rule.
+// add adds a statement that does not depend on other statements of the rule, such as a counter or a match by mark.
 func (p *parser) add(s expr.Statement) { p.parts = append(p.parts, part{statement: s}) }
 
 // constraints are the properties that all parts of a rule together require of a packet.
@@ -35,8 +36,10 @@ type constraints struct {
 	family      sets.Family // 0: any
 }
 
-// constraints returns the constraints of the rule. It is an error if they contradict each other.
+// constraints returns the constraints of the rule. It is an error if they contradict each other, since such a rule
+// would never match: `tcp dport 80 meta l4proto udp`.
 func (p *parser) constraints() (constraints, *SyntaxError) {
+	// The protocol comes first: a `th` match depends on a protocol that a later part may name.
 	var k constraints
 	for _, part := range p.parts {
 		if !part.hasProtocol {
@@ -57,6 +60,7 @@ func (p *parser) constraints() (constraints, *SyntaxError) {
 		if part.isOpen {
 			k.open = &p.parts[i]
 		}
+		// With a known protocol, `th` becomes a match that reads the header of this protocol.
 		k.inHeader = k.inHeader || part.inHeader || part.port != nil && k.hasProtocol
 	}
 	if k.open != nil && k.inHeader {
@@ -68,8 +72,11 @@ func (p *parser) constraints() (constraints, *SyntaxError) {
 // name returns the name of the protocol, for errors.
 func (k constraints) name() string { return expr.TypeInetProto.Text(k.protocol) }
 
-// finish makes the statements of the rule. As nft does, it leaves out a check of the protocol if another match reads the
-// protocol's header (`tcp dport` implies TCP), and replaces `th` by the name of the protocol if the rule names a protocol.
+// finish makes the statements of the rule. As nft does, it leaves out a check of the protocol if another match reads
+// the protocol's header (`tcp dport` implies TCP), and replaces `th` by the name of the protocol if the rule names a
+// protocol:
+//
+//	meta l4proto tcp th dport 80 accept   becomes   tcp dport 80 accept
 func (p *parser) finish() ([]expr.Statement, *SyntaxError) {
 	k, err := p.constraints()
 	if err != nil {
@@ -79,10 +86,12 @@ func (p *parser) finish() ([]expr.Statement, *SyntaxError) {
 	isChecked := k.inHeader // the rule checks the protocol already
 	for _, part := range p.parts {
 		switch {
+		// A reject is a verdict, so it is the last part.
 		case part.reject != nil:
 			return p.finishReject(list, part, k)
 		case part.port != nil:
 			list = append(list, part.port(expr.Transport(k.protocol)))
+		// The match of another part makes this check.
 		case part.hasProtocol && !part.inHeader && isChecked:
 		default:
 			list = append(list, part.statement)
@@ -92,7 +101,7 @@ func (p *parser) finish() ([]expr.Statement, *SyntaxError) {
 	return list, nil
 }
 
-// rejection is a reject statement.
+// rejection is a reject statement as it was read.
 type rejection struct {
 	isReset bool // with tcp reset
 	hasKind bool // false: plain `reject`, with the kind of the rule's family
@@ -100,9 +109,11 @@ type rejection struct {
 	code    byte
 }
 
-// finishReject appends the reject statement of the rule.
+// finishReject appends the reject statement of the rule. A plain `reject` has the code port-unreachable of the rule's
+// family. Without a family, the kernel chooses between ICMP and ICMPv6 for each packet (icmpx).
 func (p *parser) finishReject(list []expr.Statement, reject part, k constraints) ([]expr.Statement, *SyntaxError) {
 	r := *reject.reject
+	// nft accepts a reset in rules about TCP only, since the kernel can answer no other packet with a reset.
 	if r.isReset {
 		switch {
 		case k.open != nil, k.hasProtocol && k.protocol != unix.IPPROTO_TCP:

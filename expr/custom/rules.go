@@ -9,8 +9,9 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// Rules are the content of a file.
+// Rules are the content of a file. They are immutable after Parse.
 type Rules struct {
+	// Rules are in the order of the lines. Lines without a rule are left out.
 	Rules []Rule
 	// Replies judge the replies to packets that the Rules judge, for a mode in which established connections are judged again
 	// with each packet. A reply has the verdict of the packet that it answers. Some matches cannot be applied to a reply, since
@@ -20,7 +21,7 @@ type Rules struct {
 	Sets    []Set // the sets that the rules and replies refer to, each once
 }
 
-// Rule is a line of a file.
+// Rule is a line of a file, in statements for a table of family inet.
 type Rule struct {
 	Statements []expr.Statement
 	Comment    string // the text after `comment`; empty: none
@@ -40,9 +41,11 @@ type Set struct {
 // maxFile is the maximum length of a file in bytes.
 const maxFile = 1 << 20
 
-// Parse reads rules for packets of a family. The caller must check the family before these rules: a rule without an address
-// does not check it. name is the name of the file, for errors. An error about the content is a *SyntaxError.
+// Parse reads rules for packets of a family. The caller must check the family before these rules: a rule without an
+// address does not check it. name is the name of the file, for errors. An error about the content is a *SyntaxError
+// with the first wrong line. Parse returns no rules then: half of a file could allow what the other half denies.
 func Parse(name string, r io.Reader, f sets.Family) (Rules, error) {
+	// A byte more than the limit tells a file at the limit from a longer file.
 	text, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err != nil {
 		return Rules{}, fmt.Errorf("read %s: %w", name, err)
@@ -80,6 +83,7 @@ type builder struct {
 }
 
 // line parses a line twice, for the rule and for the rule for replies. An error of either pass is an error of the line.
+// The sets of both passes go into the same list; equal lists have equal names.
 func (b *builder) line(text string) *SyntaxError {
 	tokens, err := lex(text)
 	if err != nil || len(tokens) == 1 { // an empty line or a comment
@@ -100,6 +104,7 @@ func (b *builder) line(text string) *SyntaxError {
 	return err
 }
 
+// addSet adds a set unless the rules have it already.
 func (b *builder) addSet(s Set) {
 	if !b.named[s.Name] {
 		b.named[s.Name] = true

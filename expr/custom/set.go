@@ -12,6 +12,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
+// addrSet makes the set of a list of addresses. The content is canonical: lists with the same addresses give the same
+// set.
 func addrSet(f sets.Family, a sets.Addrs) Set {
 	content := []string{f.String()}
 	for r := range a.Ranges(f) {
@@ -20,6 +22,8 @@ func addrSet(f sets.Family, a sets.Addrs) Set {
 	return Set{Name: setName(content), Family: f, Addrs: a}
 }
 
+// numberSet makes the set of a list of numbers of a type, like addrSet. The type is a part of the content, since sets
+// of different types have different keys.
 func numberSet(d expr.Datatype, n sets.Numbers) Set {
 	content := []string{d.String()}
 	for r := range n.Ranges() {
@@ -28,13 +32,14 @@ func numberSet(d expr.Datatype, n sets.Numbers) Set {
 	return Set{Name: setName(content), Type: d, Numbers: n}
 }
 
-// setName names a set by a digest of its content. No string of the content has a space, so the digest is unambiguous.
+// setName names a set by a digest of its content, such as custom-3f0c2a6d9b1e8457. No string of the content has a
+// space, so the digest is unambiguous.
 func setName(content []string) string {
 	sum := sha256.Sum256([]byte(strings.Join(content, " ")))
 	return "custom-" + hex.EncodeToString(sum[:8])
 }
 
-// Lookup finds a set of the rules by name. It is an expr.Lookup.
+// Lookup finds a set of the rules by name. It is an expr.Lookup, for Evaluate.
 func (r Rules) Lookup(name string) (size int, contains func(key []byte) bool) {
 	for _, s := range r.Sets {
 		switch {
@@ -47,6 +52,7 @@ func (r Rules) Lookup(name string) (size int, contains func(key []byte) bool) {
 			return 16, func(key []byte) bool { return s.Addrs.Contains(netip.AddrFrom16([16]byte(key))) }
 		}
 	}
+	// A size of 0 means that there is no such set.
 	return 0, nil
 }
 

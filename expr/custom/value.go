@@ -9,7 +9,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// list reads a value, or several values in braces. It calls read for each value, and returns the number of values.
+// list reads a value, or several values in braces, with commas between them. As in nft, a comma may follow the last
+// value. list calls read for each value, and returns the number of values.
 func (p *parser) list(read func() *SyntaxError) (count int, err *SyntaxError) {
 	if !p.take("{") {
 		return 1, read()
@@ -35,6 +36,7 @@ type numbers struct {
 	set  string // name of the set; empty: only
 }
 
+// match makes the match of a field with the numbers: `tcp dport 80-90` or `tcp dport @custom-…`.
 func (n numbers) match(f expr.NumberField, op expr.Op) expr.Statement {
 	if n.set != "" {
 		return f.In(op, n.set)
@@ -53,6 +55,7 @@ func (p *parser) numbers(d expr.Datatype) (numbers, *SyntaxError) {
 		ranges = append(ranges, r)
 		return err
 	})
+	// A list with a single value is a single match, as in nft.
 	switch {
 	case err != nil:
 		return numbers{}, err
@@ -67,6 +70,7 @@ func (p *parser) numbers(d expr.Datatype) (numbers, *SyntaxError) {
 // numberRange reads a number, a name, or a range: two numbers with a dash between them.
 func (p *parser) numberRange(d expr.Datatype) (sets.NumberRange, *SyntaxError) {
 	t := p.next()
+	// The whole token comes first, since a name may contain a dash: ftp-data, echo-request.
 	if n, ok := p.value(d, t); ok {
 		return sets.NumberRange{From: n, To: n}, nil
 	}
@@ -85,7 +89,8 @@ func (p *parser) numberRange(d expr.Datatype) (sets.NumberRange, *SyntaxError) {
 	return sets.NumberRange{From: from, To: to}, nil
 }
 
-// number reads a single number or name.
+// number reads a single number or name, for a mask or a masked value. It also returns the token, for errors of the
+// caller.
 func (p *parser) number(d expr.Datatype) (uint32, token, *SyntaxError) {
 	t := p.next()
 	n, ok := p.value(d, t)
@@ -95,7 +100,7 @@ func (p *parser) number(d expr.Datatype) (uint32, token, *SyntaxError) {
 	return n, t, nil
 }
 
-// value returns the number that a token stands for, as a number or as a name.
+// value returns the number that a token stands for, as a number or as a name. A quoted text is no value.
 func (p *parser) value(d expr.Datatype, t token) (uint32, bool) {
 	if t.kind != word {
 		return 0, false
@@ -114,6 +119,7 @@ func parseNumber(d expr.Datatype, text string) (uint32, bool) {
 	digits, base := text, 10
 	if hex, ok := strings.CutPrefix(text, "0x"); ok {
 		digits, base = hex, 16
+		// nft reads 010 as 8 and an administrator means 10, so neither is assumed.
 	} else if len(text) > 1 && text[0] == '0' {
 		return 0, false
 	}
@@ -129,6 +135,7 @@ func parseMarkPrefix(t token) (value, mask uint32, ok bool) {
 	if t.kind != word || !isPrefix || !okValue || !okBits || bits < 1 || bits > 32 {
 		return 0, 0, false
 	}
+	// For example, /28 is 0xfffffff0.
 	mask = ^uint32(0) << (32 - bits)
 	return value, mask, value&^mask == 0
 }
@@ -146,12 +153,14 @@ func expectedOf(d expr.Datatype) string {
 	return "a message type: its name, a number up to 255, or two numbers with a dash"
 }
 
-// addresses reads the right side of a match by address, and makes the match. It adds the set to the rules if it is a list.
+// addresses reads the right side of a match by address, and makes the match: an address, a prefix, a range, or a list
+// of them in braces. It adds the set to the rules if it is a list.
 func (p *parser) addresses(field expr.AddressField, op expr.Op) (expr.Statement, *SyntaxError) {
 	var ranges []sets.AddrRange
 	var only expr.Statement
 	count, err := p.list(func() *SyntaxError {
 		t := p.next()
+		// nft takes host names too. They would be resolved at the start of the agent only, so they are an error.
 		want := "an address, a prefix, or two addresses with a dash, of IP" + field.Family().String()
 		if t.kind != word {
 			return p.wrong(t, want)
@@ -172,11 +181,13 @@ func (p *parser) addresses(field expr.AddressField, op expr.Op) (expr.Statement,
 	if err != nil || count == 1 {
 		return only, err
 	}
+	// A set in the kernel has disjoint ranges. NewAddrs merges ranges that overlap or touch.
 	s := addrSet(field.Family(), sets.NewAddrs(ranges...))
 	p.addSet(s)
 	return field.In(op, s.Name), nil
 }
 
+// parsePrefix reads ADDRESS/BITS. It refuses a prefix of the other family.
 func parsePrefix(text string, f sets.Family) (netip.Prefix, bool) {
 	prefix, err := netip.ParsePrefix(text)
 	return prefix, err == nil && prefix.Addr().Is4() == (f == sets.V4)

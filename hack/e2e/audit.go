@@ -16,7 +16,8 @@ import (
 // agentAccount is the agent's service account, as the API server names it.
 const agentAccount = "system:serviceaccount:" + namespace + ":" + programName
 
-// auditEvent is the part of a line of the API server's audit log that has the user, the request and the decision of RBAC.
+// auditEvent is the part of a line of the API server's audit log that has the user, the request and the decision of
+// RBAC (audit.k8s.io/v1, Event).
 type auditEvent struct {
 	Verb        string
 	RequestURI  string
@@ -28,6 +29,7 @@ type auditEvent struct {
 // forbidden reports whether RBAC refused the request. The status code does not tell: a namespace in deletion refuses new objects
 // with the same code.
 func (e auditEvent) forbidden() bool {
+	// A request without the annotation counts as refused.
 	return e.Annotations["authorization.k8s.io/decision"] != "allow"
 }
 
@@ -43,13 +45,15 @@ func (e auditEvent) right() string {
 	return right(e.Verb, resource, e.ObjectRef.APIGroup)
 }
 
-// right is "list pods" or "list multi-networkpolicies.k8s.cni.cncf.io": a verb, a resource and its API group.
+// right returns the name of a right: a verb, a resource and its API group, for example "list pods" or "list
+// multi-networkpolicies.k8s.cni.cncf.io". Names of granted and used rights can be compared.
 func right(verb, resource, group string) string {
 	return verb + " " + strings.Trim(resource+"."+group, ".")
 }
 
-// audit compares the rights of the agent's roles with the requests of all agents in the whole run. Informers use only watch with
-// this API server. The command explain uses list, in the container of an agent.
+// audit compares the rights of the agent's roles with the requests of all agents in the whole run, in both directions:
+// a right that no agent used is a right too many. Informers use only watch with this API server. The command explain
+// uses list, in the container of an agent.
 func (s *scenario) audit(ctx context.Context) error {
 	granted, err := s.granted(ctx)
 	if err != nil {
@@ -70,6 +74,7 @@ func (s *scenario) audit(ctx context.Context) error {
 			err = errors.New("its role grants it, and it has never done so")
 		}
 		s.check("rights: the agent uses "+r, err)
+		// The used rights that remain are rights that no role grants.
 		delete(used, r)
 	}
 	var errs []error
@@ -82,7 +87,7 @@ func (s *scenario) audit(ctx context.Context) error {
 	return nil
 }
 
-// requests returns the rights that the agents used, and their refused requests.
+// requests reads the audit log and returns the rights that the agents used, and their refused requests.
 func requests(log io.Reader) (used map[string]bool, refused []error, err error) {
 	used = map[string]bool{}
 	for decoder := json.NewDecoder(log); ; {
@@ -101,7 +106,7 @@ func requests(log io.Reader) (used map[string]bool, refused []error, err error) 
 	}
 }
 
-// granted returns the rights of the cluster roles that are bound to the agent's service account.
+// granted returns the rights of the cluster roles that are bound to the agent's service account, sorted.
 func (s *scenario) granted(ctx context.Context) ([]string, error) {
 	var bindings struct {
 		Items []struct {

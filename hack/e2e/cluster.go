@@ -13,13 +13,14 @@ import (
 )
 
 const (
-	programName = "multi-networkpolicy-nftables"
-	agentImage  = "local.test/agent:e2e" // as in image/kustomization.yaml; in no registry
-	probeImage  = "local.test/probe:1"
-	namespace   = "multi-networkpolicy-system" // of the agent
+	programName = "multi-networkpolicy-nftables" // name of the program, the DaemonSet and the service account
+	agentImage  = "local.test/agent:e2e"         // as in image/kustomization.yaml; in no registry
+	probeImage  = "local.test/probe:1"           // built from hack/probe; in no registry
+	namespace   = "multi-networkpolicy-system"   // of the agent
 	agentLabel  = "app.kubernetes.io/name=multi-networkpolicy-nftables"
 )
 
+// The nodes, as hack/cluster names them.
 var nodes = []string{"node1", "node2"}
 
 // cluster drives the scripts of hack/cluster.
@@ -34,12 +35,14 @@ func newCluster(root string) *cluster {
 	return &cluster{root: root, dir: dir}
 }
 
-// command returns a command that runs in the folder of the project, with CLUSTER_DIR set.
+// command returns a command that runs in the folder of the project, with CLUSTER_DIR set. A canceled context ends it
+// with all of its children.
 func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Dir = c.root
 	cmd.Env = append(os.Environ(), "CLUSTER_DIR="+c.dir)
-	// Scripts and nsenter have children. The signal goes to the whole process group.
+	// Scripts and nsenter have children. The signal goes to the whole process group; exec alone would kill only the direct
+	// child.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = 5 * time.Second
@@ -76,6 +79,7 @@ func (c *cluster) in(where string, args ...string) []string {
 	return append([]string{"bash", c.script("in.sh"), where}, args...)
 }
 
+// kubectl runs kubectl in the control plane, as its administrator.
 func (c *cluster) kubectl(ctx context.Context, args ...string) ([]byte, error) {
 	return c.output(ctx, c.in("cp", append([]string{"kubectl"}, args...)...)...)
 }
@@ -96,7 +100,7 @@ func (c *cluster) build(ctx context.Context) error {
 	return c.run(ctx, pack...)
 }
 
-// agent adds the image of the agent to the images of the cluster.
+// agent adds the image of the agent to the images of the cluster, or removes it.
 func (c *cluster) agent(ctx context.Context, o options) error {
 	file := filepath.Join(c.dir, "images/agent.tar")
 	if o.noAgent {
@@ -111,6 +115,7 @@ func (c *cluster) agent(ctx context.Context, o options) error {
 	return c.run(ctx, "cp", o.image, file)
 }
 
+// up starts the control plane and the nodes.
 func (c *cluster) up(ctx context.Context) error {
 	return c.run(ctx, "bash", c.script("up.sh"), fmt.Sprint(len(nodes)))
 }
@@ -120,7 +125,8 @@ func (c *cluster) down() error {
 	return c.run(context.Background(), "bash", c.script("down.sh"))
 }
 
-// diagnose prints the pods, policies, events, logs and tables of a cluster after a failed check.
+// diagnose prints the pods, policies, events, logs and tables of a cluster after a failed check. Later the cluster is
+// gone.
 func (c *cluster) diagnose(pods map[string]*pod) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

@@ -14,12 +14,12 @@ import (
 
 // documented is a command from the documentation, with its expected output.
 type documented struct {
-	command string // as in the page
-	where   string // cp or a node
-	want    string // a part of the output
+	command string // as in the page, with the words that a reader fills in
+	where   string // where it runs: "cp" (the control plane) or a node
+	want    string // a part of the expected output; empty: only the exit code counts
 }
 
-// instead replaces words that a reader fills in, or that do not fit this cluster.
+// instead replaces words of a command: words that a reader fills in, or words that do not fit this cluster.
 type instead struct{ words, by string }
 
 // documentedNode is the node of the pod shop/web, see documented.yaml.
@@ -61,7 +61,8 @@ var looks = []documented{
 	{"kubectl get events -A --field-selector reason=InvalidNetworkAttachmentDefinition", "cp", "networkattachmentdefinition/unreadable-network"},
 }
 
-// ends are the commands that end enforcement, in order. The test runs each of them once.
+// ends are the commands that end enforcement, in order. The test runs each of them once, because each of them changes
+// the cluster.
 var ends = []documented{
 	{"kubectl -n multi-networkpolicy-system delete daemonset multi-networkpolicy-nftables --cascade=foreground", "cp", "deleted"},
 	{"multi-networkpolicy-nftables cleanup --netns /run/netns/NAME", documentedNode, "/run/netns/NAME: removed"},
@@ -77,6 +78,7 @@ const (
 
 // documented runs each command of the documentation, in a cluster with the pods and policies of the documentation.
 func (s *scenario) documented(ctx context.Context) error {
+	// The list of commands here and the pages must agree, so that no page has an untested command.
 	s.check("pages: their commands are those that are given here", undocumented(s.root))
 	pods, err := s.documentedPods(ctx)
 	s.check("pages: the pods that they speak of are there", err)
@@ -92,6 +94,7 @@ func (s *scenario) documented(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The commands may run again and again, so each is retried until its effect shows.
 	for _, d := range looks {
 		s.check("pages: "+d.command, s.eventually(ctx, func() error { return s.give(ctx, d, words) }))
 	}
@@ -138,6 +141,7 @@ func (s *scenario) words(ctx context.Context, web *pod) ([]instead, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The home directory is new, so that no file of an earlier run is found.
 	config := filepath.Join(s.home(), ".kube/config")
 	if err := errors.Join(os.RemoveAll(s.home()), os.MkdirAll(filepath.Dir(config), 0o700)); err != nil {
 		return nil, err
@@ -155,7 +159,8 @@ func (s *scenario) words(ctx context.Context, web *pod) ([]instead, error) {
 // home is the home directory of the commands, with a kubeconfig.
 func (c *cluster) home() string { return filepath.Join(c.dir, "run/home") }
 
-// give runs a command as a user does. It fails if the exit code is not 0 or the expected output is missing.
+// give runs a command as a user types it, in a shell. It fails if the exit code is not 0 or the expected output is
+// missing.
 func (s *scenario) give(ctx context.Context, d documented, words []instead) error {
 	var pairs []string
 	for _, w := range words {
@@ -200,7 +205,7 @@ func undocumented(root string) error {
 	return errors.Join(errs...)
 }
 
-// shellBlock matches a block of commands that need a cluster. Commands without a cluster are in console blocks.
+// shellBlock matches a block of commands that need a cluster. Commands that need no cluster are in console blocks.
 var shellBlock = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
 
 // commands returns the commands in the shell blocks of a page, each on a single line and without its comment.

@@ -2,11 +2,11 @@ package main
 
 import "slices"
 
-// everything is the expectation without policies: every flow passes.
+// everything is the expectation without policies.
 func everything(flow) bool { return true }
 
-// examples reports whether a flow passes under the policies of manifests/examples. It is written by hand, without code of the
-// agent.
+// examples reports whether a flow passes under the policies of manifests/examples. It is written by hand, without code
+// of the agent, so that an error of the agent cannot also be here.
 func examples(f flow) bool {
 	switch f.network {
 	case "net1":
@@ -18,6 +18,7 @@ func examples(f flow) bool {
 	}
 }
 
+// maySend is the expectation of the sender's egress policies on net1.
 func maySend(f flow) bool {
 	switch f.from {
 	case "web": // web-policy
@@ -30,6 +31,7 @@ func maySend(f flow) bool {
 	}
 }
 
+// mayReceive is the expectation of the receiver's ingress policies on net1.
 func mayReceive(f flow) bool {
 	if f.to != "web" {
 		return true
@@ -39,7 +41,8 @@ func mayReceive(f flow) bool {
 	return peer && (f.service == "tcp/80" || f.service == "udp/53")
 }
 
-// invalid reports whether a flow passes under invalid-policy.yaml alone.
+// invalid reports whether a flow passes under invalid-policy.yaml alone: the policy isolates the pod, and only its
+// valid peer may send.
 func invalid(f flow) bool {
 	return f.network != "net1" || f.to != "other" || f.from == "frontend"
 }

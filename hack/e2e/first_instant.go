@@ -9,14 +9,15 @@ import (
 	"time"
 )
 
-// Numbers of pods that start. The runtime of node 1 has NRI, the runtime of node 2 has not.
+// Numbers of pods that start. The runtime of node1 has NRI, the runtime of node2 has no NRI.
 const (
-	guardedBatches = 5
-	guardedBatch   = 10
-	unguarded      = 5 // on node 2, with each of the first two batches
-	uncontrolled   = 3
+	guardedBatches = 5  // batches on node1
+	guardedBatch   = 10 // pods of a batch
+	unguarded      = 5  // on node 2, with each of the first two batches
+	uncontrolled   = 3  // pods without a policy, which show that the test sees packets
 )
 
+// hooks is the metric that counts the starts of pods in which the runtime asked the agent first.
 const hooks = "multi_networkpolicy_pod_hooks_total"
 
 // firstInstant starts pods that send forbidden packets from the first instruction of their first process on. No packet leaves a
@@ -30,10 +31,12 @@ func (s *scenario) firstInstant(ctx context.Context) error {
 	if err == nil {
 		err = all(arrivals, control.names(), func(a arrival) bool { return a.Packets > 0 })
 	}
+	// Without this check, a test whose packets never arrive would pass.
 	s.check("first instant: without a policy, packets of each pod arrive", err)
 	if err := s.must(ctx, "apply", "-f", "hack/e2e/first-instant-policy.yaml"); err != nil {
 		return err
 	}
+	// The policy must be enforced in pods that run before pods start.
 	err = s.eventually(ctx, func() error { return s.tables(ctx, s.pods, "excluded", "monitor") })
 	s.check("first instant: the agents know of the policy", err)
 	if err != nil {
@@ -50,6 +53,7 @@ func (s *scenario) firstInstant(ctx context.Context) error {
 	}
 	s.check("first instant: nothing gets out of any of them", leaked)
 	after, err := s.metric(ctx, "node1", hooks+`{result="enforced"}`)
+	// The count may include other pods of the node, so it is a lower limit.
 	if want := float64(guardedBatches * guardedBatch); err == nil && after-before < want {
 		err = fmt.Errorf("of %g pods", after-before)
 	}
@@ -62,8 +66,8 @@ func (s *scenario) firstInstant(ctx context.Context) error {
 	return nil
 }
 
-// startAll starts the pods of both nodes, batch by batch. leaked has the pods on node 1 that a packet
-// left; windows are the arrivals from the pods on node 2.
+// startAll starts the pods of both nodes, batch by batch. leaked names the pods on node1 from which a packet arrived;
+// windows are the arrivals from the pods on node2.
 func (s *scenario) startAll(ctx context.Context, receiver *pod, to string) (leaked error, windows []arrival, err error) {
 	var leaks []error
 	for i := range guardedBatches {
@@ -86,7 +90,8 @@ func (s *scenario) startAll(ctx context.Context, receiver *pod, to string) (leak
 	return errors.Join(leaks...), windows, nil
 }
 
-// start starts pods and returns their arrivals, by name. It fails if a pod does not start or does not try to send.
+// start starts pods, waits until each has sent, and returns the arrivals from each pod. It fails if a pod does not
+// start or does not try to send.
 func (s *scenario) start(ctx context.Context, receiver *pod, to string, batch ...starters) (map[string]arrival, error) {
 	stop, err := s.receive(ctx, receiver)
 	if err != nil {

@@ -13,15 +13,17 @@ import (
 	"time"
 )
 
-// flow is a direction of packets between two pods: network, address and service.
+// flow is a direction of packets between two pods, over one network, to one address and service. It is the key of
+// results.
 type flow struct {
-	from, to string
+	from, to string // names of the pods
 	network  string // name of the interface in both pods
 	address  netip.Addr
-	service  string // as tcp/80
+	service  string // protocol and port, for example "tcp/80"
 }
 
-// services are the services of each pod.
+// services are the services of each pod: some are allowed by the example policies, others differ from these only in
+// protocol or port.
 var services = []string{"tcp/80", "tcp/5432", "tcp/8080", "tcp/9090", "udp/53", "udp/5432"}
 
 // target is the receiver of the flow in the syntax of hack/probe.
@@ -51,7 +53,8 @@ func flows(pods map[string]*pod, from string) []flow {
 	return all
 }
 
-// probe sends packets on all flows between the pods, and returns the result of each flow: open, or the reason.
+// probe sends packets on all flows between the pods, from all pods at once. It returns the result of each flow: "open",
+// "timeout", or another reason.
 func (c *cluster) probe(ctx context.Context, pods map[string]*pod) (map[flow]string, error) {
 	results := map[flow]string{}
 	var (
@@ -76,6 +79,8 @@ func (c *cluster) probe(ctx context.Context, pods map[string]*pod) (map[flow]str
 	return results, first
 }
 
+// probeFrom sends packets from one pod to all of its targets. The probe program prints a line of JSON for each target,
+// in the order of the arguments.
 func (c *cluster) probeFrom(ctx context.Context, pods map[string]*pod, from string) (map[flow]string, error) {
 	all := flows(pods, from)
 	args := []string{filepath.Join(c.dir, "bin/probe"), "dial", "-timeout", time.Second.String()}
@@ -98,7 +103,8 @@ func (c *cluster) probeFrom(ctx context.Context, pods map[string]*pod, from stri
 	return results, nil
 }
 
-// leak sends datagrams on a flow that must be closed, until the caller calls stop. stop returns an error if an answer came back.
+// leak sends datagrams on a flow that must be closed, every few milliseconds, until the caller calls stop. stop returns
+// an error if any answer came back.
 func (c *cluster) leak(ctx context.Context, pods map[string]*pod, f flow) (stop func() error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	args := []string{filepath.Join(c.dir, "bin/probe"), "dial", "-timeout", "3m", "-interval", "5ms", f.target()}

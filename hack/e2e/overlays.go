@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// nodeTaint deploys the agent to nodes with the taint, as if the kubelet had registered them with it.
+// nodeTaint deploys the agent to nodes with the taint that keeps pods away until the agent runs, as if the kubelet had
+// registered them with the taint.
 func (s *scenario) nodeTaint(ctx context.Context) error {
 	const taint = "multi-networkpolicy/agent-not-ready"
 	if err := s.must(ctx, "taint", "nodes", "--all", taint+":NoSchedule"); err != nil {
@@ -33,7 +34,8 @@ func (s *scenario) tainted(ctx context.Context, taint string, want int) error {
 	return err
 }
 
-// prometheus finds and scrapes the agents as the PodMonitor of the Prometheus operator tells.
+// prometheus finds and scrapes the agents in the way that the PodMonitor describes to the Prometheus operator. Only the
+// CRD of the operator is there, not the operator.
 func (s *scenario) prometheus(ctx context.Context) error {
 	if err := s.must(ctx, "apply", "-f", "hack/e2e/podmonitor-crd.yaml"); err != nil {
 		return err
@@ -60,7 +62,7 @@ func (s *scenario) prometheus(ctx context.Context) error {
 	return nil
 }
 
-// deployAnew deletes all agents, then starts the agent from an overlay.
+// deployAnew deletes all agents and then starts the agent from an overlay. It waits until the agent is ready.
 func (s *scenario) deployAnew(ctx context.Context, overlay string) error {
 	err := s.must(ctx, "delete", "daemonset", "-n", namespace, "--all", "--cascade=foreground")
 	if err == nil {
@@ -72,7 +74,8 @@ func (s *scenario) deployAnew(ctx context.Context, overlay string) error {
 	return s.agentReady(ctx, overlay+": agent starts")
 }
 
-// targets returns the addresses that the PodMonitor selects: the address of each selected pod with each port of the given name.
+// targets returns the addresses that the PodMonitor selects, like the operator: the address of each selected pod with
+// each port of the endpoint's name.
 func (s *scenario) targets(ctx context.Context) (targets []string, err error) {
 	var monitor struct {
 		Spec struct {
@@ -118,7 +121,7 @@ func (s *scenario) targets(ctx context.Context) (targets []string, err error) {
 	return targets, nil
 }
 
-// read decodes objects in the namespace of the agent.
+// read reads objects as JSON, from the namespace of the agent if they have a namespace.
 func (s *scenario) read(ctx context.Context, to any, args ...string) error {
 	out, err := s.kubectl(ctx, append([]string{"get", "-n", namespace, "-o", "json"}, args...)...)
 	if err != nil {

@@ -12,16 +12,16 @@ import (
 	"strings"
 )
 
-// pod is the current state of a test pod. A new sandbox has new addresses.
+// pod is the state of a test pod when it was read. A new sandbox has other addresses.
 type pod struct {
 	name      string
 	node      string
 	uid       string
 	addresses map[string][]netip.Addr // by interface
-	sandbox   int                     // pid of the pause process, inside the cluster
+	sandbox   int                     // process ID of the pause process, in the process namespace of the cluster
 }
 
-// object is the part of an API pod that the test reads.
+// object is the part of a Pod that the test reads.
 type object struct {
 	Metadata struct {
 		Name, UID   string
@@ -36,12 +36,13 @@ type object struct {
 	}
 }
 
-// network is an entry of the network status that Multus writes.
+// network is an entry of the annotation network-status, which Multus writes.
 type network struct {
 	Interface string
 	IPs       []netip.Addr
 }
 
+// names returns the names of pods, sorted, so that reports compare.
 func names(pods map[string]*pod) []string { return slices.Sorted(maps.Keys(pods)) }
 
 // testPods reads the pods that the flags of kubectl select, by default the pods of the default namespace. It fails if a pod is
@@ -66,6 +67,7 @@ func (c *cluster) testPods(ctx context.Context, flags ...string) (map[string]*po
 	return pods, nil
 }
 
+// pod reads the state of one pod.
 func (c *cluster) pod(o object) (*pod, error) {
 	statuses := o.Status.ContainerStatuses
 	if len(statuses) == 0 || !statuses[0].Ready {
@@ -105,7 +107,8 @@ func (c *cluster) sandbox(node, container string) (int, error) {
 	return pid, err
 }
 
-// inside returns a command that runs in the network namespace of the pod, with the files of this machine.
+// inside returns a command that runs in the network namespace of the pod, but with the files of this machine: images
+// need no tools.
 func (c *cluster) inside(p *pod, args ...string) []string {
 	return c.in("cp", append([]string{"nsenter", "-t", fmt.Sprint(p.sandbox), "--net"}, args...)...)
 }

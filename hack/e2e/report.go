@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// report prints and counts the checks.
+// report prints and counts the checks. It is for a single goroutine.
 type report struct {
 	start          time.Time
 	passed, failed int

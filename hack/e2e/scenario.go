@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// patience is the time within which a condition must become true.
+// patience limits how long the test waits for a condition.
 const patience = 45 * time.Second
 
 // policies are the examples of manifests/, unchanged.
@@ -18,10 +18,11 @@ var policies = []string{
 	"-f", "manifests/examples/deny-all.yaml",
 }
 
-// scenario is a sequence of steps in the life of a cluster.
+// scenario holds the state that the steps share.
 type scenario struct {
 	*cluster
 	*report
+	// The test pods by name, as of the last step that changed them.
 	pods map[string]*pod
 }
 
@@ -51,7 +52,7 @@ func (s *scenario) play(ctx context.Context, noAgent bool) error {
 	return nil
 }
 
-// must runs kubectl. The caller ends the run at its error.
+// must runs kubectl. Its error ends the run, because the next steps need the effect.
 func (s *scenario) must(ctx context.Context, args ...string) error {
 	_, err := s.kubectl(ctx, args...)
 	return err
@@ -89,13 +90,14 @@ func (s *scenario) deploy(ctx context.Context) error {
 	return nil
 }
 
+// agentReady waits until an agent runs on each node, as a check.
 func (s *scenario) agentReady(ctx context.Context, check string) error {
 	_, err := s.kubectl(ctx, "rollout", "status", "daemonset/multi-networkpolicy-nftables", "-n", namespace, "--timeout", patience.String())
 	s.check(check, err)
 	return err
 }
 
-// enforce applies the examples.
+// enforce applies the example policies.
 func (s *scenario) enforce(ctx context.Context) error {
 	if err := s.must(ctx, append([]string{"apply"}, policies...)...); err != nil {
 		return err
@@ -105,7 +107,8 @@ func (s *scenario) enforce(ctx context.Context) error {
 	return nil
 }
 
-// restart deletes the agent of a node. Its rules stay in force, and the next agent changes none of them.
+// restart deletes the agent of a node. Its rules must stay in force, and the next agent must take over the table and
+// change nothing in it.
 func (s *scenario) restart(ctx context.Context) error {
 	web := s.pods["web"]
 	was, err := s.handles(ctx, web)
@@ -113,6 +116,7 @@ func (s *scenario) restart(ctx context.Context) error {
 		return err
 	}
 	closed := flow{"other", "web", "net1", web.addresses["net1"][0], "udp/53"}
+	// A flow that the policies deny is tried during the whole restart.
 	stop, err := s.leak(ctx, s.pods, closed)
 	if err != nil {
 		return err
@@ -126,6 +130,7 @@ func (s *scenario) restart(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A table that is made again has other handles, also with the same content.
 	is, err := s.handles(ctx, web)
 	if err == nil && is != was {
 		err = fmt.Errorf("handles were %s, are %s", was, is)
@@ -160,7 +165,7 @@ func (s *scenario) sandboxAnew(ctx context.Context) error {
 	return nil
 }
 
-// release deletes the policies.
+// release deletes the policies. All flows pass again, and the tables are gone.
 func (s *scenario) release(ctx context.Context) error {
 	if err := s.must(ctx, append([]string{"delete"}, policies...)...); err != nil {
 		return err
@@ -192,7 +197,7 @@ func (s *scenario) refuse(ctx context.Context) error {
 	return nil
 }
 
-// eventually retries until there is no error or patience is over.
+// eventually retries until there is no error or patience is over. It returns the last error.
 func (s *scenario) eventually(ctx context.Context, try func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -219,6 +224,7 @@ func (s *scenario) reach(ctx context.Context, phase string, want func(flow) bool
 		}
 		for f, result := range results {
 			if (result == "open") != want(f) {
+				// The failed flows themselves are reported below, from the last results.
 				return errors.New("not all flows are as they should be")
 			}
 		}
@@ -232,7 +238,8 @@ func (s *scenario) reach(ctx context.Context, phase string, want func(flow) bool
 	s.note("%s", phase)
 }
 
-// verdicts reports the results. A flow is closed if no answer comes; a refusal is an answer.
+// verdicts makes a check for each pair of pods and network. A closed flow has no answer at all; a refusal is an answer,
+// so it is wrong in both cases.
 func (s *scenario) verdicts(phase string, results map[flow]string, want func(flow) bool) {
 	for _, from := range names(s.pods) {
 		type link struct{ to, network string }

@@ -56,6 +56,7 @@ func (s *scenario) refuses(ctx context.Context, spec, message string) error {
 
 // store stores an invalid policy under the published CRD, as in a cluster that had the policy first. The project's CRD
 // then replaces the published schema.
+// The published CRD has no such checks, so its policies may be invalid by the project's CRD.
 func (s *scenario) store(ctx context.Context, file string) error {
 	published, err := s.output(ctx, "go", "list", "-m", "-f", "{{.Dir}}/scheme.yml", "github.com/k8snetworkplumbingwg/multi-networkpolicy")
 	if err != nil {
@@ -132,7 +133,7 @@ func policiesOf(root string) (files []policyFile, err error) {
 	return files, nil
 }
 
-// yamlBlock is a block of YAML in a page.
+// yamlBlock matches a block of YAML in a page.
 var yamlBlock = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
 
 // policiesIn returns the policies in the text of a manifest, or in the YAML blocks of a page.
@@ -159,7 +160,7 @@ func policiesIn(path, text string) (policies []map[string]any, err error) {
 	return policies, nil
 }
 
-// parseObject reads an object of any kind.
+// parseObject parses an object of any kind. A key twice in a mapping is an error.
 func parseObject(text string) (map[string]any, error) {
 	var o map[string]any
 	if err := yaml.UnmarshalStrict([]byte(text), &o); err != nil {

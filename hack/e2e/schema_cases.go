@@ -2,7 +2,8 @@ package main
 
 import "strings"
 
-// invalidPolicies are specs that the CRD refuses. message is a part of the message to the user.
+// invalidPolicies are specs that the CRD refuses. The message is a part of the API server's answer, which must tell a
+// user the field and the reason.
 var invalidPolicies = []struct{ name, spec, message string }{
 	{"no podSelector", `{policyTypes: [Ingress]}`, "spec.podSelector: Required value"},
 	{"an unknown field", `{podSelector: {}, ingres: []}`, `unknown field "spec.ingres"`},
@@ -72,7 +73,7 @@ var invalidPolicies = []struct{ name, spec, message string }{
 	{"1001 values", expression(`{key: a, operator: In, values: ` + list(1001, "b") + `}`), "matchExpressions[0].values: Too many: 1001"},
 }
 
-// validPolicies are unusual specs that the CRD accepts.
+// validPolicies are unusual specs that the CRD accepts: the limits of each rule from inside.
 var validPolicies = []struct{ name, spec string }{
 	{"no spec", ``},
 	{"only a podSelector", `{podSelector: {}}`},

@@ -20,7 +20,8 @@ const (
 	launchPatience = "2m0s" // for many pods that start together on a busy machine
 )
 
-// starterManifest is a pod whose first process sends packets from its first instruction on.
+// starterManifest is a pod whose first process sends packets from its first instruction on: an init container, which
+// starts before all other containers.
 var starterManifest = template.Must(template.New("starter").Parse(`---
 apiVersion: v1
 kind: Pod
@@ -44,6 +45,7 @@ type starters struct {
 	count int
 }
 
+// names returns the names of the pods of the group.
 func (s starters) names() (names []string) {
 	for i := range s.count {
 		names = append(names, fmt.Sprintf("%s-%d", s.group, i))
@@ -51,17 +53,18 @@ func (s starters) names() (names []string) {
 	return names
 }
 
-// arrival counts the packets that left a pod, see hack/probe.
+// arrival counts the packets that arrived from a pod. It is a line of the output of hack/probe.
 type arrival struct {
-	From        string
+	From        string // name of the pod; empty: the end of the counts
 	Packets     int
-	First, Last int64
+	First, Last int64 // age of the sender's process at the first and the last packet, in microseconds
 }
 
 // window is the time between the first and the last packet that left the pod.
 func (a arrival) window() time.Duration { return time.Duration(a.Last-a.First) * time.Microsecond }
 
-// receive counts the packets that a pod receives, until the caller calls stop. stop returns the arrivals, by sender.
+// receive counts the packets that arrive at a pod, until the caller calls stop. It returns when the receiver listens.
+// stop returns the arrivals, by sender.
 func (c *cluster) receive(ctx context.Context, at *pod) (stop func() (map[string]arrival, error), err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	cmd := c.command(ctx, c.inside(at, filepath.Join(c.dir, "bin/probe"), "count", "-udp", floodPort)...)
@@ -90,6 +93,7 @@ func (c *cluster) receive(ctx context.Context, at *pod) (stop func() (map[string
 			}
 			arrivals[a.From] = a
 		}
+		// The last line has no sender. Without it, the output is cut off.
 		if _, whole := arrivals[""]; !whole {
 			return nil, fmt.Errorf("the receiver does not say that it is done: %w", err)
 		}
@@ -97,7 +101,7 @@ func (c *cluster) receive(ctx context.Context, at *pod) (stop func() (map[string
 	}, nil
 }
 
-// announced is a writer that closes a channel at the first output.
+// announced is a writer that closes a channel at the first output, which a program makes when it is ready.
 type announced struct {
 	to    *bytes.Buffer
 	ready chan struct{}
@@ -136,7 +140,8 @@ func (c *cluster) launch(ctx context.Context, to string, all ...starters) error 
 	return err
 }
 
-// tried returns an error unless each pod sent many packets, or tried to.
+// tried returns an error unless each pod of the groups sent many packets, or tried to send them. A pod that
+// never sent would otherwise look like a pod whose packets were all dropped.
 func (c *cluster) tried(ctx context.Context, all ...starters) error {
 	for _, s := range all {
 		out, err := c.kubectl(ctx, "logs", "-l", "starters="+s.group, "-c", "flood", "--max-log-requests="+fmt.Sprint(s.count))
@@ -160,7 +165,7 @@ func (c *cluster) tried(ctx context.Context, all ...starters) error {
 	return nil
 }
 
-// land deletes the pods without waiting.
+// land deletes the pods, and does not wait for their ends.
 func (c *cluster) land(ctx context.Context, all ...starters) error {
 	args := []string{"delete", "--now", "--wait=false", "pod"}
 	for _, s := range all {
@@ -199,6 +204,7 @@ func (c *cluster) scrape(ctx context.Context, where, address string) (string, er
 	if err != nil {
 		return "", err
 	}
+	// bash opens the connection by itself, so the node needs no HTTP client.
 	const ask = `exec 3<>"/dev/tcp/$0/$1"; printf 'GET /metrics HTTP/1.0\r\n\r\n' >&3; cat <&3`
 	out, err := c.output(ctx, c.in(where, "bash", "-c", ask, host, port)...)
 	return string(out), err

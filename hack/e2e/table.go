@@ -12,12 +12,13 @@ import (
 // tableName is the agent's table in the output of stock nft. The agent itself never runs nft.
 const tableName = "table inet multi_networkpolicy"
 
+// hasTable reports whether a pod has the agent's table.
 func (c *cluster) hasTable(ctx context.Context, p *pod) (bool, error) {
 	out, err := c.output(ctx, c.inside(p, "nft", "list", "tables")...)
 	return slices.Contains(strings.Split(string(out), "\n"), tableName), err
 }
 
-// table prints the agent's table in a pod, with handles.
+// table prints the agent's table in a pod, with handles and without counters (-s).
 func (c *cluster) table(ctx context.Context, p *pod) ([]byte, error) {
 	return c.output(ctx, c.inside(p, append([]string{"nft", "-s", "-a", "list"}, strings.Fields(tableName)...)...)...)
 }
@@ -36,6 +37,7 @@ func (c *cluster) tables(ctx context.Context, pods map[string]*pod, selected ...
 	return errors.Join(errs...)
 }
 
+// handle matches the handle of an object in the output of nft.
 var handle = regexp.MustCompile(`# handle \d+`)
 
 // handles returns the handles of all objects in the table. An object that is made again, even with equal content, has a new

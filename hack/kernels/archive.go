@@ -7,13 +7,15 @@ import (
 	"path"
 )
 
-// archive writes a cpio archive of the format "newc", which the kernel unpacks into its first file system.
+// archive writes a cpio archive of the format "newc", which the kernel unpacks into its first file system
+// (Documentation/driver-api/early-userspace/buffer-format.rst). The first error of the writer is kept for close, and
+// later calls do nothing.
 type archive struct {
 	w     io.Writer
-	err   error // the first error of w
-	inode int
-	dirs  map[string]bool
-	files map[string]bool
+	err   error           // the first error of w
+	inode int             // number of the last entry
+	dirs  map[string]bool // the directories so far
+	files map[string]bool // the files so far
 }
 
 func newArchive(w io.Writer) *archive {
@@ -27,12 +29,15 @@ const (
 	typeSymlink = 0o120000
 )
 
-// entry writes one file: its header, its name with a zero byte, its content, each padded to 4 bytes.
+// entry writes one entry: its header, its name with a zero byte and its content. Name and content are padded to 4
+// bytes.
 func (a *archive) entry(name string, mode uint32, content []byte) {
 	if a.err != nil {
 		return
 	}
 	a.inode++
+	// The fields are inode, mode, uid, gid, links, mtime, size, four device numbers, the length of the name, and a
+	// checksum that this format does not use.
 	header := fmt.Sprintf("070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X",
 		a.inode, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name)+1, 0)
 	head := append([]byte(header+name), 0)
@@ -44,7 +49,8 @@ func (a *archive) entry(name string, mode uint32, content []byte) {
 	}
 }
 
-// dir adds a directory and its parents. Directories that the archive has are not added again.
+// dir adds a directory and its parents. The kernel makes no parents by itself. Directories that the archive has are not
+// added again.
 func (a *archive) dir(name string) {
 	if a.dirs[name] {
 		return
@@ -54,7 +60,7 @@ func (a *archive) dir(name string) {
 	a.entry(name, typeDir|0o755, nil)
 }
 
-// file adds a file. If the archive has a file with the name, the call does nothing.
+// file adds a file. If the archive has a file with the name, the call does nothing: programs share libraries.
 func (a *archive) file(name string, mode os.FileMode, content []byte) {
 	if a.files[name] {
 		return
@@ -64,6 +70,7 @@ func (a *archive) file(name string, mode os.FileMode, content []byte) {
 	a.entry(name, typeFile|uint32(mode.Perm()), content)
 }
 
+// symlink adds a symbolic link. Its content is the target.
 func (a *archive) symlink(name, target string) {
 	a.dir(path.Dir(name))
 	a.entry(name, typeSymlink|0o777, []byte(target))
@@ -83,7 +90,7 @@ func (a *archive) copy(name, from string) error {
 	return a.err
 }
 
-// close ends the archive.
+// close writes the entry that ends an archive, and returns the first error of all calls.
 func (a *archive) close() error {
 	a.entry("TRAILER!!!", 0, nil)
 	return a.err

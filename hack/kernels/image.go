@@ -30,9 +30,10 @@ func writeImage(ctx context.Context, path string, k kernel, suites []suite, flag
 	defer func() { err = errors.Join(err, f.Close()) }()
 	w := bufio.NewWriterSize(f, 1<<20)
 	a := newArchive(w)
+	// The kernel starts /init as its first process.
 	a.file("init", 0o755, initScript)
 	a.file("tests.sh", 0o644, []byte(script(suites, flags)))
-	a.symlink("sbin", "bin") // the kernel starts /sbin/modprobe
+	a.symlink("sbin", "bin") // the kernel starts /sbin/modprobe to load a module
 	for _, name := range []string{"proc", "sys", "dev", "tmp", "run", "root"} {
 		a.dir(name)
 	}
@@ -46,7 +47,9 @@ func writeImage(ctx context.Context, path string, k kernel, suites []suite, flag
 	)
 }
 
-// script calls the function run of init.sh for each suite.
+// script returns tests.sh, which calls the function run of init.sh for each suite. For example:
+//
+//	'run' 'engine' '-test.v=test2json' '-test.timeout=20m0s' '-test.run=' '-test.skip='
 func script(suites []suite, flags testFlags) string {
 	var b strings.Builder
 	for _, s := range suites {
@@ -54,6 +57,8 @@ func script(suites []suite, flags testFlags) string {
 			"-test.skip=" + flags.skip}
 		args = append(args, strings.Fields(flags.args)...)
 		for _, arg := range args {
+			// Quoted for the shell; a quote in an argument ends the quoted string, adds the quote, and begins a new
+			// string.
 			b.WriteString("'" + strings.ReplaceAll(arg, "'", `'\''`) + "' ")
 		}
 		b.WriteByte('\n')
@@ -64,6 +69,7 @@ func script(suites []suite, flags testFlags) string {
 // loaded matches a library, or the dynamic linker, in the output of ldd.
 var loaded = regexp.MustCompile(`(/\S+) \(0x`)
 
+// addPrograms adds the programs with their libraries, at the paths of this machine, and the system's files.
 func addPrograms(ctx context.Context, a *archive) error {
 	files := systemFiles
 	for _, name := range programs {
@@ -116,6 +122,7 @@ func addRepository(ctx context.Context, a *archive) error {
 	return nil
 }
 
+// addSuites adds the test binaries, where init.sh looks for them.
 func addSuites(a *archive, suites []suite) error {
 	for _, s := range suites {
 		if err := a.copy(fmt.Sprintf("tests/%s.test", s.pkg), s.binary); err != nil {

@@ -11,13 +11,14 @@ import (
 	"strings"
 )
 
-// releases are the kernels, each with the Debian release that has it.
+// releases are the kernels, each with the Debian release that has it. The newest kernel of the release is downloaded.
 var releases = []struct{ version, debian string }{
 	{"5.10", "bullseye"},
 	{"6.1", "bookworm"},
 	{"6.12", "trixie"},
 }
 
+// versions returns the versions of all kernels.
 func versions() []string {
 	var list []string
 	for _, r := range releases {
@@ -28,7 +29,7 @@ func versions() []string {
 
 // kernel is a kernel that QEMU can boot.
 type kernel struct {
-	image   string // file
+	image   string // vmlinuz
 	modules string // directory with lib/modules/VERSION in it
 }
 
@@ -47,7 +48,8 @@ func getKernel(ctx context.Context, cache, version string) (kernel, error) {
 	return k, fmt.Errorf("no kernel %s; there are %s", version, strings.Join(versions(), ", "))
 }
 
-// download makes the directory of a kernel. If the download fails, no directory remains.
+// download makes the directory of a kernel. It works in a temporary directory beside it and renames that at the end, so
+// an interrupted download leaves no directory that looks complete.
 func download(ctx context.Context, debian, dir string) (err error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return err
@@ -78,9 +80,11 @@ func download(ctx context.Context, debian, dir string) (err error) {
 	return os.Rename(ready, dir)
 }
 
-// downloadDeb downloads the newest kernel of a Debian release with apt-get and returns the file. It uses the security archive in
-// this machine's apt sources. The release may differ from this machine's release, so apt gets a separate directory for lists.
+// downloadDeb downloads the newest kernel package of a Debian release with apt-get and returns the file. It uses the
+// security archive in this machine's apt sources. The release may differ from the release of this machine, so apt gets
+// its own lists and its own cache.
 func downloadDeb(ctx context.Context, debian, dir string) (string, error) {
+	// The address of the archive may be that of a mirror.
 	bases, err := command(ctx, dir, "apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI)",
 		"Created-By: Packages")
 	if err != nil {
@@ -107,6 +111,7 @@ func downloadDeb(ctx context.Context, debian, dir string) (string, error) {
 	if _, err := command(ctx, dir, "apt-get", append(own, "update")...); err != nil {
 		return "", err
 	}
+	// The package linux-image-amd64 is empty. It depends on the newest kernel.
 	depends, err := command(ctx, dir, "apt-cache", append(own, "depends", "linux-image-amd64")...)
 	if err != nil {
 		return "", err
@@ -134,6 +139,7 @@ var moduleFolders = []string{
 
 // takeModules moves the modules in moduleFolders from the files of a package to a directory, and makes the index for modprobe.
 func takeModules(ctx context.Context, files, to string) error {
+	// Packages have the modules in /lib, or in /usr/lib.
 	found, err := filepath.Glob(filepath.Join(files, "lib", "modules", "*"))
 	if err != nil || len(found) == 0 {
 		found, err = filepath.Glob(filepath.Join(files, "usr", "lib", "modules", "*"))

@@ -27,23 +27,31 @@ type result struct {
 // outcome is a failed or skipped test with its output.
 type outcome struct{ test, output string }
 
+// ok reports whether the suite passed. A suite that crashes has an exit status without a failed test.
 func (r result) ok() bool { return r.status == 0 && len(r.failed) == 0 }
 
 // mark is the first byte of the lines that init.sh writes between the outputs of the suites.
 const mark = 1
 
-// listener reads the second serial port of a virtual machine: QEMU writes the output of the port to it.
+// listener reads the second serial port of a virtual machine: QEMU writes the output of the port to it. It is for a
+// single goroutine. Lines of init.sh, which begin with mark, frame the output of each suite:
+//
+//	\x01kernel 6.1.0-…
+//	\x01start engine
+//	(output of engine.test)
+//	\x01end engine 0
 type listener struct {
-	ctx     context.Context
-	kernel  string
-	logs    string       // directory for the output of each suite
-	line    []byte       // without its end
-	output  bytes.Buffer // of the current suite
-	log     *os.File     // receives the output too
-	start   time.Time
+	ctx     context.Context // for go tool test2json
+	kernel  string          // version, for messages
+	logs    string          // directory for the output of each suite
+	line    []byte          // the line that has begun, without its end
+	output  bytes.Buffer    // of the current suite
+	log     *os.File        // log file of the current suite; nil before the first suite
+	start   time.Time       // of the current suite
 	results []result
 }
 
+// Write implements io.Writer. It takes the whole lines and keeps the rest for the next call.
 func (l *listener) Write(b []byte) (int, error) {
 	for rest := b; len(rest) > 0; {
 		line, after, ended := bytes.Cut(rest, []byte("\n"))
@@ -76,6 +84,7 @@ func (l *listener) take(line string) error {
 	return nil
 }
 
+// scans reports whether a line has the format, and reads its values.
 func scans(line, format string, values ...any) bool {
 	_, err := fmt.Sscanf(line, format, values...)
 	return err == nil
@@ -92,6 +101,7 @@ func (l *listener) keep(line string) error {
 	return err
 }
 
+// begin starts the output of a suite.
 func (l *listener) begin(pkg string) (err error) {
 	l.output.Reset()
 	l.start = time.Now()
@@ -99,7 +109,7 @@ func (l *listener) begin(pkg string) (err error) {
 	return err
 }
 
-// end evaluates the output of a suite.
+// end evaluates the output of a suite, prints the outcome, and keeps the result.
 func (l *listener) end(pkg string, status int) error {
 	r := result{pkg: pkg, status: status, took: time.Since(l.start)}
 	if err := l.log.Close(); err != nil {
@@ -139,7 +149,7 @@ func (r *result) evaluate(ctx context.Context, output io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("go tool test2json: %w", err)
 	}
-	outputs := map[string]string{} // of tests that have not ended
+	outputs := map[string]string{} // output of the tests that have not ended
 	for decoder := json.NewDecoder(bytes.NewReader(events)); ; {
 		var e struct{ Action, Test, Output string }
 		if err := decoder.Decode(&e); errors.Is(err, io.EOF) {
@@ -149,6 +159,7 @@ func (r *result) evaluate(ctx context.Context, output io.Reader) error {
 		}
 		top, _, isSub := strings.Cut(e.Test, "/")
 		outputs[e.Test] += e.Output
+		// The output of a subtest also explains the failure of its test.
 		if isSub {
 			outputs[top] += e.Output
 		}
@@ -164,7 +175,8 @@ func (r *result) evaluate(ctx context.Context, output io.Reader) error {
 	return nil
 }
 
-// count counts the test if the action ends a test, and reports whether it does.
+// count counts a test if the action ends the test, and reports whether it does. Subtests count only when they are
+// skipped: their test fails with them.
 func (r *result) count(action string, isSub bool, o outcome) (ended bool) {
 	switch {
 	case o.test == "":

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// machine is a virtual machine without disk and network.
+// machine describes a virtual machine without disk and network.
 type machine struct {
 	cpus   int
-	memory int // MiB
-	limit  time.Duration
+	memory int           // MiB
+	limit  time.Duration // of a whole run
 }
 
 // boot starts a kernel with an initramfs and waits until the machine switches itself off. The output of the first serial port
@@ -23,6 +23,7 @@ type machine struct {
 func (m machine) boot(ctx context.Context, kernel, initramfs, console string, out io.Writer) error {
 	ctx, cancel := context.WithTimeout(ctx, m.limit)
 	defer cancel()
+	// The emulation (tcg) needs no /dev/kvm. It is niced, because it takes all CPUs that it gets.
 	args := []string{"-n", "10", "qemu-system-x86_64", "-accel", "tcg", "-cpu", "max,la57=off", "-nodefaults", "-no-reboot",
 		"-display", "none", "-nic", "none", "-m", strconv.Itoa(m.memory), "-smp", strconv.Itoa(m.cpus),
 		"-kernel", kernel, "-initrd", initramfs,

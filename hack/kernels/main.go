@@ -19,12 +19,12 @@ var tools = []string{"qemu-system-x86_64=qemu-system-x86", "busybox=busybox-stat
 
 // options are the flags.
 type options struct {
-	kernels  string
+	kernels  string   // versions, separated by commas
 	packages []string // patterns, as go list takes them
 	tests    testFlags
 	machine  machine
-	cache    string
-	logs     string
+	cache    string // directory of the downloaded kernels
+	logs     string // directory of the logs
 }
 
 // testFlags choose tests inside a package, as the flags of go test with these names do.
@@ -34,6 +34,7 @@ type testFlags struct {
 	timeout   time.Duration
 }
 
+// parseOptions reads the flags. All packages are the default, because only packages with kernel tests are run.
 func parseOptions() (*options, error) {
 	var o options
 	cache, err := os.UserCacheDir()
@@ -84,6 +85,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A kernel that fails does not end the run: the table shows the others.
 	var t table
 	for _, version := range strings.Split(o.kernels, ",") {
 		results, err := o.onKernel(ctx, version, suites, work)
@@ -102,6 +104,7 @@ func (o *options) onKernel(ctx context.Context, version string, suites []suite, 
 	if err != nil {
 		return nil, err
 	}
+	// The image of the last kernel is overwritten.
 	image := filepath.Join(work, "initramfs")
 	if err := writeImage(ctx, image, k, suites, o.tests); err != nil {
 		return nil, fmt.Errorf("write the initramfs: %w", err)

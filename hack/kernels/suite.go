@@ -28,7 +28,9 @@ func buildSuites(ctx context.Context, patterns []string, dir string) ([]suite, e
 	var list []suite
 	for _, pkg := range packages {
 		s := suite{pkg: pkg, binary: filepath.Join(dir, pkg+".test")}
+		// The symbols are left out, since the whole image is in the memory of the machine.
 		c := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags", "-s -w", "-o", s.binary, "./"+pkg)
+		// A static program needs no libraries of the kernel's release.
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
 		c.Stdout, c.Stderr = os.Stderr, os.Stderr
 		if err := c.Run(); err != nil {
@@ -59,6 +61,7 @@ func kernelTests(ctx context.Context, patterns []string) ([]string, error) {
 		}
 		name := strings.TrimPrefix(p.ImportPath, p.Module.Path+"/")
 		lab := p.Module.Path + "/internal/test/lab"
+		// The lab's own tests cannot import the lab: they are in its package.
 		if p.ImportPath == lab || slices.Contains(p.TestImports, lab) || slices.Contains(p.XTestImports, lab) {
 			list = append(list, name)
 		}

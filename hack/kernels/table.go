@@ -12,10 +12,13 @@ import (
 // table is the result of a run: kernels × packages.
 type table struct {
 	kernels []string
-	rows    map[string]map[string]result // by package and kernel
-	errs    []error
+	// The key of the outer map is the package, of the inner map the kernel. A missing result means that the machine
+	// ended before.
+	rows map[string]map[string]result
+	errs []error
 }
 
+// add adds the results of a kernel. The error says why results are missing.
 func (t *table) add(kernel string, results []result, err error) {
 	t.kernels = append(t.kernels, kernel)
 	if err != nil {
@@ -33,6 +36,7 @@ func (t *table) add(kernel string, results []result, err error) {
 	}
 }
 
+// failed reports whether anything failed. A package without a result has failed, and so has a run without packages.
 func (t *table) failed() bool {
 	for _, row := range t.rows {
 		for _, kernel := range t.kernels {
@@ -90,6 +94,7 @@ func (t *table) writeSkips(w *strings.Builder, packages []string) {
 	}
 }
 
+// String is a cell of the table, for example "ok, 41 passed, 2 skipped, 12s".
 func (r result) String() string {
 	return fmt.Sprintf("%s, %d passed%s, %s", cmp.Or(map[bool]string{true: "ok"}[r.ok()], "FAILED"), r.passed,
 		r.others(), r.took.Round(time.Second))

@@ -11,21 +11,22 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The cluster has four kinds of pods, by the label app. Policies select web, and admit the clients of their own namespace and
-// the probes of all namespaces of a team. Nobody's policies mention the others.
+// The cluster has four kinds of pods, by the label app. The policies select web, and allow the clients of their own
+// namespace and the probes of all namespaces of a team. No policy selects or allows the other pods.
 const (
 	web     = "web"
 	client  = "client"
 	probe   = "probe"
 	other   = "other"
-	teams   = 50
-	perNode = 110
+	teams   = 50  // values of the namespaces' label team
+	perNode = 110 // pods of a node: the default limit of the kubelet
 )
 
-// selectingNamespaces have all policies of the cluster.
+// selectingNamespaces is the number of namespaces that have the policies of the cluster.
 const selectingNamespaces = 400
 
-// cluster is what the API server has. Pod i is in namespace i modulo namespaces; the first pods are local.
+// cluster describes the objects of the API server. Objects are made from their number when they are sent, so a large
+// cluster takes no memory. Pod i is in namespace i modulo namespaces; the first pods are local.
 type cluster struct {
 	pods, namespaces, policies, local int
 }
@@ -37,16 +38,17 @@ func (c *cluster) app(i int) string {
 	if i < c.local {
 		return web
 	}
+	// i/namespaces counts the pods of a namespace, so each large namespace has pods of all kinds.
 	return [...]string{client, probe, other, other}[i/c.namespaces%4]
 }
 
-// pod returns pod i, which has the size of a usual pod.
+// pod returns pod i. It has the size of a usual pod, because the agent must decode all of it.
 func (c *cluster) pod(i int, app string) *corev1.Pod {
 	node := "node-0"
 	if i >= c.local {
 		node = "node-" + strconv.Itoa(1+i/perNode)
 	}
-	address := i * 5 % (1 << 24) // no two addresses are neighbors
+	address := i * 5 % (1 << 24) // no two addresses are neighbors, so a set cannot merge them into an interval
 	name, uid := fmt.Sprintf("application-5d4f8c7b9-%07d", i), uidOf(i)
 	container := corev1.Container{
 		Name: "app", Image: "registry.example.com/team/application:v1.2.3", Command: []string{"/bin/app", "--port", "8080"},
@@ -77,6 +79,7 @@ func (c *cluster) pod(i int, app string) *corev1.Pod {
 // uidOf returns the UID of pod i.
 func uidOf(i int) types.UID { return types.UID(fmt.Sprintf("5f0c3e1a-7d42-4b8e-9a6b-%012d", i)) }
 
+// managed returns an entry of managedFields; real pods have several.
 func managed(manager, subresource string) metav1.ManagedFieldsEntry {
 	at := metav1.NewTime(time.Unix(1_700_000_000, 0))
 	return metav1.ManagedFieldsEntry{
@@ -86,6 +89,7 @@ func managed(manager, subresource string) metav1.ManagedFieldsEntry {
 	}
 }
 
+// namespace returns namespace i. Its team is the peer of some policies.
 func (c *cluster) namespace(i int) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{
 		Name: namespaceName(i), UID: types.UID("uid-" + namespaceName(i)),
@@ -93,10 +97,11 @@ func (c *cluster) namespace(i int) *corev1.Namespace {
 	}}
 }
 
+// The single network. All pods are attached to it.
 const nadJSON = `{"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"namespace": "default",
   "name": "net", "uid": "uid-net", "resourceVersion": "1", "creationTimestamp": "2023-11-14T22:13:20Z"}, "spec": {"config": "{\"type\": \"macvlan\"}"}}`
 
-// policyJSON returns policy i.
+// policyJSON returns policy i. It is JSON, because the API server has no protobuf for custom resources.
 func (c *cluster) policyJSON(i int) string {
 	return fmt.Sprintf(`{"apiVersion": "k8s.cni.cncf.io/v1beta1", "kind": "MultiNetworkPolicy", "metadata": {"namespace": %q, "name": "p-%d",
   "uid": "uid-p-%[2]d", "resourceVersion": "1", "annotations": {"k8s.v1.cni.cncf.io/policy-for": "default/net"}}, "spec": {

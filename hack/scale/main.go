@@ -23,6 +23,8 @@ func main() {
 	}
 }
 
+// run is main with an error. The program starts itself for each measurement: "scale agent URL LOCAL" is the agent's
+// process.
 func run(args []string) error {
 	if len(args) == 3 && args[0] == "agent" {
 		local, err := strconv.Atoi(args[2])
@@ -43,6 +45,7 @@ func run(args []string) error {
 	if err := f.Parse(args); err != nil {
 		return err
 	}
+	// The measurement without remote pods is the base: the bytes per remote pod are the growth of the heap over it.
 	empty := cluster{*local, *namespaces, *policies, *local}
 	base, err := measure(empty, *memory, 0, 0)
 	if err != nil {
@@ -61,23 +64,26 @@ func run(args []string) error {
 		if err != nil {
 			return fmt.Errorf("%d pods: %w", n, err)
 		}
+		// The heap may be smaller than the base, so the difference is signed.
 		perPod = int(int64(m.start.Heap)-int64(base.start.Heap)) / max(1, c.pods-c.local)
 		printRow(&c, perPod, m)
 	}
+	// The last cluster is the largest, if the sizes are in ascending order.
 	if *most > 0 && perPod > *most {
 		return fmt.Errorf("a remote pod takes %d bytes, more than %d", perPod, *most)
 	}
 	return nil
 }
 
-// measurement is of a cluster.
+// measurement is the outcome of one cluster.
 type measurement struct {
-	start, churned state
+	start, churned state         // at the start, and after the churn
 	took           time.Duration // of the churn
-	sent           uint64        // bytes of the initial events
+	sent           uint64        // bytes of the initial events, on the wire
 }
 
-// measure runs an agent in a process of its own, with a limit of its heap.
+// measure runs an agent in a process of its own: its heap and CPU time are the agent's alone, and memory limits only
+// the agent (GOMEMLIMIT).
 func measure(c cluster, memory string, rate int, churn time.Duration) (m measurement, err error) {
 	s, err := newServer(&c)
 	if err != nil {
@@ -102,7 +108,7 @@ func measure(c cluster, memory string, rate int, churn time.Duration) (m measure
 		return m, err
 	}
 	defer func() {
-		in.Close() //nolint:errcheck // the agent then ends, whatever this says
+		in.Close() //nolint:errcheck // the agent ends at the end of its input
 		err = errors.Join(err, child.Wait())
 	}()
 	answers := bufio.NewReader(out)
@@ -119,7 +125,7 @@ func measure(c cluster, memory string, rate int, churn time.Duration) (m measure
 	return m, err
 }
 
-// ask asks the agent for its state.
+// ask asks the agent for its state, and waits until the agent is at rest.
 func ask(in io.Writer, answers *bufio.Reader) (s state, err error) {
 	if _, err := fmt.Fprintln(in); err != nil {
 		return s, err
@@ -131,13 +137,15 @@ func ask(in io.Writer, answers *bufio.Reader) (s state, err error) {
 	return s, json.Unmarshal(line, &s)
 }
 
-// churn changes the labels of pods at a rate. A client or a probe ceases to be a peer, or becomes a peer again; other pods concern
-// no policy.
+// churn changes the labels of remote pods at a rate per second. A client or a probe ceases to be a peer, or becomes a
+// peer again; other pods concern no policy.
 func (s *server) churn(rate int, length time.Duration) error {
+	// The seed is fixed, so that runs compare.
 	random := rand.New(rand.NewPCG(1, 2))
 	toggled := map[int]bool{}
 	begin := time.Now()
 	for i := range int(length.Seconds() * float64(rate)) {
+		// The times are absolute: a late change does not delay the changes behind it.
 		time.Sleep(time.Until(begin.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 		pod := s.cluster.local + random.IntN(s.cluster.pods-s.cluster.local)
 		was := s.cluster.app(pod)
@@ -152,7 +160,7 @@ func (s *server) churn(rate int, length time.Duration) error {
 	return nil
 }
 
-// printHead prints the head of the results in Markdown.
+// printHead prints the heading of the table of results, in Markdown.
 func printHead() {
 	fmt.Printf("%d cores, %s. Sizes in MiB, latencies in ms.\n\n", runtime.NumCPU(), runtime.Version())
 	columns := []string{
@@ -171,7 +179,7 @@ func printRow(c *cluster, perPod int, m measurement) {
 	if len(list) > 0 {
 		median, largest = ms(percentile(list, 0.5)), ms(percentile(list, 1))
 	}
-	if len(list) >= 300 { // of fewer samples, only the largest says anything
+	if len(list) >= 300 { // with fewer samples, p99 is one of the three largest values, and says little
 		p99 = ms(percentile(list, 0.99))
 	}
 	fmt.Printf("| %d | %s | %s | %s | %d | %s | %.0f | %.2f | %s | %s | %s | %d | %d |\n", c.pods, mib(m.sent), mib(m.start.Heap),

@@ -18,17 +18,20 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 )
 
-// server answers watches of the cluster's objects. It knows no lists: clients must use WatchList (KEP-3157).
+// server is the API server of a cluster. It answers only watches that begin with all objects (WatchList, KEP-3157): it
+// knows no lists.
 type server struct {
 	cluster *cluster
 	http    *http.Server
 	url     string
-	sent    atomic.Uint64 // bytes
+	sent    atomic.Uint64 // bytes written to all connections
 
-	mu   sync.Mutex
+	mu sync.Mutex // guards pods and its stream
+	// The watch of the agent, on which changes are sent; nil before the agent watches.
 	pods *stream // of the agent; nil before it watches
 }
 
+// newServer starts a server on a free port of the loopback interface.
 func newServer(c *cluster) (*server, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -63,11 +66,13 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		http.NotFound(w, r)
 	}
+	// The client sees a broken stream, and not an end: it must not take the objects so far for all objects.
 	if err != nil && r.Context().Err() == nil {
 		panic(http.ErrAbortHandler)
 	}
 }
 
+// watchPods sends all pods, and leaves the stream to [server.change].
 func (s *server) watchPods(st *stream, r *http.Request) (err error) {
 	for i := 0; i < s.cluster.pods && err == nil; i++ {
 		err = st.send(watch.Added, s.cluster.pod(i, s.cluster.app(i)))
@@ -75,6 +80,7 @@ func (s *server) watchPods(st *stream, r *http.Request) (err error) {
 	if err == nil {
 		err = st.bookmark(&corev1.Pod{})
 	}
+	// Only now, so that changes come behind the initial events.
 	s.mu.Lock()
 	s.pods = st
 	s.mu.Unlock()
@@ -84,7 +90,8 @@ func (s *server) watchPods(st *stream, r *http.Request) (err error) {
 	return err
 }
 
-// change sends a new version of pod i. Its resource version is the time, in ns since 1970.
+// change sends a new version of pod i. Its resource version is the time of the write, in nanoseconds since 1970: the
+// agent's process computes latencies from it.
 func (s *server) change(i int, app string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -94,6 +101,7 @@ func (s *server) change(i int, app string) error {
 	return s.pods.flush()
 }
 
+// watchJSON sends n objects in JSON, and then nothing more: only pods change.
 func (s *server) watchJSON(w http.ResponseWriter, r *http.Request, n int, object func(int) string) error {
 	w.Header().Set("Content-Type", "application/json;stream=watch")
 	for i := range n {
@@ -101,6 +109,7 @@ func (s *server) watchJSON(w http.ResponseWriter, r *http.Request, n int, object
 			return err
 		}
 	}
+	// The bookmark with this annotation tells the reflector that the initial events are complete.
 	_, err := io.WriteString(w, `{"type": "BOOKMARK", "object": {"kind": "X", "metadata": {"resourceVersion": "2", "annotations": {"`+
 		metav1.InitialEventsAnnotationKey+`": "true"}}}}`+"\n")
 	if err != nil {
@@ -113,13 +122,13 @@ func (s *server) watchJSON(w http.ResponseWriter, r *http.Request, n int, object
 	return nil
 }
 
-// stream is a watch in protobuf.
+// stream is a watch in protobuf, the encoding that the agent asks for.
 type stream struct {
 	frames  io.Writer
 	object  runtime.Encoder
 	event   runtime.Encoder
 	control *http.ResponseController
-	last    int64 // resource version
+	last    int64 // last resource version; versions must grow
 }
 
 func newStream(w http.ResponseWriter) *stream {
@@ -138,6 +147,7 @@ type object interface {
 	metav1.Object
 }
 
+// send encodes an object and sends it as an event. The version of the object is the time, but always grows.
 func (st *stream) send(typ watch.EventType, o object) error {
 	st.last = max(st.last+1, time.Now().UnixNano())
 	o.SetResourceVersion(strconv.FormatInt(st.last, 10))
@@ -148,9 +158,10 @@ func (st *stream) send(typ watch.EventType, o object) error {
 	return st.event.Encode(&metav1.WatchEvent{Type: string(typ), Object: runtime.RawExtension{Raw: raw}}, st.frames)
 }
 
+// flush sends the buffered events at once.
 func (st *stream) flush() error { return st.control.Flush() }
 
-// bookmark ends the initial events.
+// bookmark marks the end of the initial events.
 func (st *stream) bookmark(o object) error {
 	o.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
 	if err := st.send(watch.Bookmark, o); err != nil {
@@ -159,7 +170,7 @@ func (st *stream) bookmark(o object) error {
 	return st.flush()
 }
 
-// finish ends the initial events unless there is an error, and waits for the client's end.
+// finish ends the initial events unless there is an error, and then waits until the client ends the watch.
 func (st *stream) finish(r *http.Request, err error, o object) error {
 	if err == nil {
 		err = st.bookmark(o)
@@ -170,7 +181,7 @@ func (st *stream) finish(r *http.Request, err error, o object) error {
 	return err
 }
 
-// countingListener counts what its connections send.
+// countingListener counts the bytes that its connections send.
 type countingListener struct {
 	net.Listener
 	sent *atomic.Uint64
@@ -182,6 +193,7 @@ func (l *countingListener) Accept() (net.Conn, error) {
 	return &countingConn{conn, l.sent}, err
 }
 
+// countingConn is a connection of a countingListener.
 type countingConn struct {
 	net.Conn
 	sent *atomic.Uint64

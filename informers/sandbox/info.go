@@ -24,6 +24,7 @@ func parseSandboxInfo(info map[string]string) (sandboxInfo, error) {
 	if !ok {
 		return sandboxInfo{}, errors.New("the runtime gives no verbose info")
 	}
+	// Only the fields that are needed. Names as containerd and CRI-O write them.
 	var document struct {
 		PID                int  `json:"pid"`
 		NetNamespaceClosed bool `json:"netNamespaceClosed"`
@@ -48,6 +49,7 @@ func parseSandboxInfo(info map[string]string) (sandboxInfo, error) {
 		return sandboxInfo{}, errNetNSClosed
 	}
 	found := sandboxInfo{netNS: document.SandboxMetadata.Metadata.NetNSPath, pid: max(document.PID, 0)}
+	// The OCI spec wins over containerd's own record: it is the namespace that the sandbox was started with.
 	for _, ns := range document.RuntimeSpec.Linux.Namespaces {
 		if ns.Type == "network" && ns.Path != "" {
 			found.netNS = ns.Path

@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// PodSandbox is a sandbox of the node, as List returns it.
+// PodSandbox is a sandbox of the node, as List returns it. With an Err, the other fields but NetNS are set.
 type PodSandbox struct {
 	cache.Sandbox
 	Err error // why NetNS is unknown; nil: it is known
@@ -17,6 +17,7 @@ type PodSandbox struct {
 // List returns the sandboxes that are ready, sorted by pod, for commands that do not follow the runtime. It leaves out sandboxes
 // on the host's network and sandboxes with a network that is torn down. Endpoint and prefix are those of Config.
 func List(ctx context.Context, endpoint, hostPrefix string) ([]PodSandbox, error) {
+	// The Sandboxes are only used for their client; they never run.
 	s := New(Config{Endpoint: endpoint, HostPrefix: hostPrefix})
 	defer s.disconnect(ctx)
 	if err := s.connect(ctx); err != nil {
@@ -29,6 +30,7 @@ func List(ctx context.Context, endpoint, hostPrefix string) ([]PodSandbox, error
 	var found []PodSandbox
 	for _, p := range sandboxes {
 		netNS, err := s.netNSOf(ctx, p.GetId())
+		// An empty path without an error: on the host's network, or torn down.
 		if err == nil && netNS == "" {
 			continue
 		}

@@ -38,12 +38,14 @@ func candidates(hostPrefix string, info sandboxInfo) []string {
 		paths = append(paths, filepath.Join(hostPrefix, info.netNS))
 	}
 	if info.pid > 0 {
+		// The process is the last resort: its PID can be used again after the sandbox has ended.
 		paths = append(paths, filepath.Join(hostPrefix, fmt.Sprintf("/proc/%d/ns/net", info.pid)))
 	}
 	return paths
 }
 
-// checkNamespace returns an error unless the path is on nsfs, the file system of namespaces.
+// checkNamespace returns an error unless the path is on nsfs, the file system of namespaces. It follows the links of
+// /proc/PID/ns.
 func checkNamespace(path string) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(path, &fs); err != nil {

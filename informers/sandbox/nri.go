@@ -30,6 +30,7 @@ const (
 // NRISourceName is the name of NRI as an input, in metrics and health.
 const NRISourceName = "NRI"
 
+// Name and place of the plugin, and timeouts.
 const (
 	pluginName    = "multi-networkpolicy-nftables"
 	pluginIndex   = "90"             // late in the order of plugins (00 to 99), after plugins that add interfaces to a pod
@@ -46,7 +47,7 @@ const (
 	NRIConnected NRIState = "connected" // the runtime asks before it starts a pod
 	NRIRefused   NRIState = "refused"   // the runtime has NRI, but does not accept the plugin or hung up
 	NRIAbsent    NRIState = "absent"    // the runtime has no NRI
-	NRIOff       NRIState = "off"       // --nri-socket=none
+	NRIOff       NRIState = "off"       // the user has switched NRI off (--nri-socket=none)
 )
 
 // NRIStates lists the states.
@@ -55,6 +56,7 @@ var NRIStates = []NRIState{NRIConnected, NRIRefused, NRIAbsent, NRIOff}
 // wellKnownNRISockets are the default sockets of containerd and CRI-O. /var/run is a link to /run on most hosts.
 var wellKnownNRISockets = []string{"/run/nri/nri.sock", "/var/run/nri/nri.sock"}
 
+// Causes of a missing connection, for the log and for isOptional.
 var (
 	errNoNRI    = errors.New("no NRI socket")
 	errRejected = errors.New("the runtime does not take the plugin")
@@ -68,7 +70,8 @@ type NRIConfig struct {
 	Node       string // name of the node
 	Sandboxes  *Sandboxes
 	Settings   informers.Settings
-	Announce   func(pod cache.Pod) // called with each pod that starts, since the API server's event may come later
+	// Announce must make the pod known to the sink before it returns: Enforce follows at once.
+	Announce func(pod cache.Pod) // called with each pod that starts, since the API server's event may come later
 
 	// Enforce applies a pod's rules and returns when they are in force. enforced is false if no policy selects the pod; it
 	// must return at once then.
@@ -100,8 +103,10 @@ type NRI struct {
 	outage *outage.Outage
 	worked bool // a runtime has accepted the plugin before
 
+	// registerLimit is a field for tests.
 	registerLimit time.Duration
 
+	// hooks is waited for at the end of the agent, so that the runtime gets its answers.
 	hooks sync.WaitGroup // running hooks, and hooks whose answer may still be on its way
 }
 
@@ -125,6 +130,7 @@ func (n *NRI) Run(ctx context.Context) {
 		n.config.Observer.NRIState(NRIOff)
 		return
 	}
+	// The pause doubles with each failure, and starts anew after a connection that worked.
 	pause, logged := pollInterval, false
 	for ctx.Err() == nil {
 		err := n.connect(ctx)
@@ -155,6 +161,7 @@ func (n *NRI) Run(ctx context.Context) {
 // isOptional reports whether a missing NRI is no failure: the user did not require it, and it never worked.
 func (n *NRI) isOptional() bool { return n.config.Socket == NRIAuto && !n.worked }
 
+// sleepOrDone returns after the duration, or when the context ends.
 func sleepOrDone(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -185,6 +192,7 @@ func (n *NRI) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Each connection has a plugin of its own, because a stub cannot be used twice.
 	p := &plugin{NRI: n, log: n.log, accepted: make(chan struct{}), lost: make(chan struct{})}
 	s, err := stub.New(p, stub.WithPluginName(pluginName), stub.WithPluginIdx(pluginIndex), stub.WithConnection(conn),
 		stub.WithOnClose(sync.OnceFunc(func() { close(p.lost) })), stub.WithLogger(nriLogger{n.log.V(3)}),

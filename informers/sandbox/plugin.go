@@ -64,6 +64,7 @@ type plugin struct {
 // start registers the plugin, and returns when the runtime has configured it. The library itself has no timeout for this. After a
 // timeout, start ends the library's wait by a call of Configure that fails, so that no goroutine stays behind.
 func (p *plugin) start(ctx context.Context, conn net.Conn) error {
+	// The channel has room for the result, so that the goroutine ends even if start has returned.
 	started := make(chan error, 1)
 	// The end of the context must not cancel running hooks: serve waits for them.
 	go func() { started <- p.stub.Start(context.WithoutCancel(ctx)) }()
@@ -78,8 +79,10 @@ func (p *plugin) start(ctx context.Context, conn net.Conn) error {
 		return ctx.Err()
 	case <-time.After(p.registerLimit):
 	}
+	// From here on, Configure fails, whoever calls it.
 	p.abandoned.Store(true)
 	conn.Close() //nolint:errcheck // as above
+	// The interface of the library has no Configure; its implementation has, as the server of the runtime's calls.
 	if s, ok := p.stub.(interface {
 		Configure(ctx context.Context, req *api.ConfigureRequest) (*api.ConfigureResponse, error)
 	}); ok {
@@ -91,6 +94,7 @@ func (p *plugin) start(ctx context.Context, conn net.Conn) error {
 // serve returns when the connection or the context ends. At the end of the context it waits up to hookEnd for running hooks.
 func (p *plugin) serve(ctx context.Context) error {
 	defer p.stub.Stop()
+	// First the runtime must synchronize: until then it may still refuse the plugin.
 	select {
 	case <-p.accepted:
 	case <-p.lost:
@@ -134,6 +138,7 @@ func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api
 			p.config.Sandboxes.Seen(types.UID(pod.GetUid()), newSandbox(pod, path))
 		}
 	}
+	// An empty UID is never known, so the next lists of CRI follow soon.
 	p.config.Sandboxes.Poke("")
 	select {
 	case <-p.accepted:
@@ -154,17 +159,21 @@ func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api
 func (p *plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	start := time.Now()
 	p.hooks.Add(1)
+	// The hook counts as running for a moment after its return, until the library has sent the answer.
 	defer time.AfterFunc(answerGrace, p.hooks.Done)
+	// The timeout that the runtime gave at the registration.
 	patience := p.stub.RequestTimeout()
 	if patience <= 0 {
 		patience = stub.DefaultRequestTimeout
 	}
+	// The channel has room for the answer, so that enforce ends even if nobody waits for it.
 	answer := make(chan outcome, 1)
 	p.hooks.Go(func() {
 		ctx, cancel := context.WithTimeout(ctx, patience/2)
 		defer cancel()
 		answer <- p.enforce(ctx, pod)
 	})
+	// The answer if neither case below replaces it.
 	o := outcome{result: HookRefused, err: errLate}
 	select {
 	case o = <-answer:
@@ -184,15 +193,17 @@ func (p *plugin) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	return p.refuse(pod, o.err)
 }
 
-// outcome is the answer of a hook, with the reason for a refusal.
+// outcome is the answer of a hook, with the reason for a refusal. err is nil unless the result is HookRefused.
 type outcome struct {
 	result HookResult
 	err    error
 }
 
+// errLate is the reason if enforce has not returned in time.
 var errLate = errors.New("the rules are not in force in time")
 
 // refuse logs a refused pod, queues an Event for it, and returns the error for the runtime.
+// The kubelet shows the error in an Event of its own, with the name of the plugin in front.
 func (p *plugin) refuse(pod *api.PodSandbox, err error) error {
 	p.log.Error(err, "Pod refused: its policies cannot be enforced; the kubelet retries",
 		"pod", pod.GetNamespace()+"/"+pod.GetName(), "sandbox", pod.GetId())
@@ -214,6 +225,7 @@ func (p *plugin) enforce(ctx context.Context, pod *api.PodSandbox) outcome {
 	id := cache.PodID{Key: keyOf(pod), UID: types.UID(pod.GetUid())}
 	path, errPath := openableNetNS(p.config.HostPrefix, info)
 	if errPath == nil {
+		// Hooked marks a sandbox whose pod has no process yet, so its first tables may be small ones.
 		sandbox := newSandbox(pod, path)
 		sandbox.Hooked = true
 		p.config.Sandboxes.Started(id.UID, sandbox)
@@ -223,6 +235,8 @@ func (p *plugin) enforce(ctx context.Context, pod *api.PodSandbox) outcome {
 	if source := pod.GetAnnotations()[configSourceAnnotation]; source != "" && source != configSourceAPI {
 		return outcome{result: HookUnselected}
 	}
+	// Enforce fails for transient reasons, such as a sandbox whose path cannot be opened yet. The pod is announced for
+	// each try, since an event of the API server may have replaced it meanwhile.
 	for pause := hookRetry; ; pause *= 2 {
 		p.config.Announce(p.podOf(pod))
 		enforced, err := p.config.Enforce(ctx, id)
@@ -241,6 +255,7 @@ func (p *plugin) enforce(ctx context.Context, pod *api.PodSandbox) outcome {
 	}
 }
 
+// newSandbox returns the sandbox of a pod with the path of its network namespace.
 func newSandbox(pod *api.PodSandbox, netNS string) cache.Sandbox {
 	return cache.Sandbox{ID: pod.GetId(), Pod: keyOf(pod), NetNS: netNS, Handler: pod.GetRuntimeHandler()}
 }
@@ -253,6 +268,7 @@ func (p *plugin) podOf(pod *api.PodSandbox) cache.Pod {
 			labels[key] = value
 		}
 	}
+	// The runtime knows no phase. Pending is the phase of a pod that starts.
 	return cache.NewPod(&corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.GetNamespace(), Name: pod.GetName(), UID: types.UID(pod.GetUid()),

@@ -23,7 +23,7 @@ const (
 
 // resolution is the state of the search for a sandbox's network namespace. The lock of the Sandboxes protects it.
 type resolution struct {
-	created time.Time
+	created time.Time     // time of creation according to the runtime
 	asking  bool          // a request is running or waits for its turn
 	done    bool          // the runtime has answered
 	netNS   string        // the path, if done; empty: on the host's network, or torn down
@@ -46,9 +46,11 @@ func (s *Sandboxes) resolveAll(ctx context.Context, sandboxes []*runtimeapi.PodS
 			r = &resolution{created: time.Unix(0, p.GetCreatedAt())}
 			s.resolve[p.GetId()] = r
 		}
+		// Each sandbox has at most a single request under way.
 		if r.done || r.asking || time.Now().Before(r.again) {
 			continue
 		}
+		// A sandbox that failed before waits for a place among its like, and never before a new sandbox.
 		places := s.places
 		if r.pause > 0 {
 			places = s.retryPlaces
@@ -57,6 +59,7 @@ func (s *Sandboxes) resolveAll(ctx context.Context, sandboxes []*runtimeapi.PodS
 		s.asking.Go(func() {
 			select {
 			case places <- struct{}{}:
+				// The place is given back after statusSoon, or at the end of the request if that is sooner.
 				leave := sync.OnceFunc(func() { <-places })
 				defer leave()
 				defer time.AfterFunc(statusSoon, leave).Stop()
@@ -77,11 +80,14 @@ func (s *Sandboxes) resolveOne(ctx context.Context, p *runtimeapi.PodSandbox, r 
 	r.asking = false
 	if err == nil {
 		r.done, r.netNS = true, netNS
+		// The next poll gives the sandbox to the sink.
 		s.wake()
 		return
 	}
+	// The first pause is pollSpacing; it doubles up to statusInterval.
 	r.pause = min(max(2*r.pause, pollSpacing), statusInterval)
 	r.again = time.Now().Add(r.pause)
+	// NotFound is the normal end of a sandbox that has ended since the list.
 	if gone := status.Code(err) == codes.NotFound; !gone && ctx.Err() == nil && r.logged != err.Error() {
 		r.logged = err.Error()
 		logr.FromContextOrDiscard(ctx).Error(err, "The network namespace of a sandbox is unknown, retrying",

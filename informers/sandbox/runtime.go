@@ -58,6 +58,7 @@ func findSocket(hostPrefix string, paths []string) string {
 // dialRuntime returns a client of the runtime. It is an error if the runtime does not answer. The client reconnects by itself
 // after an outage.
 func dialRuntime(ctx context.Context, socket string) (internalapi.RuntimeService, error) {
+	// Asked before the builder runs, see askRuntime.
 	if err := askRuntime(ctx, socket); err != nil {
 		return nil, fmt.Errorf("client of the container runtime at %s: %w", socket, err)
 	}

@@ -18,7 +18,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/outage"
 )
 
-// Sink receives the sandboxes. *cache.Cache implements it.
+// Sink receives the sandboxes, by the UID of their pod. *cache.Cache implements it. The methods are called under the
+// lock of the Sandboxes, so they must not call back.
 type Sink interface {
 	SetSandbox(uid types.UID, s cache.Sandbox)
 	DeleteSandbox(uid types.UID)
@@ -51,19 +52,23 @@ const (
 // each pod with its network namespace, except for pods on the host's network. They are safe for concurrent use.
 type Sandboxes struct {
 	config Config
+	// pokes has a buffer of 1 and wakes Run.
 	pokes  chan struct{}
 	synced atomic.Bool
 
 	places, retryPlaces chan struct{}  // limit concurrent requests, see resolveAll
 	asking              sync.WaitGroup // goroutines of resolveAll
 
-	mu      sync.Mutex
+	// mu guards the fields below.
+	mu sync.Mutex
+	// current is the last state that the sink got, so only differences are passed on.
 	current map[types.UID]cache.Sandbox // the sandboxes in the sink
-	events  map[string]sandboxEvent     // by sandbox ID
-	resolve map[string]*resolution      // by sandbox ID
-	eager   time.Duration               // the next interval, below pollInterval while a sandbox is expected
-	listed  time.Time                   // time of the first list; zero: no list yet
-	client  internalapi.RuntimeService  // set by the polling goroutine; nil: not connected yet
+	// events corrects the lists for half a minute after an NRI event, see sandbox_event.go.
+	events  map[string]sandboxEvent    // by sandbox ID
+	resolve map[string]*resolution     // by sandbox ID
+	eager   time.Duration              // the next interval, below pollInterval while a sandbox is expected
+	listed  time.Time                  // time of the first list; zero: no list yet
+	client  internalapi.RuntimeService // set by the polling goroutine; nil: not connected yet
 }
 
 // New returns Sandboxes that do nothing until Run.
@@ -106,6 +111,7 @@ func (s *Sandboxes) wake() {
 // Run polls until the context ends.
 func (s *Sandboxes) Run(ctx context.Context) {
 	defer s.disconnect(ctx)
+	// The requests end with the context, since each has it as its parent.
 	defer s.asking.Wait()
 	out := outage.New(logr.FromContextOrDiscard(ctx), "Listing the sandboxes of the container runtime", func(down bool) {
 		if s.config.Outage != nil {
@@ -119,6 +125,8 @@ func (s *Sandboxes) Run(ctx context.Context) {
 		case err == nil:
 			out.Works()
 			pause = pollInterval
+			// Only after a success do pokes shorten the sleep: in an outage, each change of a pod would ask the runtime
+			// again.
 			s.sleep(ctx, s.nextInterval(), s.pokes)
 		case ctx.Err() == nil:
 			out.Failed(err)
@@ -162,11 +170,13 @@ func (s *Sandboxes) poll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The resolution of a sandbox ends with the sandbox.
 	s.forget(sandboxes)
 	s.resolveAll(ctx, sandboxes)
 	if s.updateSink(s.newest(sandboxes)) {
 		s.config.Notify()
 	}
+	// After the sink has the sandboxes.
 	s.checkSynced()
 	return nil
 }
@@ -181,6 +191,7 @@ func (s *Sandboxes) checkSynced() {
 	if s.listed.IsZero() {
 		s.listed = time.Now()
 	}
+	// A sandbox with a failure behind it does not hold up the start.
 	outstanding := false
 	for _, r := range s.resolve {
 		outstanding = outstanding || r.asking && r.pause == 0
@@ -207,6 +218,7 @@ func (s *Sandboxes) list(ctx context.Context) ([]*runtimeapi.PodSandbox, error) 
 
 // connect finds the runtime and makes the client, unless it exists. The client reconnects by itself after an outage.
 func (s *Sandboxes) connect(ctx context.Context) error {
+	// The client is made once; it is nil only until the first success.
 	if s.client != nil {
 		return nil
 	}
@@ -248,6 +260,7 @@ func (s *Sandboxes) forget(sandboxes []*runtimeapi.PodSandbox) {
 // newest returns the newest sandbox with a known network namespace of each pod. So while the network namespace of a new sandbox
 // is unknown, the pod keeps its old sandbox, if it still exists.
 func (s *Sandboxes) newest(sandboxes []*runtimeapi.PodSandbox) map[types.UID]cache.Sandbox {
+	// Oldest first, so that a newer sandbox replaces an older sandbox of its pod.
 	slices.SortFunc(sandboxes, func(a, b *runtimeapi.PodSandbox) int {
 		return cmp.Or(cmp.Compare(a.GetCreatedAt(), b.GetCreatedAt()), cmp.Compare(a.GetId(), b.GetId()))
 	})
@@ -260,6 +273,7 @@ func (s *Sandboxes) newest(sandboxes []*runtimeapi.PodSandbox) map[types.UID]cac
 		case r.done && r.netNS != "":
 			want[uid] = cache.Sandbox{ID: p.GetId(), Pod: keyOf(p.GetMetadata()), NetNS: r.netNS, Handler: p.GetRuntimeHandler()}
 		case r.done:
+			// The network of the newest sandbox is torn down or the host's, so the older sandbox does not count either.
 			delete(want, uid)
 		case s.current[uid].ID == p.GetId():
 			want[uid] = s.current[uid] // known from NRI
@@ -280,6 +294,7 @@ func keyOf(p interface {
 func (s *Sandboxes) updateSink(want map[types.UID]cache.Sandbox) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Before the comparison, because an event may hold back a change that an outdated list asks for.
 	s.applyEvents(want)
 	changed := false
 	for uid := range s.current {
@@ -288,6 +303,7 @@ func (s *Sandboxes) updateSink(want map[types.UID]cache.Sandbox) bool {
 			changed = true
 		}
 	}
+	// Found must precede SetSandbox: it notes the time of creation for the metric of the first tables.
 	for uid, sandbox := range want {
 		if s.current[uid] != sandbox {
 			if r := s.resolve[sandbox.ID]; r != nil && s.config.Found != nil {

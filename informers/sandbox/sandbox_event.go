@@ -24,6 +24,7 @@ type sandboxEvent struct {
 // already, since a hook may be late. A runtime never reuses an ID.
 func (s *Sandboxes) Started(uid types.UID, sandbox cache.Sandbox) {
 	s.mu.Lock()
+	// A hook for a sandbox that has ended would bring it back.
 	if !s.events[sandbox.ID].ended {
 		s.setSandbox(uid, sandbox, time.Now())
 	}
@@ -45,6 +46,7 @@ func (s *Sandboxes) Seen(uid types.UID, sandbox cache.Sandbox) {
 // Ended removes a sandbox from the sink, unless the pod has another sandbox by now.
 func (s *Sandboxes) Ended(uid types.UID, id string) {
 	s.mu.Lock()
+	// The event is noted even if the sandbox is unknown: a hook of the same sandbox may come later.
 	s.events[id] = sandboxEvent{uid: uid, ended: true, until: time.Now().Add(eventLifetime)}
 	if sandbox, known := s.current[uid]; !known || sandbox.ID == id {
 		delete(s.current, uid)
@@ -72,6 +74,7 @@ func (s *Sandboxes) setSandbox(uid types.UID, sandbox cache.Sandbox, created tim
 // The caller holds the lock.
 func (s *Sandboxes) applyEvents(want map[types.UID]cache.Sandbox) {
 	now := time.Now()
+	// An ended sandbox stays in events for its lifetime, since several lists may be outdated.
 	for id, e := range s.events {
 		switch r := s.resolve[id]; {
 		case now.After(e.until):

@@ -23,17 +23,19 @@ const (
 	roomInterval      = 10 * time.Second
 )
 
-// DefaultNetworkPlugins returns the plugin types that give a pod an interface of its own in its network namespace.
+// DefaultNetworkPlugins returns the types of CNI plugins that give a pod an interface of its own in its network
+// namespace. Policies are enforced on networks of these types. The caller may change the slice.
 func DefaultNetworkPlugins() []string {
 	return []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge", "bond", "vlan", "tap", "ipoib"}
 }
 
-// Config is what an agent is made of. Server and Cache.Node are needed.
+// Config configures an agent. Server and Cache.Node are required.
 type Config struct {
 	Version string
 	Server  *rest.Config  // the API server
 	Cache   cache.Options // Cache.Node is the name of this node
 
+	// The inputs from the container runtime: CRI and NRI.
 	RuntimeEndpoint string // socket of the container runtime; empty: the well-known sockets
 	HostPrefix      string // where the host's root directory is mounted
 	NRISocket       string // a path, sandbox.NRIAuto or sandbox.NRINone
@@ -43,14 +45,17 @@ type Config struct {
 	RemoveTaint                   bool   // remove the taint of nodes without a ready agent
 }
 
-// Run is an agent: it works until the context ends. An error means that it could not start; see AddressError.
+// Run runs an agent until the context ends. The context carries the logger. Tables stay in force when Run returns. An
+// error means that the agent could not start, and that it has changed nothing; see AddressError.
 func Run(ctx context.Context, config Config) error {
+	// The listeners come first: a wrong address must end the agent before it connects to anything.
 	watched, err := observe(config)
 	if err != nil {
 		return err
 	}
 	defer closeAll(watched.endpoints)
 	config.Cache.LockHeld = watched.metrics.lockHeld
+	// The probe precedes the cache, since it sets options of the cache.
 	features, err := probe(ctx, &config.Cache)
 	if err != nil {
 		return err
@@ -69,6 +74,8 @@ func Run(ctx context.Context, config Config) error {
 	log.Info("Starting", "version", config.Version, "node", config.Cache.Node, "server", config.Server.Host,
 		"networkPlugins", strings.Join(config.Cache.NetworkPlugins, ","), "kernelProtectsTables", features.Owner)
 
+	// The parts are made in the direction of the data, from the cache to the kernel and back to the inputs. Nothing
+	// runs before p.Run.
 	reconciler := watched.reconciler(state, reconciler.OpenNamespace(features))
 	events := informers.NewEvents(kube.CoreV1(), config.Cache.Node)
 	reporter := informers.NewReporter(events)
@@ -86,6 +93,7 @@ func Run(ctx context.Context, config Config) error {
 		Announce: state.AnnouncePod, Enforce: reconciler.EnforceNow, Events: events, Observer: watched.metrics,
 	})
 	watched.metrics.watch(sources{state, watched.progress, reconciler, reporter, events, traces})
+	// Hooks run when all inputs are in sync, Background from the start.
 	p := &Pipeline{Informers: in, Reconciler: reconciler, Sandboxes: sandboxes, Hooks: nri.Run}
 	p.Background = append(watched.background(), events.Run, reporter.Run, traces.Run, func(ctx context.Context) {
 		informers.ReportShortfalls(ctx, events, state.Shortfalls, shortfallInterval)
@@ -94,7 +102,9 @@ func Run(ctx context.Context, config Config) error {
 	}, func(ctx context.Context) {
 		watchNodeName(ctx, state, config.Cache.Node, nodeNameInterval)
 	})
+	// From here on, health knows the inputs.
 	watched.health.follow(p.missing, reconciler.Stalled)
+	// The taint goes when the agent is ready for the first time, so this depends on health.
 	if config.RemoveTaint {
 		p.Background = append(p.Background, func(ctx context.Context) {
 			removeTaint(ctx, kube.CoreV1().Nodes(), config.Cache.Node, watched.health)
@@ -105,7 +115,8 @@ func Run(ctx context.Context, config Config) error {
 	return nil
 }
 
-// reconsider looks from time to time for room for policies that exceed a limit.
+// reconsider gives policies that exceed a limit of their namespace another try at intervals: room can come from a pod
+// that shrinks, which no event of the policy reports.
 func reconsider(ctx context.Context, state *cache.Cache, r *reconciler.Reconciler) {
 	ticker := time.NewTicker(roomInterval)
 	defer ticker.Stop()
@@ -120,8 +131,9 @@ func reconsider(ctx context.Context, state *cache.Cache, r *reconciler.Reconcile
 	}
 }
 
-// probe asks the kernel for its features, and tries the rules that all pods share: a rule that the kernel refuses there
-// would keep every other rule out of every pod. It sets the support for bridges in the options.
+// probe asks the kernel for its features, and tries the rules that all pods share, in a namespace of its own. A rule
+// that the kernel refuses there would make every batch of every pod fail. It sets the support for bridges in the
+// options.
 func probe(ctx context.Context, o *cache.Options) (engine.Features, error) {
 	features, err := engine.Probe()
 	if err != nil {
@@ -142,7 +154,8 @@ func probe(ctx context.Context, o *cache.Options) (engine.Features, error) {
 	return features, nil
 }
 
-// ProbeBridge finds out what the kernel can enforce in bridges, and why not more.
+// ProbeBridge returns what the kernel can enforce in bridges, and the reason if it cannot enforce policies there. It
+// tries a table with connection tracking first, and then a table that only drops.
 func ProbeBridge(o cache.Options) (support cache.BridgeSupport, cause error) {
 	for _, o.Bridge = range []cache.BridgeSupport{cache.BridgeStateful, cache.BridgeDrops} {
 		err := engine.Try(engine.Bridge, cache.Trial(o)[engine.Bridge])
@@ -154,7 +167,7 @@ func ProbeBridge(o cache.Options) (support cache.BridgeSupport, cause error) {
 	return cache.BridgeMissing, cause
 }
 
-// inputs observes the objects on their way into the cache.
+// inputs observes the objects on their way into the cache. It embeds metrics for Outage.
 type inputs struct {
 	*metrics
 	progress  *progress
@@ -163,6 +176,7 @@ type inputs struct {
 }
 
 // Received implements informers.Observer.
+// The time of the change counts, and not the time of the receipt, as the start of network programming.
 func (i *inputs) Received(r informers.Receipt) { i.progress.changed(r.Kind, r.Changed) }
 
 // Taken implements informers.Observer.
@@ -170,6 +184,7 @@ func (i *inputs) Taken(r informers.Receipt) {
 	if r.Kind == informers.KindPolicy {
 		i.policies.meet(r.Key)
 	}
+	// The runtime may have the sandbox of the pod already, so it is asked at once.
 	if r.IsLocal {
 		i.sandboxes.Poke(r.UID)
 		i.traces.observe(cache.PodID{Key: r.Key, UID: r.UID}, r.Trace)

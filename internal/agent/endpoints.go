@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Default addresses of the listeners. The agent is on the host's network: a listener on more than loopback serves everybody
-// who can reach the node.
+// Default addresses of the listeners. The agent is on the host's network, so a listener on more than loopback serves
+// everybody who can reach the node.
 const (
 	DefaultMetricsAddress = "127.0.0.1:10349"
 	DefaultHealthAddress  = "127.0.0.1:10356"
@@ -29,19 +29,23 @@ const (
 	endTimeout    = time.Second // for answers under way when the agent stops
 )
 
-// AddressError is an address that the agent cannot listen on.
+// AddressError is the error of Run for an address that the agent cannot listen on. The command line tells a malformed
+// address, which is a mistake of the user, from an address that is in use.
 type AddressError struct {
 	Option  string // "metrics" or "health"
 	Address string
 	Err     error
 }
 
+// Error implements error.
 func (e *AddressError) Error() string {
 	return fmt.Sprintf("%s address %q: %v", e.Option, e.Address, e.Err)
 }
+
+// Unwrap returns the error of the listener.
 func (e *AddressError) Unwrap() error { return e.Err }
 
-// IsMalformed reports whether the address could never work.
+// IsMalformed reports whether the text is no address at all, so that another try cannot help.
 func (e *AddressError) IsMalformed() bool {
 	_, _, err := net.SplitHostPort(e.Address)
 	return err != nil
@@ -53,7 +57,7 @@ type endpoint struct {
 	server   *http.Server
 }
 
-// listen opens the listeners.
+// listen opens the listeners. An empty address has no listener. After an error, no listener stays open.
 func listen(config Config, m *metrics, h *health) (endpoints []*endpoint, err error) {
 	for _, e := range []struct {
 		option, address string
@@ -77,14 +81,15 @@ func listen(config Config, m *metrics, h *health) (endpoints []*endpoint, err er
 	return endpoints, nil
 }
 
-// closeAll closes endpoints, whether they have been run or not.
+// closeAll closes endpoints, whether they run or not.
 func closeAll(endpoints []*endpoint) {
 	for _, e := range endpoints {
-		e.listener.Close() //nolint:errcheck // nobody has been there, or it is closed already
+		e.listener.Close() //nolint:errcheck // no client has connected, or it is closed already
 	}
 }
 
-// run answers until the context ends.
+// run serves until the context ends, then gives answers under way endTimeout to finish. A failure of a listener ends
+// only this endpoint.
 func (e *endpoint) run(ctx context.Context) {
 	log := logr.FromContextOrDiscard(ctx).WithValues("address", e.listener.Addr().String())
 	done := make(chan struct{})
@@ -100,11 +105,14 @@ func (e *endpoint) run(ctx context.Context) {
 	if err := e.server.Serve(e.listener); !errors.Is(err, http.ErrServerClosed) {
 		log.Error(err, "Listener failed; policies are enforced as before")
 	}
+	// If the end of the context has started the shutdown, wait until it is over.
 	if !stop() {
 		<-done
 	}
 }
 
+// metricsHandler serves the registry of the agent, and with profiles also net/http/pprof. The handlers are
+// registered by hand, since net/http/pprof registers itself in the default mux only.
 func metricsHandler(m *metrics, profiles bool) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry}))

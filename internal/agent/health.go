@@ -9,18 +9,23 @@ import (
 	"time"
 )
 
-// health reports whether the agent lives, and whether policies are enforced in the pods of the node.
+// health answers /livez and /readyz. Live means that the workers take pods. Ready means that the policies are enforced
+// in the pods of the node. It is safe for concurrent use.
 type health struct {
 	progress *progress
 
+	// mu guards the fields below.
 	mu      sync.Mutex
-	missing func() []string      // inputs; nil: there are none yet
-	stalled func() time.Duration // how long a pod has waited for a worker
-	ready   bool
-	ending  bool
+	missing func() []string      // returns the names of inputs that are not in sync; nil: the agent still starts
+	stalled func() time.Duration // returns how long a pod has waited for a worker
+	// ready stays true: an input that is lost later does not make the agent unready, since enforced policies stay in
+	// force.
+	ready bool
+	// ending is true from the end of the context on.
+	ending bool
 }
 
-// follow sets the sources of health.
+// follow sets the sources of health. Before it, the agent is live and not ready.
 func (h *health) follow(missing func() []string, stalled func() time.Duration) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -35,8 +40,9 @@ func (h *health) end(ctx context.Context) {
 	h.ending = true
 }
 
-// whyNotReady is empty when all inputs are known and every local pod was reconciled once. One in which that failed
-// counts too: it is tried again, and to wait for it would keep a whole node out of use for one broken pod.
+// whyNotReady returns the reason why the agent is not ready, or an empty string if it is ready. It is ready when all
+// inputs are in sync and every local pod was reconciled once. A failed pod counts as reconciled: it is retried, and a
+// single broken pod must not keep a whole node out of use.
 func (h *health) whyNotReady() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -59,12 +65,14 @@ func (h *health) whyNotReady() string {
 	return ""
 }
 
-// stalledAfter is longer than any step of a worker takes: a kernel answers in less, and every read from its socket ends.
+// stalledAfter is longer than any step of a worker takes: the kernel answers a batch sooner, and no read from its
+// socket waits.
 const stalledAfter = 2 * time.Minute
 
-// whyNotAlive is empty unless no worker takes pods any more. One pod that hangs does not make the agent dead: a tenant could
-// otherwise end the agent.
+// whyNotAlive returns the reason why the agent should be restarted, or an empty string. The reason is that no worker
+// takes pods. A single pod that hangs is no reason: otherwise a tenant could end the agent.
 func (h *health) whyNotAlive() string {
+	// stalled takes the lock of the queue, so it is called without this lock.
 	h.mu.Lock()
 	stalled := h.stalled
 	h.mu.Unlock()
@@ -74,7 +82,7 @@ func (h *health) whyNotAlive() string {
 	return ""
 }
 
-// waitUntilReady is false when the context ends before.
+// waitUntilReady returns true when the agent is ready, or false when the context ends before.
 func (h *health) waitUntilReady(ctx context.Context) bool {
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()
@@ -88,6 +96,7 @@ func (h *health) waitUntilReady(ctx context.Context) bool {
 	return true
 }
 
+// handler serves both checks: status 200 and "ok", or status 503 and the reason.
 func (h *health) handler() http.Handler {
 	mux := http.NewServeMux()
 	for path, why := range map[string]func() string{"GET /livez": h.whyNotAlive, "GET /readyz": h.whyNotReady} {
@@ -96,7 +105,7 @@ func (h *health) handler() http.Handler {
 				http.Error(w, problem, http.StatusServiceUnavailable)
 				return
 			}
-			fmt.Fprintln(w, "ok") //nolint:errcheck // who asked is gone
+			fmt.Fprintln(w, "ok") //nolint:errcheck // the client may be gone
 		})
 	}
 	return mux

@@ -11,35 +11,38 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
 )
 
-// metricsPrefix is what the names of all metrics of the agent's own begin with.
+// metricsPrefix is the start of the names of all metrics that the agent itself defines.
 const metricsPrefix = "multi_networkpolicy_"
 
-// inputSources are the inputs that can be lost.
+// inputSources are the inputs that the agent can lose, as values of the label source.
 var inputSources = []string{
 	informers.KindPolicy, informers.KindNamespace, informers.KindNAD, informers.KindPod, sandbox.SourceName, sandbox.NRISourceName,
 }
 
-// metricDoc is a metric as docs/metrics.md tells of it.
+// metricDoc describes a metric. A test compares these descriptions with docs/metrics.md.
 type metricDoc struct {
 	name, kind, help string
 	labels           []string
 }
 
-// metrics are what the agent measures: of the tables (metrics_table.go), of the way of each pod (progress.go), and of
-// what is there at the time of a scrape (metrics_state.go).
+// metrics holds what the agent measures: the tables (metrics_table.go), the way of each pod from an event to the kernel
+// (progress.go), and the state at the time of a scrape (metrics_state.go). The methods are safe for concurrent use.
 type metrics struct {
 	registry *prometheus.Registry
 	docs     []metricDoc
 
-	syncs, programming, podStart, applies  prometheus.Histogram
-	hooks, locks                           prometheus.Histogram
+	// Durations in seconds.
+	syncs, programming, podStart, applies prometheus.Histogram
+	hooks, locks                          prometheus.Histogram
+	// Counts. Most of them come from the tables, see engine.Stats.
 	batches, messages, bytes               prometheus.Counter
 	repairs, restarts, readBacks, failures prometheus.Counter
 	seeded, seedFailures                   prometheus.Counter
 	refused, outages, hookResults          *prometheus.CounterVec
 	down, lastSync, nriState               *prometheus.GaugeVec
 	policies                               *policyMetrics
-	countPolicies                          bool
+	// countPolicies says that the rules of policies have counters (--policy-counters).
+	countPolicies bool
 }
 
 // newMetrics makes a registry of its own, so that many agents can be in one process.
@@ -57,6 +60,7 @@ func newMetrics(version string) *metrics {
 	m.hooks = m.histogram("pod_hook_duration_seconds",
 		"Time that the container runtime waited for the agent before it started a pod (NRI).", fast)
 	m.hookResults = m.counter("pod_hooks_total", "Pods that the container runtime asked about before it started them (NRI).", "result")
+	// Series with labels are made at the start, so that a rate over the first event is not lost.
 	for _, result := range sandbox.HookResults {
 		m.hookResults.WithLabelValues(string(result))
 	}
@@ -98,10 +102,12 @@ func newMetrics(version string) *metrics {
 	return m
 }
 
+// document notes a metric for the test of the documentation.
 func (m *metrics) document(name, kind, help string, labels []string) {
 	m.docs = append(m.docs, metricDoc{metricsPrefix + name, kind, help, labels})
 }
 
+// counter registers a counter. Without labels, WithLabelValues() returns its only series.
 func (m *metrics) counter(name, help string, labels ...string) *prometheus.CounterVec {
 	m.document(name, "counter", help, labels)
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, labels)
@@ -109,6 +115,7 @@ func (m *metrics) counter(name, help string, labels ...string) *prometheus.Count
 	return v
 }
 
+// gauge registers a gauge, like counter.
 func (m *metrics) gauge(name, help string, labels ...string) *prometheus.GaugeVec {
 	m.document(name, "gauge", help, labels)
 	v := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: metricsPrefix + name, Help: help}, labels)
@@ -116,6 +123,7 @@ func (m *metrics) gauge(name, help string, labels ...string) *prometheus.GaugeVe
 	return v
 }
 
+// histogram registers a histogram without labels. buckets are upper bounds.
 func (m *metrics) histogram(name, help string, buckets []float64) prometheus.Histogram {
 	m.document(name, "histogram", help, nil)
 	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: metricsPrefix + name, Help: help, Buckets: buckets})
@@ -123,7 +131,7 @@ func (m *metrics) histogram(name, help string, buckets []float64) prometheus.His
 	return h
 }
 
-// Outage notes the loss and the return of an input. It implements informers.Observer and sandbox.NRIObserver.
+// Outage notes the loss or the return of an input. It implements informers.Observer and sandbox.NRIObserver.
 func (m *metrics) Outage(source string, down bool) {
 	if !down {
 		m.down.WithLabelValues(source).Set(0)
@@ -139,7 +147,7 @@ func (m *metrics) Hooked(result sandbox.HookResult, took time.Duration) {
 	m.hooks.Observe(took.Seconds())
 }
 
-// NRIState implements sandbox.NRIObserver.
+// NRIState implements sandbox.NRIObserver. Exactly a single state has the value 1.
 func (m *metrics) NRIState(now sandbox.NRIState) {
 	for _, state := range sandbox.NRIStates {
 		value := 0.0
@@ -150,16 +158,18 @@ func (m *metrics) NRIState(now sandbox.NRIState) {
 	}
 }
 
-// lockHeld notes how long the cache was locked.
+// lockHeld notes how long the lock of the cache was held. The cache calls it after the lock is free.
 func (m *metrics) lockHeld(d time.Duration) { m.locks.Observe(d.Seconds()) }
 
-// synced takes note that the kernel acknowledged the rules that follow from a change.
+// synced notes that the kernel acknowledged the tables that follow from a change. A time of the change that is zero is
+// unknown, and measures nothing.
 func (m *metrics) synced(c change, now time.Time) {
 	m.lastSync.WithLabelValues().Set(float64(now.UnixMilli()) / 1000)
 	if !c.seen.IsZero() {
 		m.syncs.Observe(now.Sub(c.seen).Seconds())
 	}
 	if !c.made.IsZero() {
+		// The clock of the API server may be ahead of the node's.
 		m.programming.Observe(max(0, now.Sub(c.made).Seconds()))
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
-// sources are read at the time of a scrape. No read takes a lock that enforcement needs.
+// sources are read at the time of a scrape. No read takes a lock that enforcement needs: the counts are atomic.
 type sources struct {
 	state      *cache.Cache
 	progress   *progress
@@ -18,7 +18,7 @@ type sources struct {
 	traces     *traces
 }
 
-// snapshot is what the sources say.
+// snapshot holds the counts of all sources at the time of a scrape.
 type snapshot struct {
 	cache.Stats
 	backlog
@@ -26,6 +26,7 @@ type snapshot struct {
 	reports, events, traces uint64 // suppressed
 }
 
+// read returns a snapshot.
 func (s *sources) read() snapshot {
 	now := snapshot{Stats: s.state.Stats(), backlog: s.progress.backlog(), work: s.reconciler.Stats()}
 	if s.reports != nil {
@@ -34,7 +35,7 @@ func (s *sources) read() snapshot {
 	return now
 }
 
-// reading is a sample of a snapshot.
+// reading describes a series whose value comes from the snapshot.
 type reading struct {
 	desc   *prometheus.Desc
 	kind   prometheus.ValueType
@@ -42,16 +43,18 @@ type reading struct {
 	value  func(snapshot) float64
 }
 
-// stateCollector reads the sources at each scrape, once for all metrics.
+// stateCollector reads the sources at each scrape, once for all metrics, so that the values of a scrape belong
+// together.
 type stateCollector struct {
 	metrics  *metrics
 	sources  sources
 	readings []reading
 }
 
+// typeNames are the kinds of metrics as docs/metrics.md names them.
 var typeNames = map[prometheus.ValueType]string{prometheus.GaugeValue: "gauge", prometheus.CounterValue: "counter"}
 
-// watch adds the metrics that are read at the time of a scrape.
+// watch registers the metrics that are read at the time of a scrape.
 func (m *metrics) watch(s sources) {
 	c := &stateCollector{metrics: m, sources: s}
 	gauge, counter := prometheus.GaugeValue, prometheus.CounterValue
@@ -112,17 +115,19 @@ func (m *metrics) watch(s sources) {
 	m.registry.MustRegister(c)
 }
 
-// labeled is the sample with a value of a label.
+// labeled is a series of a metric with a single label: the value of the label, and the value of the series.
 type labeled struct {
 	label string
 	value func(snapshot) int64
 }
 
+// one adds a metric without labels.
 func (c *stateCollector) one(kind prometheus.ValueType, name, help string, value func(snapshot) float64) {
 	c.metrics.document(name, typeNames[kind], help, nil)
 	c.readings = append(c.readings, reading{prometheus.NewDesc(metricsPrefix+name, help, nil, nil), kind, nil, value})
 }
 
+// by adds a metric with a series for each value of a label.
 func (c *stateCollector) by(kind prometheus.ValueType, name, help, label string, samples []labeled) {
 	c.metrics.document(name, typeNames[kind], help, []string{label})
 	desc := prometheus.NewDesc(metricsPrefix+name, help, []string{label}, nil)

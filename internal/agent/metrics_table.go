@@ -11,16 +11,17 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
-// meteredTable counts what a table costs.
+// meteredTable is a reconciler.Table that adds its costs to the metrics. Each pod has its own; its methods are called
+// by a single goroutine at a time.
 type meteredTable struct {
 	reconciler.Table
 	metrics *metrics
-	counted engine.Stats // what has been counted of the table's own
+	counted engine.Stats // the values of engine.Stats that the metrics include already
 
-	policies counted // what has been counted of its rules
+	policies counted // the values of the rules' counters that the metrics include already
 }
 
-// meter makes the tables that it opens count.
+// meter returns a function that opens tables like open, with metrics.
 func (m *metrics) meter(open reconciler.OpenTable) reconciler.OpenTable {
 	return func(pod, netns string) (reconciler.Table, error) {
 		inner, err := open(pod, netns)
@@ -57,7 +58,8 @@ func (t *meteredTable) Changed(ctx context.Context) (bool, error) {
 	return changed, err
 }
 
-// readCounts reads what the rules have counted, unless it did so a moment ago.
+// readCounts adds the packets that the rules have counted since the last reading, at most once in countsInterval: a
+// reading dumps all rules of the table.
 func (t *meteredTable) readCounts() error {
 	reader, ok := t.Table.(interface {
 		Counts() ([]engine.RuleCount, error)
@@ -72,7 +74,7 @@ func (t *meteredTable) readCounts() error {
 	return err
 }
 
-// count takes over what the table has counted since the last time.
+// count adds the costs since the last call. engine.Stats only grows, so the difference is the new part.
 func (t *meteredTable) count(err error) {
 	m := t.metrics
 	if err != nil {
@@ -94,7 +96,7 @@ func (t *meteredTable) count(err error) {
 	t.counted = now
 }
 
-// errnoOf is the name of the errno of an error, or "none".
+// errnoOf returns the name of the errno of an error, or "none" for an error without errno.
 func errnoOf(err error) string {
 	var errno unix.Errno
 	if errors.As(err, &errno) {

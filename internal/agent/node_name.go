@@ -12,8 +12,8 @@ import (
 // nodeNameInterval is the period between checks of the name of the node.
 const nodeNameInterval = 30 * time.Second
 
-// watchNodeName logs once when the runtime has pods and the API server places none of them on this node: the agent then
-// goes by another name than the kubelet, and enforces nothing. Tables that are in force stay.
+// watchNodeName logs once if the runtime has pods, but none of them is a pod of this node according to the API server.
+// The agent then has another name for the node than the kubelet, and enforces nothing. Tables in force stay.
 func watchNodeName(ctx context.Context, state *cache.Cache, node string, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

@@ -13,16 +13,18 @@ import (
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
-// NotReadyTaint keeps pods off a node whose policies are not enforced yet. Who makes the node sets it
-// (kubelet --register-with-taints); the agent takes it away.
+// NotReadyTaint keeps pods off a node whose policies are not enforced yet. An administrator lets the kubelet set it
+// when the node joins (kubelet --register-with-taints); the agent removes it.
 const NotReadyTaint = "multi-networkpolicy/agent-not-ready"
 
+// Pauses between tries to remove the taint.
 const (
 	firstTaintRetry = time.Second
 	lastTaintRetry  = time.Minute
 )
 
-// removeTaint takes the taint from the node once the agent is ready, and tries until that is done.
+// removeTaint removes the taint from the node when the agent is ready, and retries until it succeeds or the context
+// ends.
 func removeTaint(ctx context.Context, nodes typedcorev1.NodeInterface, node string, h *health) {
 	if !h.waitUntilReady(ctx) {
 		return
@@ -34,6 +36,7 @@ func removeTaint(ctx context.Context, nodes typedcorev1.NodeInterface, node stri
 		case err == nil && removed:
 			log.Info("The node takes pods now")
 			return
+		// The taint is gone, or the agent stops.
 		case err == nil || ctx.Err() != nil:
 			return
 		}
@@ -46,9 +49,11 @@ func removeTaint(ctx context.Context, nodes typedcorev1.NodeInterface, node stri
 	}
 }
 
-// taintTries is how often a node that somebody else changes at the same moment is read again.
+// taintTries is the number of immediate tries if another program changes the node at the same moment.
 const taintTries = 5
 
+// removeTaintOnce reads the node again after a conflict: Invalid is the answer if the operation "test" of the patch
+// fails.
 func removeTaintOnce(ctx context.Context, nodes typedcorev1.NodeInterface, node string) (removed bool, err error) {
 	for try := 1; ; try++ {
 		removed, err = patchTaint(ctx, nodes, node)
@@ -58,8 +63,8 @@ func removeTaintOnce(ctx context.Context, nodes typedcorev1.NodeInterface, node 
 	}
 }
 
-// patchTaint removes the taint from where it stands, if it still stands there: the list has other taints, which other
-// programs change.
+// patchTaint removes the taint by its index in the list, if it is still there. Other programs change other taints in
+// the list, so a JSON patch (RFC 6902) with a "test" is used: a patch of the whole list would undo their changes.
 func patchTaint(ctx context.Context, nodes typedcorev1.NodeInterface, name string) (bool, error) {
 	node, err := nodes.Get(ctx, name, metav1.GetOptions{})
 	if err != nil {
@@ -71,12 +76,13 @@ func patchTaint(ctx context.Context, nodes typedcorev1.NodeInterface, name strin
 		Value any    `json:"value,omitempty"`
 	}
 	var patch []operation
-	for i := len(node.Spec.Taints) - 1; i >= 0; i-- { // from the end, so that places stay what they were
+	for i := len(node.Spec.Taints) - 1; i >= 0; i-- { // from the end, so that the indexes of the other taints stay valid
 		if t := node.Spec.Taints[i]; t.Key == NotReadyTaint {
 			path := fmt.Sprintf("/spec/taints/%d", i)
 			patch = append(patch, operation{"test", path, t}, operation{"remove", path, nil})
 		}
 	}
+	// Somebody else has removed it, or the node never had it.
 	if len(patch) == 0 {
 		return false, nil
 	}

@@ -7,7 +7,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
-// observation is the outside view of an agent: metrics and health, and the listeners that serve them.
+// observation is the outside view of an agent: metrics, health, and the listeners that serve them.
 type observation struct {
 	metrics   *metrics
 	progress  *progress
@@ -15,7 +15,8 @@ type observation struct {
 	endpoints []*endpoint
 }
 
-// observe opens the listeners, so that a bad address is known before anything else happens.
+// observe makes the metrics and opens the listeners, so that a bad address is known before anything else happens. The
+// caller closes the endpoints.
 func observe(config Config) (*observation, error) {
 	m := newMetrics(config.Version)
 	m.countPolicies = config.Cache.PolicyCounters
@@ -25,12 +26,12 @@ func observe(config Config) (*observation, error) {
 	return &observation{m, p, h, endpoints}, err
 }
 
-// reconciler returns a reconciler that is observed.
+// reconciler returns a reconciler whose tables and pods are measured.
 func (o *observation) reconciler(state *cache.Cache, open reconciler.OpenTable) *reconciler.Reconciler {
 	return reconciler.New(state, o.metrics.meter(open), reconciler.BudgetOf(state.Limits()), o.progress)
 }
 
-// background runs beside the pipeline.
+// background returns the functions that run beside the pipeline: the listeners and the end of health.
 func (o *observation) background() []func(context.Context) {
 	all := []func(context.Context){o.health.end}
 	for _, e := range o.endpoints {

@@ -15,11 +15,13 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
-// Pipeline is the stages from the inputs to the kernel. The agent and the demo differ in where the inputs come from.
+// Pipeline connects the stages from the inputs to the kernel. The agent and the demo have different inputs.
 type Pipeline struct {
 	Informers  *informers.Informers
 	Reconciler *reconciler.Reconciler
-	Sandboxes  SandboxSource
+	// Sandboxes must use the same cache as Informers.
+	Sandboxes SandboxSource
+	// Background runs from the start to the end of Run, for listeners, reports and the like.
 	Background []func(ctx context.Context)
 	Hooks      func(ctx context.Context) // enforces pods that start; runs once all inputs are in sync; may be nil
 }
@@ -30,11 +32,11 @@ type SandboxSource interface {
 	HasSynced() bool
 }
 
-// errStopped is an end before all inputs were in sync.
+// errStopped is the error of waitForSync if the context ends before all inputs are in sync.
 var errStopped = errors.New("stopped before all inputs were in sync")
 
-// Run works until the context ends. Nothing is written to a kernel before every input is in sync: the rules of an earlier
-// run may be right, and the rules that follow from half of the objects are wrong.
+// Run works until the context ends. It writes nothing to a kernel before every input is in sync: tables of an earlier
+// run are at least consistent, and tables from half of the objects are wrong.
 func (p *Pipeline) Run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -45,11 +47,13 @@ func (p *Pipeline) Run(ctx context.Context) {
 	}
 	running.Go(func() { p.Sandboxes.Run(ctx) })
 	p.Informers.Start(ctx)
+	// The order at the end: cancel, wait for the informers, then for all other goroutines.
 	defer p.waitForInformers()
 	defer cancel()
 	if err := p.waitForSync(ctx); err != nil {
 		return
 	}
+	// A hook before this point would enforce incomplete rules.
 	if p.Hooks != nil {
 		running.Go(func() { p.Hooks(ctx) })
 	}
@@ -70,7 +74,7 @@ func (p *Pipeline) waitForInformers() {
 // 100,000 pods in the cluster, the heap stays below 150 MiB, not 250 MiB.
 const startGC = 30
 
-// waitForSync logs from time to time which inputs it waits for.
+// waitForSync returns when all inputs are in sync. It logs at intervals which inputs are missing.
 func (p *Pipeline) waitForSync(ctx context.Context) error {
 	log := logr.FromContextOrDiscard(ctx)
 	start := time.Now()
@@ -78,6 +82,7 @@ func (p *Pipeline) waitForSync(ctx context.Context) error {
 	if percent < startGC { // the user's GOGC, or off
 		debug.SetGCPercent(percent)
 	}
+	// In the background, since the first pods must not wait for the collector.
 	defer func() {
 		go func() {
 			runtime.GC() // frees what the lists needed
@@ -103,6 +108,7 @@ func (p *Pipeline) waitForSync(ctx context.Context) error {
 	}
 }
 
+// missing returns the names of the inputs that are not in sync, as log lines and /readyz show them.
 func (p *Pipeline) missing() []string {
 	var missing []string
 	if !p.Informers.HasSynced() {

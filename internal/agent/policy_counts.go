@@ -12,10 +12,12 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// countsInterval is how old the packets of policies can be: they are read when a table is looked at anyway.
+// countsInterval is the maximum age of the counts of policies. They are read when the reconciler asks a table for
+// changes.
 const countsInterval = 5 * time.Second
 
-// policyMetrics are the packets and bytes of each policy, with the flag --policy-counters.
+// policyMetrics are the packets and bytes of each policy, with the flag --policy-counters. A series ends when its
+// policy is deleted.
 type policyMetrics struct {
 	packets, bytes *prometheus.CounterVec
 
@@ -34,7 +36,7 @@ func newPolicyMetrics(m *metrics) *policyMetrics {
 	}
 }
 
-// counted is the last reading of the counters of a table.
+// counted is the last reading of the counters of a table: the values that the metrics include already.
 type counted struct {
 	at    time.Time
 	rules map[ruleHandle]engine.RuleCount
@@ -46,7 +48,8 @@ type ruleHandle struct {
 	handle uint64
 }
 
-// add adds what was counted since. A rule that is gone takes with it what it counted after the last time.
+// add adds the difference between two readings to the metrics, and returns the new reading. The packets that a rule
+// counted between its last reading and its removal are lost.
 func (p *policyMetrics) add(last counted, now []engine.RuleCount) counted {
 	next := counted{time.Now(), map[ruleHandle]engine.RuleCount{}}
 	isolating := isolatingPolicies(now)
@@ -59,14 +62,14 @@ func (p *policyMetrics) add(last counted, now []engine.RuleCount) counted {
 		before := last.rules[rule]
 		packets, bytes := float64(c.Packets-before.Packets), float64(c.Bytes-before.Bytes)
 		if c.Packets < before.Packets || c.Bytes < before.Bytes {
-			packets, bytes = float64(c.Packets), float64(c.Bytes) // somebody has reset it
+			packets, bytes = float64(c.Packets), float64(c.Bytes) // another process has reset the counter
 		}
 		switch name, _ := engine.ParseChain(c.Chain); name.Kind {
 		case engine.KindPolicy:
 			policy, _, _ := strings.Cut(c.Comment, " ") // "shop/web ingress[0]"
 			p.count(policy, name.Direction.String(), "allowed", packets, bytes)
 		case engine.KindInterface:
-			for _, policy := range isolating[isolatedInterface{c.Family, name.Direction, name.ID}] { // the drop is the last rule
+			for _, policy := range isolating[isolatedInterface{c.Family, name.Direction, name.ID}] { // the chain has no other counter
 				p.count(policy, name.Direction.String(), "dropped", packets, bytes)
 			}
 		}
@@ -95,6 +98,7 @@ func isolatingPolicies(rules []engine.RuleCount) map[isolatedInterface][]string 
 	return policies
 }
 
+// count adds packets to the series of a policy, unless the policy is deleted.
 func (p *policyMetrics) count(policy, direction, verdict string, packets, bytes float64) {
 	namespace, name, _ := strings.Cut(policy, "/")
 	p.mu.Lock()
@@ -106,7 +110,7 @@ func (p *policyMetrics) count(policy, direction, verdict string, packets, bytes 
 	p.bytes.WithLabelValues(namespace, name, direction, verdict).Add(bytes)
 }
 
-// meet lets the packets of a policy be counted.
+// meet starts the count of a policy that the API server has.
 func (p *policyMetrics) meet(key cache.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -13,25 +13,30 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
+// Limits of what counts as the start of a pod.
 const (
 	startWindow = 2 * time.Minute // a pod enforced later than this was selected later, and says nothing of how pods start
 )
 
-// Why a pod's table is not what it should be.
+// Reasons why the table of a pod differs from the wanted table, as values of the label reason.
 const (
 	reasonKernel = "kernel_error"
 	reasonGone   = "namespace_gone"
 )
 
-// change is when something changed that a pod's rules must follow.
+// change has the times of a change that the rules of a pod must follow.
 type change struct {
-	seen time.Time // when the agent heard of it
-	made time.Time // when somebody made it; zero: not said
+	// seen is when the agent received it.
+	seen time.Time
+	// made is when a client of the API made it; zero: unknown.
+	made time.Time
 }
 
-// earlier is the older of two changes that are followed at the same time.
+// earlier returns the older time of each kind, for two changes that a pod follows in a single step: the pod has waited
+// since the older change.
 func (c change) earlier(d change) change { return change{older(c.seen, d.seen), older(c.made, d.made)} }
 
+// older returns the earlier time; a zero time is unknown and loses.
 func older(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b
@@ -39,28 +44,35 @@ func older(a, b time.Time) time.Time {
 	return a
 }
 
-// progress follows each pod's way from an event to the kernel. It is the reconciler's observer.
+// progress follows each pod's way from an event to the kernel, and measures it. It implements reconciler.Observer. A
+// pod moves between two maps:
+//
+//	Queued ─► waiting ─► Started ─► working ─► Finished
+//	             ▲                                 │ error
+//	             └─────────────────────────────────┘
 type progress struct {
 	metrics *metrics
-	born    time.Time
+	born    time.Time // start of the agent
 
+	// The atomic fields are for scrapes, which must not take mu. publish sets them.
 	depth   atomic.Int64             // pods in waiting and working
 	oldest  atomic.Int64             // the oldest change of these, in nanoseconds since 1970; 0: none
 	reasons map[string]*atomic.Int64 // pods that fail, by reason
 
+	// mu guards the fields below.
 	mu        sync.Mutex
-	waiting   map[cache.PodID]change    // not taken up yet, or failed
-	working   map[cache.PodID]change    // that a worker follows now
-	since     map[cache.PodID]time.Time // when the worker took it
-	failing   map[cache.PodID]string    // why
-	tried     map[cache.PodID]bool      // nil once all the pods of the start were
-	sandboxes map[types.UID]time.Time   // creation of those in which nothing has been enforced yet
-	newest    map[string]time.Time      // change of an object, by kind
-	made      time.Time                 // oldest change since pods were last queued
-	order     []waitingPod              // changes by age, with changes that are done
+	waiting   map[cache.PodID]change    // the change of pods that wait for a worker, or for a retry
+	working   map[cache.PodID]change    // the change that a worker follows now
+	since     map[cache.PodID]time.Time // when the worker took the pod
+	failing   map[cache.PodID]string    // reason of the last failure
+	tried     map[cache.PodID]bool      // whether each pod since the start was reconciled; nil once the agent is ready
+	sandboxes map[types.UID]time.Time   // time of creation of sandboxes without enforced tables, by the UID of the pod
+	newest    map[string]time.Time      // time of the newest change, by kind of object
+	made      time.Time                 // time of the oldest change since pods were last queued; zero: unknown
+	order     []waitingPod              // waits by age, for the age of the oldest; some may have ended
 }
 
-// waitingPod is a pod that has waited since a time.
+// waitingPod is a wait: a pod, and since when it waits.
 type waitingPod struct {
 	pod  cache.PodID
 	seen time.Time
@@ -80,6 +92,7 @@ func (p *progress) Queued(pods []cache.PodID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.publish()
+	// All pods of a call have the same change: the objects changed since the last call.
 	c := change{time.Now(), p.made}
 	p.made = time.Time{}
 	for _, key := range pods {
@@ -95,6 +108,7 @@ func (p *progress) Started(pod cache.PodID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.since[pod] = time.Now()
+	// A worker may take a pod without a change: a check, or a pod that starts.
 	if c, ok := p.waiting[pod]; ok {
 		p.working[pod] = c
 		delete(p.waiting, pod)
@@ -132,7 +146,7 @@ func (p *progress) Finished(pod cache.PodID, err error) {
 		p.setFailing(pod, "")
 		return
 	}
-	if !changed { // a table that is not what it was
+	if !changed { // a check or a repair failed: no change of an object, so the wait starts with the work
 		c = change{seen: p.since[pod]}
 	}
 	delete(p.since, pod)
@@ -145,7 +159,7 @@ func (p *progress) Finished(pod cache.PodID, err error) {
 	}
 }
 
-// wait notes a change that a pod waits with.
+// wait notes that a pod waits since a change. If the pod waits already, the older time stays.
 func (p *progress) wait(pod cache.PodID, c change) {
 	before, waits := p.waiting[pod]
 	now := before.earlier(c)
@@ -155,7 +169,7 @@ func (p *progress) wait(pod cache.PodID, c change) {
 	}
 }
 
-// setFailing notes why a pod fails; empty: it does not.
+// setFailing notes the reason why a pod fails. An empty reason means that it does not fail.
 func (p *progress) setFailing(pod cache.PodID, reason string) {
 	if before, fails := p.failing[pod]; fails {
 		p.reasons[before].Add(-1)
@@ -167,15 +181,16 @@ func (p *progress) setFailing(pod cache.PodID, reason string) {
 	}
 }
 
-// waits reports whether a change has not been followed yet.
+// waits reports whether a wait has not ended: the pod still waits or is worked on, since the same time.
 func (p *progress) waits(w waitingPod) bool {
 	return p.waiting[w.pod].seen.Equal(w.seen) || p.working[w.pod].seen.Equal(w.seen)
 }
 
-// publish brings the counts of the backlog up to date, so that a scrape takes no lock.
+// publish updates the counts of the backlog, so that a scrape takes no lock. The caller holds mu.
 func (p *progress) publish() {
 	p.depth.Store(int64(len(p.waiting) + len(p.working)))
-	if len(p.order) > 2*int(p.depth.Load())+1000 { // behind a pod that waits for long, others are done
+	// The loop below removes only from the front, so waits that have ended pile up behind a pod that waits for long.
+	if len(p.order) > 2*int(p.depth.Load())+1000 {
 		p.order = slices.DeleteFunc(p.order, func(w waitingPod) bool { return !p.waits(w) })
 	}
 	for len(p.order) > 0 {
@@ -190,7 +205,8 @@ func (p *progress) publish() {
 	p.oldest.Store(0)
 }
 
-// found takes note of a new sandbox. What was there before the agent says nothing of how pods start.
+// found notes a new sandbox. A sandbox from before the start of the agent is ignored: its age does not tell how long
+// the agent took.
 func (p *progress) found(uid types.UID, created time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -200,11 +216,12 @@ func (p *progress) found(uid types.UID, created time.Time) {
 	}
 }
 
-// changed notes when an object was changed. An object that is older than another of its kind that came before was listed
-// again, not changed now.
+// changed notes the time at which an object was changed. An object that is older than an earlier object of its kind was
+// listed again, and did not change now.
 func (p *progress) changed(kind string, t time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// The API server has times in whole seconds.
 	if t.Before(p.born.Truncate(time.Second)) || t.Before(p.newest[kind]) {
 		return
 	}
@@ -212,14 +229,14 @@ func (p *progress) changed(kind string, t time.Time) {
 	p.made = older(p.made, t)
 }
 
-// backlog counts the changes that are not in force yet.
+// backlog counts the changes that are not in force yet, for a scrape.
 type backlog struct {
 	depth   int64
 	age     time.Duration // of the oldest change
 	failing map[string]int64
 }
 
-// backlog takes no lock.
+// backlog returns the counts now. It takes no lock.
 func (p *progress) backlog() backlog {
 	b := backlog{depth: p.depth.Load(), failing: map[string]int64{}}
 	if oldest := p.oldest.Load(); oldest != 0 {
@@ -231,7 +248,7 @@ func (p *progress) backlog() backlog {
 	return b
 }
 
-// allTried says whether every pod that was queued so far has been reconciled once, with success or not.
+// allTried reports whether every pod that was queued so far has been reconciled once, with or without success.
 func (p *progress) allTried() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -243,7 +260,7 @@ func (p *progress) allTried() bool {
 	return true
 }
 
-// forgetTried ends the count of what was tried: what comes now does not make a ready agent unready.
+// forgetTried ends the check of allTried: later pods do not make a ready agent unready.
 func (p *progress) forgetTried() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -25,30 +25,33 @@ const (
 	maxNamespaceTraces = 2 // of a namespace at a time
 	maxTraceDuration   = 5 * time.Minute
 	maxTraceLimit      = 50 // packets a second
-	traceSandboxPoll   = 200 * time.Millisecond
+	// traceSandboxPoll is the pause between two questions for the sandbox of a pod.
+	traceSandboxPoll = 200 * time.Millisecond
 )
 
-// Budgets of traces: a pod and a namespace get another trace only some time after several others, see package budget.
+// Budgets of traces: a pod and a namespace that have used theirs get another trace only after some time, see package
+// budget.
 const (
 	podTraces       = 5
 	namespaceTraces = 10
 	traceInterval   = time.Minute
 )
 
-// traces run the traces that annotations of local pods ask for: the packets go to the log. Each ends by itself, after its
-// duration, and starts again only when somebody writes another annotation, or the agent starts.
+// traces runs the traces that annotations of local pods ask for, and logs the packets. Each trace ends after its
+// duration. It starts again only if the annotation changes, or the agent starts.
 type traces struct {
-	ctx     context.Context // of all traces; with the logger
+	ctx     context.Context // parent of all traces; carries the logger
 	state   *cache.Cache
 	budget  *budget.Budget
-	refused atomic.Uint64
+	refused atomic.Uint64 // requests that were refused: invalid, over budget, or beyond the bounds
 	running sync.WaitGroup
 
+	// mu guards pods and the requests in it.
 	mu   sync.Mutex
 	pods map[cache.Key]*podTrace
 }
 
-// podTrace is the last request of a pod.
+// podTrace is the last request of a pod. It stays after its end, so that the same annotation does not start it again.
 type podTrace struct {
 	pod   cache.PodID
 	text  string
@@ -56,13 +59,14 @@ type podTrace struct {
 	ended bool
 }
 
+// newTraces returns traces that run in the context.
 func newTraces(ctx context.Context, state *cache.Cache) *traces {
 	return &traces{
 		ctx: ctx, state: state, budget: budget.New(podTraces, namespaceTraces, traceInterval), pods: map[cache.Key]*podTrace{},
 	}
 }
 
-// Run returns when the context has ended, and the traces with it.
+// Run returns when the context has ended and all traces with it.
 func (t *traces) Run(ctx context.Context) {
 	<-ctx.Done()
 	t.mu.Lock()
@@ -73,7 +77,8 @@ func (t *traces) Run(ctx context.Context) {
 	t.running.Wait()
 }
 
-// observe takes a local pod and its annotation, nil if the pod has none.
+// observe takes a local pod and its annotation; nil means that the pod has none. An unchanged annotation changes
+// nothing.
 func (t *traces) observe(pod cache.PodID, text *string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -81,6 +86,7 @@ func (t *traces) observe(pod cache.PodID, text *string) {
 	if text != nil && last != nil && last.pod == pod && last.text == *text {
 		return
 	}
+	// Another annotation, or another pod with the same name, ends the trace.
 	t.end(pod.Key)
 	if text != nil && t.ctx.Err() == nil {
 		t.start(pod, *text)
@@ -94,7 +100,7 @@ func (t *traces) drop(key cache.Key) {
 	t.end(key)
 }
 
-// end ends the trace of a pod, if it runs.
+// end ends the trace of a pod, if it has a request. The caller holds the lock.
 func (t *traces) end(key cache.Key) {
 	if last := t.pods[key]; last != nil {
 		last.stop()
@@ -102,12 +108,15 @@ func (t *traces) end(key cache.Key) {
 	}
 }
 
+// start notes the request of a pod and runs its trace in the background. A refused request is noted too, so that it is
+// logged once. The caller holds the lock.
 func (t *traces) start(pod cache.PodID, text string) {
 	log := logr.FromContextOrDiscard(t.ctx).WithValues("pod", pod.String())
 	ctx, stop := context.WithCancel(t.ctx)
 	request := &podTrace{pod: pod, text: text, stop: stop}
 	t.pods[pod.Key] = request
-	if !t.budget.Allow(pod.String(), pod.Namespace) { // one annotation after another must not fill the log
+	// Before the annotation is parsed, because each refused text costs a log line.
+	if !t.budget.Allow(pod.String(), pod.Namespace) {
 		t.refused.Add(1)
 		request.ended = true
 		stop()
@@ -125,6 +134,7 @@ func (t *traces) start(pod cache.PodID, text string) {
 		return
 	}
 	t.running.Go(func() {
+		// stop frees the context; a trace that has ended by itself needs it too.
 		defer stop()
 		if err := t.follow(ctx, log, pod, options, filter); err != nil && ctx.Err() == nil {
 			log.Error(err, "The trace that the annotation asks for failed")
@@ -135,7 +145,7 @@ func (t *traces) start(pod cache.PodID, text string) {
 	})
 }
 
-// hasRoom is an error when other pods are traced already, as many as may be. The pod itself is among the requests.
+// hasRoom returns an error if too many pods are traced already. The pod itself is among the requests, hence ">".
 func (t *traces) hasRoom(pod cache.PodID) error {
 	node, namespace := 0, 0
 	for _, r := range t.pods {
@@ -156,7 +166,7 @@ func (t *traces) hasRoom(pod cache.PodID) error {
 	return nil
 }
 
-// follow waits for the pod's sandbox and traces the pod, both together for the duration at most.
+// follow waits for the pod's sandbox and traces the pod. Both together take no longer than the duration.
 func (t *traces) follow(ctx context.Context, log logr.Logger, pod cache.PodID, o *tracing.Options, filter trace.Filter) error {
 	until := time.Now().Add(o.Duration)
 	var path string
@@ -183,7 +193,7 @@ func (t *traces) follow(ctx context.Context, log logr.Logger, pod cache.PodID, o
 	}, io.Discard)
 }
 
-// parseTrace reads the flags in an annotation.
+// parseTrace reads the annotation: flags of the command trace, within the bounds for annotations.
 func parseTrace(text string) (*tracing.Options, trace.Filter, error) {
 	o, err := tracing.Parse(text)
 	if err != nil {

@@ -6,12 +6,14 @@ import (
 	"time"
 )
 
-// Budget holds the token buckets of objects and namespaces. It is safe for concurrent use.
+// Budget holds the token buckets of objects and namespaces: an object may spend a few tokens at once and then some over
+// time, and so may all objects of a namespace together. It is safe for concurrent use.
 type Budget struct {
-	object, namespace float64 // sizes of the buckets, tokens
-	interval          time.Duration
-	refused           atomic.Uint64
+	object, namespace float64       // sizes of the buckets, tokens
+	interval          time.Duration // an object gets a token in this time, a namespace namespaceFactor tokens
+	refused           atomic.Uint64 // refused calls
 
+	// mu guards the fields below. A key without a bucket has a full bucket, so idle keys take no memory.
 	mu         sync.Mutex
 	objects    map[string]bucket
 	namespaces map[string]bucket
@@ -21,14 +23,15 @@ type Budget struct {
 // namespaceFactor is the rate of a namespace's bucket relative to an object's.
 const namespaceFactor = 10
 
-// bucket is the number of tokens at a time.
+// bucket is the number of tokens at a time. Tokens are added when the bucket is read, not by a timer.
 type bucket struct {
 	tokens float64
 	at     time.Time
 }
 
-// New returns a budget. object and namespace are the sizes of the buckets: the maximum number of tokens at once. An object gets a
-// new token each interval.
+// New returns a budget. object and namespace are the sizes of the buckets: the maximum number of tokens at once. An
+// object gets a new token each interval, and a namespace ten. The keys may be anything that the caller names
+// consistently.
 func New(object, namespace int, interval time.Duration) *Budget {
 	return &Budget{
 		object: float64(object), namespace: float64(namespace), interval: interval,
@@ -39,7 +42,8 @@ func New(object, namespace int, interval time.Duration) *Budget {
 // Allow takes a token of the object and a token of its namespace. If either bucket is empty, it takes no token and returns false.
 func (b *Budget) Allow(object, namespace string) bool { return b.Take(object, namespace, 1) }
 
-// Take takes several tokens of each bucket, or none if either bucket has fewer.
+// Take takes several tokens of each bucket, or none if either bucket has fewer. tokens may be a fraction. A Take of
+// more tokens than a bucket can hold never succeeds.
 func (b *Budget) Take(object, namespace string, tokens float64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

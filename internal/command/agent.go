@@ -25,6 +25,7 @@ type agentOptions struct {
 	endpoints   endpointOptions
 }
 
+// addFlags adds the flags of the agent; the groups of flags that other commands share are in flags.go.
 func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.hostname, "hostname-override", "", "name of this node; without it, the host name")
 	flags.BoolVar(&o.removeTaint, "remove-node-taint", false, "remove the taint "+agent.NotReadyTaint+" from this node when the agent is ready")
@@ -39,6 +40,7 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 
 // run runs the agent until the context ends. An address that cannot be parsed is a usage error; an address that cannot be bound
 // is another error.
+// A failure of the agent is reported in terms of the flags, which the package agent does not know.
 func (o *agentOptions) run(ctx context.Context) error {
 	config, err := o.config()
 	if err != nil {

@@ -21,6 +21,7 @@ type cleanupOptions struct {
 	netns   []string
 }
 
+// newCleanup returns the command cleanup.
 func newCleanup() *cobra.Command {
 	var o cleanupOptions
 	cmd := &cobra.Command{
@@ -97,12 +98,14 @@ func (n podNamespace) clean(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", cause(err)
 	}
+	// Empty tables mean that the namespace should have none.
 	err = e.Apply(ctx, engine.Tables{})
 	traced, errTrace := trace.Remove(n.path)
 	if err := errors.Join(err, errTrace, e.Close()); err != nil {
 		return "", cause(err)
 	}
 	line := "has no table"
+	// Without a batch, the namespace had no table.
 	if e.Stats().Batches > 0 {
 		line = "removed"
 	}

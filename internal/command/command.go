@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// program is the name of the binary, in usage texts, errors and the user agent.
 const program = "multi-networkpolicy-nftables"
 
 // Main runs the program and returns its exit code: 0 for success, 1 for an error, 2 for an invalid command line. It writes an
@@ -31,6 +32,7 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 	case errors.As(err, &code):
 		return int(code)
 	}
+	// A line per error, so that logs and scripts can take stderr line by line.
 	line := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 	if _, err := fmt.Fprintf(stderr, "%s: %s\n", program, line); err != nil {
 		return 2 // stderr is not writable
@@ -41,7 +43,7 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 	return 1
 }
 
-// exitCode is an error whose message was printed already. Main returns it as the exit code.
+// exitCode is an error whose message was printed already. Main returns it as the exit code and prints nothing.
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
@@ -59,6 +61,7 @@ each pod's network namespace. Rules stay in force when it stops.`,
 		Args:          asUsage(cobra.NoArgs),
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		// Runs before each command, with the flags parsed: the context carries the logger from here on.
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, err := logging.setUp(cmd.Context(), cmd.ErrOrStderr())
 			cmd.SetContext(ctx)

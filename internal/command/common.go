@@ -18,13 +18,14 @@ type commonOptions struct {
 	acceptICMPv6 bool
 
 	// Paths of files with custom rules; empty: none.
-	v4Ingress, v4Egress, v6Ingress, v6Egress string
+	v4Ingress, v4Egress, v6Ingress, v6Egress string // paths of files
 
 	// Lists of prefixes. source applies to ingress and destination to egress, where the address is the peer's. ipv6Source and
 	// ipv6Destination apply to both directions, as in multi-networkpolicy-iptables.
 	source, destination, ipv6Source, ipv6Destination []string
 }
 
+// addFlags adds the flags. Their names are those of multi-networkpolicy-iptables, so that its manifests keep working.
 func (o *commonOptions) addFlags(flags *pflag.FlagSet) {
 	flags.BoolVar(&o.acceptICMP, "accept-icmp", false, "let all ICMP pass")
 	flags.BoolVar(&o.acceptICMPv6, "accept-icmpv6", false, "let all ICMPv6 pass; neighbor discovery always does")
@@ -43,7 +44,8 @@ func (o *commonOptions) addFlags(flags *pflag.FlagSet) {
 	addList(flags, &o.ipv6Destination, "allow-ipv6-dst-prefix", "", "let traffic to these IPv6 prefixes pass, ingress and egress")
 }
 
-// load puts the flags, and the rules in the files that they name, into the options of a cache.
+// load puts the flags, and the rules in the files that they name, into the options of a cache. All errors are found
+// before the cache exists.
 func (o *commonOptions) load(to *cache.Options) error {
 	to.AcceptICMP, to.AcceptICMPv6 = o.acceptICMP, o.acceptICMPv6
 	if err := o.readFiles(to); err != nil {
@@ -83,6 +85,7 @@ func (o *commonOptions) readFiles(to *cache.Options) error {
 	return nil
 }
 
+// readRules reads a file of custom rules for packets of a family.
 func readRules(path string, f sets.Family) (custom.Rules, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -107,12 +110,14 @@ func (o *commonOptions) readPrefixes(to *cache.Options) error {
 	} {
 		for _, text := range list.prefixes {
 			prefix, err := netip.ParsePrefix(text)
+			// An IPv4-mapped prefix is a prefix of IPv4.
 			if err == nil && list.onlyIPv6 && prefix.Addr().Unmap().Is4() {
 				err = fmt.Errorf("%q is not of IPv6", text)
 			}
 			if err != nil {
 				return fmt.Errorf("--%s: %w", list.flag, err)
 			}
+			// The lists of several flags are united.
 			for _, addrs := range list.directions {
 				*addrs = addrs.Insert(sets.PrefixRange(prefix))
 			}

@@ -30,6 +30,7 @@ type explainOptions struct {
 	isICMPSet bool // --icmp-type was given
 }
 
+// newExplain returns the command explain.
 func newExplain() *cobra.Command {
 	var o explainOptions
 	cmd := &cobra.Command{
@@ -44,6 +45,7 @@ The exit code is 0 for any answer, 1 for an error, and 2 for an invalid command 
   ` + program + ` explain --kubeconfig ~/.kube/config --pod shop/web --to fd00:10::13 --protocol icmpv6`,
 		Args: asUsage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// A port 0 and no port differ, and so do type 0 and no type.
 			o.isPort, o.isICMPSet = cmd.Flags().Changed("port"), cmd.Flags().Changed("icmp-type")
 			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
@@ -65,6 +67,7 @@ The exit code is 0 for any answer, 1 for an error, and 2 for an invalid command 
 // run loads the objects and prints the explanation. It writes problems of the pod and of networks as warnings; the explanation
 // has the problems of policies.
 func (o *explainOptions) run(ctx context.Context, out, warnings io.Writer) error {
+	// All errors of the command line come before the objects are read, which may take long.
 	q, err := o.query()
 	if err != nil {
 		return err
@@ -100,11 +103,13 @@ func (o *explainOptions) query() (explain.Query, error) {
 		return q, err
 	}
 	switch {
+	// Both or neither.
 	case o.from.IsValid() == o.to.IsValid():
 		return q, usageError{errors.New("either --from or --to must be given")}
 	case o.from.IsValid():
 		q.Direction, q.Remote = engine.Ingress, o.from.Unmap()
 	default:
+		// Unmap: ::ffff:10.0.0.1 is an address of IPv4.
 		q.Direction, q.Remote = engine.Egress, o.to.Unmap()
 	}
 	if err := o.readProtocol(&q); err != nil {
@@ -122,6 +127,8 @@ func (o *explainOptions) readProtocol(q *explain.Query) error {
 	if q.Protocol, err = tracing.ParseProtocol(o.protocol); err != nil {
 		return err
 	}
+	// An ICMP message without a type in the query is an echo request, which starts an exchange as a SYN starts a
+	// connection.
 	echo, isICMP := echoRequests[q.Protocol]
 	switch q.Protocol {
 	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP:

@@ -18,6 +18,7 @@ type diffOptions struct {
 	output outputOptions
 }
 
+// newExplainDiff returns the command explain diff.
 func newExplainDiff() *cobra.Command {
 	var o diffOptions
 	cmd := &cobra.Command{
@@ -51,6 +52,7 @@ func (o *diffOptions) run(ctx context.Context, before, after string, out, warnin
 	if err != nil {
 		return err
 	}
+	// The old state first. Both have the files of -f, cloned, because append must not share an array between the two.
 	var worlds [2]*world
 	for i, path := range []string{before, after} {
 		if worlds[i], err = loadFiles(ctx, options, append(slices.Clone(o.files), path)...); err != nil {

@@ -41,6 +41,7 @@ func printExplanation(out io.Writer, e explain.Explanation) error {
 	return err
 }
 
+// printCustomRules writes the custom rules that the packet met, in their order.
 func printCustomRules(b *strings.Builder, rules []explain.CustomRuleExplanation) {
 	for _, r := range rules {
 		switch {
@@ -65,6 +66,7 @@ func printPolicy(b *strings.Builder, p explain.PolicyExplanation) {
 		b.WriteString("    it has no rules for this direction\n")
 	}
 	for _, r := range p.Rules {
+		// The marks have the same width, so that the texts align.
 		mark := "no "
 		if r.Allows {
 			mark = "yes"
@@ -95,6 +97,9 @@ func printChanges(out io.Writer, changes []explain.Change) error {
 	return err
 }
 
+// printFlows writes the flows that a change opens or closes, in the form of a sentence:
+//
+//	opens 80/tcp from 10.10.0.11 (shop/frontend)
 func printFlows(b *strings.Builder, verb string, c explain.Change, flows []explain.Flow) {
 	preposition := "from"
 	if c.Direction == engine.Egress.String() {

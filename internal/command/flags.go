@@ -19,6 +19,7 @@ import (
 // apiOptions are the flags for access to the API server.
 type apiOptions struct{ kubeconfig string }
 
+// addFlags adds --kubeconfig.
 func (o *apiOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; without it, the pod's service account")
 }
@@ -48,6 +49,7 @@ var errNotInCluster = errors.New("not in a cluster")
 // runtimeOptions are the flags for access to the container runtime, and to the host's files that it names.
 type runtimeOptions struct{ endpoint, hostPrefix string }
 
+// addFlags adds the flags of the container runtime.
 func (o *runtimeOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.endpoint, "container-runtime-endpoint", "",
 		"socket of the container runtime; without it, the default socket of containerd or CRI-O")
@@ -70,6 +72,7 @@ type tableOptions struct {
 	common         commonOptions
 }
 
+// addFlags sets the defaults, and adds the flags with them.
 func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 	o.networkPlugins, o.limits = agent.DefaultNetworkPlugins(), policy.DefaultLimits()
 	addList(flags, &o.networkPlugins, "network-plugins", "",
@@ -94,7 +97,7 @@ func (o *tableOptions) load(node string) (cache.Options, error) {
 		return options, usageError{fmt.Errorf("--unenforceable-runtimes: %w", err)}
 	}
 	switch o.established {
-	case keepEstablished, "":
+	case keepEstablished, "": // an option of a command without this flag
 	case revokeEstablished:
 		options.RevokeEstablished = true
 	default:
@@ -103,7 +106,7 @@ func (o *tableOptions) load(node string) (cache.Options, error) {
 	return options, o.common.load(&options)
 }
 
-// usageError is the error for an invalid command line. The exit code is 2.
+// usageError is the error for an invalid command line: the exit code is 2, as for errors of flags.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }

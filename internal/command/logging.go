@@ -19,6 +19,7 @@ type loggingOptions struct {
 	format string
 }
 
+// addFlags adds the flags of klog that are useful here. klog has many others, for its own files.
 func (o *loggingOptions) addFlags(flags *pflag.FlagSet) {
 	o.klog = flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(o.klog)

@@ -17,6 +17,7 @@ type outputOptions struct {
 	formats []string // the formats of the command, the default first
 }
 
+// addFlags adds --output with the formats that the command has.
 func (o *outputOptions) addFlags(flags *pflag.FlagSet, formats ...string) {
 	o.formats = formats
 	flags.StringVarP(&o.format, "output", "o", formats[0], "`format` of the output: "+strings.Join(formats, ", "))
@@ -36,6 +37,7 @@ func (o *outputOptions) write(to io.Writer, answer any, text func(io.Writer) err
 	case "json":
 		e := json.NewEncoder(to)
 		e.SetIndent("", "  ")
+		// The answers have texts such as "->", which stay readable.
 		e.SetEscapeHTML(false)
 		return e.Encode(answer)
 	case "yaml":

@@ -21,6 +21,7 @@ type renderOptions struct {
 	pod    string
 }
 
+// newRender returns the command render.
 func newRender() *cobra.Command {
 	var o renderOptions
 	cmd := &cobra.Command{
@@ -67,6 +68,7 @@ func (o *renderOptions) run(ctx context.Context, out, warnings io.Writer) error 
 	case err != nil:
 		return err
 	case o.output.format == "json":
+		// In JSON, no table is an empty list, so no note is needed.
 		return engine.RenderJSON(out, tables)
 	case tables.IsEmpty():
 		_, err := fmt.Fprintf(out, "# %s gets no table: no policy isolates an interface of it\n", pod)

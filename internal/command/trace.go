@@ -20,6 +20,7 @@ type traceOptions struct {
 	pod, netns string
 }
 
+// newTrace returns the command trace.
 func newTrace() *cobra.Command {
 	var o traceOptions
 	cmd := &cobra.Command{
@@ -61,6 +62,7 @@ func (o *traceOptions) run(ctx context.Context, out, notes io.Writer) error {
 	if err != nil {
 		return err
 	}
+	// Each packet is printed as soon as it is complete.
 	show := func(a tracing.Answer) error { return a.Print(out, o.output.format == "json") }
 	return o.Trace(ctx, name, path, filter, show, notes)
 }

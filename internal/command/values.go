@@ -22,7 +22,8 @@ func addList(flags *pflag.FlagSet, items *[]string, name, short, usage string) {
 	flags.VarP(&list{items: items}, name, short, usage)
 }
 
-// Set implements pflag.Value.
+// Set implements pflag.Value. pflag calls it for each occurrence of the flag; the first call drops the default. An
+// empty text is a list without values.
 func (l *list) Set(text string) error {
 	if !l.given {
 		*l.items, l.given = nil, true
@@ -43,7 +44,7 @@ func (l *list) Set(text string) error {
 // Type implements pflag.Value.
 func (*list) Type() string { return "strings" }
 
-// String implements pflag.Value.
+// String implements pflag.Value, for the default in the help.
 func (l *list) String() string {
 	if l.items == nil || len(*l.items) == 0 {
 		return ""
@@ -54,7 +55,7 @@ func (l *list) String() string {
 // limitValue is the value of the flag --limit. It may be given several times.
 type limitValue struct{ limits *policy.Limits }
 
-// Set implements pflag.Value.
+// Set implements pflag.Value. The name is a name of a limit, see policy.Limits.
 func (l limitValue) Set(text string) error {
 	name, number, found := strings.Cut(text, "=")
 	value, err := strconv.Atoi(strings.TrimSpace(number))

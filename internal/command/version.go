@@ -17,6 +17,7 @@ type versionAnswer struct {
 	Arch    string `json:"arch"`
 }
 
+// newVersion returns the command version.
 func newVersion(version string) *cobra.Command {
 	var output outputOptions
 	cmd := &cobra.Command{

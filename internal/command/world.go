@@ -21,6 +21,7 @@ type worldOptions struct {
 	table tableOptions
 }
 
+// addFlags adds the flags.
 func (o *worldOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringSliceVarP(&o.files, "filename", "f", nil,
 		"`file` or directory (recursive) with manifests; without it, the objects of the API server")
@@ -28,7 +29,7 @@ func (o *worldOptions) addFlags(flags *pflag.FlagSet) {
 	o.table.addFlags(flags)
 }
 
-// load reads the objects.
+// load reads the objects once, from the files if there are any, else from the API server.
 func (o *worldOptions) load(ctx context.Context) (*world, error) {
 	options, err := o.table.load("")
 	if err != nil {
@@ -73,12 +74,15 @@ type world struct {
 	problems []worldProblem
 }
 
+// worldProblem is a problem with the object that has it.
 type worldProblem struct {
 	kind string
 	key  cache.Key
 	policy.Problem
 }
 
+// newWorld reads all objects of a source into a new cache. Problems of objects are no errors: they are kept for
+// warnings.
 func newWorld(ctx context.Context, options cache.Options, source informers.Source, origin string) (*world, error) {
 	w := &world{cache: cache.New(options), origin: origin, pods: map[cache.Key]error{}}
 	err := informers.Snapshot(ctx, source, podNotes{w.cache, w.pods}, func(kind string, key cache.Key, problems []policy.Problem) {

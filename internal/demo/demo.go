@@ -31,15 +31,17 @@ const (
 
 // demo is a cluster of a single node, with the hosts of a lab as its pods.
 type demo struct {
-	out       io.Writer
+	out io.Writer
+	// printErr is the first error of out. All output goes through printf, which keeps it for the end.
 	printErr  error
-	expected  *expectation
+	expected  *expectation        // the expected verdicts with the policies
 	open      informers.Manifests // the cluster without policies
 	selecting informers.Manifests // the cluster with policies
 	files     *informers.Files
 	state     *cache.Cache
-	agent     *reconciler.Reconciler
-	pods      []*pod
+	// agent is only the reconciler of the agent; the demo has no metrics and no API server.
+	agent *reconciler.Reconciler
+	pods  []*pod
 }
 
 // Run runs the demo and prints it. It needs permission to make network namespaces, see lab.Reexec. It returns an error if the
@@ -62,6 +64,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err := d.start(ctx, network); err != nil {
 		return err
 	}
+	// The context ends the pipeline, whether play succeeds or not.
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -123,6 +126,7 @@ func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
 }
 
 // play probes without policies, loads the policies, waits for their enforcement, probes again, and prints a table.
+// The probes before the policies show that a drop later is the work of a policy.
 func (d *demo) play(ctx context.Context) error {
 	if _, err := d.settle(ctx, 0); err != nil {
 		return err
@@ -163,6 +167,7 @@ func (d *demo) settle(ctx context.Context, policies int) (time.Time, error) {
 	defer cancel()
 	for !d.isSettled(policies) {
 		select {
+		// A short pause, since the time of the enforcement is printed.
 		case <-time.After(50 * time.Microsecond):
 		case <-ctx.Done():
 			return time.Time{}, fmt.Errorf("the policies were not enforced within %s: %w", patience, ctx.Err())

@@ -17,13 +17,14 @@ import (
 // networkInterface is the pods' interface on the secondary network.
 const networkInterface = "net1"
 
-// pod is a pod of the manifests and the host that stands for it.
+// pod is a pod of the manifests and the host (a network namespace) that stands for it.
 type pod struct {
 	id    cache.PodID
 	host  *lab.Host
 	addrs []netip.Addr
 }
 
+// name returns the name of the pod without its namespace.
 func (p *pod) name() string { return p.id.Name }
 
 // start replaces the kubelet and Multus: it gives every pod a network namespace with the addresses of its network status, and
@@ -33,6 +34,7 @@ func (d *demo) start(ctx context.Context, network *lab.Lab) error {
 		p := &pod{id: cache.PodID{Key: cache.Key{Namespace: object.Namespace, Name: object.Name}, UID: object.UID}}
 		var prefixes []netip.Prefix
 		for _, addr := range addrsOf(object) {
+			// The lengths of the prefixes are those of the demo's networks; the network status has addresses only.
 			bits := 24
 			if addr.Is6() {
 				bits = 64
@@ -52,6 +54,7 @@ func (d *demo) start(ctx context.Context, network *lab.Lab) error {
 		}
 		d.pods = append(d.pods, p)
 	}
+	// The files are checked before any probe: a pod that is missing in the expectation would never be probed.
 	return d.expected.covers(d.pods)
 }
 
@@ -84,6 +87,7 @@ type sandboxes struct {
 // Run implements agent.SandboxSource. It sets the sandboxes once, since they do not change.
 func (s *sandboxes) Run(context.Context) {
 	for _, p := range s.demo.pods {
+		// The ID only needs to differ between pods.
 		s.demo.state.SetSandbox(p.id.UID, cache.Sandbox{ID: p.id.String(), NetNS: p.host.NetNS()})
 	}
 	s.demo.agent.Notify()

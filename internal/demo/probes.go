@@ -25,6 +25,7 @@ type service struct {
 
 func (s service) String() string { return fmt.Sprintf("%s/%d", s.proto, s.port) }
 
+// parseService reads a service in the form of String: "tcp/80".
 func parseService(text string) (service, error) {
 	proto, port, _ := strings.Cut(text, "/")
 	n, err := strconv.ParseUint(port, 10, 16)
@@ -45,12 +46,16 @@ func (f flow) String() string { return fmt.Sprintf("%s from %s to %s", f.service
 // expectation holds the expected verdicts of all flows.
 type expectation struct {
 	services []service
-	names    []string      // of the pods, in the order of the tables
+	names    []string      // names of the pods, in the order of the tables
 	allowed  map[flow]bool // every flow has an entry
 }
 
-// parseExpectation reads tables. A table has a line with a service and the receivers, and then a line for each sender with a cell
-// for each receiver: + allowed, x dropped, . the sender itself.
+// parseExpectation reads tables. A table has a line with a service and the receivers, and then a line for each sender
+// with a cell for each receiver: + allowed, x dropped, . the sender itself. # starts a comment.
+//
+//	tcp/80    web  db
+//	web       .    +
+//	db        x    .
 func parseExpectation(text string) (*expectation, error) {
 	e := &expectation{allowed: map[flow]bool{}}
 	var s service
@@ -102,6 +107,7 @@ func (e *expectation) covers(pods []*pod) error {
 		for _, to := range pods {
 			for _, s := range e.services {
 				f := flow{from.name(), to.name(), s}
+				// Each pair must have an entry; the count below finds entries that are too many.
 				if _, ok := e.allowed[f]; !ok && from != to {
 					return fmt.Errorf("nothing is expected of %s", f)
 				}
@@ -121,6 +127,7 @@ type probe struct {
 	result lab.Result
 }
 
+// probes are the probes of a run, in any order.
 type probes []*probe
 
 // probeAll sends every flow of the expectation to every address, all at the same time.
@@ -134,6 +141,7 @@ func (d *demo) probeAll(ctx context.Context, e *expectation) probes {
 					if from == to {
 						continue
 					}
+					// Both families of a receiver are probed, with the same expectation.
 					p := &probe{flow: flow{from.name(), to.name(), s}, to: addr}
 					all = append(all, p)
 					running.Go(func() {

@@ -10,15 +10,19 @@ import (
 // Outage logs the first failure and the next success of an input, each in a single line. During a long outage it logs reminders
 // at doubling intervals. It is safe for concurrent use.
 type Outage struct {
-	log    logr.Logger // carries the name of the input
-	action string      // start of the log lines: "Watching the API server"
+	// The log lines begin with action, such as "Watching the API server": "… failed", "… still fails", "… works again".
+	// log carries the name of the input.
+	log    logr.Logger
+	action string
+	// notify is called under mu at the start and at the end of an outage; nil: not called.
 	notify func(down bool)
 
+	// mu guards the fields below.
 	mu       sync.Mutex
 	since    time.Time     // start of the outage; zero: the input works
 	again    time.Time     // time of the next reminder
-	pause    time.Duration // before the next reminder
-	failures int           // in this outage
+	pause    time.Duration // between the last reminder and the next
+	failures int           // number of failures in this outage
 }
 
 // Minimum and maximum interval between reminders.
@@ -33,7 +37,8 @@ func New(log logr.Logger, action string, notify func(down bool)) *Outage {
 	return &Outage{log: log, action: action, notify: notify}
 }
 
-// Failed reports a failure. The first failure starts an outage.
+// Failed reports a failure. The first failure starts an outage; a later failure only logs a reminder, if a reminder is
+// due.
 func (o *Outage) Failed(err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -53,7 +58,7 @@ func (o *Outage) Failed(err error) {
 	o.again = now.Add(o.pause)
 }
 
-// Works reports a success. It ends a current outage.
+// Works reports a success. It ends a current outage. Without an outage it is cheap, so each success may be reported.
 func (o *Outage) Works() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -65,6 +70,7 @@ func (o *Outage) Works() {
 	o.notifyLocked(false)
 }
 
+// notifyLocked calls notify. The caller holds mu, so the calls are in the order of the events.
 func (o *Outage) notifyLocked(down bool) {
 	if o.notify != nil {
 		o.notify(down)

@@ -9,13 +9,15 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// bridgeInterval is the least time between two looks for a bridge in a pod. A look takes about 0.1 ms.
+// bridgeInterval is the minimum time between two looks for a bridge in a pod. A look takes about 0.1 ms, for each
+// selected pod without a known bridge.
 const bridgeInterval = 5 * time.Second
 
-// bridgeSearch looks for a bridge whose port is an isolated interface of the pod. The tables drop its frames until it is found.
+// bridgeSearch is the search for a bridge with an isolated interface of the pod as a port. Until the search finds it,
+// the tables of the pod drop the bridge's frames, so a late look is safe.
 type bridgeSearch struct {
-	ports []string // the names to look for; empty: no need to look
-	last  time.Time
+	ports []string  // names of interfaces to look for; empty: no need to look
+	last  time.Time // time of the last look; zero: none yet in this sandbox
 }
 
 // isDue reports whether it is time to look.
@@ -23,8 +25,9 @@ func (s *bridgeSearch) isDue(now time.Time) bool {
 	return len(s.ports) > 0 && now.Sub(s.last) >= bridgeInterval
 }
 
-// searchBridge looks for a bridge before the first tables of a sandbox, so that an agent that starts again does not replace the
-// rules of a bridge by a drop. If it finds a bridge, the target becomes the target with the bridge.
+// searchBridge looks for a bridge before the first tables of a sandbox, so that a restarted agent does not replace the
+// rules of a known bridge by a drop for a moment. If it finds a bridge, the target becomes the target with the bridge.
+// Later looks are made by bridgeAppeared.
 func (r *Reconciler) searchBridge(e *enforced, target *cache.Target) error {
 	if target.HasBridge || target.Tables.IsEmpty() {
 		e.bridge = bridgeSearch{}
@@ -41,6 +44,7 @@ func (r *Reconciler) searchBridge(e *enforced, target *cache.Target) error {
 	if !is || err != nil {
 		return err
 	}
+	// The plan depends on the bridge, so the pod is planned again.
 	r.targets.SetBridged(target.Pod)
 	if again, ok := r.targets.Plan(target.Pod); ok {
 		*target, e.bridge.ports = again, nil
@@ -48,6 +52,7 @@ func (r *Reconciler) searchBridge(e *enforced, target *cache.Target) error {
 	return nil
 }
 
+// lookForBridge asks the kernel. Only a look with an answer counts for bridgeInterval.
 func (e *enforced) lookForBridge() (bool, error) {
 	is, err := e.table.HasBridgePort(e.bridge.ports...)
 	if err == nil {
@@ -56,8 +61,8 @@ func (e *enforced) lookForBridge() (bool, error) {
 	return is, err
 }
 
-// bridgeAppeared reports whether an isolated interface of the pod has become a port of a bridge. The caller holds the lock of the
-// pod, and queues the pod.
+// bridgeAppeared reports whether an isolated interface of the pod has become a port of a bridge. The caller holds the
+// lock of the pod, and queues the pod if the answer is true.
 func (r *Reconciler) bridgeAppeared(ctx context.Context, pod cache.PodID, e *enforced) bool {
 	if !e.bridge.isDue(time.Now()) {
 		return false

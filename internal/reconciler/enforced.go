@@ -13,17 +13,18 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 )
 
-// enforced is the state of a pod in the kernel. It belongs to the holder of the pod's lock.
+// enforced is the state of a pod in the kernel, as far as this agent knows. The holder of the pod's lock may read and
+// change it. The zero value knows nothing: the first apply reads the kernel.
 type enforced struct {
-	sandbox cache.Sandbox
-	table   Table // nil: not open
-	applied bool  // tables are in the kernel
-	tables  engine.Tables
-	found   engine.Finding // by the last check
-	closed  time.Time      // when the pod started closed; zero: it has its own tables
+	sandbox cache.Sandbox  // the sandbox that the other fields are about
+	table   Table          // nil: not open
+	applied bool           // tables are in the kernel: the last apply succeeded
+	tables  engine.Tables  // as last applied
+	found   engine.Finding // by the last check, to log a change only
+	closed  time.Time      // when the pod started closed; zero: it has its own tables, or none yet
 	bridge  bridgeSearch
 
-	toldSeedFailure bool
+	toldSeedFailure bool // the current failure is in the log
 }
 
 // logSeedFailure logs that connection tracking does not know all connections of a pod.
@@ -36,6 +37,7 @@ func (r *Reconciler) logSeedFailure(log logr.Logger, e *enforced, pod cache.PodI
 	}
 }
 
+// logFinding logs the findings of a check that show the work of another process.
 func logFinding(log logr.Logger, found engine.Finding) {
 	switch found {
 	case engine.Repaired:
@@ -49,6 +51,7 @@ func logFinding(log logr.Logger, found engine.Finding) {
 	}
 }
 
+// apply brings the pod to its target, and logs it. Log lines are within the budget of the pod; the metrics count all.
 func (r *Reconciler) apply(ctx context.Context, log logr.Logger, e *enforced, target cache.Target) error {
 	start := time.Now()
 	isEmpty := target.Tables.IsEmpty()
@@ -69,17 +72,19 @@ func (r *Reconciler) apply(ctx context.Context, log logr.Logger, e *enforced, ta
 		log.Info("Policies enforced", "sets", len(target.Tables[engine.Inet].Sets), "chains", len(target.Tables[engine.Inet].Chains),
 			"bridge", target.HasBridge, "took", took)
 	}
-	if isEmpty {
+	if isEmpty { // most pods have no policy, and then need no open socket
 		e.close(log) // most pods have no policy: none of them costs a descriptor
 	}
 	return nil
 }
 
-// bring applies the target's tables, over a new socket if need be.
+// bring applies the target's tables, with a new socket if necessary. Only a success changes e.tables: after a failure
+// it is unknown which tables are in force, and e.applied is false.
 func (r *Reconciler) bring(ctx context.Context, log logr.Logger, e *enforced, target cache.Target) error {
 	err := r.tryApply(ctx, e, target)
-	// A refusal came over a socket that works. Another error may be the socket's own: then another socket is tried at once,
-	// since anybody can change a table whose owner is gone.
+	// A refusal came over a socket that works. Another error may be the socket's own. Then another socket is tried at
+	// once, and not after the pause of a retry: the table of a closed socket has no owner, and root in the pod can
+	// change it.
 	var refused *nfnl.MessageError
 	if err != nil && !errors.As(err, &refused) {
 		e.close(log)
@@ -91,6 +96,7 @@ func (r *Reconciler) bring(ctx context.Context, log logr.Logger, e *enforced, ta
 	return err
 }
 
+// tryApply applies the target's tables, and opens the socket before if it is closed.
 func (r *Reconciler) tryApply(ctx context.Context, e *enforced, target cache.Target) error {
 	if err := r.openTable(e, target); err != nil {
 		return err
@@ -98,6 +104,7 @@ func (r *Reconciler) tryApply(ctx context.Context, e *enforced, target cache.Tar
 	return e.table.Apply(ctx, target.Tables)
 }
 
+// openTable opens the tables in the network namespace of the target's sandbox, unless they are open.
 func (r *Reconciler) openTable(e *enforced, target cache.Target) error {
 	if e.table != nil {
 		return nil
@@ -109,7 +116,9 @@ func (r *Reconciler) openTable(e *enforced, target cache.Target) error {
 	return err
 }
 
-// sameTables relies on the pointers of a Ruleset being immutable and shared.
+// sameTables reports whether the tables have the same sets and chains. It compares pointers: the cache shares sets and
+// chains, and never changes a set or a chain in place. Different pointers to equal content only cost an apply that
+// sends nothing.
 func sameTables(a, b *engine.Tables) bool {
 	for f := range a {
 		if !slices.Equal(a[f].Sets, b[f].Sets) || !slices.Equal(a[f].Chains, b[f].Chains) {
@@ -119,7 +128,7 @@ func sameTables(a, b *engine.Tables) bool {
 	return true
 }
 
-// enforced returns the state of a pod in the kernel.
+// enforced returns the state of a pod in the kernel, which is the zero value for a new pod.
 func (r *Reconciler) enforced(pod cache.PodID) *enforced {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,7 +140,7 @@ func (r *Reconciler) enforced(pod cache.PodID) *enforced {
 	return e
 }
 
-// close lets go of the network namespace. The table in it stays.
+// close closes the socket to the network namespace. The tables in the namespace stay.
 func (e *enforced) close(log logr.Logger) {
 	if e.table == nil {
 		return

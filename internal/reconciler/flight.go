@@ -10,17 +10,20 @@ import (
 // each of the two takes no more memory than the table.
 const InFlightMemory = 64 << 20
 
-// smallTable is applied at any time: a node has at most some hundred workers.
+// smallTable is the size of tables that are applied at any time, in bytes. A node has at most some hundred workers, so
+// these tables have a bound too.
 const smallTable = 128 << 10
 
-// flight admits tables while their sum is within the bound. Of the tables that wait, the smallest is next, so a large table
-// of one tenant does not hold up the tables of others.
+// flight admits tables while their sum is within the bound. Of the tables that wait, the smallest is next, so a large
+// table of a tenant does not hold up the tables of other tenants.
 type flight struct {
+	// mu guards free and waiting.
 	mu      sync.Mutex
 	free    int
 	waiting []*boarding // smallest first
 }
 
+// boarding is a table that waits for admission. ready is closed at the admission.
 type boarding struct {
 	bytes int
 	ready chan struct{}
@@ -28,7 +31,8 @@ type boarding struct {
 
 func newFlight(bytes int) *flight { return &flight{free: bytes} }
 
-// enter waits until a table fits. A table beyond the bound counts as the bound. The caller calls leave.
+// enter waits until a table fits, and returns the function with which the caller gives its bytes back. A table beyond
+// the bound counts as the bound, so no other large table is applied beside it.
 func (f *flight) enter(bytes int) (leave func()) {
 	if bytes <= smallTable {
 		return func() {}
@@ -53,6 +57,7 @@ func (f *flight) enter(bytes int) (leave func()) {
 	}
 }
 
+// admit admits tables from the front as long as they fit. The caller holds mu.
 func (f *flight) admit() {
 	for len(f.waiting) > 0 && f.waiting[0].bytes <= f.free {
 		f.free -= f.waiting[0].bytes

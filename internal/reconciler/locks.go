@@ -6,18 +6,20 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// podLocks is a lock for each pod that somebody works on or waits for. The zero value is ready.
+// podLocks is a lock for each pod that a goroutine works on or waits for. The zero value is ready. A lock exists only
+// while it has users, so the memory does not grow with the pods that a node ever had.
 type podLocks struct {
 	mu    sync.Mutex
 	locks map[cache.PodID]*podLock
 }
 
+// podLock is the lock of a pod. users counts its holder and all that wait, under podLocks.mu.
 type podLock struct {
 	sync.Mutex
 	users int
 }
 
-// lock waits until nobody else has the pod's lock.
+// lock waits for the pod's lock. The caller must call unlock exactly once.
 func (l *podLocks) lock(pod cache.PodID) (unlock func()) {
 	p := l.use(pod)
 	p.Lock()
@@ -27,7 +29,7 @@ func (l *podLocks) lock(pod cache.PodID) (unlock func()) {
 	}
 }
 
-// tryLock is false when somebody else has the pod's lock.
+// tryLock returns false without waiting if another goroutine has the pod's lock.
 func (l *podLocks) tryLock(pod cache.PodID) (unlock func(), ok bool) {
 	p := l.use(pod)
 	if !p.TryLock() {
@@ -40,6 +42,7 @@ func (l *podLocks) tryLock(pod cache.PodID) (unlock func(), ok bool) {
 	}, true
 }
 
+// use returns the lock of a pod, and counts the caller as a user.
 func (l *podLocks) use(pod cache.PodID) *podLock {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -55,6 +58,7 @@ func (l *podLocks) use(pod cache.PodID) *podLock {
 	return p
 }
 
+// release ends the use of a lock, and drops the lock after its last user.
 func (l *podLocks) release(pod cache.PodID, p *podLock) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

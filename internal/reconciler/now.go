@@ -11,19 +11,22 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// Why a pod cannot be enforced now.
+// Reasons why a pod cannot be enforced now.
 var (
 	errEnded     = errors.New("the agent stops")
 	errNoSandbox = errors.New("it is unknown where the pod runs")
 )
 
-// EnforceNow brings a pod up to date before it returns, past the queue: however long that is, this pod does not wait. It
-// reports whether the pod has rules; a pod without rules is left to the queue. The pod is queued as well, so that a
-// failure is retried. When the context ends it returns, and the work goes on.
+// EnforceNow brings a pod up to date before it returns, past the queue: this pod does not wait, however long the queue
+// is. enforced is false without an error if no policy selects the pod; such a pod is left to the queue. The caller has
+// queued the pod too, so a failure is retried. When the context ends, EnforceNow returns an error, and the work goes on
+// in the background.
 func (r *Reconciler) EnforceNow(ctx context.Context, pod cache.PodID) (enforced bool, err error) {
+	// Most pods that start have no policy. They need no plan and no lock.
 	if selected, known := r.targets.IsSelected(pod); known && !selected {
 		return false, nil
 	}
+	// See isCrowd: the tables of closed pods wait while pods start.
 	r.starts.last.Store(time.Now().UnixNano())
 	type outcome struct {
 		enforced bool
@@ -42,6 +45,8 @@ func (r *Reconciler) EnforceNow(ctx context.Context, pod cache.PodID) (enforced 
 	}
 }
 
+// enforceNow is EnforceNow without the limit of time. The lock of the pod keeps a worker from working on the pod
+// meanwhile.
 func (r *Reconciler) enforceNow(ctx context.Context, pod cache.PodID) (enforced bool, err error) {
 	defer r.locks.lock(pod)()
 	r.mu.Lock()
@@ -55,6 +60,7 @@ func (r *Reconciler) enforceNow(ctx context.Context, pod cache.PodID) (enforced 
 		// Neither the status nor the requested networks of the pod can be read, or no policy applies to it.
 		logr.FromContextOrDiscard(ctx).V(1).Info("Pod starts before its policies are known", "pod", pod.String())
 		return false, nil
+	// No table is needed, so the network namespace is not even opened.
 	case target.Tables.IsEmpty():
 		return false, nil
 	case target.Sandbox.ID == "":

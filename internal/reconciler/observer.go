@@ -4,12 +4,13 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// Observer hears how pods fare. Its methods must not block.
+// Observer is notified of the steps of each pod, for metrics. Its methods must not block. They are called from several
+// goroutines, but for a single pod in the order Started, Applied, Finished.
 type Observer interface {
-	Queued(pods []cache.PodID)           // their tables may have changed; the list may be empty
+	Queued(pods []cache.PodID)           // pods whose tables may have changed; the list may be empty
 	Started(pod cache.PodID)             // a worker has taken the pod
-	Applied(target cache.Target)         // the kernel has acknowledged the ruleset
-	Finished(pod cache.PodID, err error) // the worker is done with the pod
+	Applied(target cache.Target)         // the kernel has acknowledged the tables of the target
+	Finished(pod cache.PodID, err error) // the worker is done with the pod; nil: the pod is as it should be
 }
 
 // Unobserved is an Observer that ignores everything.

@@ -8,60 +8,74 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// Shares of the workers' time. A pod may use a fifth of a worker for as long as it likes, and some seconds at once. A pod
-// that keeps using more waits until it is back at its share.
+// Shares of the workers' time. A pod may use a fifth of a worker all the time, and some seconds at once. A pod that
+// uses more waits until it is back at its share. So a tenant whose policies change all the time cannot occupy a worker.
 const (
-	podShare    = 0.2             // of a worker
-	podCredit   = 5 * time.Second // of work, at once
+	// podShare is a part of a worker. A pod that works 1 s gets it back in 5 s.
+	podShare  = 0.2
+	podCredit = 5 * time.Second // of work, at once
+	// longestWait bounds the wait after a single piece of work that took very long.
 	longestWait = 5 * time.Minute
 )
 
-// queue holds the pods that wait for a worker. Like client-go's workqueue, it holds each pod once and never gives a pod to
-// two workers. It is fair: the next pod is of the namespace whose pods have used the least time of the workers, and a
-// namespace never occupies more than some of them. See API Priority and Fairness (KEP-1040), which does the same for
-// requests.
+// queue holds the pods that wait for a worker. Like client-go's workqueue, it holds each pod once and never gives a pod
+// to two workers. It is fair: the next pod belongs to the namespace whose pods have used the least time of the workers,
+// and a namespace never occupies more than some of the workers. API Priority and Fairness (KEP-1040) does the same for
+// requests. A pod moves between these places:
+//
+//	add ─► waiting, in the share of its namespace ─► get ─► working ─► done
+//	 │       ▲         ▲                                       │
+//	 └─► delayed       └─────────── added again meanwhile ◄────┘
 type queue struct {
-	perNamespace int // workers that a namespace may occupy
+	// perNamespace is the maximum number of workers that a namespace occupies. It leaves workers for other namespaces,
+	// however long the pods of a namespace take.
+	perNamespace int
 
+	// mu guards the fields below, except the atomic fields.
 	mu         sync.Mutex
 	nonEmpty   sync.Cond
 	closed     bool
-	namespaces map[string]*share
+	namespaces map[string]*share        // by name; a namespace that waits, works, or has used more than the floor
 	waiting    map[cache.PodID]struct{} // in a share, or to be put into its share after the work on it
-	working    map[cache.PodID]struct{}
-	delayed    map[cache.PodID]delay
-	accounts   map[cache.PodID]account // pods that have used some of their credit
-	floor      time.Duration           // the least use of a namespace that waits: a namespace that comes starts here
+	working    map[cache.PodID]struct{} // pods that a worker has
+	delayed    map[cache.PodID]delay    // pods that come into the queue later
+	accounts   map[cache.PodID]account  // pods that have used a part of their credit
+	// floor is the use at which a namespace starts that comes or comes back. It follows the least use of the namespaces
+	// that wait, and never falls. Without it, a namespace that was idle for long could take all workers until it has
+	// caught up.
+	floor time.Duration
 
 	throttled      atomic.Int64  // pods that wait for their share
 	throttledTotal atomic.Uint64 // times that a pod had to wait for its share
 }
 
-// delay is a pod that comes into the queue later.
+// delay is a pod that comes into the queue later, by a timer.
 type delay struct {
 	timer    *time.Timer
-	forShare bool // it has used more than its share
+	forShare bool // the pod has used more than its share: counts as throttled
 }
 
-// share is the pods of a namespace that wait, in their order, and the time that the namespace has used.
+// share has the pods of a namespace that wait, in their order, and the time that the namespace has used.
 type share struct {
 	pods    []entry
-	working int
-	used    time.Duration
+	working int           // number of its pods that workers have
+	used    time.Duration // time of workers, counted from the floor at which it came
 }
 
-// entry is a pod that waits, and since when.
+// entry is a pod that waits, and the start of its wait.
 type entry struct {
 	pod   cache.PodID
 	since time.Time
 }
 
-// account is the work time that a pod may still use, as of a time. It may be negative.
+// account is the work time that a pod may still use, as of a time. It is negative after more work than that; the pod
+// then waits until it is 0.
 type account struct {
 	credit time.Duration
 	at     time.Time
 }
 
+// newQueue returns an empty queue. perNamespace must be at least 1.
 func newQueue(perNamespace int) *queue {
 	q := &queue{
 		perNamespace: perNamespace, namespaces: map[string]*share{}, waiting: map[cache.PodID]struct{}{},
@@ -71,7 +85,7 @@ func newQueue(perNamespace int) *queue {
 	return q
 }
 
-// add queues a pod. A pod that has used more than its share waits for it.
+// add queues a pod. A pod that has used more than its share is queued when it is back at its share.
 func (q *queue) add(pod cache.PodID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -82,14 +96,15 @@ func (q *queue) add(pod cache.PodID) {
 	q.push(pod)
 }
 
-// addNow queues a pod that must give memory back, or may have memory now. It does not wait for its share of the workers.
+// addNow queues a pod that must give memory back, or may have memory now. It does not wait for its share of the
+// workers, since other pods wait for the memory.
 func (q *queue) addNow(pod cache.PodID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.push(pod)
 }
 
-// addAfter queues a pod after a pause, unless it comes earlier by itself.
+// addAfter queues a pod after a pause, or earlier if add queues it. The wait for its share counts too.
 func (q *queue) addAfter(pod cache.PodID, pause time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -97,7 +112,7 @@ func (q *queue) addAfter(pod cache.PodID, pause time.Duration) {
 	q.delay(pod, max(pause, wait), wait > pause)
 }
 
-// delay queues a pod after a pause. A pod that is delayed already comes soon enough.
+// delay queues a pod after a pause. A pod that is delayed already keeps its timer. The caller holds mu.
 func (q *queue) delay(pod cache.PodID, pause time.Duration, forShare bool) {
 	if _, set := q.delayed[pod]; set || q.closed {
 		return
@@ -115,6 +130,7 @@ func (q *queue) delay(pod cache.PodID, pause time.Duration, forShare bool) {
 	q.delayed[pod] = delay{timer, forShare}
 }
 
+// undelay stops the timer of a pod, if it has a timer. The caller holds mu.
 func (q *queue) undelay(pod cache.PodID) {
 	d, set := q.delayed[pod]
 	if !set {
@@ -127,7 +143,8 @@ func (q *queue) undelay(pod cache.PodID) {
 	delete(q.delayed, pod)
 }
 
-// push puts a pod into the share of its namespace, unless the share has it or a worker works on it.
+// push puts a pod into the share of its namespace, unless it is there already. A pod with a worker comes into the share
+// when the worker is done: it is never given to two workers. The caller holds mu.
 func (q *queue) push(pod cache.PodID) {
 	if _, is := q.waiting[pod]; is || q.closed {
 		return
@@ -140,6 +157,8 @@ func (q *queue) push(pod cache.PodID) {
 	q.enter(pod)
 }
 
+// enter appends a pod to the share of its namespace. A namespace that did not wait starts at the floor: it gets no time
+// back for the time in which it was idle. The caller holds mu.
 func (q *queue) enter(pod cache.PodID) {
 	s := q.namespaces[pod.Namespace]
 	if s == nil {
@@ -153,7 +172,7 @@ func (q *queue) enter(pod cache.PodID) {
 	q.nonEmpty.Signal()
 }
 
-// get waits for a pod and hands it to the caller, who calls done. It is false when the queue is closed.
+// get waits for a pod and returns it. The caller must call done. It returns false when the queue is closed.
 func (q *queue) get() (cache.PodID, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -173,7 +192,8 @@ func (q *queue) get() (cache.PodID, bool) {
 	}
 }
 
-// next returns the share whose turn it is, or nil.
+// next returns the share of the namespace with the least use that may occupy another worker, or nil. It looks at all
+// namespaces: only namespaces with pods that wait or work are in the map, or with a recent use.
 func (q *queue) next() *share {
 	var best *share
 	for _, s := range q.namespaces {
@@ -187,7 +207,7 @@ func (q *queue) next() *share {
 	return best
 }
 
-// done takes a pod back, and the time that it took.
+// done ends the work on a pod, and books the time that it took. A pod that was added meanwhile waits again.
 func (q *queue) done(pod cache.PodID, took time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -199,6 +219,7 @@ func (q *queue) done(pod cache.PodID, took time.Duration) {
 	delete(q.working, pod)
 	if _, again := q.waiting[pod]; again {
 		delete(q.waiting, pod)
+		// The pod waits for its share as a delayed pod, and is no longer in waiting.
 		if wait := q.debt(pod, now); wait > 0 {
 			q.delay(pod, wait, true)
 		} else {
@@ -206,13 +227,15 @@ func (q *queue) done(pod cache.PodID, took time.Duration) {
 			q.enter(pod)
 		}
 	}
+	// A namespace that has used more than the floor keeps its entry: it must not start anew at the floor.
 	if len(s.pods) == 0 && s.working == 0 && s.used <= q.floor {
 		delete(q.namespaces, pod.Namespace)
 	}
 	q.nonEmpty.Signal() // the namespace may have another worker now
 }
 
-// charge books the time of a worker to a pod. A pod with full credit needs no account.
+// charge books the time of a worker on the account of a pod. A pod with full credit needs no account; the millisecond
+// keeps cheap work from making an account for each pod.
 func (q *queue) charge(pod cache.PodID, took time.Duration, now time.Time) {
 	a := q.refilled(pod, now)
 	a.credit -= took
@@ -223,6 +246,7 @@ func (q *queue) charge(pod cache.PodID, took time.Duration, now time.Time) {
 	q.accounts[pod] = a
 }
 
+// refilled returns the account of a pod with the credit up to now.
 func (q *queue) refilled(pod cache.PodID, now time.Time) account {
 	a, ok := q.accounts[pod]
 	if !ok {
@@ -233,7 +257,7 @@ func (q *queue) refilled(pod cache.PodID, now time.Time) account {
 	return a
 }
 
-// debt is how long a pod must wait until it is back at its share.
+// debt returns how long a pod must wait until it is back at its share; 0: it need not wait.
 func (q *queue) debt(pod cache.PodID, now time.Time) time.Duration {
 	a := q.refilled(pod, now)
 	if a.credit >= 0 {
@@ -242,7 +266,7 @@ func (q *queue) debt(pod cache.PodID, now time.Time) time.Duration {
 	return min(time.Duration(float64(-a.credit)/podShare), longestWait)
 }
 
-// forget drops the account of a pod that is gone.
+// forget drops the account of a pod that is gone, and the entries of namespaces that have nothing to wait for.
 func (q *queue) forget(pod cache.PodID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -254,7 +278,7 @@ func (q *queue) forget(pod cache.PodID) {
 	}
 }
 
-// close ends all waits; nothing is handed out any more.
+// close ends all waits. get returns false from now on, and delayed pods never come.
 func (q *queue) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -265,8 +289,8 @@ func (q *queue) close() {
 	q.nonEmpty.Broadcast()
 }
 
-// stalled returns how long a pod has waited that a free worker would have taken. Pods of a namespace that occupies all of
-// its workers do not count: they wait for their own namespace.
+// stalled returns the longest wait of a pod that a free worker could have taken. Pods of a namespace that occupies all
+// of its workers do not count: they wait for their own namespace.
 func (q *queue) stalled() (longest time.Duration) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

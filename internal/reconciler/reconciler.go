@@ -19,29 +19,35 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 )
 
+// Pauses, and the number of workers.
 const (
 	firstRetry    = 50 * time.Millisecond // pause before the next try for a pod that failed; doubles
 	lastRetry     = 10 * time.Second
-	auditInterval = 500 * time.Millisecond // between looks at whether somebody else changed a table
+	auditInterval = 500 * time.Millisecond // between questions whether another process changed a table
 
-	// More workers than cores: a pod whose work takes long inside the kernel occupies a worker, not the node.
+	// More workers than cores: a pod with long work inside the kernel occupies a worker, and not the whole node.
 	minimumWorkers = 16
 	workersPerCore = 4
 )
 
-// Log lines at verbosity 0, of a pod and of all pods of a namespace, see package budget.
+// Budgets of log lines at verbosity 0, for a pod and for all pods of a namespace, see package budget.
 const (
 	podLines       = 20
 	namespaceLines = 200
 	lineInterval   = 3 * time.Second
 )
 
-// Targets is the source of the wanted tables. *cache.Cache implements it.
+// Targets is the source of the wanted tables. *cache.Cache implements it. The methods are safe for concurrent use.
 type Targets interface {
+	// TakeDirty returns the pods whose tables may have changed since the last call.
 	TakeDirty() []cache.PodID
+	// Plan returns the tables that a pod should have now. It returns false if the pod is gone or has no target.
 	Plan(cache.PodID) (cache.Target, bool)
-	Closed(pod cache.PodID, limit string) engine.Tables // tables that isolate the pod and allow nothing, for want of memory
-	SetBridged(cache.PodID)                             // a name in the target's BridgePorts is a port of a bridge
+	// Closed returns tables that isolate the pod and allow nothing, in place of tables that exceed a limit of memory.
+	Closed(pod cache.PodID, limit string) engine.Tables
+	// SetBridged notes that a name in the target's BridgePorts is a port of a bridge, and changes the target.
+	SetBridged(cache.PodID)
+	// IsSelected answers without a plan. known is false for a pod that the cache does not know.
 	IsSelected(cache.PodID) (selected, known bool)
 }
 
@@ -50,15 +56,15 @@ type Table interface {
 	Apply(ctx context.Context, want engine.Tables) error
 	Changed(ctx context.Context) (bool, error)
 	Check(ctx context.Context) (engine.Finding, error)
-	HasBridgePort(names ...string) (bool, error) // whether any of the names is the name of a bridge's port
-	SeedFailure() error                          // why connection tracking does not know all connections, or nil
+	HasBridgePort(names ...string) (bool, error) // whether any of the names is the name of a port of a bridge
+	SeedFailure() error                          // why connection tracking does not know all connections; nil: it knows them
 	Close() error
 }
 
-// OpenTable opens the tables of a pod in the network namespace at the path.
+// OpenTable opens the tables of a pod in the network namespace at the path. pod is its name, for errors.
 type OpenTable func(pod, netns string) (Table, error)
 
-// OpenNamespace opens namespaces that own their tables where the kernel can do that.
+// OpenNamespace returns an OpenTable for real network namespaces. It owns the tables if the kernel can do that.
 func OpenNamespace(f engine.Features) OpenTable {
 	return func(pod, netns string) (Table, error) {
 		n, err := engine.OpenNamespace(pod, netns, engine.Options{Own: f.Owner})
@@ -69,24 +75,27 @@ func OpenNamespace(f engine.Features) OpenTable {
 	}
 }
 
-// Reconciler carries targets into the kernel. It owns the open tables.
+// Reconciler carries targets into the kernel. It owns the open tables. Notify may be called from any goroutine; Run is
+// called once. EnforceNow may be called while Run runs.
 type Reconciler struct {
 	targets  Targets
 	open     OpenTable
-	observer Observer
+	observer Observer // never nil
 	queue    *queue
-	workers  int
-	lines    *budget.Budget
+	workers  int            // number of workers
+	lines    *budget.Budget // budget of log lines
 	memory   *memory
 	flight   *flight
 	starts   *starts
 	locks    podLocks // the holder of a pod's lock works on the pod
 
-	mu          sync.Mutex
+	// mu guards the fields below. It is held for moments only, never during a call of Table or Targets but TakeDirty.
+	mu sync.Mutex
+	// pods has the pods with a target. An enforced in it belongs to the holder of the pod's lock, not to mu.
 	pods        map[cache.PodID]*enforced
-	outstanding map[cache.PodID]int      // times queued since the pod was last as it should be
-	retries     map[cache.PodID]int      // failures since then
-	audited     map[cache.PodID]struct{} // pods whose table is open and was last as it should be
+	outstanding map[cache.PodID]int      // times that the pod was queued since it was last up to date
+	retries     map[cache.PodID]int      // failures since the pod was last up to date
+	audited     map[cache.PodID]struct{} // pods whose table is open and was last up to date
 	ended       bool                     // Run has ended: nothing is opened any more
 }
 
@@ -97,9 +106,11 @@ func New(t Targets, open OpenTable, memory Budget, observer Observer) *Reconcile
 	}
 	cores := runtime.GOMAXPROCS(0)
 	return &Reconciler{
-		targets:     t,
-		open:        open,
-		observer:    observer,
+		targets:  t,
+		open:     open,
+		observer: observer,
+		// A namespace may occupy as many workers as the node has cores: with four or more cores, a quarter of the
+		// workers.
 		queue:       newQueue(max(2, cores)),
 		workers:     max(minimumWorkers, workersPerCore*cores),
 		lines:       budget.New(podLines, namespaceLines, lineInterval),
@@ -127,16 +138,16 @@ func (r *Reconciler) Notify() {
 	}
 }
 
-// Settled reports whether every pod that was queued is as it should be.
+// Settled reports whether every pod that was queued is up to date. Tests and the demo wait for it.
 func (r *Reconciler) Settled() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.outstanding) == 0
 }
 
-// Stats counts for metrics.
+// Stats has counts for metrics.
 type Stats struct {
-	Throttled       int64  // pods that wait since they used more than their share of the workers
+	Throttled       int64  // pods that wait because they used more than their share of the workers
 	ThrottledTotal  uint64 // times that a pod had to wait for its share
 	SuppressedLines uint64 // log lines over budget
 	Memory          int64  // kernel memory of all tables, an estimate, bytes
@@ -144,7 +155,7 @@ type Stats struct {
 	ClosedStarts    uint64 // pods that started closed, to let the next pod start sooner
 }
 
-// Stats returns the counts now. It takes no lock.
+// Stats returns the counts now. It takes no lock, so a scrape never waits for a worker.
 func (r *Reconciler) Stats() Stats {
 	return Stats{
 		Throttled: r.queue.throttled.Load(), ThrottledTotal: r.queue.throttledTotal.Load(), SuppressedLines: r.lines.Refused(),
@@ -155,8 +166,10 @@ func (r *Reconciler) Stats() Stats {
 // Stalled returns how long a pod has waited for a worker, apart from pods whose own namespace occupies its workers.
 func (r *Reconciler) Stalled() time.Duration { return r.queue.stalled() }
 
-// Run works until the context ends, lets the batches under way finish, and closes the tables, which stay in force.
+// Run works until the context ends. It then lets the batches under way finish, and closes the sockets; the tables stay
+// in force.
 func (r *Reconciler) Run(ctx context.Context) {
+	// The end of the context wakes the workers that wait in the queue.
 	defer context.AfterFunc(ctx, r.queue.close)()
 	var workers sync.WaitGroup
 	for range r.workers {
@@ -167,6 +180,7 @@ func (r *Reconciler) Run(ctx context.Context) {
 	}
 	workers.Go(func() { r.audit(ctx) })
 	workers.Wait()
+	// From here on, enforceNow refuses to open tables: nobody would close them.
 	r.mu.Lock()
 	r.ended = true
 	pods := slices.Collect(maps.Keys(r.pods))
@@ -178,9 +192,9 @@ func (r *Reconciler) Run(ctx context.Context) {
 	}
 }
 
-// audit asks the kernel from time to time whether somebody else changed the namespace of a pod, and queues the pods where
-// that is so. It works beside the queue, and a pod that is worked on is passed over: an idle node pays one question for
-// each pod, and an event waits for none of them.
+// audit asks the kernel at intervals whether another process changed the namespace of a pod, and queues these pods. It
+// runs beside the queue, and passes over a pod that a worker has: an idle node pays a question for each pod, and an
+// event never waits for these questions.
 func (r *Reconciler) audit(ctx context.Context) {
 	ticker := time.NewTicker(auditInterval)
 	defer ticker.Stop()
@@ -201,7 +215,8 @@ func (r *Reconciler) audit(ctx context.Context) {
 	}
 }
 
-// isChanged reports whether the table of a pod needs a check, or cannot be asked about.
+// isChanged reports whether the table of a pod needs a check: it has changed, or the kernel gives no answer about it,
+// or a bridge has appeared in the pod.
 func (r *Reconciler) isChanged(ctx context.Context, pod cache.PodID) bool {
 	unlock, ok := r.locks.tryLock(pod)
 	if !ok {
@@ -218,13 +233,14 @@ func (r *Reconciler) isChanged(ctx context.Context, pod cache.PodID) bool {
 	return changed || err != nil || r.bridgeAppeared(ctx, pod, e)
 }
 
-// next takes a pod from the queue. It returns false if the queue is closed.
+// next takes a pod from the queue and works on it. It returns false if the queue is closed.
 func (r *Reconciler) next(ctx context.Context) bool {
 	pod, ok := r.queue.get()
 	if !ok {
 		return false
 	}
 	unlock := r.locks.lock(pod)
+	// The clock starts behind the lock: a wait for EnforceNow is not charged to the pod.
 	start := time.Now()
 	if ctx.Err() == nil {
 		if err := r.work(ctx, pod); err != nil {
@@ -237,13 +253,15 @@ func (r *Reconciler) next(ctx context.Context) bool {
 	return true
 }
 
-// work brings a pod to its target, once. A pod that starts may start closed, see starts.
+// work brings a pod to its target, once. The caller holds the lock of the pod. A pod that starts may start closed, see
+// starts.
 func (r *Reconciler) work(ctx context.Context, pod cache.PodID) error {
+	// Read before the plan: what is queued after this moment may not be in the plan.
 	r.mu.Lock()
 	queued := r.outstanding[pod]
 	r.mu.Unlock()
 	r.observer.Started(pod)
-	// A batch that was sent is waited for: the content of the kernel is then known, also when the agent stops meanwhile.
+	// A batch that was sent is awaited even if the agent stops: the content of the kernel is then known.
 	err := r.reconcile(context.WithoutCancel(ctx), pod)
 	r.observer.Finished(pod, err)
 	if err == nil {
@@ -252,7 +270,8 @@ func (r *Reconciler) work(ctx context.Context, pod cache.PodID) error {
 	return err
 }
 
-// succeeded notes that a pod is as it should be, as of when it had been queued so many times.
+// succeeded notes that a pod is up to date with the changes for which it had been queued so many times. A pod that was
+// queued again since is still outstanding.
 func (r *Reconciler) succeeded(pod cache.PodID, queued int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -280,7 +299,8 @@ func (r *Reconciler) failed(ctx context.Context, pod cache.PodID, err error) {
 	if errors.As(err, &errno) {
 		log = log.WithValues("errno", unix.ErrnoName(errno))
 	}
-	// A pod's network namespace goes before the runtime, and then the API server, tell.
+	// The network namespace of a pod ends before the runtime and the API server report the end of the pod, so the first
+	// failures are expected.
 	if IsGone(err) && tries < 3 {
 		log.V(1).Info("The network namespace of the pod is gone", "cause", err.Error())
 		return
@@ -295,22 +315,24 @@ func (r *Reconciler) mayLog(pod cache.PodID) bool {
 	return r.lines.Allow(pod.String(), pod.Namespace)
 }
 
-// IsGone reports whether the error belongs to a pod whose network namespace does not exist any more. The kernel says
-// ENOENT as well about a message that names a missing object.
+// IsGone reports whether the error belongs to a pod whose network namespace does not exist any more. ENOENT alone does
+// not prove that: it is also the answer of the kernel to a message about a missing object.
 func IsGone(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) && !errors.As(err, new(*nfnl.MessageError))
 }
 
-// reconcile brings a pod to its target, or closes it.
+// reconcile brings a pod to its target, or closes its socket if it has no target. The caller holds the lock of the pod.
 func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 	log := logr.FromContextOrDiscard(ctx).WithValues("pod", pod.String())
 	target, ok := r.targets.Plan(pod)
 	e := r.enforced(pod)
+	// The tables stay: a pod without a known sandbox may still run.
 	if !ok || target.Sandbox.ID == "" {
 		e.close(log)
 		r.forget(pod)
 		return nil
 	}
+	// Another sandbox is another network namespace, about which nothing is known.
 	if e.sandbox != target.Sandbox {
 		e.close(log)
 		*e = enforced{sandbox: target.Sandbox}
@@ -319,23 +341,29 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 		e.close(log)
 		return err
 	}
+	// The memory is booked before the tables are applied; tables beyond the budget are replaced here.
 	r.admit(&target)
+	// The small tables stay the target for now.
 	if r.staysClosed(e) {
 		target.Tables = e.tables
 		r.postpone(pod)
 	}
+	// A pod that starts, as the runtime said: no process runs yet, and no tables were applied.
 	if target.Sandbox.Hooked && !e.applied && e.tables.IsEmpty() {
 		if tables, closed := r.starts.tables(&target); closed {
 			return r.startClosed(ctx, log, e, target, tables)
 		}
 	}
+	// The larger of the tables before and after counts, since the kernel may hold both for a moment.
 	defer r.flight.enter(max(target.Tables.Memory(), e.tables.Memory()))()
 	if !e.applied || !sameTables(&e.tables, &target.Tables) {
 		return r.apply(ctx, log, e, target)
 	}
+	// A pod without tables has no socket, and nothing to check.
 	if e.table == nil {
 		return nil
 	}
+	// The target has not changed. Another process may have changed the tables.
 	found, err := e.table.Check(ctx)
 	if err != nil {
 		log.V(1).Info("The table of the pod cannot be checked, applying it again", "cause", err.Error())
@@ -349,8 +377,8 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 	return nil
 }
 
-// admit books the memory of the target's table. A table that does not fit the budget becomes one that isolates the pod and
-// allows nothing.
+// admit books the memory of the target's tables. Tables that do not fit the budget are replaced by tables that isolate
+// the pod and allow nothing. Pods that must make room, or may find room, are queued.
 func (r *Reconciler) admit(target *cache.Target) {
 	exceeds, again := r.memory.admit(target.Pod, target.Tables.Memory())
 	if exceeds != "" {
@@ -364,6 +392,7 @@ func (r *Reconciler) admit(target *cache.Target) {
 	}
 }
 
+// forget drops all state of a pod without a target, and queues the pods that may find memory now.
 func (r *Reconciler) forget(pod cache.PodID) {
 	r.mu.Lock()
 	delete(r.pods, pod)

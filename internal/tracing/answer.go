@@ -9,11 +9,14 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 )
 
-// Answer is the explanation of a traced packet in terms of policies.
+// Answer is the explanation of a traced packet in terms of policies. Its JSON form is the output of trace --output
+// json, and must stay compatible.
 type Answer struct {
-	Time      time.Time       `json:"time"`
-	Pod       string          `json:"pod"`
-	Direction string          `json:"direction"`
+	Time time.Time `json:"time"`
+	// Pod is the name of the pod, or the path of its network namespace if the name is unknown.
+	Pod       string `json:"pod"`
+	Direction string `json:"direction"`
+	// Interface is the interface of the pod, also for a frame that passes a bridge in the pod.
 	Interface string          `json:"interface"`
 	Packet    Packet          `json:"packet"`
 	Verdict   explain.Verdict `json:"verdict"`
@@ -22,7 +25,7 @@ type Answer struct {
 	Steps     []Step          `json:"steps"`
 }
 
-// Packet is the header of a traced packet.
+// Packet is the header of a traced packet. Fields that the packet does not have are zero, and absent in JSON.
 type Packet struct {
 	Protocol        string `json:"protocol"`
 	Source          string `json:"source"`
@@ -51,9 +54,11 @@ func newAnswer(pod string, p trace.Packet) Answer {
 		Time: p.Time, Pod: pod, Direction: engine.Ingress.String(), Interface: p.In, Packet: newPacket(p.Headers),
 		Verdict: explain.Allowed, Steps: []Step{},
 	}
+	// A packet without an incoming interface was sent by the pod.
 	if p.In == "" {
 		a.Direction, a.Interface = engine.Egress.String(), p.Out
 	}
+	// A jump into a chain without a match shows as a jump whose next step is in another chain.
 	for i, s := range p.Steps {
 		if name, ok := engine.ParseChain(s.Target); ok && s.IsInBridge() && name.Kind == engine.KindInterface {
 			a.Direction, a.Interface = name.Direction.String(), name.ID // the links of a frame are ports of the bridge
@@ -86,6 +91,7 @@ func newPacket(p trace.Headers) Packet {
 	return t
 }
 
+// protocolText returns the name of a protocol that has a name for flags, else its number.
 func protocolText(n uint8) string {
 	for name, number := range protocols {
 		if number == n {
@@ -98,15 +104,19 @@ func protocolText(n uint8) string {
 // decide sets the verdict and its reason. A drop decides, in any table. Without a drop, the last accept in the agent's table
 // decides.
 func (a *Answer) decide(steps []trace.Step) {
+	// The reason holds if no step decides.
 	a.Reason = "the agent's table does not look at it: no policy isolates the interface in this direction"
 	for _, s := range steps {
 		switch {
+		// A drop ends the path of the packet in the kernel.
 		case s.Verdict == "drop":
 			a.Verdict = explain.Denied
 			a.DecidedBy, a.Reason = whyDropped(s)
 			return
+		// The verdict accept ends only the current base chain, so a later step may still drop.
 		case s.IsOfAgent() && s.Verdict == "accept":
 			a.DecidedBy, a.Reason = whyAccepted(s)
+		// What the other program decides is not visible in the trace.
 		case s.Verdict == "queue", s.Verdict == "stolen":
 			a.DecidedBy, a.Reason = chainText(s), "it was given to another program, which may drop it"
 		}

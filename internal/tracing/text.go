@@ -19,8 +19,10 @@ func (a Answer) Print(out io.Writer, asJSON bool) error {
 	return err
 }
 
+// timeFormat shows microseconds: packets often follow each other closely.
 const timeFormat = "15:04:05.000000"
 
+// text returns the answer as text: a line with the verdict, a line with the reason, and a line for each step.
 func (a Answer) text() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s: %s, %s on %s\n", a.Time.Format(timeFormat), strings.ToUpper(string(a.Verdict)),
@@ -47,6 +49,7 @@ func (p Packet) String() string {
 	return fmt.Sprintf("%s %s -> %s", p.Protocol, p.Source, p.Destination)
 }
 
+// endpointText returns address:port, with brackets around an IPv6 address.
 func endpointText(addr string, port uint16) string {
 	a, err := netip.ParseAddr(addr)
 	if err != nil {
@@ -55,12 +58,16 @@ func endpointText(addr string, port uint16) string {
 	return netip.AddrPortFrom(a, port).String()
 }
 
+// text returns the step as text, such as
+//
+//	ingress-policy-64deb0d0ffca6eeb rule 12 "shop/web-policy ingress[0]": accept @peers-2d3e51bfc748c53a-v4
 func (s Step) text() string {
 	var b strings.Builder
 	if s.Table != "" {
 		fmt.Fprintf(&b, "table %s, ", s.Table)
 	}
 	b.WriteString(s.Chain)
+	// The policy of a base chain has no rule.
 	if s.Handle == 0 {
 		fmt.Fprintf(&b, ": policy %s", s.Verdict)
 		return b.String()

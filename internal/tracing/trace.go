@@ -26,7 +26,7 @@ const (
 // Options select the packets of a trace, and limit its rate and its duration.
 type Options struct {
 	Interface string
-	From, To  string // an IP or CIDR; empty: any address
+	From, To  string // an IP or CIDR as text; empty: any address
 	Protocol  string // empty: any protocol
 	Port      uint16 // destination port; 0: any port
 	Duration  time.Duration
@@ -47,6 +47,7 @@ func (o *Options) AddFlags(flags *pflag.FlagSet) {
 // Parse reads options from a text with flags, such as "--port 80 --duration 2m". It is the value of the annotation for traces.
 func Parse(text string) (*Options, error) {
 	var o Options
+	// pflag prints usage and errors by itself otherwise, and the text comes from an annotation.
 	flags := pflag.NewFlagSet("trace", pflag.ContinueOnError)
 	flags.Usage = func() {}
 	o.AddFlags(flags)
@@ -62,6 +63,7 @@ func Parse(text string) (*Options, error) {
 // Trace calls show for packets of a pod. path is the path of the pod's network namespace. It returns nil when the duration is
 // over or the context ends. It writes notes for the user to notes, such as the number of packets.
 func (o *Options) Trace(ctx context.Context, pod, path string, filter trace.Filter, show func(Answer) error, notes io.Writer) (err error) {
+	// Close removes the table that marks packets, so it must run even after an error.
 	tracer, err := trace.Open(path)
 	if err != nil {
 		return cause(err)
@@ -74,6 +76,7 @@ func (o *Options) Trace(ctx context.Context, pod, path string, filter trace.Filt
 		return cause(err)
 	}
 	note := fmt.Sprintf("tracing %s for %s, at most %d packets a second\n", pod, o.Duration, o.Limit)
+	// Without the agent's table the trace works, but has nothing to explain.
 	if !tracer.IsIsolated() {
 		note += fmt.Sprintf("note: there is no table inet %s: no policy isolates an interface of the pod\n", engine.TableName)
 	}
@@ -104,6 +107,7 @@ func (o *Options) Trace(ctx context.Context, pod, path string, filter trace.Filt
 func follow(ctx context.Context, tracer *trace.Tracer, show func(trace.Packet) error) (lost int, err error) {
 	for {
 		p, err := tracer.Next(ctx)
+		// The end of the time is the normal end, and no error.
 		if ctx.Err() != nil {
 			break
 		}
@@ -114,6 +118,7 @@ func follow(ctx context.Context, tracer *trace.Tracer, show func(trace.Packet) e
 			return 0, err
 		}
 	}
+	// The events of these packets may be incomplete, which is better than to leave the packets out.
 	for {
 		p, more := tracer.Rest()
 		if !more {
@@ -127,6 +132,7 @@ func follow(ctx context.Context, tracer *trace.Tracer, show func(trace.Packet) e
 
 // Filter checks the options and returns the filter of the packets.
 func (o *Options) Filter() (trace.Filter, error) {
+	// The limits of the command; annotations have stricter limits.
 	f := trace.Filter{Interface: o.Interface, Port: o.Port, Rate: o.Limit}
 	if o.Duration <= 0 || o.Duration > maxDuration {
 		return f, fmt.Errorf("--duration %s: must be up to %s", o.Duration, maxDuration)
@@ -168,6 +174,7 @@ func parsePrefix(flag, text string) (netip.Prefix, error) {
 	if text == "" {
 		return netip.Prefix{}, nil
 	}
+	// A zone is a name of an interface of this machine, which means nothing to the pod.
 	if addr, err := netip.ParseAddr(text); err == nil && addr.Zone() == "" {
 		addr = addr.Unmap()
 		return netip.PrefixFrom(addr, addr.BitLen()), nil

@@ -11,7 +11,8 @@ import (
 	"github.com/go-logr/logr/funcr"
 )
 
-// That waits until a condition holds, a minute at most.
+// That waits until a condition holds, a minute at most. It fails the test with the description then. It calls the
+// condition from the goroutine of the test, about every 2 ms.
 func That(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(2 * time.Millisecond) {
@@ -21,7 +22,7 @@ func That(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// Log keeps the lines that are logged at verbosity 0. The zero value is an empty log.
+// Log keeps the lines that are logged at verbosity 0. The zero value is an empty log. It is safe for concurrent use.
 type Log struct {
 	mu    sync.Mutex
 	lines []string

@@ -26,11 +26,12 @@ import (
 )
 
 // API is an API server. It serves the four kinds that the agent watches, and accepts Events.
-type API struct {
+type API struct { // host and port; the port is chosen by the first Start
 	address string
 	handler http.Handler
-	streams bool
+	streams bool // serves lists as initial events of watches
 
+	// mu guards the fields below.
 	mu     sync.Mutex
 	server *http.Server // nil: down
 	events []corev1.Event
@@ -89,6 +90,7 @@ func (a *API) URL() string { return "http://" + a.address }
 
 // Start starts the server again after Stop.
 func (a *API) Start() error {
+	// The second Start takes the same port, so clients find the server again.
 	l, err := net.Listen("tcp", a.address)
 	if err != nil {
 		return err
@@ -134,6 +136,7 @@ func (a *API) resource(gvk schema.GroupVersionKind, lw toolscache.ListerWatcher)
 	}
 }
 
+// list answers a list with all objects in a single page.
 func (a *API) list(w http.ResponseWriter, gvk schema.GroupVersionKind, lw toolscache.ListerWatcher) {
 	items, version, err := listed(lw, gvk)
 	if err != nil {
@@ -185,6 +188,7 @@ func (a *API) watch(
 	}
 	defer changes.Stop()
 	w.Header().Set("Content-Type", "application/json")
+	// Each event is sent at once, as a line of JSON.
 	send := func(t watch.EventType, o any) {
 		data, err := json.Marshal(map[string]any{"type": t, "object": o})
 		if err != nil {
@@ -204,6 +208,7 @@ func (a *API) watch(
 			},
 		})
 	}
+	// The client sees the start of the watch by the headers, even without an event.
 	w.(http.Flusher).Flush()
 	for {
 		select {
@@ -221,6 +226,7 @@ func (a *API) watch(
 	}
 }
 
+// createEvent stores an Event, or answers AlreadyExists as an API server does for a name that is taken.
 func (a *API) createEvent(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -255,6 +261,7 @@ func refuse(w http.ResponseWriter, err error) {
 	respond(w, int(status.Code), status)
 }
 
+// respond writes an answer as JSON.
 func respond(w http.ResponseWriter, code int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)

@@ -31,7 +31,9 @@ type NRI struct {
 	socket  string
 	plugins atomic.Int32
 
-	mu      sync.Mutex
+	// mu guards the fields below.
+	mu sync.Mutex
+	// runtime is the library of runtimes, behind the proxy; nil: stopped.
 	runtime *adaptation.Adaptation
 	proxy   net.Listener
 	conns   []net.Conn
@@ -43,6 +45,7 @@ func NewNRI(socket string) *NRI { return &NRI{socket: socket} }
 
 // Start starts to listen. It may be called again after Stop.
 func (n *NRI) Start() error {
+	// The library listens on an inner socket, and takes no plugins from the file system.
 	silenced()
 	inner := n.socket + ".inner"
 	none := filepath.Join(filepath.Dir(n.socket), "none")
@@ -110,6 +113,7 @@ func (n *NRI) Cut() {
 	n.cut()
 }
 
+// cut closes both sides of each proxied connection. The caller holds the lock.
 func (n *NRI) cut() {
 	for _, c := range n.conns {
 		c.Close() //nolint:errcheck // it may be closed already
@@ -145,12 +149,14 @@ func (n *NRI) End(ctx context.Context, p Pod) {
 	r.RemovePodSandbox(ctx, &api.RemovePodSandboxRequest{Pod: p.sandbox()}) //nolint:errcheck // as above
 }
 
+// current returns the library of the last Start.
 func (n *NRI) current() *adaptation.Adaptation {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.runtime
 }
 
+// synchronize passes the pods to a plugin that connects.
 func (n *NRI) synchronize(ctx context.Context, tell adaptation.SyncCB) error {
 	n.mu.Lock()
 	var pods []*api.PodSandbox
@@ -162,10 +168,12 @@ func (n *NRI) synchronize(ctx context.Context, tell adaptation.SyncCB) error {
 	return err
 }
 
+// refuseUpdates ignores updates of containers that a plugin asks for, since the pods have no containers.
 func refuseUpdates(context.Context, []*api.ContainerUpdate) ([]*api.ContainerUpdate, error) {
 	return nil, nil
 }
 
+// sandbox returns the pod in the types of NRI. A pod on the host's network has no network namespace of its own.
 func (p Pod) sandbox() *api.PodSandbox {
 	namespaces := []*api.LinuxNamespace{{Type: "pid"}, {Type: "ipc"}}
 	if p.NetNS != "" {

@@ -14,11 +14,12 @@ import (
 
 // Sandbox is a pod sandbox of a Runtime.
 type Sandbox struct {
-	ID          string
-	UID         string
-	Namespace   string
-	Name        string
-	CreatedAt   int64 // nanoseconds since 1970
+	ID        string
+	UID       string
+	Namespace string
+	Name      string
+	CreatedAt int64 // nanoseconds since 1970
+	// NotReady, HostNetwork and Err are the states that a test may need; the zero value is a ready sandbox.
 	NotReady    bool
 	HostNetwork bool
 	Handler     string            // runtime handler; empty: the default
@@ -37,10 +38,11 @@ type Runtime struct {
 	runtimeapi.UnimplementedRuntimeServiceServer
 	socket string
 
+	// mu guards the fields below. It is not held while a status hangs.
 	mu        sync.Mutex
 	server    *grpc.Server
 	sandboxes []Sandbox
-	listErr   error
+	listErr   error  // list requests fail with it; nil: they succeed
 	hanging   string // ID of the sandbox with a hanging status; empty: none
 	lists     int    // list requests so far
 	statuses  int    // status requests so far
@@ -132,6 +134,7 @@ func (r *Runtime) PodSandboxStatus(
 	ctx context.Context, req *runtimeapi.PodSandboxStatusRequest,
 ) (*runtimeapi.PodSandboxStatusResponse, error) {
 	r.mu.Lock()
+	// Without the lock, so that other requests go on.
 	if r.hanging == req.GetPodSandboxId() {
 		r.mu.Unlock()
 		<-ctx.Done()
@@ -164,6 +167,7 @@ func (r *Runtime) PodSandboxStatus(
 	return nil, status.Errorf(codes.NotFound, "no sandbox %s", req.GetPodSandboxId())
 }
 
+// state returns the state of the sandbox in CRI.
 func (s Sandbox) state() runtimeapi.PodSandboxState {
 	if s.NotReady {
 		return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
@@ -171,6 +175,7 @@ func (s Sandbox) state() runtimeapi.PodSandboxState {
 	return runtimeapi.PodSandboxState_SANDBOX_READY
 }
 
+// metadata returns the metadata of the sandbox in CRI: the pod that it belongs to.
 func (s Sandbox) metadata() *runtimeapi.PodSandboxMetadata {
 	return &runtimeapi.PodSandboxMetadata{Uid: s.UID, Namespace: s.Namespace, Name: s.Name}
 }

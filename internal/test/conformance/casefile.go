@@ -37,52 +37,73 @@ import (
 //	  denied: [client -> web tcp/80]
 //	  allowed: [client => web tcp/80, client <= web tcp/80]   # of open connections: to the server, and its answers
 type caseFile struct {
-	Case      string     `json:"case"`
-	Flags     Flags      `json:"flags,omitempty"`
-	Needs     []string   `json:"needs,omitempty"` // what not all kernels have: types of devices, "sctp"
-	Outsiders []string   `json:"outsiders,omitempty"`
-	Then      []stepFile `json:"then,omitempty"`
-	stepFile  `json:",inline"`
+	// One sentence that says which behavior the case shows. It is the name of the test.
+	Case string `json:"case"`
+	// The flags apply to every agent of the case, also to an agent that starts later.
+	Flags Flags    `json:"flags,omitempty"`
+	Needs []string `json:"needs,omitempty"` // what not all kernels have: types of devices, "sctp"
+	// Each line is a wire and addresses on the wire: hosts that are no pods.
+	Outsiders []string `json:"outsiders,omitempty"`
+	// The steps after the first step. The fields of the first step are at the top level of the document.
+	Then     []stepFile `json:"then,omitempty"`
+	stepFile `json:",inline"`
 }
 
-// stepFile is a step. Its events come in the order of the fields.
+// stepFile is a step. Its events happen in the order of the fields, whatever the order in the document is: an agent
+// stops before the objects change, and connections are open before the policies of the same step come.
 type stepFile struct {
-	When       string       `json:"when,omitempty"`
-	Stop       bool         `json:"stop,omitempty"` // the agent
-	Remove     []string     `json:"remove,omitempty"`
-	Namespaces []string     `json:"namespaces,omitempty"`
-	Networks   []string     `json:"networks,omitempty"`
-	Pods       []string     `json:"pods,omitempty"`
-	Open       []string     `json:"open,omitempty"`
-	Policies   []policyFile `json:"policies,omitempty"`
-	Forget     bool         `json:"forget,omitempty"`  // all entries of connection tracking
-	Foreign    []string     `json:"foreign,omitempty"` // pods that another agent left its table in
-	Events     []eventFile  `json:"events,omitempty"`
-	Start      bool         `json:"start,omitempty"` // the agent
-	Allowed    []string     `json:"allowed,omitempty"`
-	Denied     []string     `json:"denied,omitempty"`
-	Quiet      bool         `json:"quiet,omitempty"`
+	When   string   `json:"when,omitempty"`
+	Stop   bool     `json:"stop,omitempty"` // the agent
+	Remove []string `json:"remove,omitempty"`
+	// Each line is a name and labels, for example "ops team=ops".
+	Namespaces []string `json:"namespaces,omitempty"`
+	// Each line is a name, a type, and maybe a wire; see [builder.network].
+	Networks []string `json:"networks,omitempty"`
+	// Each line is a pod with its interfaces; see [builder.pod].
+	Pods []string `json:"pods,omitempty"`
+	// Each line is an expectation; the connections that it describes are opened.
+	Open     []string     `json:"open,omitempty"`
+	Policies []policyFile `json:"policies,omitempty"`
+	Forget   bool         `json:"forget,omitempty"`  // all entries of connection tracking
+	Foreign  []string     `json:"foreign,omitempty"` // pods that another agent left its table in
+	// Whole objects, which the short forms cannot express. [Format] writes only this form.
+	Events []eventFile `json:"events,omitempty"`
+	Start  bool        `json:"start,omitempty"` // the agent
+	// The flows that pass, and the flows that are dropped, once the agent has done its work.
+	Allowed []string `json:"allowed,omitempty"`
+	Denied  []string `json:"denied,omitempty"`
+	// Nothing is sent after the step: its state is only the way to the next step.
+	Quiet bool `json:"quiet,omitempty"`
 }
 
+// policyFile is a policy in its short form.
 type policyFile struct {
-	Name string                       `json:"name"`
+	// NAME, or NAMESPACE/NAME. Without a namespace the policy is in the namespace "default".
+	Name string `json:"name"`
+	// The annotation policy-for. Nil means that the policy has no such annotation, which is not the same as an empty
+	// annotation.
 	For  *string                      `json:"for,omitempty"`
 	Spec mnpv1.MultiNetworkPolicySpec `json:"spec"`
 }
 
-// eventFile is an event with a whole object.
+// eventFile is one event with a whole object, as [Format] writes the event. Exactly one field is set.
 type eventFile struct {
-	Put    json.RawMessage `json:"put,omitempty"`
-	Gone   string          `json:"gone,omitempty"`
-	Settle bool            `json:"settle,omitempty"`
-	Open   string          `json:"open,omitempty"`
-	Forget bool            `json:"forget,omitempty"`
-	Stop   bool            `json:"stop,omitempty"`
-	Start  bool            `json:"start,omitempty"`
-	Table  *Key            `json:"table,omitempty"`
+	Put json.RawMessage `json:"put,omitempty"`
+	// The kind and key of a deleted object, for example "Pod a/x".
+	Gone   string `json:"gone,omitempty"`
+	Settle bool   `json:"settle,omitempty"`
+	Open   string `json:"open,omitempty"`
+	Forget bool   `json:"forget,omitempty"`
+	Stop   bool   `json:"stop,omitempty"`
+	Start  bool   `json:"start,omitempty"`
+	Table  *Key   `json:"table,omitempty"`
 }
 
+// The documents of a file are separate cases. The name of a case is the name of the file, a slash, and the case's own
+// name. The cases of a directory come in the order of the names of the files.
 // ReadCases reads the cases of a file, or of all YAML files of a directory.
+// The documents of a file are separate cases. The name of a case is the name of the file, a slash, and the case's own
+// name. The cases of a directory come in the order of the names of the files.
 func ReadCases(path string) ([]Case, error) {
 	files := []string{path}
 	if info, err := os.Stat(path); err != nil {
@@ -110,6 +131,8 @@ func ReadCases(path string) ([]Case, error) {
 	return out, nil
 }
 
+// parseCase reads one document. A field that does not exist is an error: a mistyped "denied" would otherwise be a case
+// that expects nothing.
 func parseCase(document []byte) (Case, error) {
 	var f caseFile
 	if err := yaml.UnmarshalStrict(document, &f); err != nil {
@@ -118,6 +141,7 @@ func parseCase(document []byte) (Case, error) {
 	if f.Case == "" {
 		return Case{}, errors.New("a case without a name")
 	}
+	// One builder reads all steps, because a later step may name a network of an earlier step.
 	b := newBuilder()
 	c := Case{Name: f.Case, Flags: f.Flags, Needs: f.Needs}
 	for _, s := range append([]stepFile{f.stepFile}, f.Then...) {
@@ -137,6 +161,7 @@ func parseCase(document []byte) (Case, error) {
 	return c, nil
 }
 
+// parseOutsiders reads "w0 10.1.9.9 fd00:1::9": a wire and the addresses of outsiders on it.
 func parseOutsiders(text string) ([]Outsider, error) {
 	var out []Outsider
 	fields := strings.Fields(text)
@@ -150,14 +175,18 @@ func parseOutsiders(text string) ([]Outsider, error) {
 	return out, nil
 }
 
-// builder makes objects of what a person writes.
+// builder turns the short forms of a case into objects. It remembers the networks and namespaces that earlier lines
+// made.
 type builder struct {
-	wires      map[Key]string // of networks
+	// The wire of each network.
+	wires map[Key]string // of networks
+	// The namespaces that exist, so that [builder.need] makes each of them once.
 	namespaces map[string]bool
 }
 
 func newBuilder() *builder { return &builder{wires: map[Key]string{}, namespaces: map[string]bool{}} }
 
+// step turns the fields of a step into events.
 func (b *builder) step(f stepFile) (Step, error) {
 	s := Step{Name: f.When, Quiet: f.Quiet}
 	put := func(o Object) { s.Events = append(s.Events, Event{Put: o}) }
@@ -185,6 +214,8 @@ func (b *builder) step(f stepFile) (Step, error) {
 		if err != nil {
 			return s, fmt.Errorf("pod %q: %w", text, err)
 		}
+		// An API server has no pod in a namespace that does not exist, and a case need not spell out what it does not
+		// use.
 		b.need(pod.Namespace, put)
 		put(pod)
 	}
@@ -222,6 +253,7 @@ func (b *builder) step(f stepFile) (Step, error) {
 	return s, err
 }
 
+// parseExpectations reads the flows that pass, and then the flows that are dropped.
 func parseExpectations(allowed, denied []string) ([]Expectation, error) {
 	var out []Expectation
 	for _, text := range slices.Concat(allowed, denied) {
@@ -234,7 +266,8 @@ func parseExpectations(allowed, denied []string) ([]Expectation, error) {
 	return out, nil
 }
 
-// parseRef reads "pod ops/client" or the like.
+// parseRef reads the short form of a reference, for example "pod ops/client" or "network a". The kind is a word of the
+// case files, not a kind of the API.
 func parseRef(text string) (Ref, error) {
 	fields := strings.Fields(text)
 	kinds := map[string]string{"pod": kindPod, "namespace": kindNamespace, "network": kindNAD, "policy": kindPolicy}
@@ -242,30 +275,34 @@ func parseRef(text string) (Ref, error) {
 		return Ref{}, fmt.Errorf("%q is not of the form %q", text, "KIND NAMESPACE/NAME")
 	}
 	ref := Ref{kinds[fields[0]], parseKey(fields[1])}
+	// A namespace is the only kind without a namespace of its own.
 	if ref.Kind == kindNamespace {
 		ref.Namespace = ""
 	}
 	return ref, nil
 }
 
-// need makes a namespace be there, as an API server would ask for.
+// need makes a namespace if the case has not made it yet: an API server refuses objects whose namespace does not exist.
 func (b *builder) need(name string, put func(Object)) {
 	if !b.namespaces[name] {
 		put(b.namespace(name, nil))
 	}
 }
 
+// namespace makes a namespace whose UID is its name: a case that puts it twice changes the labels of one object.
 func (b *builder) namespace(name string, labels map[string]string) *corev1.Namespace {
 	b.namespaces[name] = true
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, UID: types.UID(name)}}
 }
 
-// network reads "a bridge", "ops/a chain:bridge+tuning w0", "a broken" or "a none". It is nil for a network that has no
-// definition.
+// network reads NAME TYPE [WIRE]: "a bridge", "ops/a chain:bridge+tuning w0", "a broken" or "a none". The result is nil
+// for the type "none": the network has a wire, but no definition.
 func (b *builder) network(text string) Object {
 	fields := strings.Fields(text)
 	key := parseKey(fields[0])
 	kind := fields[1]
+	// The wire has the name of the network unless a wire is given. A network that comes again, with another type, keeps
+	// its wire.
 	if _, known := b.wires[key]; !known || len(fields) > 2 {
 		b.wires[key] = key.Name
 	}
@@ -290,6 +327,8 @@ func (b *builder) network(text string) Object {
 	}
 }
 
+// policy makes the whole object. The UID is the key, so that a policy that a later step puts under the same name is a
+// change of the same object.
 func (p policyFile) policy() *mnpv1.MultiNetworkPolicy {
 	key := parseKey(p.Name)
 	policy := &mnpv1.MultiNetworkPolicy{
@@ -302,6 +341,7 @@ func (p policyFile) policy() *mnpv1.MultiNetworkPolicy {
 	return policy
 }
 
+// parseLabels reads "app=web". A word without an equals sign is a label with an empty value.
 func parseLabels(fields []string) map[string]string {
 	labels := map[string]string{}
 	for _, f := range fields {

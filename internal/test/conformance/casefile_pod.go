@@ -13,18 +13,21 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// The annotations that mean something to the agent.
+// The annotations that the agent reads. The first three are of Multus, the last belongs to the API of
+// MultiNetworkPolicy.
 const (
-	statusAnnotation       = "k8s.v1.cni.cncf.io/network-status"
+	statusAnnotation = "k8s.v1.cni.cncf.io/network-status"
+	// An older name of the same annotation, which the agent reads where the new name is missing.
 	legacyStatusAnnotation = "k8s.v1.cni.cncf.io/networks-status"
 	networksAnnotation     = "k8s.v1.cni.cncf.io/networks"
 	policyForAnnotation    = "k8s.v1.cni.cncf.io/policy-for"
 )
 
-// defaultNode is where pods run that do not say otherwise.
+// defaultNode is the node of a pod for which the case names no node.
 const defaultNode = "node-1"
 
-// statusEntry is an entry of a network status as Multus writes it.
+// statusEntry is an entry of the annotation network-status, in the form that Multus writes (the NetworkStatus of the
+// Network Plumbing Working Group's specification). Fields that the agent does not read are left out.
 type statusEntry struct {
 	Name      string   `json:"name"`
 	Interface string   `json:"interface,omitempty"`
@@ -32,11 +35,18 @@ type statusEntry struct {
 	Default   bool     `json:"default,omitempty"`
 }
 
-// pod reads a pod: its name and labels, and then parts that begin with a word. That is "port", "sidecar" or "init" for
-// named ports (NAME=NUMBER/PROTOCOL), "phase", "node", "no-node", "uid", "host-network", "status" for a network status that
-// cannot be read, "no-status", "networks" for the requested networks, and else the name of an interface, with its network and
-// addresses. An interface with "status:" before its name is in the network status only, an interface with "kernel:" in the
-// kernel only; "vrf:", "bond:" and "bridge:" say which device it is.
+// pod reads a pod: its name and labels, and then parts between bars. Each part begins with a word:
+//
+//	port, sidecar, init     named ports NAME=NUMBER/PROTOCOL, of a container of that kind
+//	phase, node, uid        a value of the object
+//	no-node, host-network   no value: the pod has no node, or is on the network of its node
+//	status                  a network status that cannot be read, in place of the status of the interfaces
+//	no-status               an empty network status
+//	networks                the annotation with the requested networks
+//	any other word          an interface, its network and its addresses
+//
+// An interface with "status:" before its name is in the network status only, an interface with "kernel:" in the kernel only;
+// "vrf:", "bond:" and "bridge:" name the device of the interface.
 func (b *builder) pod(text string) (*corev1.Pod, error) {
 	parts := strings.Split(text, "|")
 	head := strings.Fields(parts[0])
@@ -49,6 +59,7 @@ func (b *builder) pod(text string) (*corev1.Pod, error) {
 		Spec:   corev1.PodSpec{NodeName: defaultNode},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning},
 	}
+	// The interfaces of the kernel and of the network status are two lists, because a case may let them differ.
 	var links []Link
 	var status []statusEntry
 	for _, part := range parts[1:] {
@@ -88,12 +99,15 @@ func (b *builder) pod(text string) (*corev1.Pod, error) {
 		}
 	}
 	setLinks(pod, links)
+	// An explicit status, also an empty status, replaces the status that follows from the interfaces.
 	if _, given := pod.Annotations[statusAnnotation]; !given {
 		setStatus(pod, status)
 	}
 	return pod, nil
 }
 
+// setStatus writes the network status of a pod. An empty list is written as "null", which the agent reads as a status
+// without interfaces.
 func setStatus(pod *corev1.Pod, status []statusEntry) {
 	raw, err := json.Marshal(status)
 	if err != nil {
@@ -102,7 +116,8 @@ func setStatus(pod *corev1.Pod, status []statusEntry) {
 	pod.Annotations[statusAnnotation] = string(raw)
 }
 
-// iface reads "net1 ops/a 10.1.0.1 fd00:1::1".
+// iface reads an interface, for example "net1 ops/a 10.1.0.1 fd00:1::1" or "vrf:net2 b 10.2.0.1". The network must be
+// on a wire already.
 func (b *builder) iface(namespace string, fields []string) (Link, statusEntry, error) {
 	if len(fields) < 2 {
 		return Link{}, statusEntry{}, fmt.Errorf("%q names no network", fields[0])
@@ -120,6 +135,7 @@ func (b *builder) iface(namespace string, fields []string) (Link, statusEntry, e
 		return Link{}, statusEntry{}, fmt.Errorf("network %s is on no wire", network)
 	}
 	link := Link{Iface: name, Wire: wire}
+	// The other prefixes ("status:", "kernel:") are for the caller. They name no device.
 	if slices.Contains([]string{VRF, Bond, Bridge}, prefix) {
 		link.Device = prefix
 	}
@@ -134,6 +150,8 @@ func (b *builder) iface(namespace string, fields []string) (Link, statusEntry, e
 	return link, entry, nil
 }
 
+// addPorts adds a container with named ports. Three kinds exist because only the ports of containers that run as long
+// as the pod count: ordinary containers, and init containers that restart always (sidecars, KEP-753).
 func addPorts(pod *corev1.Pod, kind string, texts []string) error {
 	c := corev1.Container{Name: kind}
 	for _, s := range texts {

@@ -12,12 +12,13 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// groupVersions are those of the kinds.
+// groupVersions are the API versions of the kinds. Objects in memory carry no version; a printed object needs it.
 var groupVersions = map[string]schema.GroupVersion{
 	kindPod: corev1.SchemeGroupVersion, kindNamespace: corev1.SchemeGroupVersion,
 	kindNAD: netv1.SchemeGroupVersion, kindPolicy: mnpv1.SchemeGroupVersion,
 }
 
+// newObject makes an empty object to decode into. It is nil for a kind that the cases do not have.
 func newObject(kind string) Object {
 	switch kind {
 	case kindPod:
@@ -32,7 +33,7 @@ func newObject(kind string) Object {
 	return nil
 }
 
-// event reads an event.
+// event reads an event of the form that [formatEvent] writes.
 func (f eventFile) event() (Event, error) {
 	e := Event{Settle: f.Settle, Stop: f.Stop, Start: f.Start, Forget: f.Forget, Table: f.Table}
 	if f.Open != "" {
@@ -51,6 +52,7 @@ func (f eventFile) event() (Event, error) {
 	if len(f.Put) == 0 {
 		return e, nil
 	}
+	// The kind decides the type of the object, so it is read first, and then the whole object again.
 	var head struct {
 		Kind string `json:"kind"`
 	}
@@ -65,7 +67,8 @@ func (f eventFile) event() (Event, error) {
 	return e, json.Unmarshal(f.Put, o)
 }
 
-// Format writes a case as ReadCases reads it, with whole objects.
+// Format writes a case in a form that [ReadCases] reads, with whole objects. The output goes into testdata/regressions,
+// so it must lose nothing: the short forms could not express a random pod.
 func Format(c Case) (string, error) {
 	f := caseFile{Case: c.Name, Flags: c.Flags}
 	for _, o := range c.Outsiders {
@@ -89,11 +92,12 @@ func Format(c Case) (string, error) {
 		}
 		f.Then = append(f.Then, step)
 	}
-	f.Quiet = true // of the first step, which nothing happens in
+	f.Quiet = true // of the first step, see caseFile: it has no events and must not be compared
 	out, err := yaml.Marshal(f)
 	return string(out), err
 }
 
+// formatEvent writes an event. The object is copied, because setting its kind changes it, and cases share objects.
 func formatEvent(e Event) (eventFile, error) {
 	f := eventFile{Settle: e.Settle, Stop: e.Stop, Start: e.Start, Forget: e.Forget, Table: e.Table}
 	if e.Open != nil {

@@ -21,11 +21,15 @@ const (
 	Bridge = "bridge" // the interface is a port of a bridge
 )
 
-// virtualMachineLabel is on the pods of virtual machines.
+// virtualMachineLabel is on the pods of virtual machines: KubeVirt sets it, and the agent recognizes virtual machines
+// by it.
 const virtualMachineLabel = "kubevirt.io"
 
-// AddDevices returns a random case in which some interfaces are other devices, and some open connections are of SCTP. The kinds are
-// devices and "sctp". A pod keeps its devices through the case.
+// AddDevices returns a random case in which some interfaces are other devices, and some open connections are of SCTP.
+// The kinds are the devices and "sctp" that the kernel has. A pod keeps its devices through the case.
+//
+// The choice follows from hashes of UIDs and not from the generator's random numbers: so the same seed gives the same case on
+// every kernel, apart from the devices, and a fault on one kernel can be compared with another kernel.
 func AddDevices(c Case, kinds []string) Case {
 	steps := slices.Clone(c.Steps)
 	for i := range steps {
@@ -44,12 +48,16 @@ func AddDevices(c Case, kinds []string) Case {
 	return c
 }
 
+// withDevices returns a copy of a pod with devices on some interfaces: of five pods one is a virtual machine, of four
+// interfaces of the other pods one is a port of a VRF and one a bond. The choice is a function of the UID and the
+// interface, so all versions of a pod agree.
 func withDevices(pod *corev1.Pod, kinds []string) *corev1.Pod {
 	pod = pod.DeepCopy()
 	choose := func(name string, of uint32) uint32 { return crc32.ChecksumIEEE([]byte(name)) % of }
 	links := annotatedLinks(pod)
 	becomesMachine := slices.Contains(kinds, Bridge) && choose(string(pod.UID), 5) == 0
 	if becomesMachine {
+		// A label that the pod has itself wins over the added label.
 		labels := map[string]string{virtualMachineLabel: "virt-launcher"}
 		maps.Copy(labels, pod.Labels)
 		pod.Labels = labels
@@ -72,15 +80,21 @@ func withDevices(pod *corev1.Pod, kinds []string) *corev1.Pod {
 	return pod
 }
 
-// isMachine reports whether a pod is a virtual machine. It may get its first interface later.
+// isMachine reports whether a pod is a virtual machine. The label counts as well as the interfaces: a virtual machine
+// may get its first interface only later, and its namespaces are made once.
 func isMachine(p *corev1.Pod) bool {
 	isBridged := func(l Link) bool { return l.Device == Bridge }
 	return p.Labels[virtualMachineLabel] != "" || slices.ContainsFunc(linksOf(p), isBridged)
 }
 
+// A sender in a VRF or in a virtual machine does not get EPERM when the rules drop a packet. So a probe from there
+// shows only whether the packet arrives.
 // hidesDrops reports whether a send on the interface succeeds although the rules of the pod drop the packet.
+// A sender in a VRF or in a virtual machine does not get EPERM when the rules drop a packet. So a probe from there
+// shows only whether the packet arrives.
 func (t Terminal) hidesDrops() bool { return t.device() == VRF || t.host.pod != t.host.Host }
 
+// device returns the device of the terminal's interface, empty for an ordinary interface.
 func (t Terminal) device() string {
 	for _, l := range t.host.links {
 		if l.Iface == t.iface {
@@ -90,7 +104,8 @@ func (t Terminal) device() string {
 	return ""
 }
 
-// socketDevice returns the device that sockets of the interface must be bound to; empty: to none.
+// socketDevice returns the device to which sockets of the interface must be bound, empty for none. A socket outside a
+// VRF would not use the VRF's routes.
 func (t Terminal) socketDevice() string {
 	if t.device() == VRF {
 		return vrfOf(t.iface)
@@ -102,7 +117,8 @@ func vrfOf(iface string) string { return "vrf-" + iface }
 
 func bondPorts(iface string) []string { return []string{iface + "-p1", iface + "-p2"} }
 
-// attachDevice attaches the host to a wire by a device.
+// attachDevice attaches the host to a wire by a device. For [Bridge], the port on the wire is in the pod's namespace,
+// and the interface that sends is in the virtual machine's namespace, behind the bridge.
 func (h *host) attachDevice(iface, wire, device string) error {
 	bridge := "br-" + wire
 	switch device {
@@ -122,6 +138,7 @@ func (h *host) enslaveToVRF(iface string) error {
 	if err != nil {
 		return err
 	}
+	// The number of the table must differ between the VRFs of a host; the index of the interface does.
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = vrfOf(iface)
 	if err := h.handle.LinkAdd(&netlink.Vrf{LinkAttrs: attrs, Table: 100 + uint32(link.Attrs().Index)}); err != nil {
@@ -131,12 +148,15 @@ func (h *host) enslaveToVRF(iface string) error {
 	if err != nil {
 		return err
 	}
+	// Packets that come in on a VRF are reported on the VRF's own device. Probes name the interface.
 	h.indexes[master.Attrs().Index] = iface
+	// The setting lets a listener that is bound to no device answer connections from inside a VRF.
 	accept := func() error { return os.WriteFile("/proc/sys/net/ipv4/tcp_l3mdev_accept", []byte("1"), 0) }
 	return errors.Join(h.handle.LinkSetUp(master), h.handle.LinkSetMaster(link, master), h.Do(accept))
 }
 
-// attachBond makes a bond with two ports on a bridge.
+// attachBond makes a bond with two ports on a bridge, in active-backup mode, so that the bridge sees one address on one
+// port. A bond needs its ports to be down when they are added.
 func (h *host) attachBond(iface, bridge string) error {
 	bond := netlink.NewLinkBond(netlink.NewLinkAttrs())
 	bond.Name, bond.Mode, bond.Miimon = iface, netlink.BOND_MODE_ACTIVE_BACKUP, 10
@@ -162,6 +182,7 @@ func (h *host) attachBond(iface, bridge string) error {
 	if err := h.handle.LinkSetUp(master); err != nil {
 		return err
 	}
+	// A bond carries packets only once its link monitor (miimon, in milliseconds) has seen a port that is up.
 	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		link, err := h.handle.LinkByName(iface)
 		switch {
@@ -175,7 +196,9 @@ func (h *host) attachBond(iface, bridge string) error {
 	}
 }
 
+// A VRF outlives its ports, and the ports of a bond outlive the bond. So each part is removed by itself.
 // detachDevice removes a device and its parts.
+// A VRF outlives its ports, and the ports of a bond outlive the bond. So each part is removed by itself.
 func (h *host) detachDevice(iface, device string) error {
 	switch device {
 	case VRF:

@@ -8,32 +8,40 @@ import (
 	"strings"
 )
 
-// Expectation is a line that a person wrote: flows between two pods, or an address and a pod, that all pass or
-// are all dropped.
+// Expectation is a line that a person wrote: flows between two pods, or between an address and a pod, that all pass or
+// that are all dropped. Example: "client -> web@net1 tcp/80 udp/53".
 type Expectation struct {
-	Text     string
-	Allowed  bool
+	// The line itself, for messages and for [Format].
+	Text    string
+	Allowed bool
+	// From is the sender of the first packet, also where Reply is set.
 	From, To party
 	Services []service
-	Live     bool // of packets of connections that are open
-	Reply    bool // of these, the packets from To to From
+	Live     bool // the line is about packets of open connections, not about first packets
+	Reply    bool // with Live: the line is about packets from To to From
 }
 
-// party is one side of a flow as a person writes it: a pod, an interface of it, or an address.
+// party is one end of an expectation: a pod, one interface of a pod, or an address.
+// The zero Key means that the party is an address.
 type party struct {
+	// Empty: all interfaces of the pod.
 	pod   Key
 	iface string
 	addr  netip.Addr
 }
 
+// service is a protocol and a destination port. The port is 0 for ICMP.
 type service struct {
 	proto Protocol
 	port  uint16
 }
 
-// parseExpectation reads "client -> web@net1 tcp/80 udp/53", "10.1.5.5 -> ops/web icmp" or the like. A pod without a
-// namespace is in default. An arrow "=>" stands for packets of open connections from the client to the server, and "<=" for
-// the answers of the server.
+// parseExpectation reads an expectation, for example "client -> web@net1 tcp/80 udp/53" or "10.1.5.5 -> ops/web icmp".
+// A pod without a namespace is in the namespace "default". The arrow says which packets are meant:
+//
+//	->   first packets of new connections
+//	=>   packets of open connections, from the client to the server
+//	<=   packets of open connections, from the server to the client
 func parseExpectation(text string, allowed bool) (Expectation, error) {
 	e := Expectation{Text: text, Allowed: allowed}
 	fields := strings.Fields(text)
@@ -52,13 +60,14 @@ func parseExpectation(text string, allowed bool) (Expectation, error) {
 	return e, nil
 }
 
-// and returns the expectation with a further service.
+// and returns a copy with a further service. The original is shared between cases and must not change.
 func (e Expectation) and(s service) *Expectation {
 	e.Text += fmt.Sprintf(" %s/%d", s.proto, s.port)
 	e.Services = append(slices.Clone(e.Services), s)
 	return &e
 }
 
+// parseParty reads an address, a pod, or a pod and its interface ("ops/web@net1").
 func parseParty(s string) party {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		return party{addr: addr}
@@ -67,7 +76,7 @@ func parseParty(s string) party {
 	return party{pod: parseKey(name), iface: iface}
 }
 
-// parseKey reads "namespace/name", or a name in default.
+// parseKey reads "namespace/name". A name without a namespace is in the namespace "default".
 func parseKey(s string) Key {
 	if ns, name, ok := strings.Cut(s, "/"); ok {
 		return Key{Namespace: ns, Name: name}
@@ -75,6 +84,7 @@ func parseKey(s string) Key {
 	return Key{Namespace: "default", Name: s}
 }
 
+// parseService reads "tcp/80" or "icmp". ICMP has no port.
 func parseService(s string) (service, error) {
 	name, number, _ := strings.Cut(s, "/")
 	for _, p := range append([]Protocol{ICMP}, transports...) {
@@ -93,7 +103,7 @@ func parseService(s string) (service, error) {
 	return service{}, fmt.Errorf("%q: no such protocol", s)
 }
 
-// is says whether a terminal is the party.
+// is reports whether a terminal belongs to the party.
 func (p party) is(t Terminal) bool {
 	if p.addr.IsValid() {
 		return t.addr == p.addr
@@ -101,11 +111,14 @@ func (p party) is(t Terminal) bool {
 	return t.host.key == p.pod && (p.iface == "" || p.iface == t.iface)
 }
 
-// Faults returns what came out otherwise, and what was never sent: an expectation of nothing is none.
+// Faults returns a message for each probe whose verdict differs from the expectation, and for each service that no
+// probe was about. The second kind keeps a mistyped line from being a line that always holds.
 func (e Expectation) Faults(probes []*Probe) []string {
 	seen := map[service]bool{}
 	var faults []string
 	for _, p := range probes {
+		// A probe of a reply goes the other way, and its port is the client's. A line names the direction and the port
+		// of the connection.
 		from, to, s := p.From, p.To, service{p.Proto, p.Port}
 		if p.reply {
 			from, to, s.port = to, from, p.flow.port

@@ -14,10 +14,12 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// linksAnnotation is on every pod: its interfaces as the kernel has them, a list of Link. The agent does not read it.
+// linksAnnotation is on every pod: the interfaces that the kernel is to have for the pod, a JSON list of [Link]. The
+// agent does not read the annotation. So a case can let the kernel and the network status differ.
 const linksAnnotation = "conformance/links"
 
-// linksOf returns the interfaces that the kernel has for a pod: none once it has ended, or on the host's network.
+// linksOf returns the interfaces that the kernel has for a pod. A pod that has ended or is on the network of its node
+// has none.
 func linksOf(p *corev1.Pod) []Link {
 	if isOutside(p) {
 		return nil
@@ -25,7 +27,7 @@ func linksOf(p *corev1.Pod) []Link {
 	return annotatedLinks(p)
 }
 
-// annotatedLinks returns what is written on a pod.
+// annotatedLinks returns the interfaces in the annotation of a pod, also of a pod that has ended.
 func annotatedLinks(p *corev1.Pod) []Link {
 	var links []Link
 	if raw := p.Annotations[linksAnnotation]; raw != "" {
@@ -36,6 +38,7 @@ func annotatedLinks(p *corev1.Pod) []Link {
 	return links
 }
 
+// setLinks writes the annotation that [annotatedLinks] reads.
 func setLinks(p *corev1.Pod, links []Link) {
 	raw, err := json.Marshal(links)
 	if err != nil {
@@ -47,22 +50,38 @@ func setLinks(p *corev1.Pod, links []Link) {
 	p.Annotations[linksAnnotation] = string(raw)
 }
 
-// Fabric is the kernel's side of a case: a network namespace for each pod, one for the world outside, and the wires.
+// Fabric is the kernel's side of a case: a network namespace for each pod, one namespace for everything outside the
+// pods, and a bridge for each wire.
+//
+//	pod a        pod b            outside
+//	  │ net1       │ net1  │ net2   │ o-w0  │ o-w1
+//	  └─── w0 ─────┴───────┼────────┘       │
+//	                       └───── w1 ───────┘
+//
+// A Fabric is for one goroutine. It needs the privileges to make network namespaces.
 type Fabric struct {
-	lab     *lab.Lab
-	ports   []uint16
+	lab *lab.Lab
+	// The ports that every host listens on, and that probes go to.
+	ports []uint16
+	// The hosts of pods. The outside is not among them.
 	hosts   map[types.UID]*host
 	outside *host
 	all     []*host         // in the order in which they came
-	wires   map[string]bool // the outside is on these
-	flows   []*flow
-	round   int
-	sent    []*Probe // of the round, by number
-	first   uint32   // number of the first of them
-	buf     []byte
+	wires   map[string]bool // the wires that the outside is attached to
+	// The connections that a case has opened and that still have both ends.
+	flows []*flow
+	// The number of sends so far. The source port of probes follows from it, so two sends in a row are of different
+	// connections.
+	round int
+	// The probes of the current round. The number of a probe on the wire is first plus its index here.
+	sent  []*Probe
+	first uint32
+	// Packets are built here, to save an allocation for each packet.
+	buf []byte
 }
 
-// NewFabric makes a fabric with nobody but the outside on it. Hosts listen on the TCP ports.
+// NewFabric makes a fabric on which only the outside is. Every host will listen on the given TCP ports. Call
+// [Fabric.Close] when done.
 func NewFabric(ports []uint16) (*Fabric, error) {
 	network, err := lab.New()
 	if err != nil {
@@ -76,6 +95,8 @@ func NewFabric(ports []uint16) (*Fabric, error) {
 	return f, nil
 }
 
+// add makes a host. Close must find the host even if only a part of it could be made, so it is added before the error
+// is looked at.
 func (f *Fabric) add(name string, key Key, isMachine bool) (*host, error) {
 	h, err := newHost(f.lab, name, key, f.ports, isMachine)
 	if h != nil {
@@ -84,7 +105,7 @@ func (f *Fabric) add(name string, key Key, isMachine bool) (*host, error) {
 	return h, err
 }
 
-// Close lets go of everything.
+// Close closes all connections and hosts, and removes their namespaces.
 func (f *Fabric) Close() error {
 	var errs []error
 	for _, l := range f.flows {
@@ -96,17 +117,18 @@ func (f *Fabric) Close() error {
 	return errors.Join(append(errs, f.lab.Close())...)
 }
 
-// Sandbox is where the pod of a UID runs.
+// Sandbox is the sandbox of a pod, as a container runtime reports it: the UID of the pod, the ID of the sandbox, and
+// the path of its network namespace.
 type Sandbox struct {
 	UID       types.UID
 	ID, NetNS string
 }
 
-// PutPod makes the kernel have what a pod has, before the API server says so, as Multus would. It returns the sandbox,
-// and false when the pod has none.
+// PutPod gives the kernel the interfaces of a pod. Like Multus, it does so before the API server knows of them. It
+// returns the sandbox, and false when the pod has no sandbox.
 func (f *Fabric) PutPod(p *corev1.Pod) (Sandbox, bool, error) {
 	if isOutside(p) {
-		return Sandbox{}, false, nil // it leaves when the API server has said so
+		return Sandbox{}, false, nil // [Fabric.Leave] removes it, after the API server has reported the change
 	}
 	links := linksOf(p)
 	h := f.hosts[p.UID]
@@ -118,16 +140,18 @@ func (f *Fabric) PutPod(p *corev1.Pod) (Sandbox, bool, error) {
 		}
 		f.hosts[p.UID] = h
 	}
+	// The outside is attached to a wire only once a pod or an outsider is on the wire.
 	for _, l := range links {
 		if err := f.reach(l.Wire); err != nil {
 			return Sandbox{}, false, err
 		}
 	}
+	// A connection whose address is gone can no longer be probed.
 	err := errors.Join(h.setLinks(links), f.dropFlows())
 	return Sandbox{UID: p.UID, ID: string(p.UID), NetNS: h.pod.NetNS()}, true, err
 }
 
-// Leave takes the pods that are not among those off their wires, and returns their UIDs.
+// Leave takes all pods off their wires that are not in the state or have ended, and returns their UIDs.
 func (f *Fabric) Leave(state State) ([]types.UID, error) {
 	stay := map[types.UID]bool{}
 	for _, p := range objectsOf[*corev1.Pod](state) {
@@ -151,7 +175,7 @@ func (f *Fabric) Leave(state State) ([]types.UID, error) {
 	return left, f.dropFlows()
 }
 
-// reach connects the outside to a wire. A VLAN has the name of its wire, a point, and its number.
+// reach attaches the outside to a wire. The wire of a VLAN is named after its parent wire: "w0.7" is VLAN 7 on w0.
 func (f *Fabric) reach(wire string) error {
 	if f.wires[wire] {
 		return nil
@@ -170,12 +194,14 @@ func (f *Fabric) reach(wire string) error {
 	if err := f.outside.AddAddr(iface, netip.PrefixFrom(linkLocal, 64)); err != nil {
 		return err
 	}
+	// The outside also sends from addresses that are not its own, see [Fabric.Spoofed].
 	return f.outside.addRoute(iface)
 }
 
 // linkLocal is the link-local address of the outside on each wire.
 var linkLocal = netip.MustParseAddr("fe80::ff")
 
+// outsideIface is the name of the outside's interface on a wire.
 func outsideIface(wire string) string { return "o-" + wire }
 
 // AddOutsider gives the outside a further address on a wire.
@@ -193,7 +219,7 @@ func (f *Fabric) AddOutsider(wire string, a netip.Addr) error {
 	return f.outside.setLinks(links)
 }
 
-// present are the hosts on the wires, the outside first.
+// present returns the hosts that are on wires, the outside first. Pods that have left are not among them.
 func (f *Fabric) present() []*host {
 	hosts := []*host{f.outside}
 	for _, h := range f.all {
@@ -204,10 +230,11 @@ func (f *Fabric) present() []*host {
 	return hosts
 }
 
-// manyPort is the port of packets to everybody on a wire.
+// manyPort is the UDP port of multicast and broadcast probes.
 const manyPort = 53
 
-// everybody returns the multicast and broadcast addresses that reach all hosts on the wire of an address.
+// everybody returns the multicast and broadcast addresses that reach all hosts on the wire of an address: ff02::1 for
+// IPv6, 224.0.0.1 and the broadcast address of the /16 for IPv4.
 func everybody(a netip.Addr) []netip.Addr {
 	if a.Is6() {
 		return []netip.Addr{netip.IPv6LinkLocalAllNodes()}
@@ -217,7 +244,8 @@ func everybody(a netip.Addr) []netip.Addr {
 	return []netip.Addr{netip.AddrFrom4([4]byte{224, 0, 0, 1}), netip.AddrFrom4(broadcast)}
 }
 
-// Terminal is an end of a probe: a host, an interface of it, and an address.
+// Terminal is an end of a probe: a host, one of its interfaces, the wire, and an address. Terminals are comparable: two
+// terminals are equal if all of these are equal.
 type Terminal struct {
 	host  *host
 	iface string
@@ -226,6 +254,7 @@ type Terminal struct {
 }
 
 // isOnSharedWire reports whether the host has another interface on the same wire.
+// Where it has, a reply may leave by another interface than the interface on which the connection came in.
 func (t Terminal) isOnSharedWire() bool {
 	links := 0
 	for _, l := range t.host.links {
@@ -236,7 +265,7 @@ func (t Terminal) isOnSharedWire() bool {
 	return links > 1
 }
 
-// Endpoint is what the Oracle knows of it.
+// Endpoint returns the terminal as the Oracle knows it. An address of the outside belongs to no pod.
 func (t Terminal) Endpoint() Endpoint {
 	if t.host.key == (Key{}) {
 		return Endpoint{Addr: t.addr}
@@ -244,7 +273,7 @@ func (t Terminal) Endpoint() Endpoint {
 	return Endpoint{Pod: t.host.key, Iface: t.iface, Addr: t.addr}
 }
 
-// Terminals returns all there are.
+// Terminals returns a terminal for each address of each host that is present.
 func (f *Fabric) Terminals() []Terminal {
 	var out []Terminal
 	for _, h := range f.present() {
@@ -257,12 +286,13 @@ func (f *Fabric) Terminals() []Terminal {
 	return out
 }
 
-// Spoofed is the outside on a wire with an address that is not its own.
+// Spoofed returns a terminal of the outside with an address that is not the outside's own. Packets from there are what
+// a host on the wire could forge.
 func (f *Fabric) Spoofed(wire string, a netip.Addr) Terminal {
 	return Terminal{f.outside, outsideIface(wire), wire, a}
 }
 
-// leaveTable puts a table that another agent left into a pod.
+// leaveTable puts a table into a pod, as another agent might have left it. See [host.leaveTable].
 func (f *Fabric) leaveTable(pod Key) error {
 	for _, h := range f.all {
 		if h.key == pod {

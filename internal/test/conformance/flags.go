@@ -9,11 +9,12 @@ import (
 	"strings"
 )
 
-// Flags are the agent's flags about what passes whatever the policies say, by their names without dashes. One that names
-// a file has the file's content here.
+// Flags are flags of the agent that change verdicts, by their names without dashes. For a flag that names a file, the
+// value is the content of the file: a case must be complete without its surroundings.
 type Flags map[string]string
 
-// Args returns them as on a command line, once the files are written into the directory.
+// Args returns the flags as arguments of a command line, in no particular order. It writes the files into the
+// directory.
 func (f Flags) Args(dir string) ([]string, error) {
 	var args []string
 	for name, value := range f {
@@ -29,7 +30,8 @@ func (f Flags) Args(dir string) ([]string, error) {
 	return args, nil
 }
 
-// flagged says what the flags say to a packet. It is false when they leave it to the policies.
+// flagged returns the verdict of the flags on a packet. It is false when the flags leave the packet to the policies.
+// The order is the agent's: ICMP and prefixes come before custom rules.
 func (o *Oracle) flagged(d direction, p Packet) (Ruling, bool) {
 	version, icmp := "v4", "accept-icmp"
 	if p.From.Addr.Is6() {
@@ -38,6 +40,8 @@ func (o *Oracle) flagged(d direction, p Packet) (Ruling, bool) {
 	if p.Proto == ICMP && o.Flags[icmp] == "true" {
 		return Ruling{true, "--" + icmp}, true
 	}
+	// The first two flags apply in one direction each: source prefixes to ingress, destination prefixes to egress. The
+	// flags for IPv6 apply in both directions.
 	for _, allow := range []struct {
 		flag string
 		addr netip.Addr
@@ -60,6 +64,7 @@ func (o *Oracle) flagged(d direction, p Packet) (Ruling, bool) {
 		switch verdict := p.under(strings.Fields(line)); verdict {
 		case "accept", "drop":
 			return Ruling{verdict == "accept", "custom rule " + line}, true
+		// A return skips the custom rules behind it: the policies decide.
 		case "return":
 			return Ruling{}, false
 		}
@@ -67,9 +72,11 @@ func (o *Oracle) flagged(d direction, p Packet) (Ruling, bool) {
 	return Ruling{}, false
 }
 
-// under returns the verdict of a custom rule, of the few forms that random cases have, about the packet: "ip saddr
-// PREFIX", "ip daddr PREFIX", the same of ip6, "PROTOCOL dport N-M", and a verdict.
+// under returns the verdict of a custom rule on the packet, empty if the rule does not match. It knows only the few
+// forms that random cases have: "ip saddr PREFIX", "ip daddr PREFIX", the same with "ip6", "PROTOCOL dport N-M", and a
+// verdict at the end. It is written apart from the agent's parser, which it judges.
 func (p Packet) under(words []string) string {
+	// Each match has three words; the verdict is the last word.
 	for ; len(words) > 1; words = words[3:] {
 		matches := false
 		switch words[1] {
@@ -91,7 +98,7 @@ func (p Packet) under(words []string) string {
 	return strings.Join(words, "")
 }
 
-// flags makes some.
+// flags makes random flags. Each of them is rare, so that most cases are about policies.
 func (g *generator) flags() Flags {
 	f := Flags{}
 	if g.chance(40) {
@@ -100,6 +107,7 @@ func (g *generator) flags() Flags {
 	if g.chance(10) {
 		f["accept-icmp"], f["accept-icmpv6"] = "true", "true"
 	}
+	// Most of the prefixes hold some addresses of someAddrs, and leave others out.
 	prefixes := []string{"10.0.0.0/30", "10.1.1.0/24", "fd00::/126", "fd00:1::1:0/112", "0.0.0.0/0", "::/1"}
 	for _, flag := range []string{"allow-src-prefix", "allow-dst-prefix"} {
 		if g.chance(8) {
@@ -125,6 +133,8 @@ func (g *generator) flags() Flags {
 	return f
 }
 
+// customRule makes a random rule of the forms that [Packet.under] can read. A rule without a match applies to all
+// packets.
 func (g *generator) customRule(version string) string {
 	word, prefixes := "ip", []string{"10.0.0.0/30", "10.0.0.2/32", "10.0.0.0/15"}
 	if version == "v6" {

@@ -20,17 +20,18 @@ import (
 // segment that repeats bytes which the other end has acknowledged long ago, or a heartbeat of SCTP. So a packet that the
 // rules drop leaves no trace in the sockets, and no sender waits before it tries again.
 type flow struct {
-	from, to   Terminal // from opened it
+	from, to   Terminal // from opened the flow
 	proto      Protocol
 	sport      uint16 // of the opener
 	port       uint16 // of the other end
-	otherFirst bool   // the end that did not open the flow sends first
+	otherFirst bool   // the end that did not open the flow sends first at each quiet point
 	sockets    *lab.Flow
 	next       [2]uint32 // of TCP: the sequence numbers that the opener and the other end will use next
 	tags       [2]uint32 // of SCTP: the verification tags of the packets that the opener and the other end send
 }
 
-// packet returns the packet of the direction in which the flow was opened, or of the other direction.
+// packet returns the first packet of a direction as the Oracle sees it: the opener's direction, or with reply the other
+// direction.
 func (f *flow) packet(reply bool) Packet {
 	if reply {
 		return Packet{f.to.Endpoint(), f.from.Endpoint(), f.proto, f.sport, plain}
@@ -38,7 +39,7 @@ func (f *flow) packet(reply bool) Packet {
 	return Packet{f.from.Endpoint(), f.to.Endpoint(), f.proto, f.port, plain}
 }
 
-// probe returns a probe of a direction.
+// probe returns a probe of a direction. It is one-way: no answer is waited for on an open connection.
 func (f *flow) probe(reply bool) *Probe {
 	p := &Probe{From: f.from, To: f.to, Proto: f.proto, Port: f.port, OneWay: true, flow: f, reply: reply}
 	if reply {
@@ -47,7 +48,7 @@ func (f *flow) probe(reply bool) *Probe {
 	return p
 }
 
-// appendPacket appends the packet of a direction.
+// appendPacket appends the packet of a direction to b, with the number of its probe.
 func (f *flow) appendPacket(b []byte, reply bool, id uint32) []byte {
 	from, to, sport, dport, own, other := f.from.addr, f.to.addr, f.sport, f.port, f.next[0], f.next[1]
 	if reply {
@@ -64,17 +65,19 @@ func (f *flow) appendPacket(b []byte, reply bool, id uint32) []byte {
 	return appendPacket(b, from, to, f.proto, sport, dport, id)
 }
 
-// failure returns a probe of an ICMP error from the other end about a packet of the opener. It belongs to the connection.
+// failure returns a probe of an ICMP error from the other end about a packet of the opener. Connection tracking calls
+// the error related, so it passes whatever the policies say.
 func (f *flow) failure() *Probe {
 	related := Ruling{true, "ICMP errors of a connection are related to it"}
 	return &Probe{From: f.to, To: f.from, Proto: ICMP, OneWay: true, flow: f, shape: asError, Egress: related, Ingress: related}
 }
 
-// openFlow opens a flow between two terminals.
+// openFlow opens a flow between two terminals. Both ends exchange data before it returns, so the connection is
+// established for connection tracking.
 func (f *Fabric) openFlow(ctx context.Context, from, to Terminal, s service, otherFirst bool) error {
 	kinds := map[Protocol]lab.FlowKind{TCP: lab.FlowTCP, UDP: lab.FlowUDP, SCTP: lab.FlowSCTP}
 	ends := []*host{from.host, to.host}
-	if err := f.drain(ends); err != nil { // the tags of SCTP are to come
+	if err := f.drain(ends); err != nil { // what came earlier must not be taken for the packets that carry the tags of SCTP
 		return err
 	}
 	for _, h := range ends { // an address may have moved from another host
@@ -106,6 +109,8 @@ func (f *Fabric) openFlow(ctx context.Context, from, to Terminal, s service, oth
 }
 
 // readTags reads the tags that both ends have chosen, from the packets that have opened the flow.
+// The raw sockets of both hosts have seen the packets: the INIT has the tag of packets to the opener, the INIT ACK the
+// tag of packets to the other end.
 func (f *flow) readTags() error {
 	err := f.to.host.drain(func(_ *host, _ string, s sighting) {
 		if s.kind == arrival && s.port == f.sport {
@@ -125,7 +130,8 @@ func (f *flow) readTags() error {
 	return err
 }
 
-// nextSequence waits until the other end has acknowledged everything, and returns the sequence number of the next byte.
+// nextSequence waits until the other end has acknowledged all bytes, and returns the sequence number of the next byte.
+// A segment that repeats older bytes is then sure to be a duplicate.
 func nextSequence(end lab.FlowEnd) (uint32, error) {
 	raw, err := end.SyscallConn()
 	if err != nil {
@@ -135,6 +141,7 @@ func nextSequence(end lab.FlowEnd) (uint32, error) {
 	var inner error
 	err = raw.Control(func(fd uintptr) {
 		s := int(fd)
+		// TIOCOUTQ counts the bytes that are not acknowledged yet.
 		for deadline := time.Now().Add(patience); ; time.Sleep(pollEvery) {
 			unacknowledged, err := unix.IoctlGetInt(s, unix.TIOCOUTQ)
 			if err == nil && unacknowledged > 0 && time.Now().After(deadline) {
@@ -148,6 +155,8 @@ func nextSequence(end lab.FlowEnd) (uint32, error) {
 				break
 			}
 		}
+		// Only a socket in repair mode (TCP_REPAIR, include/uapi/linux/tcp.h) tells its sequence number. Leaving the
+		// mode in the ordinary way would send a window probe, a packet that no probe accounts for.
 		const sendQueue, offWithoutProbe = 2, -1 // TCP_SEND_QUEUE, TCP_REPAIR_OFF_NO_WP
 		inner = errors.Join(
 			unix.SetsockoptInt(s, unix.IPPROTO_TCP, unix.TCP_REPAIR, 1),
@@ -160,7 +169,7 @@ func nextSequence(end lab.FlowEnd) (uint32, error) {
 	return uint32(next), errors.Join(err, inner)
 }
 
-// dropFlows closes the flows that have lost an end.
+// dropFlows closes the flows whose address or interface has gone at either end.
 func (f *Fabric) dropFlows() error {
 	if len(f.flows) == 0 {
 		return nil
@@ -177,8 +186,8 @@ func (f *Fabric) dropFlows() error {
 	return errors.Join(errs...)
 }
 
-// forgetConnections deletes all entries of connection tracking. It closes the flows of UDP: their next packet would be judged
-// like a first packet, as other probes are.
+// forgetConnections deletes all entries of connection tracking. It closes the flows of UDP: the kernel would judge
+// their next packet like a first packet, and other probes are about first packets already.
 func (f *Fabric) forgetConnections() error {
 	var errs []error
 	f.flows = slices.DeleteFunc(f.flows, func(l *flow) bool {
@@ -200,6 +209,7 @@ func (f *Fabric) forgetConnections() error {
 
 // hasMark reports whether connection tracking has the entry by which the agent notices that entries were deleted: protocol
 // 253 from 127.0.0.1 to 127.0.0.2.
+// The test reads the entry by its protocol number only, and so does not depend on the agent's code.
 func (h *host) hasMark() (found bool, err error) {
 	err = h.pod.Do(func() error {
 		entries, err := netlink.ConntrackTableList(netlink.ConntrackTable, unix.AF_INET)
@@ -209,10 +219,12 @@ func (h *host) hasMark() (found bool, err error) {
 	return found, err
 }
 
-// open opens a connection of each service, twice, between all terminals that an event names: once for each end that is to
-// send first. It leaves out connections that the policies do not allow, and in random cases those of virtual machines: a flush
-// or the first policy makes the kernel judge their next packet like a first packet.
+// open opens connections of each service between all terminals that an event names. It opens each of them twice: for
+// either end that is to send first. It leaves out connections that the policies do not allow. In random cases it also
+// leaves out those of virtual machines: after a flush, or with the first policy, the kernel judges their next packet
+// like a first packet.
 func (r *play) open(ctx context.Context, e Expectation) error {
+	// The Oracle's verdict holds only once the agent has applied all policies.
 	if err := r.settle(ctx); err != nil {
 		return err
 	}
@@ -240,11 +252,15 @@ func (r *play) open(ctx context.Context, e Expectation) error {
 	return nil
 }
 
-// compareFlows sends the packets of all flows and compares their fate.
+// compareFlows sends the packets of all flows, and returns their probes with the Oracle's verdicts. It sends nothing
+// where the Oracle knows too little: with a foreign table, and while the agent may not have restored the entries of
+// connection tracking. It also sends nothing when only certain packets are wanted.
 func (r *play) compareFlows() (probes []*Probe, err error) {
 	if len(r.fabric.flows) == 0 || r.foreign || r.forgotten || len(r.Only) > 0 {
 		return nil, nil
 	}
+	// The first round has a packet from the end of each flow that is to send first, the second round a packet from the
+	// other end.
 	for _, first := range []bool{true, false} {
 		var sent []*Probe
 		for _, f := range r.fabric.flows {
@@ -263,7 +279,8 @@ func (r *play) compareFlows() (probes []*Probe, err error) {
 	return probes, nil
 }
 
-// awaitEntries waits until the agent has noticed that entries of connection tracking were deleted.
+// awaitEntries waits until the agent has noticed the loss of connection tracking entries and has restored its mark in
+// each isolated pod.
 func (r *play) awaitEntries(ctx context.Context) error {
 	for _, h := range r.fabric.present() {
 		if h == r.fabric.outside || !r.oracle.Enforced(h.key) || !r.oracle.Isolated(h.key) {

@@ -15,7 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Random returns the case of a seed: always the same case.
+// Random returns the case of a seed. The same seed gives the same case in every run of the same code; a change of the
+// generator may change all cases.
 func Random(seed uint64) Case {
 	g := &generator{
 		Rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), state: State{}, broken: map[types.UID]bool{},
@@ -24,7 +25,8 @@ func Random(seed uint64) Case {
 	return g.make(fmt.Sprintf("seed-%d", seed))
 }
 
-// What names, labels and addresses are made of: few, so that they meet.
+// The parts of names, labels and addresses. They are few, so that policies, pods and networks often have to do with
+// each other.
 var (
 	someNamespaces = []string{"a", "b", "c"}
 	someKeys       = []string{"app", "tier"}
@@ -35,66 +37,77 @@ var (
 	clusterNetwork = Key{Namespace: "kube-system", Name: "cluster"}
 )
 
-// longName is shorter by a character than the longest name.
+// longName is the beginning of long names. A name has up to 253 characters; two names that begin with longName differ
+// only in what follows.
 var longName = strings.Repeat("name.", 50) + "of"
 
 const (
-	podCount    = 7
+	podCount    = 7 // pods at once
 	policyCount = 6
-	remoteNode  = "node-2"
+	remoteNode  = "node-2" // a node that the agent under test does not run on
 )
 
-// generator makes objects and events at random. It knows what it has made, so that events mean something.
+// generator makes objects and events at random. It keeps the state that its events lead to, so that a later event is
+// about objects that exist.
 type generator struct {
 	*rand.Rand
 	state  State
 	steps  []Step
 	events []Event
+	// The number of the last UID. A UID is never used again, also for a pod of the same name.
 	uids   int
 	wires  []string
-	wireOf map[Key]string          // of the networks
-	links  map[Key][]netLink       // of the pods: what they are attached to
+	wireOf map[Key]string    // of the networks
+	links  map[Key][]netLink // of the pods: what they are attached to
+	// The addresses of each wire that nobody has. The last address of a list is taken first.
 	free   map[string][]netip.Addr // by wire, those to be taken first at the end
 	others []Outsider
-	opened int                // times that connections were opened
+	opened int                // how often connections were opened
 	broken map[types.UID]bool // pods whose network status or requested networks cannot be read
 	now    int64              // seconds since 1970
 }
 
-// netLink is an interface of a pod, and the network that it is on.
+// netLink is an interface of a pod, with its network.
 type netLink struct {
 	Link
 	network Key
 }
 
+// one returns one of the given values. A value that is given twice is chosen twice as often.
 func one[T any](g *generator, from ...T) T { return from[g.IntN(len(from))] }
 
 // chance is true n times of 100.
 func (g *generator) chance(n int) bool { return g.IntN(100) < n }
 
+// put creates or replaces an object.
 func (g *generator) put(o Object) {
 	g.happen(Event{Put: o})
 }
 
+// remove deletes an object, if it exists: a deletion of an object that does not exist would be no event.
 func (g *generator) remove(ref Ref) {
 	if _, ok := g.state[ref]; ok {
 		g.happen(Event{Gone: &ref})
 	}
 }
 
+// happen appends an event to the current step, and keeps the state up to date.
 func (g *generator) happen(e Event) {
 	g.events = append(g.events, e)
 	g.state = e.applyTo(g.state)
 }
 
-// quiet ends a step.
+// quiet ends a step: the Player compares after it.
 func (g *generator) quiet() {
 	g.steps = append(g.steps, Step{Events: g.events})
 	g.events = nil
 }
 
+// settle makes the Player wait until the agent has done its work, within a step.
 func (g *generator) settle() { g.events = append(g.events, Event{Settle: true}) }
 
+// make makes the whole case: flags, wires and addresses first, then the first objects, then some steps of random
+// events.
 func (g *generator) make(name string) Case {
 	c := Case{Name: name, Flags: g.flags()}
 	for i := range 1 + g.IntN(3) {
@@ -108,6 +121,7 @@ func (g *generator) make(name string) Case {
 			c.Outsiders = append(c.Outsiders, Outsider{wire, g.take(wire, true)}, Outsider{wire, g.take(wire, false)})
 		}
 	}
+	// Several networks may be on one wire. Policies are for networks, packets go over wires: the difference must show.
 	for _, n := range append(someNetworks, clusterNetwork) {
 		g.wireOf[n] = one(g, g.wires...)
 	}
@@ -123,7 +137,7 @@ func (g *generator) make(name string) Case {
 	return c
 }
 
-// someAddrs are the addresses of a wire: some are neighbors, and they are in and out of the blocks that policies name.
+// someAddrs returns the addresses of a wire: neighbors, and addresses at the edges of the blocks in [generator.block].
 func someAddrs(wire int) []netip.Addr {
 	var out []netip.Addr
 	for _, last := range []string{"0.1", "0.2", "0.3", "0.4", "0.9", "1.1", "1.2", "1.3", "1.255", "2.0", "2.1", "128.7"} {
@@ -135,7 +149,8 @@ func someAddrs(wire int) []netip.Addr {
 	return out
 }
 
-// take takes an address of a family off a wire's list. The address given back last is taken first: addresses move at once.
+// take removes an address of a family from a wire's list, and returns it; the zero Addr if none is left. The address
+// that was given back last is taken first, so that addresses often move from a pod to the next pod at once.
 func (g *generator) take(wire string, v4 bool) netip.Addr {
 	list := g.free[wire]
 	for i := len(list) - 1; i >= 0; i-- {
@@ -148,13 +163,15 @@ func (g *generator) take(wire string, v4 bool) netip.Addr {
 	return netip.Addr{}
 }
 
+// giveBack makes the addresses of interfaces free again.
 func (g *generator) giveBack(links []netLink) {
 	for _, l := range links {
 		g.free[l.Wire] = append(g.free[l.Wire], l.Addrs...)
 	}
 }
 
-// start makes the first objects, in any order.
+// start makes the first objects in random order: a policy may come before its pods, and a pod before its network's
+// definition.
 func (g *generator) start() {
 	var makers, policies []func()
 	for _, name := range someNamespaces {
@@ -206,7 +223,7 @@ func (g *generator) namespace(name string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Labels: g.labels()}}
 }
 
-// nad makes the definition of a network: mostly of a type that policies isolate.
+// nad makes the definition of a network. Mostly its type is one that policies isolate; some definitions cannot be read.
 func (g *generator) nad(n Key) *netv1.NetworkAttachmentDefinition {
 	configs := []string{
 		`{"type": "bridge"}`, `{"type": "bridge"}`, `{"type": "macvlan"}`, `{"plugins": [{"type": "ipvlan"}, {"type": "calico"}]}`,
@@ -224,7 +241,9 @@ func (g *generator) nad(n Key) *netv1.NetworkAttachmentDefinition {
 	return nad
 }
 
-// date gives a definition its times. An edit may come in the second in which pods are created.
+// date gives a definition its times. The agent asks whether a definition was edited after a pod was created, and times
+// have a resolution of a second. So an edit may come in the second in which pods are created, or in a second of its
+// own.
 func (g *generator) date(nad *netv1.NetworkAttachmentDefinition) {
 	before, ok := g.state[Ref{kindNAD, Key{Namespace: nad.Namespace, Name: nad.Name}}].(*netv1.NetworkAttachmentDefinition)
 	if !ok {
@@ -257,7 +276,8 @@ func edited(nad *netv1.NetworkAttachmentDefinition, at int64) {
 	nad.ManagedFields = append(slices.Clone(nad.ManagedFields[:1]), metav1.ManagedFieldsEntry{Manager: "edit", Time: new(metav1.Unix(at, 0))})
 }
 
-// podKeys returns the pods that run, sorted.
+// podKeys returns the keys of the pods that have not ended, sorted: the order of a map would make cases differ between
+// runs.
 func (g *generator) podKeys() []Key {
 	return slices.SortedFunc(maps.Keys(g.links), func(a, b Key) int { return cmp.Compare(a.String(), b.String()) })
 }

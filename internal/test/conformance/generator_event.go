@@ -13,8 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// event makes something happen that may.
+// event makes one random event, or one burst of events that belong together. Some events find nothing to change and do
+// nothing.
 func (g *generator) event() {
+	// The weights say how often an event is chosen, in relation to the others.
 	events := []struct {
 		weight int
 		f      func()
@@ -39,7 +41,7 @@ func (g *generator) event() {
 	}
 }
 
-// somePod returns a copy of a pod, to change; nil when there is none.
+// somePod returns a copy of a pod that has not ended, for the caller to change and put; nil when there is none.
 func (g *generator) somePod() *corev1.Pod {
 	keys := g.podKeys()
 	if len(keys) == 0 {
@@ -48,6 +50,7 @@ func (g *generator) somePod() *corev1.Pod {
 	return g.state.pod(one(g, keys...)).DeepCopy()
 }
 
+// relabelPod gives a pod other labels: policies and peers may select it now, or no more.
 func (g *generator) relabelPod() {
 	if pod := g.somePod(); pod != nil {
 		pod.Labels = g.labels()
@@ -55,6 +58,7 @@ func (g *generator) relabelPod() {
 	}
 }
 
+// renamePorts gives a pod other named ports. Rules that name a port mean other numbers then.
 func (g *generator) renamePorts() {
 	if pod := g.somePod(); pod != nil {
 		g.namePorts(pod)
@@ -62,6 +66,7 @@ func (g *generator) renamePorts() {
 	}
 }
 
+// startPod makes a pod run that was pending.
 func (g *generator) startPod() {
 	if pod := g.somePod(); pod != nil {
 		pod.Status.Phase = corev1.PodRunning
@@ -69,8 +74,8 @@ func (g *generator) startPod() {
 	}
 }
 
-// endPod terminates a pod or deletes it. Sometimes its network goes before the API server says that it is gone, and
-// sometimes another pod has its addresses at once, or even before.
+// endPod terminates a pod, deletes it, or both. Sometimes the pod's network goes before the API server says that the
+// pod has ended. Sometimes another pod has its addresses at once, or even before.
 func (g *generator) endPod() {
 	pod := g.somePod()
 	if pod == nil {
@@ -80,6 +85,7 @@ func (g *generator) endPod() {
 	links := g.links[key]
 	delete(g.links, key)
 	delete(g.broken, pod.UID)
+	// late: the addresses move to another pod before the API server reports the end.
 	ended, late := g.chance(50), g.chance(30)
 	if late || g.chance(30) {
 		setLinks(pod, nil)
@@ -104,8 +110,8 @@ func (g *generator) endPod() {
 	}
 }
 
-// makeTwin makes a pod like another, with its addresses, as a machine is that moves. It is false when there is no
-// name for it.
+// makeTwin makes a pod with the addresses of another pod, as the migration of a virtual machine does. It is false when
+// the name is taken.
 func (g *generator) makeTwin(pod *corev1.Pod, links []netLink) bool {
 	twin := pod.DeepCopy()
 	twin.Name = strings.TrimPrefix(twin.Name, longName) + "-twin"
@@ -122,7 +128,7 @@ func (g *generator) makeTwin(pod *corev1.Pod, links []netLink) bool {
 	return true
 }
 
-// replacePod makes another pod of the same name.
+// replacePod makes another pod of the same name, with or without a deletion before it.
 func (g *generator) replacePod() {
 	pod := g.somePod()
 	if pod == nil {
@@ -139,6 +145,7 @@ func (g *generator) replacePod() {
 }
 
 // changeLinks gives a running pod a further interface, takes an interface away, or changes an interface's addresses.
+// A pod on its node's network has no interfaces of its own.
 func (g *generator) changeLinks() {
 	pod := g.somePod()
 	if pod == nil || pod.Spec.HostNetwork {
@@ -165,7 +172,7 @@ func (g *generator) changeLinks() {
 			break
 		}
 		next := g.link(links[i].Iface, one(g, links[i].network, links[i].network, one(g, someNetworks...)))
-		if g.chance(30) && !taken("net5") { // another in its place at once
+		if g.chance(30) && !taken("net5") { // another interface in its place at once
 			next.Iface = "net5"
 		}
 		g.giveBack(links[i : i+1])
@@ -188,7 +195,8 @@ func (g *generator) changeLinks() {
 	g.put(pod)
 }
 
-// breakRequest makes the requested networks of a pod unreadable: what was known of it stays.
+// breakRequest makes the requested networks of a pod unreadable. The agent must keep the interfaces that it knew of.
+// The agent must see both states, so it settles before and after.
 func (g *generator) breakRequest() {
 	pod := g.somePod()
 	if pod == nil || pod.Annotations[networksAnnotation] == "" {
@@ -201,8 +209,8 @@ func (g *generator) breakRequest() {
 	g.settle()
 }
 
-// breakStatus makes a pod's network status unreadable: what was known of it stays. The other changes of the pod then
-// mean nothing but labels and ports, so that its network stays as it is.
+// breakStatus makes the network status of a pod unreadable. The agent must keep the interfaces that it knew of. The
+// agent must see both states, so it settles before and after.
 func (g *generator) breakStatus() {
 	pod := g.somePod()
 	if pod == nil || pod.Annotations[statusAnnotation] == "" {
@@ -215,6 +223,7 @@ func (g *generator) breakStatus() {
 	g.settle()
 }
 
+// somePolicy returns a copy of a policy, or nil.
 func (g *generator) somePolicy() *mnpv1.MultiNetworkPolicy {
 	if all := objectsOf[*mnpv1.MultiNetworkPolicy](g.state); len(all) > 0 {
 		return one(g, all...).DeepCopy()
@@ -252,20 +261,23 @@ func (g *generator) editPolicy() {
 	g.put(p)
 }
 
+// dropPolicy deletes a policy.
 func (g *generator) dropPolicy() {
 	if p := g.somePolicy(); p != nil {
 		g.remove(refOf(p))
 	}
 }
 
+// changeNAD creates or edits the definition of a network.
 func (g *generator) changeNAD() { g.put(g.nad(one(g, someNetworks...))) }
 
+// dropNAD deletes the definition of a network. It prefers types that policies do not isolate.
 func (g *generator) dropNAD() {
 	nads := objectsOf[*netv1.NetworkAttachmentDefinition](g.state)
 	if len(nads) == 0 {
 		return
 	}
-	// That one is forgotten which is not isolated makes the difference.
+	// Only a deletion of such a definition changes verdicts: a network without a definition is isolated.
 	open := slices.DeleteFunc(slices.Clone(nads), func(nad *netv1.NetworkAttachmentDefinition) bool {
 		return pluginTypeOf(nad) != "calico"
 	})
@@ -275,10 +287,11 @@ func (g *generator) dropNAD() {
 	g.remove(refOf(one(g, nads...)))
 }
 
-// maxOpened bounds how often a case opens connections.
+// maxOpened limits how often a case opens connections, because each of them is probed after every step.
 const maxOpened = 6
 
-// openFlows opens connections between two addresses, at least one of a pod.
+// openFlows opens connections of TCP and UDP between two addresses on a wire. At least one address belongs to a pod;
+// the other may be an outsider's.
 func (g *generator) openFlows() {
 	if g.opened >= maxOpened {
 		return
@@ -305,6 +318,7 @@ func (g *generator) openFlows() {
 	if from.Is4() != to.Is4() || from == to {
 		return
 	}
+	// The pod is the server in half of the cases.
 	if g.chance(50) {
 		from, to = to, from
 	}
@@ -316,15 +330,16 @@ func (g *generator) openFlows() {
 	g.happen(Event{Open: &e})
 }
 
-// forgetConnections deletes the entries of connection tracking.
+// forgetConnections deletes the entries of connection tracking, as an administrator with "conntrack -F" does. Without
+// connections the event would show nothing.
 func (g *generator) forgetConnections() {
 	if g.opened > 0 {
 		g.happen(Event{Forget: true})
 	}
 }
 
-// restart ends the agent; sometimes packets are sent, or things happen, before another starts. It would not
-// know the pods whose annotations cannot be read, so it needs that there are none.
+// restart ends the agent and starts another. Sometimes packets are sent, or objects change, between the two. A new
+// agent cannot know the interfaces of pods whose annotations are unreadable, so there must be no such pods.
 func (g *generator) restart() {
 	if len(g.broken) > 0 {
 		return

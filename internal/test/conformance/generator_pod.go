@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// newPod makes a pod of a name that is not taken.
+// newPod makes a pod, unless its name is taken or there are enough pods.
 func (g *generator) newPod() {
 	key := Key{Namespace: one(g, someNamespaces...), Name: fmt.Sprintf("p%d", g.IntN(2*podCount))}
 	if g.chance(10) {
@@ -24,6 +24,7 @@ func (g *generator) newPod() {
 	g.makePod(key)
 }
 
+// makePod makes a pod with up to four interfaces. It may be on another node, pending, or on its node's network.
 func (g *generator) makePod(key Key) {
 	g.uids++
 	pod := &corev1.Pod{
@@ -54,7 +55,7 @@ func (g *generator) makePod(key Key) {
 	}
 }
 
-// stepBack makes the last event, which put a pod, two: the pod has no network status at first.
+// stepBack replaces the last event, which put a pod, by two events: in the first event the pod has no network status.
 func (g *generator) stepBack(pod *corev1.Pod) {
 	bare := pod.DeepCopy()
 	delete(bare.Annotations, statusAnnotation)
@@ -63,6 +64,7 @@ func (g *generator) stepBack(pod *corev1.Pod) {
 	g.events = append(g.events[:last:last], Event{Put: bare}, Event{Put: pod})
 }
 
+// link makes an interface on a network, with free addresses: mostly one of each family, sometimes none or two.
 func (g *generator) link(iface string, n Key) netLink {
 	wire := g.wireOf[n]
 	l := netLink{Link{Iface: iface, Wire: wire}, n}
@@ -75,7 +77,8 @@ func (g *generator) link(iface string, n Key) netLink {
 	return l
 }
 
-// namePorts gives a pod named ports: the same names as others, and other numbers.
+// namePorts gives a pod named ports. The names are those of other pods, the numbers may differ, so a rule that names a
+// port means other numbers for each pod.
 func (g *generator) namePorts(pod *corev1.Pod) {
 	container := func() corev1.Container {
 		var c corev1.Container
@@ -98,7 +101,8 @@ func (g *generator) namePorts(pod *corev1.Pod) {
 	}
 }
 
-// request writes the networks that a pod requests: sometimes a network more than it has, and in either form.
+// request writes the requested networks of a pod: as a JSON list or in the short form ("ns/net@net1, net"), and
+// sometimes with a network that the status does not have.
 func (g *generator) request(pod *corev1.Pod) {
 	var requests []networkRequest
 	for _, l := range g.links[Key{Namespace: pod.Namespace, Name: pod.Name}] {
@@ -133,15 +137,16 @@ func (g *generator) request(pod *corev1.Pod) {
 	pod.Annotations[networksAnnotation] = strings.Join(texts, ",")
 }
 
-// networkRequest is an entry of the requested networks as Multus reads it.
+// networkRequest is an entry of the annotation with the requested networks, as Multus reads it.
 type networkRequest struct {
 	Name             string `json:"name"`
 	Namespace        string `json:"namespace,omitempty"`
 	Interface        string `json:"interface,omitempty"`
-	InterfaceRequest string `json:"interfaceRequest,omitempty"` // an older name of Interface
+	InterfaceRequest string `json:"interfaceRequest,omitempty"` // an older name of interface
 }
 
-// requestOf makes an entry, sometimes without the parts that have a default.
+// requestOf makes an entry of the requested networks. Sometimes it leaves out the namespace or the name of the
+// interface, where the defaults are right: the pod's namespace, and "net" with the place in the list.
 func (g *generator) requestOf(pod *corev1.Pod, place int, n Key, iface string) networkRequest {
 	r := networkRequest{Name: n.Name, Namespace: n.Namespace}
 	if n.Namespace == pod.Namespace && g.chance(50) {
@@ -157,7 +162,8 @@ func (g *generator) requestOf(pod *corev1.Pod, place int, n Key, iface string) n
 	return r
 }
 
-// describe writes what a pod is attached to into its annotations.
+// describe writes the interfaces of a pod into its annotations: for the kernel, in the network status, and sometimes as
+// requested networks. The network status is sometimes incomplete or has entries that are not valid.
 func (g *generator) describe(pod *corev1.Pod) {
 	key := Key{Namespace: pod.Namespace, Name: pod.Name}
 	var links []Link
@@ -171,15 +177,18 @@ func (g *generator) describe(pod *corev1.Pod) {
 			entry.Name = l.network.Name
 		}
 		for _, a := range l.Addrs {
-			if !g.chance(4) { // else the status does not know
+			if !g.chance(4) { // else the status does not have the address
 				entry.IPs = append(entry.IPs, a.String())
 			}
 		}
+		// Addresses in a form that the agent must not trust or must normalize.
 		if g.chance(3) {
 			entry.IPs = append(entry.IPs, one(g, "10.0.0.300", "", "10.0.1.1", "::ffff:10.0.0.2", "fd00::3%net1"))
 		}
 		status = append(status, entry)
 	}
+	// Entries without a part, with a name that is not valid, or for an interface that the kernel does not have like
+	// that.
 	if g.chance(3) {
 		status = append(status, one(g, statusEntry{Name: "a/one"}, statusEntry{Interface: "net1"},
 			statusEntry{Name: "a/b/c", Interface: "net1"}, statusEntry{Name: "a/one", Interface: "a-name-too-long-for-it"},

@@ -11,16 +11,17 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// invalid is the share of fields that are not valid, in 100.
+// invalid is how many of 100 fields are not valid.
 const invalid = 4
 
-// policy makes a policy of a random name, so that it may replace another.
+// policy makes a random policy. It has one of a few names, so it may replace another policy.
 func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
 	key := one(g, Key{Namespace: "a", Name: longName + "a"}, Key{Namespace: "a", Name: longName + "b"}, Key{Namespace: "a", Name: "b-c"}, Key{Namespace: "b", Name: "p"},
 		Key{Namespace: "b", Name: "c-a"}, Key{Namespace: "c", Name: "p"}, Key{Namespace: "c", Name: "a-b"})
 	p := &mnpv1.MultiNetworkPolicy{ObjectMeta: metav1.ObjectMeta{
 		Namespace: key.Namespace, Name: key.Name, UID: types.UID(key.String()),
 	}}
+	// A policy without the annotation applies to no network.
 	if !g.chance(2) {
 		p.Annotations = map[string]string{policyForAnnotation: g.policyFor(key.Namespace)}
 	}
@@ -33,6 +34,8 @@ func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
 	for range g.IntN(3) {
 		p.Spec.Egress = append(p.Spec.Egress, mnpv1.MultiNetworkPolicyEgressRule{To: g.peers(), Ports: g.ports()})
 	}
+	// Without policy types, the types follow from the rules; an empty list, a type twice and an unknown type are
+	// borders of that rule.
 	in, out := mnpv1.PolicyTypeIngress, mnpv1.PolicyTypeEgress
 	p.Spec.PolicyTypes = one(g, nil, nil, []mnpv1.MultiPolicyType{}, []mnpv1.MultiPolicyType{in},
 		[]mnpv1.MultiPolicyType{out}, []mnpv1.MultiPolicyType{in, out}, []mnpv1.MultiPolicyType{out, in, out})
@@ -42,6 +45,8 @@ func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
 	return p
 }
 
+// policyFor makes the annotation policy-for: networks with or without a namespace, with blanks, and sometimes names
+// that are not valid.
 func (g *generator) policyFor(namespace string) string {
 	var names []string
 	for range one(g, 2, 2, 3, 4) {
@@ -61,6 +66,7 @@ func (g *generator) policyFor(namespace string) string {
 	return strings.Join(names, ",")
 }
 
+// selector makes a label selector. Half of them are empty and select everything; a few are not valid.
 func (g *generator) selector() *metav1.LabelSelector {
 	s := &metav1.LabelSelector{}
 	for range one(g, 0, 0, 0, 0, 1, 1, 1, 2) {
@@ -93,6 +99,7 @@ func (g *generator) selector() *metav1.LabelSelector {
 	return s
 }
 
+// peers makes the peers of a rule: selectors, blocks, or none. Nil and an empty list mean the same, so both occur.
 func (g *generator) peers() []mnpv1.MultiNetworkPolicyPeer {
 	peers := one(g, nil, []mnpv1.MultiNetworkPolicyPeer{})
 	for range one(g, 0, 1, 1, 1, 1, 2, 2, 3) {
@@ -115,6 +122,8 @@ func (g *generator) peers() []mnpv1.MultiNetworkPolicyPeer {
 	return peers
 }
 
+// block makes an IP block on a wire of the case. The edges of blocks and exceptions lie between the addresses of
+// [someAddrs].
 func (g *generator) block() *mnpv1.IPBlock {
 	wire := g.IntN(len(g.wires))
 	v4, v6 := fmt.Sprintf("10.%d.", wire), fmt.Sprintf("fd00:%d::", wire)
@@ -141,6 +150,7 @@ func (g *generator) block() *mnpv1.IPBlock {
 	return b
 }
 
+// ports makes the ports of a rule.
 func (g *generator) ports() []mnpv1.MultiNetworkPolicyPort {
 	ports := one(g, nil, []mnpv1.MultiNetworkPolicyPort{})
 	for range one(g, 0, 0, 1, 1, 1, 2, 2, 3, 5) {
@@ -149,6 +159,7 @@ func (g *generator) ports() []mnpv1.MultiNetworkPolicyPort {
 	return ports
 }
 
+// port makes a port by number, by name, as a range, or without a number. Some of them are not valid.
 func (g *generator) port() mnpv1.MultiNetworkPolicyPort {
 	var p mnpv1.MultiNetworkPolicyPort
 	if g.chance(75) {

@@ -17,20 +17,22 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// tableName is the name that users of the agent look for.
+// tableName is the name of the agent's nftables table. It is a contract with users, so the tests spell it out.
 const tableName = "multi_networkpolicy"
 
-// Link is an interface as the kernel has it, whatever a pod's network status says.
+// Link is an interface as the kernel has it, whatever the pod's network status says.
 type Link struct {
-	Iface  string       `json:"iface"`
+	// The name may be that of a VLAN device: "net1.7" is VLAN 7 on net1.
+	Iface string `json:"iface"`
+	// The wire that the interface is on. Interfaces on a wire reach each other.
 	Wire   string       `json:"wire"`
-	Device string       `json:"device,omitempty"` // empty: an ordinary interface
+	Device string       `json:"device,omitempty"` // [VRF], [Bond] or [Bridge]; empty: an ordinary interface
 	Addrs  []netip.Addr `json:"addrs,omitempty"`
 }
 
-// hostSettings make what a packet does follow from its addresses: an address is spoken for on its own interface only, also
-// where another is on the same wire, and the kernel leaves it to the rules to drop what claims to come from the host
-// itself.
+// hostSettings make the fate of a packet follow from its addresses and the rules alone. An interface answers ARP only
+// for its own addresses, also where another interface is on the same wire. The kernel accepts packets whose source is
+// an address of the host itself, so that the rules must drop them.
 var hostSettings = map[string]string{
 	"rp_filter":           "0",
 	"arp_ignore":          "1",
@@ -39,27 +41,33 @@ var hostSettings = map[string]string{
 	"promote_secondaries": "1", // the first address of an interface goes alone
 }
 
-// host is a network namespace that sends and receives: a pod, the virtual machine in a pod, or the world outside.
+// host is a network namespace that sends and receives probes: a pod, the virtual machine in a pod, or the outside.
 type host struct {
 	*lab.Host
-	pod     *lab.Host // the pod, for an agent: the same namespace, unless the host is a virtual machine
-	key     Key       // empty: outside
-	handle  *netlink.Handle
+	// The namespace that the agent sees. It is the same namespace, unless the host is a virtual machine behind the pod.
+	pod    *lab.Host
+	key    Key // zero: the outside
+	handle *netlink.Handle
+	// The interfaces in the order in which they were attached.
 	links   []Link
-	indexes map[int]string // of interfaces
+	indexes map[int]string // names of interfaces by index, as received packets report them; a VRF has the name of its port
 
-	senders   map[sender]int // descriptors
+	senders map[sender]int // descriptors of raw sockets, opened at the first use
+	// The raw sockets on which probes arrive.
 	receivers []receiver
+	// The TCP listeners that answer SYNs.
 	listeners []int
-	marks     map[string]uint32 // last marker seen, by interface
+	marks     map[string]uint32 // number of the last marker that arrived, by interface
 }
 
-// sender is a raw socket that sends on an interface.
+// sender identifies a raw socket: it sends packets of an IP family on an interface.
 type sender struct {
 	iface string
 	v6    bool
 }
 
+// newHost makes a namespace, and for a virtual machine a second namespace for its pod. A host that is returned with an
+// error must be closed.
 func newHost(l *lab.Lab, name string, key Key, ports []uint16, isMachine bool) (*host, error) {
 	made, err := l.Bare(name)
 	pod := made
@@ -88,8 +96,9 @@ func newHost(l *lab.Lab, name string, key Key, ports []uint16, isMachine bool) (
 	return h, h.listen(ports)
 }
 
-// close closes the sockets; the namespace goes with its lab.
+// close closes the sockets. The lab removes the namespace.
 func (h *host) close() error {
+	// The kernel has one limit for the neighbors of all namespaces, and the namespace may stay for long.
 	errs := []error{h.forgetNeighbors()}
 	for _, fd := range h.senders {
 		errs = append(errs, unix.Close(fd))
@@ -104,7 +113,8 @@ func (h *host) close() error {
 	return errors.Join(errs...)
 }
 
-// setLinks makes the kernel's interfaces these.
+// setLinks changes the interfaces until they are the given ones. Interfaces that stay are not touched, and their
+// connections survive.
 func (h *host) setLinks(want []Link) error {
 	for _, l := range slices.Clone(h.links) {
 		i := slices.IndexFunc(want, func(w Link) bool { return w.Iface == l.Iface && w.Wire == l.Wire && w.Device == l.Device })
@@ -142,7 +152,8 @@ func (h *host) setLinks(want []Link) error {
 	return nil
 }
 
-// prefixOf is an address with the length of its subnet: every wire has its own /16 and /64.
+// prefixOf returns an address with the length of its subnet: each wire has a /16 of its own for IPv4 and a /64 for
+// IPv6.
 func prefixOf(a netip.Addr) netip.Prefix {
 	if a.Is4() {
 		return netip.PrefixFrom(a, 16)
@@ -150,6 +161,7 @@ func prefixOf(a netip.Addr) netip.Prefix {
 	return netip.PrefixFrom(a, 64)
 }
 
+// attach makes an interface on a wire and records it.
 func (h *host) attach(iface, wire, device string) error {
 	var err error
 	parent, id, isVLAN := strings.Cut(iface, ".")
@@ -173,7 +185,7 @@ func (h *host) attach(iface, wire, device string) error {
 	return nil
 }
 
-// attachVLAN makes a VLAN device on an interface. Its wire is that of the interface, but frames have a tag.
+// attachVLAN makes a VLAN device on an interface. Its frames cross the wire of the interface with a tag.
 func (h *host) attachVLAN(parent, iface, id string) error {
 	n, err := strconv.Atoi(id)
 	if err != nil {
@@ -194,8 +206,8 @@ func (h *host) attachVLAN(parent, iface, id string) error {
 	return nil
 }
 
-// addRoute makes all IPv6 addresses reachable on an interface, so that packets can be sent that have a source which is
-// not the host's. IPv4 asks for no route where a socket is bound to an interface.
+// addRoute makes all IPv6 addresses reachable on an interface. Without the route, the kernel sends no packet with a
+// source that is not the host's. For IPv4, a socket that is bound to an interface needs no route.
 func (h *host) addRoute(iface string) error {
 	link, err := h.handle.LinkByName(iface)
 	if err == nil {
@@ -211,6 +223,8 @@ func (h *host) addRoute(iface string) error {
 	return nil
 }
 
+// detach removes an interface. Its sockets are closed first: a new interface of the same name has another index, to
+// which the old sockets are not bound.
 func (h *host) detach(link Link) error {
 	iface := link.Iface
 	for _, v6 := range []bool{false, true} {
@@ -225,6 +239,7 @@ func (h *host) detach(link Link) error {
 	return h.detachDevice(iface, link.Device)
 }
 
+// removeAddr removes an address from an interface.
 func (h *host) removeAddr(iface string, a netip.Addr) error {
 	link, err := h.handle.LinkByName(iface)
 	if err == nil {
@@ -238,8 +253,8 @@ func (h *host) removeAddr(iface string, a netip.Addr) error {
 	return nil
 }
 
-// leave takes all addresses away, as if the host were gone, and closes it. That an interface is removed takes the kernel
-// a while.
+// leave removes all addresses, as if the host were gone, and closes its sockets. It does not wait until the interfaces
+// are removed, because the kernel takes long to remove an interface.
 func (h *host) leave() error {
 	for i := range h.links {
 		for _, a := range h.links[i].Addrs {
@@ -251,7 +266,7 @@ func (h *host) leave() error {
 	return h.close()
 }
 
-// forgetNeighbors makes every neighbor be asked for again: an address may have moved to another host. It also makes room:
+// forgetNeighbors deletes the neighbor entries, because an address may have moved to another host. It also makes room:
 // the kernel has one limit for the neighbors of all namespaces.
 func (h *host) forgetNeighbors() error {
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -271,7 +286,7 @@ func (h *host) forgetNeighbors() error {
 	return nil
 }
 
-// hasTable says whether the host has a table of the agent's name.
+// hasTable reports whether the pod has a table of the agent's name. It asks the kernel and not the agent.
 func (h *host) hasTable() (bool, error) {
 	err := h.pod.Do(func() error {
 		get := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE, 0)

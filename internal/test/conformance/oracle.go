@@ -12,28 +12,34 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Oracle says what policies mean, by looking at all objects for each question.
+// Oracle decides what the policies mean for a packet. It looks at all objects for each question, and so needs no index
+// that could be wrong.
 //
-// It has a memory, as the specification asks: the interfaces of a pod of its node while the network status or the requested
-// networks of the pod cannot be read.
+// It has a memory, because the specification asks for a memory: while the network status or the requested networks of a pod on its node cannot be read, the
+// interfaces that were known stay known.
 type Oracle struct {
-	Node    string
-	Plugins []string // types whose networks policies isolate
-	Flags   Flags
+	Node    string   // the node of the agent under test: only its pods are enforced
+	Plugins []string // the network types that policies isolate, as in --network-plugins
+	Flags   Flags    // the agent's flags that change verdicts
 
-	state       State
-	attachments map[types.UID][]attachment // of the pods whose interfaces are known
-	memo        map[question]answer
+	// The objects as the agent knows them. A stopped agent sees no changes.
+	state State
+	// The interfaces of the pods whose interfaces are known. The network status of a pod of another node counts only
+	// for its addresses as a peer.
+	attachments map[types.UID][]attachment
+	// The answers of the current state, because all ports and protocols share an answer.
+	memo map[question]answer
 }
 
-// attachment is an entry of a network status.
+// attachment is an interface of a pod: an entry of its network status or of its requested networks. Requested networks
+// have no addresses.
 type attachment struct {
 	iface   string
 	network Key
 	addrs   []netip.Addr
 }
 
-// direction is seen from the pod that is protected.
+// direction is a direction of policies, seen from the pod that the policies protect.
 type direction string
 
 const (
@@ -41,13 +47,14 @@ const (
 	egress  direction = "egress"
 )
 
-// Ruling is the verdict of one side on a packet.
+// Ruling is the verdict of the policies of one pod on a packet, with the reason in words.
 type Ruling struct {
 	Allowed bool
 	Why     string
 }
 
-// Observe takes the state after an event. Every state must be shown, in order, for the memory.
+// Observe takes the state after an event. It must get every state, in order: an interface is remembered from the last
+// readable state.
 func (o *Oracle) Observe(s State) {
 	o.state = s
 	o.memo = map[question]answer{}
@@ -58,40 +65,44 @@ func (o *Oracle) Observe(s State) {
 			continue
 		}
 		status, readable := attachmentsOf(p)
-		if p.Spec.NodeName != o.Node { // only its addresses count
+		if p.Spec.NodeName != o.Node { // only the addresses of such a pod count, as a peer
 			if readable {
 				o.attachments[p.UID] = status
 			}
 			continue
 		}
+		// Both annotations count: an interface that is requested is isolated before Multus has written the status.
 		requested, clear := requestedBy(p)
 		all := slices.Concat(status, requested)
 		remembered, known := before[p.UID]
 		if !readable || !clear {
 			for _, a := range remembered {
+				// Only the interfaces are remembered, not their addresses.
 				all = append(all, attachment{iface: a.iface, network: a.network})
 			}
 		}
+		// A pod stays unknown while its status cannot be read, nothing is remembered of it, and it requests no
+		// interface.
 		if readable || known || len(all) > 0 {
 			o.attachments[p.UID] = all
 		}
 	}
 }
 
-// Forget loses the memory, as an agent that starts anew.
+// Forget loses the memory, like an agent that starts without a memory.
 func (o *Oracle) Forget() {
 	o.attachments = nil
 	o.Observe(o.state)
 }
 
-// Judge says what the sender's and the receiver's policies say to a packet.
+// Judge returns the verdict of the sender's policies and the verdict of the receiver's policies on a first packet.
 func (o *Oracle) Judge(p Packet) (atSender, atReceiver Ruling) {
 	return o.rule(egress, p.From, p.To.Addr, p), o.rule(ingress, p.To, p.From.Addr, p)
 }
 
-// JudgeFlow says what both sides say to a packet of a connection that is open, in the direction in which it was opened or in
-// the other one. With --established=keep it goes on. Else the direction in which it was opened is judged like a first packet,
-// and a reply passes as long as that does, or where the policies allow it by itself.
+// JudgeFlow returns the verdicts of both sides on a packet of an open connection. With --established=keep the
+// connection goes on. With --established=revoke a packet in the opening direction is judged like a first packet. A
+// reply passes if the opening packet would pass, or if the policies allow the reply by itself.
 func (o *Oracle) JudgeFlow(opened, reply Packet, isReply bool) (atSender, atReceiver Ruling) {
 	if o.Flags["established"] != "revoke" {
 		keep := Ruling{true, "the connection is established"}
@@ -110,7 +121,8 @@ func (o *Oracle) JudgeFlow(opened, reply Packet, isReply bool) (atSender, atRece
 	return atSender, atReceiver
 }
 
-// Isolated says whether any policy isolates any interface of a pod, so that it must have a table.
+// Isolated reports whether any policy isolates any interface of a pod. Of the enforced pods, just these must have a
+// table.
 func (o *Oracle) Isolated(pod Key) bool {
 	p := o.state.pod(pod)
 	if p == nil {
@@ -126,8 +138,8 @@ func (o *Oracle) Isolated(pod Key) bool {
 	return false
 }
 
-// Enforced says whether the agent has to do with a pod: it is there, runs on the agent's node, and it is known what it
-// is attached to.
+// Enforced reports whether the agent enforces policies for a pod: the pod exists, has not ended, runs on the agent's
+// node but not on the node's network, and its interfaces are known.
 func (o *Oracle) Enforced(pod Key) bool {
 	p := o.state.pod(pod)
 	if p == nil || p.Spec.NodeName != o.Node || isOutside(p) {
@@ -137,7 +149,7 @@ func (o *Oracle) Enforced(pod Key) bool {
 	return known
 }
 
-// question is all that an answer depends on.
+// question is everything that an [answer] depends on: protocols and ports are looked up in the answer.
 type question struct {
 	direction direction
 	pod       Key
@@ -145,24 +157,26 @@ type question struct {
 	peer      netip.Addr
 }
 
-// answer says which rules apply to a peer.
+// answer holds the rules that apply to a peer. Without isolation every packet passes, and there are no rules.
 type answer struct {
 	isolated bool
 	rules    []ruleFor
 }
 
-// ruleFor is a rule that allows a peer.
+// ruleFor is a policy rule as it applies to one peer. A rule for other peers has neither all nor ports.
 type ruleFor struct {
 	name  string
-	all   bool // ports
+	all   bool // the rule allows all ports and protocols
 	ports []portRange
 }
 
+// portRange is a range of ports of a protocol, with both ends.
 type portRange struct {
 	proto    Protocol
 	from, to int
 }
 
+// rule returns the verdict of the policies of one pod. The order is the agent's: isolation, flags, own packets, rules.
 func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet) Ruling {
 	if !self.IsPod() || !o.Enforced(self.Pod) {
 		return Ruling{true, string(d) + " of " + self.String() + " is not enforced here"}
@@ -194,6 +208,8 @@ func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet
 	}
 	return Ruling{false, fmt.Sprintf("no rule of the policies that isolate %s of %s on %s allows it", d, self.Pod, self.Iface)}
 }
+
+// answer collects the rules of all isolating policies. A packet passes if any of them allows it.
 
 func (o *Oracle) answer(q question) answer {
 	p := o.state.pod(q.pod)

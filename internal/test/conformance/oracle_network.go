@@ -12,8 +12,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// requestedBy reads what a pod asks for: a JSON list, or names of networks with commas between them and an interface's name
-// behind an @. An interface without a name is net and its place in the list. It is false when that cannot be read.
+// requestedBy reads the requested networks of a pod: a JSON list, or the short form "ns/network@iface,network". The
+// interface of an entry without a name is "net" and the place of the entry in the list, as Multus names it. The result
+// is false when the annotation cannot be read.
 func requestedBy(p *corev1.Pod) ([]attachment, bool) {
 	raw := strings.TrimSpace(p.Annotations[networksAnnotation])
 	if raw == "" {
@@ -35,9 +36,11 @@ func requestedBy(p *corev1.Pod) ([]attachment, bool) {
 		}
 	}
 	var out []attachment
+	// An entry that is not valid is left out; its place in the list still counts.
 	for i, r := range requests {
 		iface := cmp.Or(strings.TrimSpace(r.Interface), r.InterfaceRequest, fmt.Sprint("net", i+1))
 		network, ok := networkNamed(cmp.Or(strings.TrimSpace(r.Namespace), p.Namespace)+"/"+r.Name, "")
+		// A name of an interface has at most 15 bytes (IFNAMSIZ - 1).
 		if ok && len(iface) <= 15 {
 			out = append(out, attachment{iface: iface, network: network})
 		}
@@ -45,6 +48,7 @@ func requestedBy(p *corev1.Pod) ([]attachment, bool) {
 	return out, true
 }
 
+// statusOf returns the network status of a pod. The older annotation counts only if the newer annotation is missing.
 func statusOf(p *corev1.Pod) string {
 	raw, ok := p.Annotations["k8s.v1.cni.cncf.io/network-status"]
 	if !ok {
@@ -53,7 +57,8 @@ func statusOf(p *corev1.Pod) string {
 	return strings.TrimSpace(raw)
 }
 
-// attachmentsOf reads a pod's network status. It is false when that cannot be read.
+// attachmentsOf reads the network status of a pod. The result is false when the status cannot be read. An empty status
+// is readable: the pod has no interfaces.
 func attachmentsOf(p *corev1.Pod) ([]attachment, bool) {
 	raw := statusOf(p)
 	if raw == "" {
@@ -75,6 +80,7 @@ func attachmentsOf(p *corev1.Pod) ([]attachment, bool) {
 		a := attachment{iface: s.Interface, network: network}
 		for _, ip := range s.IPs {
 			if addr, err := netip.ParseAddr(ip); err == nil {
+				// An address may be written as IPv4 in IPv6, or with a zone. Packets have neither.
 				a.addrs = append(a.addrs, addr.Unmap().WithZone(""))
 			}
 		}
@@ -83,7 +89,8 @@ func attachmentsOf(p *corev1.Pod) ([]attachment, bool) {
 	return out, true
 }
 
-// networkNamed reads "namespace/name" or, in the given namespace, "name". Blanks around a part do not belong to it.
+// networkNamed reads "namespace/name", or "name" in the given namespace. Blanks around a part are ignored, blanks
+// inside are not valid.
 func networkNamed(s, namespace string) (Key, bool) {
 	parts := strings.Split(s, "/")
 	for i := range parts {
@@ -98,7 +105,7 @@ func networkNamed(s, namespace string) (Key, bool) {
 	return Key{Namespace: parts[0], Name: parts[1]}, true
 }
 
-// networksOf returns the networks that a policy is for.
+// networksOf returns the networks that a policy applies to. Names that are not valid are left out.
 func networksOf(policy *mnpv1.MultiNetworkPolicy) []Key {
 	var out []Key
 	for _, s := range strings.Split(policy.Annotations["k8s.v1.cni.cncf.io/policy-for"], ",") {
@@ -109,8 +116,8 @@ func networksOf(policy *mnpv1.MultiNetworkPolicy) []Key {
 	return out
 }
 
-// pluginTypeOf returns the type of a network, that of the first plugin where there are several, empty when it cannot be
-// read.
+// pluginTypeOf returns the CNI type of a network: the type of the configuration, or else of the first plugin of its
+// chain. It is empty when the configuration cannot be read or names no type.
 func pluginTypeOf(nad *netv1.NetworkAttachmentDefinition) string {
 	var config struct {
 		Type    string
@@ -125,8 +132,9 @@ func pluginTypeOf(nad *netv1.NetworkAttachmentDefinition) string {
 	return config.Type
 }
 
-// speaksFor reports whether a pod is younger than the last edit of a definition, or than a definition that was never edited.
-// Times are in seconds, and in the second of an edit nobody knows which was first. Cases without times are about other things.
+// speaksFor reports whether a definition is sure to describe the interfaces of a pod: the pod is younger than the last
+// edit, or than a definition that was never edited. Times have a resolution of a second, so in the second of an edit
+// the order is unknown. Cases without times are about other behavior.
 func speaksFor(nad *netv1.NetworkAttachmentDefinition, p *corev1.Pod) bool {
 	switch {
 	case nad.CreationTimestamp.IsZero():

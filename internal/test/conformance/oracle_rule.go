@@ -13,12 +13,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// policyRule is a rule of either direction.
+// policyRule is an ingress or egress rule: the API has two types for the same parts.
 type policyRule struct {
 	peers []mnpv1.MultiNetworkPolicyPeer
 	ports []mnpv1.MultiNetworkPolicyPort
 }
 
+// rulesOf returns the rules of a policy for a direction.
 func rulesOf(policy *mnpv1.MultiNetworkPolicy, d direction) []policyRule {
 	var out []policyRule
 	if d == ingress {
@@ -33,7 +34,7 @@ func rulesOf(policy *mnpv1.MultiNetworkPolicy, d direction) []policyRule {
 	return out
 }
 
-// ruleFor returns what a rule allows the peer of a question.
+// ruleFor returns the ports that a rule allows the peer of a question.
 func (o *Oracle) ruleFor(q question, policy *mnpv1.MultiNetworkPolicy, self *corev1.Pod, r policyRule) ruleFor {
 	isPeer := len(r.peers) == 0
 	var pods []*corev1.Pod // peers that have the address
@@ -45,11 +46,14 @@ func (o *Oracle) ruleFor(q question, policy *mnpv1.MultiNetworkPolicy, self *cor
 		pods = append(pods, o.podsAt(policy, peer, q.peer)...)
 	}
 	isPeer = isPeer || len(pods) > 0
+	// A rule without peers allows everyone. With egress and a named port, the pods that have the address say which
+	// number the name means.
 	if len(r.peers) == 0 { // everyone: any pod may name a port
 		pods = o.podsAt(policy, mnpv1.MultiNetworkPolicyPeer{NamespaceSelector: &metav1.LabelSelector{}}, q.peer)
 	}
 	out := ruleFor{all: isPeer && len(r.ports) == 0}
 	for _, port := range r.ports {
+		// For ingress the protected pod gives a named port its number; for egress each selected peer does.
 		switch {
 		case port.Port == nil || isNumber(port.Port):
 			if isPeer {
@@ -66,7 +70,7 @@ func (o *Oracle) ruleFor(q question, policy *mnpv1.MultiNetworkPolicy, self *cor
 	return out
 }
 
-// podsAt returns the pods that a peer selects and that have an address on any of the policy's networks.
+// podsAt returns the pods that a peer selects and that have the address on any of the policy's networks.
 func (o *Oracle) podsAt(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetworkPolicyPeer, at netip.Addr) []*corev1.Pod {
 	var out []*corev1.Pod
 	if peer.PodSelector == nil && peer.NamespaceSelector == nil {
@@ -91,8 +95,8 @@ func (o *Oracle) podsAt(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetwor
 	return out
 }
 
-// inNamespace says whether a peer selects a pod's namespace. Labels that are not known match nothing but the
-// selector that asks for none.
+// inNamespace reports whether a peer selects a pod's namespace. If the labels of the namespace are unknown, only the
+// empty selector selects it.
 func (o *Oracle) inNamespace(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetworkPolicyPeer, pod *corev1.Pod) bool {
 	s := peer.NamespaceSelector
 	if s == nil {
@@ -109,7 +113,8 @@ func (o *Oracle) inNamespace(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiN
 	return matches && valid
 }
 
-// selects says whether a selector matches labels, and whether it is valid at all.
+// selects reports whether a selector matches labels, and whether the selector is valid. It does not use the API
+// machinery's selectors, because the agent uses them.
 func selects(s metav1.LabelSelector, labels map[string]string) (matches, valid bool) {
 	matches = true
 	for k, v := range s.MatchLabels {
@@ -139,6 +144,7 @@ func selects(s metav1.LabelSelector, labels map[string]string) (matches, valid b
 		default:
 			return false, false
 		}
+		// In and NotIn need values, Exists and DoesNotExist must have none.
 		if needsValues != (len(e.Values) > 0) {
 			return false, false
 		}
@@ -147,10 +153,11 @@ func selects(s metav1.LabelSelector, labels map[string]string) (matches, valid b
 	return matches, true
 }
 
+// isKey and isValue are the API server's checks of label keys and values.
 func isKey(s string) bool   { return len(validation.IsQualifiedName(s)) == 0 }
 func isValue(s string) bool { return len(validation.IsValidLabelValue(s)) == 0 }
 
-// inBlock says whether a block has an address. One of which any part cannot be read has none.
+// inBlock reports whether a block contains an address. A block with any part that cannot be read contains nothing.
 func inBlock(b *mnpv1.IPBlock, a netip.Addr) bool {
 	in, ok := blockHas(b.CIDR, a)
 	for _, s := range b.Except {
@@ -161,6 +168,7 @@ func inBlock(b *mnpv1.IPBlock, a netip.Addr) bool {
 	return in && ok
 }
 
+// blockHas reports whether a CIDR contains an address, and whether the CIDR can be read.
 func blockHas(cidr string, a netip.Addr) (has, valid bool) {
 	p, err := netip.ParsePrefix(cidr)
 	if err != nil {
@@ -172,13 +180,14 @@ func blockHas(cidr string, a netip.Addr) (has, valid bool) {
 	return p.Contains(a), true
 }
 
-// isNumber says whether a port is a number, maybe in quotes.
+// isNumber reports whether a port is a number, maybe a number in a string.
 func isNumber(port *intstr.IntOrString) bool {
 	_, err := strconv.Atoi(strings.TrimSpace(port.StrVal))
 	return port.Type == intstr.Int || err == nil
 }
 
-// protocolOf is false for a protocol that is none. Case does not matter.
+// protocolOf returns the protocol of a port; nil means TCP. The result is false for an unknown protocol. Upper and
+// lower case are equal.
 func protocolOf(p *corev1.Protocol) (Protocol, bool) {
 	if p == nil {
 		return TCP, true
@@ -194,7 +203,7 @@ func protocolOf(p *corev1.Protocol) (Protocol, bool) {
 	return 0, false
 }
 
-// numbersOf returns what a port without a name allows: nothing when anything in it is not valid.
+// numbersOf returns the ports that a port without a name allows. If any part of it is not valid, it allows nothing.
 func numbersOf(port mnpv1.MultiNetworkPolicyPort) []portRange {
 	proto, ok := protocolOf(port.Protocol)
 	r := portRange{proto, 0, 65535}
@@ -220,7 +229,7 @@ func numbersOf(port mnpv1.MultiNetworkPolicyPort) []portRange {
 	return []portRange{r}
 }
 
-// portsNamed returns the numbers that a pod gives a name.
+// portsNamed returns the numbers that a pod's containers give a named port.
 func portsNamed(pod *corev1.Pod, port mnpv1.MultiNetworkPolicyPort) []portRange {
 	proto, ok := protocolOf(port.Protocol)
 	name := port.Port.StrVal
@@ -228,6 +237,8 @@ func portsNamed(pod *corev1.Pod, port mnpv1.MultiNetworkPolicyPort) []portRange 
 		return nil
 	}
 	containers := slices.Clone(pod.Spec.Containers)
+	// A sidecar (an init container that restarts always) runs as long as the pod. Other init containers have ended when
+	// the pod receives packets.
 	for _, c := range pod.Spec.InitContainers {
 		if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
 			containers = append(containers, c) // runs as long as the pod

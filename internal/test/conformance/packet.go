@@ -8,13 +8,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Key is the namespace and name of an object.
+// Key is the namespace and name of an object. The zero Key is no object.
 type Key = types.NamespacedName
 
-// Protocol is what a packet carries, by its number in IPv4. ICMP stands for ICMPv6 in IPv6.
+// Protocol is the protocol that a packet carries, by its number in IPv4. ICMP stands for ICMPv6 in IPv6.
 type Protocol uint8
 
-// The protocols that are sent. ICMP is an echo request.
+// The protocols that probes have. A probe of ICMP is an echo request, or an ICMP error, see [shape].
 const (
 	TCP  Protocol = unix.IPPROTO_TCP
 	UDP  Protocol = unix.IPPROTO_UDP
@@ -25,7 +25,7 @@ const (
 // transports are the protocols that have ports.
 var transports = []Protocol{TCP, UDP, SCTP}
 
-// String is the name as in flows: "tcp".
+// String returns the name of the protocol in the text of flows, for example "tcp".
 func (p Protocol) String() string {
 	switch p {
 	case TCP:
@@ -40,7 +40,7 @@ func (p Protocol) String() string {
 	return fmt.Sprintf("protocol-%d", uint8(p))
 }
 
-// number is the protocol's number in the family of the address.
+// number returns the number of the protocol in the IP family of the address.
 func (p Protocol) number(a netip.Addr) uint8 {
 	if p == ICMP && a.Is6() {
 		return unix.IPPROTO_ICMPV6
@@ -48,18 +48,18 @@ func (p Protocol) number(a netip.Addr) uint8 {
 	return uint8(p)
 }
 
-// Endpoint is an end of a packet: an address, and the interface of a pod that it is on. An endpoint that is no pod's
-// has neither.
+// Endpoint is an end of a packet: an address, and the interface of a pod that has the address. An endpoint outside all
+// pods has neither a pod nor an interface.
 type Endpoint struct {
 	Pod   Key
 	Iface string
 	Addr  netip.Addr
 }
 
-// IsPod says whether it is a pod's.
+// IsPod reports whether the endpoint belongs to a pod.
 func (e Endpoint) IsPod() bool { return e.Pod != Key{} }
 
-// String is "default/web@net1 10.1.0.1", or just the address.
+// String returns "default/web@net1 10.1.0.1", or only the address outside all pods.
 func (e Endpoint) String() string {
 	if !e.IsPod() {
 		return e.Addr.String()
@@ -67,7 +67,7 @@ func (e Endpoint) String() string {
 	return fmt.Sprintf("%s@%s %s", e.Pod, e.Iface, e.Addr)
 }
 
-// Packet is the first packet of a flow.
+// Packet is the first packet of a flow. Packets are comparable: [Player.Only] names probes by their packets.
 type Packet struct {
 	From, To Endpoint
 	Proto    Protocol
@@ -75,7 +75,7 @@ type Packet struct {
 	Shape    shape
 }
 
-// String is "a/x@net1 10.1.0.1 -> a/y@net1 10.1.0.2 tcp/80".
+// String returns "a/x@net1 10.1.0.1 -> a/y@net1 10.1.0.2 tcp/80".
 func (p Packet) String() string {
 	if p.Proto == ICMP {
 		return fmt.Sprintf("%s -> %s icmp%s", p.From, p.To, p.Shape)

@@ -11,9 +11,11 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ReadPage reads the cases of a page of the documentation. Tables before the first numbered heading describe a cluster:
-// their first column is Network, Namespace, Pod or Host. Each numbered heading is a case: its policies, in blocks of YAML,
-// and a table of flows that are allowed or denied.
+// ReadPage reads the cases of a page of the documentation. The tables before the first numbered heading describe a
+// cluster: the heading of their first column is Network, Namespace, Pod or Host. Each numbered heading is a case: its
+// policies, in blocks of YAML, and a table of flows that are allowed or denied.
+//
+// So the examples of the documentation are tested against the kernel, and cannot become wrong unnoticed.
 func ReadPage(path string) ([]Case, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -28,6 +30,7 @@ func ReadPage(path string) ([]Case, error) {
 	var out []Case
 	for _, s := range sections[1:] {
 		title, body, _ := strings.Cut(s, "\n")
+		// Other headings are about other matters.
 		if title[0] < '0' || title[0] > '9' {
 			continue
 		}
@@ -35,12 +38,14 @@ func ReadPage(path string) ([]Case, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", path, title, err)
 		}
+		// The cluster comes alone and unprobed, so that the policies of every example meet a settled cluster.
 		out = append(out, Case{Name: title, Outsiders: outsiders, Steps: []Step{{Events: cluster, Quiet: true}, step}})
 	}
 	return out, nil
 }
 
-// tables returns the tables of a text, as rows of cells, each with its header first.
+// tables returns the tables of a text in Markdown, each as rows of cells. The first row is the header. Backquotes are
+// left out.
 func tables(text string) [][][]string {
 	var out [][][]string
 	inTable := false
@@ -66,7 +71,7 @@ func tables(text string) [][][]string {
 	return out
 }
 
-// cluster makes the events that lead to the cluster of a page.
+// cluster makes the events that create the cluster of a page. The rows are the short forms of the case files.
 func (b *builder) cluster(tables [][][]string) (events []Event, outsiders []Outsider, err error) {
 	var f stepFile
 	for _, t := range tables {
@@ -100,7 +105,7 @@ func (b *builder) cluster(tables [][][]string) (events []Event, outsiders []Outs
 	return step.Events, outsiders, err
 }
 
-// example reads a section: policies, and what they allow.
+// example reads the section of a case: its policies, and the flows that they allow or deny.
 func example(body string) (Step, error) {
 	var s Step
 	blocks := strings.Split(body, "```yaml\n")
@@ -130,6 +135,7 @@ func example(body string) (Step, error) {
 			s.Expect = append(s.Expect, e)
 		}
 	}
+	// A section with a mistake in its markup would otherwise be a case that always passes.
 	if len(s.Events) == 0 || len(s.Expect) == 0 {
 		return s, fmt.Errorf("%d policies and %d flows", len(s.Events), len(s.Expect))
 	}

@@ -16,47 +16,51 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
-// Agent is what is judged.
+// Agent is the agent under test. A test wraps its agent in this interface, so the package does not depend on the
+// agent's assembly. The methods are called from a single goroutine.
 type Agent interface {
+	// SetSandbox and DeleteSandbox stand in for the container runtime, which announces sandboxes and reports their
+	// ends.
 	SetSandbox(s Sandbox)
 	DeleteSandbox(uid types.UID)
-	// Explain says what the agent would answer to who asks whether a packet passes its receiver's rules, or with egress its
-	// sender's, and why.
+	// Explain returns the agent's own explanation of a packet: whether the rules of its receiver let it pass, or with
+	// egress the rules of its sender, and why.
 	Explain(egress bool, p Packet) (allowed bool, why string, err error)
-	// Settled says whether the agent knows just these versions of objects, and has done all of its work.
+	// Settled reports whether the agent knows exactly these versions of objects and has no work left.
 	Settled(versions map[Ref]string) bool
-	// Stop returns when it has ended.
+	// Stop ends the agent, and returns when it has ended. Its rules stay in the kernel.
 	Stop()
 }
 
-// StartAgent starts an agent that knows these sandboxes.
+// StartAgent starts an agent with the sandboxes that run already, as a runtime reports them to an agent that connects.
 type StartAgent func(objects informers.Objects, sandboxes []Sandbox, flags Flags) (Agent, error)
 
-// Player plays cases.
+// Player plays cases. Playing a case does not change the Player.
 type Player struct {
+	// Start is called at the start of a case, and again for each event that starts an agent.
 	Start   StartAgent
-	Node    string   // pods that name it are the agent's
+	Node    string   // the agent's node: it enforces policies only for pods of this node
 	Plugins []string // the agent's --network-plugins
-	Only    []Packet // unless empty, no others are sent
-	Share   int      // unless 0, only one of so many packets is sent: always the same packets of a case
+	Only    []Packet // unless empty, only these packets are sent: to repeat a fault quickly
+	Share   int      // unless 0, one of Share packets is sent, always the same packets of a case: for random cases, which are many
 }
 
-// Result is how a case came out.
+// Result is the outcome of a case.
 type Result struct {
 	Counts
-	Step    int      // where it failed, from 0
-	Faults  []string // in words
-	Packets []Packet // that did not fare as they should
+	Step    int      // the step that failed, from 0; valid if there are faults
+	Faults  []string // messages
+	Packets []Packet // the packets with a wrong verdict, for [Player.Only]
 }
 
-// Counts are what was compared.
+// Counts says how much was compared. A test logs it: a case that compares nothing proves nothing.
 type Counts struct {
 	Points  int // quiet points
-	Sent    int // packets, those sent again counted once
+	Sent    int // packets; a packet that is sent again counts once
 	Egress  int // packets that the sender's rules are to drop
 	Ingress int // of the others, packets that the receiver's rules are to drop
 	Live    int // packets of connections that were open
-	Stopped int // of these, packets that are to be dropped
+	Stopped int // of the packets of open connections, packets that are to be dropped
 }
 
 // Add adds the counts of another case.
@@ -69,6 +73,7 @@ func (c *Counts) Add(d Counts) {
 	c.Stopped += d.Stopped
 }
 
+// count counts a probe by its expected verdict.
 func (c *Counts) count(p *Probe) {
 	c.Sent++
 	if p.flow != nil {
@@ -86,30 +91,33 @@ func (c *Counts) count(p *Probe) {
 	}
 }
 
-// String tells them.
+// String returns the counts in a sentence, for a log.
 func (c Counts) String() string {
 	return fmt.Sprintf("%d quiet points, %d packets compared (%d to be dropped by the sender's rules, %d by the receiver's; %d of open connections, %d to be dropped)",
 		c.Points, c.Sent, c.Egress, c.Ingress, c.Live, c.Stopped)
 }
 
-// Failed says whether anything came out otherwise.
+// Failed reports whether there are faults.
 func (r Result) Failed() bool { return len(r.Faults) > 0 }
 
 const (
-	patience  = 20 * time.Second
+	patience  = 20 * time.Second // how long an agent may take to settle
 	pollEvery = 100 * time.Microsecond
-	someOf    = 8 // faults that are told
+	someOf    = 8 // faults that a result lists; more faults of one step have mostly the same cause
 )
 
-// Play plays a case until its first fault. An error means that the play itself failed: nothing is known then.
+// Play plays a case until its first fault. A fault of the agent that prevents the play ([ErrFault]) and a failure of
+// the play itself are errors; the result then has only what was compared before.
 func (p *Player) Play(ctx context.Context, c Case) (result Result, err error) {
+	// The ports are part of the fabric, because each host listens on them from the beginning.
 	fabric, err := NewFabric(portsOf(c))
 	if err != nil {
 		return Result{}, err
 	}
 	run := &play{
 		Player: p, fabric: fabric, server: NewServer(), state: State{}, sandboxes: map[types.UID]Sandbox{},
-		pods:   map[spot]bool{},
+		pods: map[spot]bool{},
+		// The sample depends on the name of the case only: a case sends the same packets again when it is repeated.
 		sample: rand.New(rand.NewPCG(0, crc64.Checksum([]byte(c.Name), crc64.MakeTable(crc64.ECMA)))),
 		oracle: &Oracle{Node: p.Node, Plugins: p.Plugins, Flags: c.Flags},
 	}
@@ -139,7 +147,8 @@ func (p *Player) Play(ctx context.Context, c Case) (result Result, err error) {
 	return run.result, nil
 }
 
-// portsOf returns the ports that are probed in a case.
+// portsOf returns the ports that are probed in a case: the ports that are always probed, and the ports of its
+// expectations.
 func portsOf(c Case) []uint16 {
 	ports := slices.Clone(somePorts)
 	for _, s := range c.Steps {
@@ -154,18 +163,19 @@ func portsOf(c Case) []uint16 {
 	return ports
 }
 
-// play is a case that is played.
+// play is the state of a case that is being played.
 type play struct {
 	*Player
-	fabric    *Fabric
-	server    *Server
-	oracle    *Oracle
-	agent     Agent // nil: stopped
+	fabric *Fabric
+	server *Server
+	oracle *Oracle
+	agent  Agent // nil: no agent runs
+	// The objects as the API server has them. The Oracle's state is older while no agent runs.
 	state     State
 	sandboxes map[types.UID]Sandbox
-	pods      map[spot]bool // addresses that pods have or had
+	pods      map[spot]bool // addresses that pods have or had, for forged packets
 	forgotten bool          // entries of connection tracking were deleted, and the agent may not have noticed
-	foreign   bool          // a table that another agent left is in force: the oracle knows nothing
+	foreign   bool          // a table that another agent left is in force: the Oracle cannot judge
 	sample    *rand.Rand
 	result    Result
 }
@@ -176,6 +186,7 @@ type spot struct {
 	addr netip.Addr
 }
 
+// start starts an agent with the sandboxes that exist now.
 func (r *play) start() error {
 	sandboxes := make([]Sandbox, 0, len(r.sandboxes))
 	for _, s := range r.sandboxes {
@@ -186,6 +197,7 @@ func (r *play) start() error {
 	return err
 }
 
+// stop ends the agent, if an agent runs.
 func (r *play) stop() {
 	if r.agent != nil {
 		r.agent.Stop()
@@ -193,6 +205,7 @@ func (r *play) stop() {
 	}
 }
 
+// step plays a step: its events in a burst, then the comparison once the agent is settled.
 func (r *play) step(ctx context.Context, s Step) ([]string, error) {
 	for _, e := range s.Events {
 		if err := r.happen(ctx, e); err != nil {
@@ -208,18 +221,21 @@ func (r *play) step(ctx context.Context, s Step) ([]string, error) {
 	return r.compare(s.Expect)
 }
 
-// happen makes an event happen to the API server and the kernel.
+// happen carries out an event, in the order that a real cluster has: the kernel changes before the API server announces
+// a pod, and after the API server announces its end.
 func (r *play) happen(ctx context.Context, e Event) error {
 	switch {
 	case e.Settle:
 		return r.settle(ctx)
 	case e.Stop:
+		// An agent that stops in the middle of its work leaves rules that the Oracle cannot know.
 		if err := r.settle(ctx); err != nil {
 			return err
 		}
 		r.stop()
 		return nil
 	case e.Start:
+		// The new agent lists all objects, and so sees at once what it missed. It replaces tables of other agents.
 		r.oracle.state = r.state
 		r.oracle.Forget()
 		r.foreign = false
@@ -235,7 +251,7 @@ func (r *play) happen(ctx context.Context, e Event) error {
 		return r.fabric.leaveTable(*e.Table)
 	}
 	r.state = e.applyTo(r.state)
-	if r.agent != nil { // a stopped agent sees nothing, and the rules stay as they are
+	if r.agent != nil { // a stopped agent sees nothing, and its rules stay as they are
 		r.oracle.Observe(r.state)
 	}
 	if pod, ok := e.Put.(*corev1.Pod); ok {
@@ -251,7 +267,7 @@ func (r *play) happen(ctx context.Context, e Event) error {
 	return r.leave()
 }
 
-// leave takes the pods that are gone off the wires.
+// leave takes pods off the wires that have ended or were deleted, and reports the ends of their sandboxes.
 func (r *play) leave() error {
 	left, err := r.fabric.Leave(r.state)
 	for _, uid := range left {
@@ -263,6 +279,7 @@ func (r *play) leave() error {
 	return err
 }
 
+// putPod makes the kernel's side of a pod.
 func (r *play) putPod(pod *corev1.Pod) error {
 	for _, l := range annotatedLinks(pod) {
 		for _, a := range l.Addrs {
@@ -277,6 +294,7 @@ func (r *play) putPod(pod *corev1.Pod) error {
 	if err != nil || !ok {
 		return err
 	}
+	// A runtime announces a sandbox once, when the pod starts.
 	if _, known := r.sandboxes[s.UID]; !known && r.agent != nil {
 		r.agent.SetSandbox(s)
 	}
@@ -284,7 +302,7 @@ func (r *play) putPod(pod *corev1.Pod) error {
 	return nil
 }
 
-// settle waits until the agent, if it runs, has done all of its work.
+// settle waits until the agent, if an agent runs, has done all of its work.
 func (r *play) settle(ctx context.Context) error {
 	if r.agent == nil {
 		return nil
@@ -304,10 +322,12 @@ func (r *play) settle(ctx context.Context) error {
 	return nil
 }
 
-// ErrFault is an agent that fails in another way than by a verdict.
+// ErrFault marks an error that is the agent's fault, but is not a verdict: an agent that does not settle, or a
+// connection that cannot be opened although it is allowed.
 var ErrFault = errors.New("the agent is at fault")
 
-// compare sends all packets there are and compares their fate.
+// compare sends all packets of the moment and returns a message for each wrong fate. The fate must agree with the
+// Oracle and with the lines of the case.
 func (r *play) compare(expect []Expectation) ([]string, error) {
 	live, err := r.compareFlows()
 	if err != nil {
@@ -338,7 +358,8 @@ func (r *play) compare(expect []Expectation) ([]string, error) {
 	return faults, nil
 }
 
-// judge returns how the kernel did otherwise than the oracle says.
+// judge returns messages for the verdicts of the kernel, of the agent's explanations, and for tables that are missing
+// or needless.
 func (r *play) judge(probes []*Probe) ([]string, error) {
 	faults, err := r.tables()
 	if err != nil {
@@ -363,7 +384,8 @@ func (r *play) judge(probes []*Probe) ([]string, error) {
 	return faults, nil
 }
 
-// misexplained says how the agent explains a packet other than the kernel did, which was as the oracle says.
+// misexplained returns a message if the agent's explanation of a packet differs from the Oracle. The kernel has agreed
+// with the Oracle before.
 func (r *play) misexplained(p *Probe) string {
 	for _, side := range []struct {
 		egress bool
@@ -373,7 +395,7 @@ func (r *play) misexplained(p *Probe) string {
 		if !side.self.IsPod() || !r.oracle.Enforced(side.self.Pod) {
 			continue
 		}
-		if !side.egress && p.From.host == p.To.host { // by its address, it could be from somebody else
+		if !side.egress && p.From.host == p.To.host { // a pod's own packet could by its address be another pod's
 			continue
 		}
 		allowed, why, err := r.agent.Explain(side.egress, p.Packet())
@@ -385,7 +407,8 @@ func (r *play) misexplained(p *Probe) string {
 	return ""
 }
 
-// tables checks that pods have a table just when a policy isolates them.
+// tables returns messages for pods that have no table although a policy isolates them, and for pods that have a table
+// although no policy does.
 func (r *play) tables() ([]string, error) {
 	var faults []string
 	for _, h := range r.fabric.present() {

@@ -13,42 +13,48 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Probe is a packet, with the expected and the observed verdict.
+// Probe is a packet with the expected and the observed verdict.
 type Probe struct {
 	From, To Terminal
 	Proto    Protocol
-	Port     uint16
-	OneWay   bool // no answer is waited for: it would go astray, since the source is not the sender's, or another way
+	// The destination port; 0 for ICMP.
+	Port uint16
+	// No answer is waited for: the answer would go to another host, because the source is forged, or by another
+	// interface.
+	OneWay bool
 
-	flow  *flow // that the packet belongs to; nil: it is the first packet of a new connection
-	reply bool  // it goes against the direction in which its flow was opened
+	flow  *flow // the connection that the packet belongs to; nil: it is the first packet of a new connection
+	reply bool  // with flow: the packet goes against the direction in which the connection was opened
 	shape shape
 
-	toMany bool // it arrives on every interface on the wire
+	toMany bool // a multicast or broadcast packet, which arrives on every interface on the wire
 
-	Egress, Ingress Ruling // what the Oracle says
+	Egress, Ingress Ruling // the Oracle's verdicts at the sender and at the receiver
 
-	refused  bool   // by the sender's own rules
-	arrived  bool   // behind the receiver's rules
-	answered bool   // a SYN, and the answer came back
-	iface    string // where it arrived
+	refused  bool   // the sender's own rules dropped the packet: the send failed with EPERM
+	arrived  bool   // it passed the receiver's rules
+	answered bool   // for a SYN: the SYN-ACK came back
+	iface    string // the interface on which it arrived
 }
 
-// Packet is the probe's packet.
+// Packet returns the packet of the probe.
 func (p *Probe) Packet() Packet {
 	return Packet{p.From.Endpoint(), p.To.Endpoint(), p.Proto, p.Port, p.shape}
 }
 
 func (p *Probe) allowed() bool { return p.Egress.Allowed && p.Ingress.Allowed }
 
-// missing says whether something that should have been seen was not. It may have been lost.
+// missing reports whether something that should have been seen was not seen. A packet may have been lost, so the probe
+// is sent again.
 func (p *Probe) missing() bool {
 	return !p.refused && p.allowed() && (!p.arrived || p.Proto == TCP && !p.OneWay && !p.answered)
 }
 
-// Fault says how the kernel did otherwise than the Oracle says, empty when it did not.
+// Fault returns how the kernel's verdict differs from the Oracle's, empty if it does not differ. A TCP probe must also
+// get its answer: it shows that replies pass.
 func (p *Probe) Fault() string {
 	switch {
+	// Behind a device that hides drops, a refused send looks like a sent packet. Only an arrival is proof there.
 	case p.From.hidesDrops() && p.arrived && !p.Egress.Allowed:
 		return "the sender's rules let it pass, but are to drop it: " + p.Egress.Why
 	case p.From.hidesDrops() && !p.Egress.Allowed:
@@ -72,19 +78,23 @@ func (p *Probe) Fault() string {
 }
 
 const (
-	chunk        = 256 // packets sent before what came in is read
-	firstPort    = 1024
+	chunk        = 256  // packets sent before what came in is read
+	firstPort    = 1024 // source ports from 1024 on
 	attempts     = 5
-	firstPause   = 2 * time.Millisecond
-	markerRounds = 3
+	firstPause   = 2 * time.Millisecond // before the second attempt; three times as long before each further attempt
+	markerRounds = 3                    // see flush
 	markerPause  = 100 * time.Microsecond
-	markerLimit  = 300 * time.Millisecond
+	markerLimit  = 300 * time.Millisecond // how long a marker may take
+	// sendOne waits up to roomAttempts * roomPause for room.
 	roomAttempts = 100
 	roomPause    = 20 * time.Millisecond
 )
 
-// Send sends all probes and waits until what passes has arrived. Each packet of a flow has a source port of its own, so
-// that none is established. What does not arrive and should is sent again a few times: a packet may be lost.
+// Send sends all probes and waits until all packets that pass have arrived. Each send has a source port of its own, so
+// that no probe belongs to a connection of an earlier probe. A packet that should arrive and does not is sent again a
+// few times: packets may be lost.
+//
+// A packet that must be dropped is not waited for by time: markers that are sent behind the probes arrive after them.
 func (f *Fabric) Send(probes []*Probe) (err error) {
 	free, err := pin()
 	if err != nil {
@@ -97,6 +107,7 @@ func (f *Fabric) Send(probes []*Probe) (err error) {
 			return err
 		}
 	}
+	// Numbers of earlier sends must not be taken for probes of this send: late packets may still arrive.
 	f.first += uint32(len(f.sent))
 	f.sent = f.sent[:0]
 	pause := firstPause
@@ -113,6 +124,7 @@ func (f *Fabric) Send(probes []*Probe) (err error) {
 			return err
 		}
 		probes = slices.Clone(probes)
+		// Only lost packets are sent again. A verdict that lets a packet pass by mistake is final.
 		if probes = slices.DeleteFunc(probes, func(p *Probe) bool { return !p.missing() }); len(probes) == 0 {
 			break
 		}
@@ -120,7 +132,9 @@ func (f *Fabric) Send(probes []*Probe) (err error) {
 	return nil
 }
 
-// pin keeps the goroutine on a single CPU: the kernel then handles the packets in the order in which they are sent.
+// pin keeps the goroutine on a single CPU. The kernel handles packets between network namespaces in a queue per CPU, so
+// they then arrive in the order in which they are sent, and a marker is never early. The CPU is chosen at random, so
+// that tests that run at the same time mostly use different CPUs.
 func pin() (free func() error, err error) {
 	runtime.LockOSThread()
 	var before, one unix.CPUSet
@@ -147,8 +161,9 @@ func pin() (free func() error, err error) {
 	}, nil
 }
 
+// sendAll sends each probe once, and reads the arrivals often enough that no receive buffer overflows.
 func (f *Fabric) sendAll(hosts []*host, probes []*Probe) error {
-	// One by one the pairs, so that each chunk goes to many hosts.
+	// The source port differs from the source ports of the last sends, so no packet belongs to an earlier connection.
 	sport := uint16(firstPort + f.round%(65536-firstPort))
 	for i, p := range probes {
 		id := f.first + uint32(len(f.sent))
@@ -175,7 +190,8 @@ func (f *Fabric) sendAll(hosts []*host, probes []*Probe) error {
 	return f.drain(hosts)
 }
 
-// sendOne sends a packet. Where the kernel has no room for a further neighbor, it makes room.
+// sendOne sends a packet. Without room for a further neighbor entry the kernel refuses the packet. Then sendOne makes
+// room and tries again.
 func (f *Fabric) sendOne(hosts []*host, p *Probe, packet []byte) (sent bool, err error) {
 	for range roomAttempts {
 		sent, err = p.From.host.send(p.From.iface, p.To.addr, packet)
@@ -192,6 +208,7 @@ func (f *Fabric) sendOne(hosts []*host, p *Probe, packet []byte) (sent bool, err
 	return sent, err
 }
 
+// drain reads the arrivals of all hosts.
 func (f *Fabric) drain(hosts []*host) error {
 	for _, h := range hosts {
 		if err := h.drain(f.take); err != nil {
@@ -201,7 +218,7 @@ func (f *Fabric) drain(hosts []*host) error {
 	return nil
 }
 
-// take notes what was seen of a probe. What is older than the round has been judged already.
+// take notes the arrival of a probe's packet, or of its answer. Packets of earlier sends are ignored.
 func (f *Fabric) take(h *host, iface string, s sighting) {
 	if s.kind == marked {
 		h.marks[iface] = s.id
@@ -219,9 +236,9 @@ func (f *Fabric) take(h *host, iface string, s sighting) {
 	}
 }
 
-// flush waits until all that was sent has arrived, if it ever will: until a marker that was sent behind it has, which
-// always passes. A packet may have had to wait for an answer to a question for a neighbor; a second marker is sent after
-// these questions were asked, and a third after they were answered.
+// flush waits until all packets that will ever arrive have arrived: until markers have arrived that were sent behind
+// them. The rules always let a marker pass. A packet may have had to wait until the address of its neighbor was known;
+// so a second marker is sent after the neighbor solicitations, and a third marker after their answers.
 func (f *Fabric) flush(hosts []*host) error {
 	for range markerRounds {
 		var lost []string
@@ -241,10 +258,10 @@ func (f *Fabric) flush(hosts []*host) error {
 	return nil
 }
 
-// mark sends a marker on each wire and returns where it did not arrive.
+// mark sends a marker on each wire and returns the interfaces on which it did not arrive.
 func (f *Fabric) mark(hosts []*host) ([]string, error) {
 	id := f.first + uint32(len(f.sent))
-	f.sent = append(f.sent, &Probe{}) // takes the number
+	f.sent = append(f.sent, &Probe{}) // the marker takes the number
 	all := netip.IPv6LinkLocalAllNodes()
 	f.buf = appendMarker(f.buf[:0], netip.IPv6Unspecified(), id)
 	for _, l := range f.outside.links {

@@ -6,7 +6,8 @@ import (
 	"strings"
 )
 
-// probes are all packets between all terminals on a wire.
+// probes returns probes between all terminals on each wire, in all protocols and to all ports. Sources are also forged
+// addresses.
 func (r *play) probes(expect []Expectation) []*Probe {
 	only := map[Packet]bool{}
 	for _, p := range r.Only {
@@ -22,6 +23,8 @@ func (r *play) probes(expect []Expectation) []*Probe {
 				continue
 			}
 			for _, s := range services(r.fabric.ports) {
+				// Random cases are many, so only a sample of the packets is sent. The sample differs between quiet
+				// points.
 				if r.Share > 0 && r.sample.IntN(r.Share) > 0 {
 					continue
 				}
@@ -37,6 +40,7 @@ func (r *play) probes(expect []Expectation) []*Probe {
 			}
 		}
 	}
+	// Only random cases send to many hosts: a case of a person is about other behavior.
 	for _, p := range r.toMany(terminals) {
 		if r.Share > 0 && r.sample.IntN(r.Share) == 0 || only[p.Packet()] {
 			out = append(out, p)
@@ -45,9 +49,9 @@ func (r *play) probes(expect []Expectation) []*Probe {
 	return out
 }
 
-// toMany returns a probe from each terminal to each host on its wire, by a multicast group that all hosts are in, and by the
-// broadcast address. A pod is also to get its own packets back: the kernel gives the sender a copy. The copies of a virtual machine
-// stay inside it.
+// toMany returns probes from each terminal to each host on its wire: by a multicast group that all hosts are in, and by
+// the broadcast address. A pod must also get its own packets back, because the kernel gives the sender a copy. The
+// copies of a virtual machine stay inside it.
 func (r *play) toMany(terminals []Terminal) []*Probe {
 	var out []*Probe
 	for _, from := range terminals {
@@ -67,7 +71,8 @@ func (r *play) toMany(terminals []Terminal) []*Probe {
 	return out
 }
 
-// shapes returns the shapes in which packets of a protocol are sent. Cases that a person wrote are about other things.
+// shapes returns the shapes in which packets of a protocol are sent. In cases that a person wrote, all packets are
+// plain.
 func (r *play) shapes(proto Protocol) []shape {
 	switch {
 	case len(r.Only) > 0:
@@ -78,13 +83,14 @@ func (r *play) shapes(proto Protocol) []shape {
 	return []shape{plain}
 }
 
-// answersElsewhere says whether an answer may leave by another interface than the one that the connection came in on,
-// where replies are asked for what they answer: they are by what holds on the interface that they leave by.
+// answersElsewhere reports whether an answer may leave by another interface than the interface on which the connection
+// came in, in a case where that changes its verdict: with --established=revoke, replies are judged by the policies of
+// the interface on which they leave.
 func (r *play) answersElsewhere(t Terminal) bool {
 	return t.isOnSharedWire() && r.oracle.Flags["established"] == "revoke"
 }
 
-// services are all protocols with all ports.
+// services returns each protocol with each port.
 func services(ports []uint16) []service {
 	out := []service{{proto: ICMP}}
 	for _, proto := range transports {
@@ -95,8 +101,8 @@ func services(ports []uint16) []service {
 	return out
 }
 
-// spoofed are terminals of the outside with a link-local address, and with addresses that are not the outside's: those that
-// pods had, for they must be no peers any more, and those of pods that are expected to send without being them.
+// spoofed returns terminals of the outside with addresses that are not the outside's: a link-local address, addresses
+// that pods had and that must be no peers any more, and addresses from which an expectation sends without a pod.
 func (r *play) spoofed(terminals []Terminal, expect []Expectation) []Terminal {
 	owned := func(s spot) bool {
 		return slices.ContainsFunc(terminals, func(t Terminal) bool { return t.wire == s.wire && t.addr == s.addr })
@@ -115,6 +121,7 @@ func (r *play) spoofed(terminals []Terminal, expect []Expectation) []Terminal {
 			spots = append(spots, s)
 		}
 	}
+	// The order of a map is random, and the sample must be the same in each run.
 	slices.SortFunc(spots, func(a, b spot) int {
 		if c := strings.Compare(a.wire, b.wire); c != 0 {
 			return c

@@ -14,10 +14,12 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
-// Server stands in for the API server. Unlike a server that reads files, it takes each change by itself, and keeps no
-// namespaces but those that it is given.
+// Server stands in for the API server, in memory. It announces each change by itself, in order, and it makes no objects
+// of its own, for example no namespaces. All methods may be called concurrently.
 type Server struct {
-	mu      sync.Mutex
+	// Guards version and the fields of the kinds.
+	mu sync.Mutex
+	// The version of the last change. All kinds share it, as in etcd.
 	version uint64
 	kinds   map[string]*serverKind
 }
@@ -38,7 +40,8 @@ func (s *Server) Objects() informers.Objects {
 	}
 }
 
-// Put creates or changes an object, as its UID says: another UID is another object of the same name.
+// Put creates or changes an object. An object with another UID is another object of the same name: Put announces the
+// deletion of the old object first.
 func (s *Server) Put(o Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -55,7 +58,7 @@ func (s *Server) Put(o Object) {
 	k.record(event, o)
 }
 
-// Delete removes an object, if it is there.
+// Delete deletes an object, if it exists.
 func (s *Server) Delete(ref Ref) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -65,7 +68,7 @@ func (s *Server) Delete(ref Ref) {
 	}
 }
 
-// Versions returns the version of every object.
+// Versions returns the resource version of every object. An agent that has exactly these versions has seen all changes.
 func (s *Server) Versions() map[Ref]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -78,14 +81,17 @@ func (s *Server) Versions() map[Ref]string {
 	return versions
 }
 
-// serverKind is the objects of a kind, and all that happened to them. It lists and watches.
+// serverKind holds the objects of a kind and all of their changes. It implements list and watch for an informer.
 type serverKind struct {
 	server  *Server
 	objects map[Key]Object
+	// All changes since the beginning: a watch may ask for the changes after any version.
 	history []watch.Event
 	watches []*watch.RaceFreeFakeWatcher
 }
 
+// record makes a change and announces it. The caller holds the server's lock. Objects are copied, so that informers and
+// cases share no memory.
 func (k *serverKind) record(event watch.EventType, o Object) {
 	k.server.version++
 	o = o.DeepCopyObject().(Object)
@@ -104,10 +110,10 @@ func (k *serverKind) record(event watch.EventType, o Object) {
 	}
 }
 
-// IsWatchListSemanticsUnSupported tells reflectors to list before they watch.
+// IsWatchListSemanticsUnSupported makes reflectors list before they watch: the watch does not send the initial objects.
 func (k *serverKind) IsWatchListSemanticsUnSupported() bool { return true }
 
-// List returns all objects.
+// List returns all objects, at the current version.
 func (k *serverKind) List(metav1.ListOptions) (runtime.Object, error) {
 	k.server.mu.Lock()
 	defer k.server.mu.Unlock()
@@ -118,7 +124,7 @@ func (k *serverKind) List(metav1.ListOptions) (runtime.Object, error) {
 	return list, nil
 }
 
-// Watch sends what happened after a version, and what will.
+// Watch sends the changes after a version, and then later changes as they come.
 func (k *serverKind) Watch(o metav1.ListOptions) (watch.Interface, error) {
 	from, err := strconv.ParseUint(o.ResourceVersion, 10, 64)
 	if err != nil {

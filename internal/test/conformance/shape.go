@@ -8,17 +8,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shape is the form of a packet. The policies mean the same for all of them.
+// shape is the form of a packet. The policies have the same meaning for all shapes, but rules that read the packet at a
+// fixed place might not.
 type shape uint8
 
 const (
 	plain       shape = iota
 	inFragments       // a datagram of UDP in two fragments: the second has no port
-	withOptions       // a datagram of UDP behind options of IPv4, or behind an extension header of IPv6
+	withOptions       // a datagram of UDP behind options of IPv4 or an extension header of IPv6
 	asError           // an ICMP error about a packet of the receiver, in place of an echo request
 )
 
-// shapesOf returns the shapes that packets of a protocol have.
+// shapesOf returns the shapes that packets of a protocol may have.
 func shapesOf(proto Protocol) []shape {
 	switch proto {
 	case UDP:
@@ -29,7 +30,7 @@ func shapesOf(proto Protocol) []shape {
 	return []shape{plain}
 }
 
-// someShape chooses a shape: most packets are plain.
+// someShape chooses a shape. Most packets are plain.
 func someShape(r *rand.Rand, proto Protocol) shape {
 	if r.IntN(100) < 60 {
 		return plain
@@ -38,13 +39,13 @@ func someShape(r *rand.Rand, proto Protocol) shape {
 	return shapes[r.IntN(len(shapes))]
 }
 
-// appendPacket appends the packet of a probe, before it is cut in fragments.
+// appendPacket appends the packet of a probe to b. Fragments are cut from it later.
 func (p *Probe) appendPacket(b []byte, sport uint16, id uint32) []byte {
 	from, to := p.From.addr, p.To.addr
 	switch {
 	case p.shape == asError && p.flow != nil:
 		return appendError(b, from, to, p.flow.appendPacket(nil, false, id), id)
-	case p.shape == asError: // nobody has sent what it is about
+	case p.shape == asError: // no packet was sent that the error is about
 		return appendError(b, from, to, appendPacket(nil, to, from, UDP, sport, sport, id), id)
 	case p.flow != nil:
 		return p.flow.appendPacket(b, p.reply, id)
@@ -54,13 +55,15 @@ func (p *Probe) appendPacket(b []byte, sport uint16, id uint32) []byte {
 	return appendPacket(b, from, to, p.Proto, sport, p.Port, id)
 }
 
-// appendError appends an ICMP error: nobody is at the destination of another packet.
+// appendError appends an ICMP error "destination unreachable" about another packet (RFC 792, RFC 4443). It quotes the
+// IP header of the packet and 8 bytes behind it, which is enough for connection tracking.
 func appendError(b []byte, from, to netip.Addr, about []byte, id uint32) []byte {
 	start := len(b)
 	b = appendIPHeader(b, from, to, ICMP.number(to))
 	message, header := len(b), ipv4Header
 	if to.Is4() {
 		b = append(b, icmpUnreachable, icmpHostUnreachable, 0, 0)
+		// The kernel fills in the checksum of a packet that it sends, but not of a quoted packet.
 		binary.BigEndian.PutUint16(about[10:], ^fold(sum(0, about[:ipv4Header])))
 	} else {
 		header = ipv6Header
@@ -73,17 +76,20 @@ func appendError(b []byte, from, to netip.Addr, about []byte, id uint32) []byte 
 	return b
 }
 
-// insertOptions puts four bytes of padding in the options of IPv4, or a header of padding behind the header of IPv6.
+// insertOptions puts four no-operation options into the header of IPv4, or a destination options header behind the
+// header of IPv6.
 func insertOptions(packet []byte, to netip.Addr) []byte {
 	var out []byte
 	if to.Is4() {
 		out = append(out, packet[:ipv4Header]...)
-		out[0]++
+		out[0]++ // the length of the header, in units of four bytes
 		out = append(out, 1, 1, 1, 1)
 		out = append(out, packet[ipv4Header:]...)
 	} else {
 		out = append(out, packet[:ipv6Header]...)
 		out[6] = unix.IPPROTO_DSTOPTS
+		// The header: next header, length 0 (8 bytes), and the option PadN with four bytes of padding (RFC 8200,
+		// section 4.2).
 		out = append(out, packet[6], 0, 1, 4, 0, 0, 0, 0)
 		out = append(out, packet[ipv6Header:]...)
 	}
@@ -91,11 +97,14 @@ func insertOptions(packet []byte, to netip.Addr) []byte {
 	return out
 }
 
-// firstFragment is the length of the first fragment: the header of UDP.
+// firstFragment is the length of the first fragment behind the IP header: the UDP header, so that only the first
+// fragment has ports.
 const firstFragment = 8
 
-// fragments cuts a datagram of UDP behind its header.
+// fragments cuts a datagram of UDP behind its header, into two IP packets.
 func fragments(packet []byte, id uint32) [][]byte {
+	// The offset counts bytes. IPv4 has it in units of eight bytes with flags in the upper three bits, IPv6 has it in
+	// place, with flags in the lower three bits.
 	cut := func(from, to int, offset uint16, more bool) []byte {
 		if packet[0]>>4 == 4 {
 			out := append([]byte{}, packet[:ipv4Header]...)

@@ -9,8 +9,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Shrink returns a smaller case that still fails: it leaves out steps, events, and parts of objects, one after another,
-// for as long as there is something to leave out and more says so.
+// Shrink returns a smaller case that still fails. It leaves out steps, events, parts of objects, outsiders and flags,
+// one after another, until nothing can be left out or more returns false. A smaller case that is not sound is not
+// tried, because its failure could be the case's own fault.
 func Shrink(c Case, fails func(Case) bool, more func() bool) Case {
 	try := func(next Case) bool {
 		if !more() || !isSound(next) || !fails(next) {
@@ -19,10 +20,12 @@ func Shrink(c Case, fails func(Case) bool, more func() bool) Case {
 		c = next
 		return true
 	}
+	// A part that had to stay in one round may be left out in the next round, once other parts are gone.
 	for again := true; again && more(); {
 		again = false
 		for _, smaller := range []func(Case) []func() Case{withoutEvents, withoutPoints, withSmallerObjects, withoutOutsiders, withoutFlags} {
-			// The way to the last smaller case is not known any more once one was taken, so ask again.
+			// The ways belong to the case that they were made from. After a success the case is smaller, so the ways
+			// are made again.
 			for i := 0; more(); {
 				ways := smaller(c)
 				if i >= len(ways) {
@@ -39,11 +42,11 @@ func Shrink(c Case, fails func(Case) bool, more func() bool) Case {
 	return c
 }
 
-// isSound says whether a case says something: no two hosts on a wire have the same address at once, and the Oracle knows
-// what an agent can know.
+// isSound reports whether a case has a defined outcome: no two hosts on a wire have the same address at the same time,
+// and the Oracle knows no more than an agent can know.
 func isSound(c Case) bool {
 	state := State{}
-	stopped, changed := false, false // changed: while stopped
+	stopped, changed := false, false // changed: objects changed while no agent ran
 	for _, s := range c.Steps {
 		for _, e := range s.Events {
 			state = e.applyTo(state)
@@ -57,6 +60,8 @@ func isSound(c Case) bool {
 				stopped, changed = false, false
 			}
 		}
+		// While no agent runs, the rules stay as they were, and the Oracle judges by the old state. But the kernel has
+		// the interfaces of the new state, so nothing must be compared.
 		if changed {
 			return false
 		}
@@ -64,7 +69,7 @@ func isSound(c Case) bool {
 	return true
 }
 
-// hasUnreadable says whether there is a pod whose annotations an agent that starts now could not read.
+// hasUnreadable reports whether any pod has annotations that cannot be read. An agent that starts cannot know the interfaces of such a pod.
 func hasUnreadable(state State) bool {
 	return slices.ContainsFunc(objectsOf[*corev1.Pod](state), func(p *corev1.Pod) bool {
 		_, readable := attachmentsOf(p)
@@ -73,6 +78,7 @@ func hasUnreadable(state State) bool {
 	})
 }
 
+// hasOwnAddresses reports whether every address on a wire belongs to a single host.
 func hasOwnAddresses(outsiders []Outsider, state State) bool {
 	seen := map[spot]bool{}
 	for _, o := range outsiders {
@@ -91,7 +97,7 @@ func hasOwnAddresses(outsiders []Outsider, state State) bool {
 	return true
 }
 
-// withoutPoints lets steps be followed by no comparison, or makes two of them one.
+// withoutPoints joins two steps: the agent settles between their events, but nothing is compared there.
 func withoutPoints(c Case) []func() Case {
 	var ways []func() Case
 	for i := range len(c.Steps) - 1 {
@@ -106,7 +112,8 @@ func withoutPoints(c Case) []func() Case {
 	return ways
 }
 
-// withoutEvents leaves out many events at first, then single ones, the last ones first.
+// withoutEvents leaves out half of the events at first, then smaller parts, and single events at the end. Later events
+// go first, because later events may depend on earlier events.
 func withoutEvents(c Case) []func() Case {
 	total := c.Size()
 	var ways []func() Case
@@ -118,12 +125,13 @@ func withoutEvents(c Case) []func() Case {
 	return ways
 }
 
+// dropEvents leaves out the events from (inclusive) to (exclusive), counted over all steps.
 func dropEvents(c Case, from, to int) Case {
 	next := withSteps(c)
 	n := 0
 	for i := range next.Steps {
 		next.Steps[i].Events = slices.DeleteFunc(next.Steps[i].Events, func(e Event) bool {
-			if e.Settle { // without these, the order of events may mean something
+			if e.Settle { // without the waits between events, an order of events may have another outcome
 				return false
 			}
 			n++
@@ -134,6 +142,7 @@ func dropEvents(c Case, from, to int) Case {
 	return next
 }
 
+// withoutOutsiders leaves out all outsiders, or one of them.
 func withoutOutsiders(c Case) []func() Case {
 	if len(c.Outsiders) == 0 {
 		return nil
@@ -153,7 +162,7 @@ func withoutOutsiders(c Case) []func() Case {
 	return ways
 }
 
-// withSmallerObjects leaves out parts of one object.
+// withSmallerObjects leaves out a part of one object.
 func withSmallerObjects(c Case) []func() Case {
 	var ways []func() Case
 	for i, s := range c.Steps {
@@ -175,7 +184,7 @@ func withSmallerObjects(c Case) []func() Case {
 	return ways
 }
 
-// withSteps is a copy whose steps and events may be changed.
+// withSteps returns a copy of a case whose steps and events may be changed. The objects are still shared.
 func withSteps(c Case) Case {
 	c.Steps = slices.Clone(c.Steps)
 	for i := range c.Steps {
@@ -184,7 +193,7 @@ func withSteps(c Case) Case {
 	return c
 }
 
-// smallerObjects are the ways to make an object smaller.
+// smallerObjects returns functions that make an object smaller in place. They get a copy of the object.
 func smallerObjects(o Object) []func(Object) {
 	var ways []func(Object)
 	if len(o.GetLabels()) > 0 {
@@ -199,6 +208,8 @@ func smallerObjects(o Object) []func(Object) {
 	return ways
 }
 
+// smallerPods leaves out the containers of a pod, an interface of its network status, an interface of the kernel, or an
+// address.
 func smallerPods(p *corev1.Pod) []func(Object) {
 	var ways []func(Object)
 	if len(p.Spec.Containers)+len(p.Spec.InitContainers) > 0 {
@@ -224,11 +235,13 @@ func smallerPods(p *corev1.Pod) []func(Object) {
 	return ways
 }
 
+// smallerPolicies leaves out the pod selector of a policy, a rule, a peer or a port.
 func smallerPolicies(p *mnpv1.MultiNetworkPolicy) []func(Object) {
 	var ways []func(Object)
 	add := func(f func(s *mnpv1.MultiNetworkPolicySpec)) {
 		ways = append(ways, func(o Object) { f(&o.(*mnpv1.MultiNetworkPolicy).Spec) })
 	}
+	// Without its selector, a policy selects all pods.
 	if s := p.Spec.PodSelector; len(s.MatchLabels)+len(s.MatchExpressions) > 0 {
 		add(func(s *mnpv1.MultiNetworkPolicySpec) {
 			s.PodSelector.MatchLabels, s.PodSelector.MatchExpressions = nil, nil
@@ -255,7 +268,7 @@ func smallerPolicies(p *mnpv1.MultiNetworkPolicy) []func(Object) {
 	return ways
 }
 
-// withoutFlags leaves out one flag.
+// withoutFlags leaves out one flag of the agent.
 func withoutFlags(c Case) (ways []func() Case) {
 	for _, name := range slices.Sorted(maps.Keys(c.Flags)) {
 		ways = append(ways, func() Case {

@@ -9,23 +9,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// somePorts are the destination ports that are always probed.
+// somePorts are the destination ports that are probed in every case. Random policies name the same ports.
 var somePorts = []uint16{1, 53, 80, 81, 443, 8080, 8081, 65535}
 
 const (
-	listenBacklog = 4096
-	receiveBuffer = 4 << 20
+	listenBacklog = 4096    // connections that a listener may hold, since none is accepted
+	receiveBuffer = 4 << 20 // bytes
 	cmsgHeader    = unix.SizeofCmsghdr
 )
 
-// receiver is a raw socket. What it sees has passed the input hook.
+// receiver is a raw socket. Raw sockets get a packet after the input hook, so an arrival proves that the rules let the
+// packet pass.
 type receiver struct {
 	fd    int
 	proto uint8
 	v6    bool
 }
 
-// listen opens the sockets that see incoming packets, and the sockets that answer SYNs.
+// listen opens the raw sockets that see incoming packets, and the listeners that answer SYNs.
 func (h *host) listen(ports []uint16) error {
 	return h.Do(func() error {
 		for _, a := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
@@ -48,6 +49,7 @@ func (h *host) listen(ports []uint16) error {
 	})
 }
 
+// rawReceiver opens a raw socket that reports the receiving interface of each packet in a control message.
 func rawReceiver(v6 bool, proto uint8) (int, error) {
 	family, level, option := unix.AF_INET, unix.IPPROTO_IP, unix.IP_PKTINFO
 	if v6 {
@@ -58,8 +60,9 @@ func rawReceiver(v6 bool, proto uint8) (int, error) {
 		return -1, err
 	}
 	err = unix.SetsockoptInt(fd, level, option, 1)
+	// A forced size ignores the limit net.core.rmem_max, but needs a privilege that a container may lack.
 	if err == nil && unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // as much as may be
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // up to the limit
 	}
 	if err != nil {
 		return -1, errors.Join(err, unix.Close(fd))
@@ -67,7 +70,8 @@ func rawReceiver(v6 bool, proto uint8) (int, error) {
 	return fd, nil
 }
 
-// listener answers SYNs in both families. Nobody accepts: the other side resets what it did not ask for.
+// listener opens a listener that answers SYNs in both families. No connection is accepted: the prober sent the SYN from
+// a raw socket, so the kernel of the prober resets the connection.
 func listener(port uint16) (int, error) {
 	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -88,7 +92,8 @@ func listener(port uint16) (int, error) {
 	return fd, nil
 }
 
-// sender returns a raw socket that sends whole packets on an interface.
+// sender returns a raw socket that sends packets with their IP header on an interface. It is bound to the interface, so
+// the routes do not choose another interface.
 func (h *host) sender(iface string, v6 bool) (int, error) {
 	if fd, ok := h.senders[sender{iface, v6}]; ok {
 		return fd, nil
@@ -105,6 +110,7 @@ func (h *host) sender(iface string, v6 bool) (int, error) {
 		return errors.Join(unix.BindToDevice(fd, iface), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
 	})
 	if err != nil {
+		// An unbound socket must not be kept: its packets would take any interface.
 		if fd >= 0 {
 			err = errors.Join(err, unix.Close(fd))
 		}
@@ -114,7 +120,7 @@ func (h *host) sender(iface string, v6 bool) (int, error) {
 	return fd, nil
 }
 
-// send is false when the host's own rules refuse the packet.
+// send sends a packet. The result is false when the host's own rules drop the packet: the kernel then reports EPERM.
 func (h *host) send(iface string, to netip.Addr, packet []byte) (bool, error) {
 	fd, err := h.sender(iface, to.Is6())
 	if err != nil {
@@ -136,8 +142,9 @@ func (h *host) send(iface string, to netip.Addr, packet []byte) (bool, error) {
 	}
 }
 
-// drain reads all that has come in.
+// drain reads all packets that have arrived, and calls take for each packet of a probe or marker.
 func (h *host) drain(take func(h *host, iface string, s sighting)) error {
+	// Packets are short; what is cut off is not looked at.
 	var packet [256]byte
 	var control [128]byte
 	for _, r := range h.receivers {
@@ -153,7 +160,7 @@ func (h *host) drain(take func(h *host, iface string, s sighting)) error {
 				return fmt.Errorf("receive in %s: %w", h.Name, err)
 			}
 			payload := packet[:n]
-			if !r.v6 { // comes with its IP header
+			if !r.v6 { // an IPv4 packet comes with its IP header, an IPv6 packet without
 				payload = payload[min(n, int(packet[0]&0xf)*4):]
 			}
 			if s := sight(r.proto, payload); s.kind != nothing {
@@ -164,8 +171,8 @@ func (h *host) drain(take func(h *host, iface string, s sighting)) error {
 	return nil
 }
 
-// indexOf reads the index of the interface from the only control message: struct in_pktinfo begins with it, struct
-// in6_pktinfo has it behind the address.
+// indexOf reads the index of the receiving interface from the only control message. The index is the first field of
+// struct in_pktinfo, and follows the address in struct in6_pktinfo.
 func indexOf(control []byte, v6 bool) int {
 	offset := cmsgHeader
 	if v6 {

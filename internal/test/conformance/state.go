@@ -15,13 +15,13 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// Object is any object of the four kinds.
+// Object is an object of one of the four kinds that the agent watches.
 type Object interface {
 	metav1.Object
 	runtime.Object
 }
 
-// The kinds.
+// The kinds of objects.
 const (
 	kindPod       = "Pod"
 	kindNamespace = "Namespace"
@@ -29,15 +29,16 @@ const (
 	kindPolicy    = "MultiNetworkPolicy"
 )
 
-// Ref names an object.
+// Ref names an object. The namespace is empty for a Namespace.
 type Ref struct {
 	Kind string
 	Key
 }
 
-// String is "Pod a/x".
+// String returns the kind and the key, for example "Pod a/x".
 func (r Ref) String() string { return r.Kind + " " + strings.TrimPrefix(r.Key.String(), "/") }
 
+// refOf returns the Ref of an object.
 func refOf(o Object) Ref {
 	r := Ref{Key: Key{Namespace: o.GetNamespace(), Name: o.GetName()}}
 	switch o.(type) {
@@ -55,10 +56,11 @@ func refOf(o Object) Ref {
 	return r
 }
 
-// State is all objects that there are. They are never changed, only replaced.
+// State holds all objects of a moment. Objects are never changed, only replaced, so states may share them.
 type State map[Ref]Object
 
-// objectsOf returns the objects of a kind, sorted.
+// objectsOf returns the objects of a kind, sorted by namespace and name, so that runs do not depend on the order of a
+// map.
 func objectsOf[T Object](s State) []T {
 	var out []T
 	for _, o := range s {
@@ -72,29 +74,33 @@ func objectsOf[T Object](s State) []T {
 	return out
 }
 
+// pod returns a pod, or nil.
 func (s State) pod(key Key) *corev1.Pod {
 	p, _ := s[Ref{kindPod, key}].(*corev1.Pod)
 	return p
 }
 
+// namespace returns a namespace, or nil.
 func (s State) namespace(name string) *corev1.Namespace {
 	ns, _ := s[Ref{kindNamespace, Key{Name: name}}].(*corev1.Namespace)
 	return ns
 }
 
-// Event is something that happens: exactly one field is set.
+// Event is something that happens. Exactly one field is set.
 type Event struct {
-	Put    Object       // it is there, or is now this
-	Gone   *Ref         // it is deleted
-	Settle bool         // nothing more happens until the agent has done all of its work
-	Stop   bool         // the agent ends
+	Put    Object       // the object is created, or replaced by this version
+	Gone   *Ref         // the object is deleted
+	Settle bool         // the next event happens only when the agent has done all of its work
+	Stop   bool         // the agent ends; its rules stay
 	Start  bool         // another agent starts
-	Open   *Expectation // connections are opened that stay open
+	Open   *Expectation // connections are opened, and stay open
 	Forget bool         // all entries of connection tracking are deleted
-	Table  *Key         // the pod has a table of the agent's name that another agent left; the oracle does not know of it
+	// An agent of an earlier installation leaves its table in the pod. The Oracle cannot judge until another agent
+	// starts.
+	Table *Key
 }
 
-// applyTo returns the state after the event.
+// applyTo returns the state after the event. It does not change s.
 func (e Event) applyTo(s State) State {
 	next := maps.Clone(s)
 	switch {
@@ -106,24 +112,28 @@ func (e Event) applyTo(s State) State {
 	return next
 }
 
-// Step is a burst of events and what holds once they are digested.
+// Step is a burst of events, and the verdicts that hold once the agent has applied all of them.
+// An optional title.
 type Step struct {
-	Name   string
+	Name string
+	// The lines of a person; random steps have none. The Oracle judges every packet also without them.
 	Events []Event
 	Expect []Expectation
-	Quiet  bool // nothing is probed after it
+	Quiet  bool // nothing is sent after the step
 }
 
-// Case is a sequence of steps from an empty cluster.
+// Case is a sequence of steps that starts with an empty cluster.
 type Case struct {
-	Name      string
-	Flags     Flags
-	Needs     []string // types of devices, and "sctp", without which it cannot be played
+	Name string
+	// The agent's flags through the whole case.
+	Flags Flags
+	Needs []string // the types of devices, or "sctp", that a kernel must have to play the case
+	// The addresses of the outside, which exist through the whole case.
 	Outsiders []Outsider
 	Steps     []Step
 }
 
-// Size is the number of its events, without those that only wait.
+// Size returns the number of events, without events that only wait. Shrinking makes it smaller.
 func (c Case) Size() int {
 	n := 0
 	for _, s := range c.Steps {
@@ -136,13 +146,13 @@ func (c Case) Size() int {
 	return n
 }
 
-// Outsider is an address on a wire that is no pod's.
+// Outsider is an address on a wire that belongs to no pod.
 type Outsider struct {
 	Wire string
 	Addr netip.Addr
 }
 
-// isOutside says whether a pod has nothing to do with policies: it is on the host's network, or has ended.
+// isOutside reports whether policies do not concern a pod: it is on its node's network, or has ended.
 func isOutside(p *corev1.Pod) bool {
 	return p.Spec.HostNetwork || p.Status.Phase == corev1.PodSucceeded || p.Status.Phase == corev1.PodFailed
 }

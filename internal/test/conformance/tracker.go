@@ -8,32 +8,33 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
-// Tracker observes informers and knows which version of each object the sink has.
+// Tracker observes informers, and knows which version of each object has reached the sink. An agent's Settled compares
+// it with [Server.Versions]. Its methods may be called concurrently.
 type Tracker struct {
 	informers.Unobserved
 
-	mu       sync.Mutex
+	mu       sync.Mutex // guards versions
 	versions map[Ref]string
 }
 
-// NewTracker returns a Tracker of an empty sink.
+// NewTracker returns the tracker of an empty sink.
 func NewTracker() *Tracker { return &Tracker{versions: map[Ref]string{}} }
 
-// Has reports whether the sink has these versions and no other objects.
+// Has reports whether the sink has exactly these versions of objects.
 func (t *Tracker) Has(versions map[Ref]string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return maps.Equal(t.versions, versions)
 }
 
-// Taken implements informers.Observer.
+// Taken implements informers.Observer: the sink has got a version of an object.
 func (t *Tracker) Taken(r informers.Receipt) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.versions[Ref{r.Kind, r.Key}] = r.Version
 }
 
-// Gone implements informers.Observer.
+// Gone implements informers.Observer: the sink has got the deletion of an object.
 func (t *Tracker) Gone(kind string, key cache.Key) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -8,8 +8,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The packets on the wire. Each carries the number of its probe where the protocol has room for a number: the
-// sequence number of a SYN, the payload of a datagram and of an echo request, the initiate tag of an SCTP INIT.
+// The packets on the wire. Each packet carries the number of its probe in a field of its protocol:
+//
+//	SYN, SYN-ACK          the sequence number; the answer acknowledges the number + 1
+//	segment               the payload
+//	UDP, echo request     the payload
+//	SCTP INIT             the initiate tag
+//	SCTP heartbeat        the information
+//	ICMP error            the unused field behind the checksum
+//	marker                an option of the router solicitation
 
 const (
 	ipv4Header = 20 // RFC 791, without options
@@ -29,9 +36,11 @@ const (
 	icmpv6RS                                 = 133 // router solicitation, RFC 4861
 )
 
+// castagnoli is the table of CRC32c, the checksum of SCTP (RFC 9260, appendix A).
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// appendPacket appends the packet of a probe, from its IP header on.
+// appendPacket appends the first packet of a connection to b, from its IP header on. For ICMP it is an echo request
+// with the source port as its identifier.
 func appendPacket(b []byte, from, to netip.Addr, proto Protocol, sport, dport uint16, id uint32) []byte {
 	start := len(b)
 	b = appendIPHeader(b, from, to, proto.number(to))
@@ -44,13 +53,17 @@ func appendPacket(b []byte, from, to netip.Addr, proto Protocol, sport, dport ui
 		putChecksum(b[payload:], 16, from, to, unix.IPPROTO_TCP)
 	case UDP:
 		b = appendPorts(b, sport, dport)
+		// The length of the datagram is 12: the header and the number.
 		b = append(b, 0, 12, 0, 0)
 		b = binary.BigEndian.AppendUint32(b, id)
 		putChecksum(b[payload:], 6, from, to, unix.IPPROTO_UDP)
 	case SCTP:
 		b = appendPorts(b, sport, dport)
+		// The verification tag of an INIT is 0. The chunk has the type, flags, its length of 20, and then the initiate
+		// tag.
 		b = append(b, 0, 0, 0, 0, 0, 0, 0, 0, sctpInit, 0, 0, 20)
 		b = binary.BigEndian.AppendUint32(b, id)
+		// The window is 64 KiB; one stream in each direction; the initial TSN is 1.
 		b = append(b, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1)
 		binary.LittleEndian.PutUint32(b[payload+8:], crc32.Checksum(b[payload:], castagnoli))
 	case ICMP:
@@ -60,10 +73,11 @@ func appendPacket(b []byte, from, to netip.Addr, proto Protocol, sport, dport ui
 	return b
 }
 
-// repeated is the number of bytes in a segment of appendSegment.
+// repeated is the length of the payload of a segment: the sender repeats so many bytes that were acknowledged.
 const repeated = 4
 
-// appendSegment appends a TCP segment of a connection that is open. The number is its payload.
+// appendSegment appends a TCP segment of an open connection. Its payload is the number of the probe: the receiver
+// discards the bytes as a duplicate.
 func appendSegment(b []byte, from, to netip.Addr, sport, dport uint16, seq, ack, id uint32) []byte {
 	start := len(b)
 	b = appendIPHeader(b, from, to, unix.IPPROTO_TCP)
@@ -78,20 +92,22 @@ func appendSegment(b []byte, from, to netip.Addr, sport, dport uint16, seq, ack,
 	return b
 }
 
-// The length of a packet of appendHeartbeat behind the IP header, and of the parameter in it.
+// The length of a heartbeat packet behind its IP header, and of the parameter in it.
 const (
 	heartbeatLength    = 16 + heartbeatParameter
 	heartbeatParameter = 64
 )
 
-// appendHeartbeat appends a heartbeat of a connection of SCTP that is open. The number is its information, which the other end
-// sends back. The kernel discards that answer. It would end the connection if the answer were shorter than its own.
+// appendHeartbeat appends a heartbeat of an open SCTP connection. Its information is the number of the probe; the other
+// end sends the information back. The kernel discards that answer. It would end the connection if the answer were
+// shorter than its own.
 func appendHeartbeat(b []byte, from, to netip.Addr, sport, dport uint16, tag, id uint32) []byte {
 	start := len(b)
 	b = appendIPHeader(b, from, to, unix.IPPROTO_SCTP)
 	packet := len(b)
 	b = appendPorts(b, sport, dport)
 	b = binary.BigEndian.AppendUint32(b, tag)
+	// The chunk HEARTBEAT with its length, and the parameter Heartbeat Information (type 1) with its length.
 	b = append(b, 0, 0, 0, 0, sctpHeartbeat, 0, 0, 4+heartbeatParameter, 0, 1, 0, heartbeatParameter)
 	b = binary.BigEndian.AppendUint32(b, id)
 	b = append(b, make([]byte, heartbeatLength-24)...)
@@ -100,11 +116,12 @@ func appendHeartbeat(b []byte, from, to netip.Addr, sport, dport uint16, tag, id
 	return b
 }
 
+// appendPorts appends the source port and the destination port, the first four bytes of TCP, UDP and SCTP.
 func appendPorts(b []byte, sport, dport uint16) []byte {
 	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, sport), dport)
 }
 
-// appendEcho has an identifier where others have a source port.
+// appendEcho appends an echo request. Its identifier takes the place of a source port.
 func appendEcho(b []byte, from, to netip.Addr, ident uint16, id uint32) []byte {
 	start := len(b)
 	kind := byte(icmpEcho)
@@ -119,8 +136,8 @@ func appendEcho(b []byte, from, to netip.Addr, ident uint16, id uint32) []byte {
 	return b
 }
 
-// appendMarker appends a router solicitation, which always passes, to all nodes on the link. An option of a type that
-// is not assigned carries the number: receivers must ignore it.
+// appendMarker appends a router solicitation to all nodes on the link. The agent's rules always let it pass. The number
+// is in an option of type 253, which is for experiments (RFC 4727): receivers must ignore it (RFC 4861, section 4.6).
 func appendMarker(b []byte, from netip.Addr, id uint32) []byte {
 	to := netip.IPv6LinkLocalAllNodes()
 	start := len(b)
@@ -133,6 +150,8 @@ func appendMarker(b []byte, from netip.Addr, id uint32) []byte {
 	return b
 }
 
+// appendIPHeader appends an IP header without options and without a length. The hop limit of IPv6 is 255, because
+// receivers discard neighbor discovery with any other hop limit.
 func appendIPHeader(b []byte, from, to netip.Addr, proto uint8) []byte {
 	if to.Is4() {
 		b = append(b, 4<<4|ipv4Header/4, 0, 0, 0, 0, 0, 0, 0, 64, proto, 0, 0) // the kernel fills in the checksum
@@ -143,6 +162,7 @@ func appendIPHeader(b []byte, from, to netip.Addr, proto uint8) []byte {
 	return append(b, to.AsSlice()...)
 }
 
+// putLength fills in the length in the IP header. IPv4 counts the header, IPv6 does not.
 func putLength(packet []byte, to netip.Addr) {
 	if to.Is4() {
 		binary.BigEndian.PutUint16(packet[2:], uint16(len(packet)))
@@ -151,6 +171,7 @@ func putLength(packet []byte, to netip.Addr) {
 	binary.BigEndian.PutUint16(packet[4:], uint16(len(packet)-ipv6Header))
 }
 
+// putICMPChecksum fills in the checksum of an ICMP message. Only ICMPv6 has a pseudo header.
 func putICMPChecksum(message []byte, from, to netip.Addr) {
 	if to.Is4() {
 		binary.BigEndian.PutUint16(message[2:], ^fold(sum(0, message)))
@@ -159,16 +180,20 @@ func putICMPChecksum(message []byte, from, to netip.Addr) {
 	putChecksum(message, 2, from, to, unix.IPPROTO_ICMPV6)
 }
 
-// putChecksum puts the Internet checksum with its pseudo header at an offset that is still zero.
+// putChecksum fills in the Internet checksum with its pseudo header (RFC 1071) at an offset. The field must be zero
+// before.
 func putChecksum(segment []byte, offset int, from, to netip.Addr, proto uint8) {
 	s := sum(sum(0, from.AsSlice()), to.AsSlice()) + uint32(proto) + uint32(len(segment))
 	check := ^fold(sum(s, segment))
+	// In UDP, 0 means that there is no checksum (RFC 768).
 	if check == 0 && proto == unix.IPPROTO_UDP {
 		check = 0xffff
 	}
 	binary.BigEndian.PutUint16(segment[offset:], check)
 }
 
+// sum adds the 16-bit words of b to a sum that fold completes. An odd byte at the end counts as the upper half of a
+// word.
 func sum(s uint32, b []byte) uint32 {
 	for ; len(b) > 1; b = b[2:] {
 		s += uint32(binary.BigEndian.Uint16(b))
@@ -179,6 +204,7 @@ func sum(s uint32, b []byte) uint32 {
 	return s
 }
 
+// fold adds the carries of a sum back into 16 bits.
 func fold(s uint32) uint16 {
 	for s > 0xffff {
 		s = s>>16 + s&0xffff
@@ -186,24 +212,27 @@ func fold(s uint32) uint16 {
 	return uint16(s)
 }
 
-// sighting is what a packet that came in says.
+// sighting is the information in a packet that arrived.
 type sighting struct {
 	kind sightingKind
+	// The number of the probe or marker; for an INIT or INIT ACK of a real connection, its initiate tag.
 	id   uint32
-	port uint16 // of SCTP: the source port
+	port uint16 // the source port, of SCTP only
 }
 
+// sightingKind says what a received packet is.
 type sightingKind uint8
 
 const (
-	nothing  sightingKind = iota // of interest
-	arrival                      // of a probe
-	answered                     // a SYN was, by a SYN-ACK
-	accepted                     // a connection of SCTP was, by an INIT ACK
+	nothing  sightingKind = iota // not a packet of the prober
+	arrival                      // a packet of a probe
+	answered                     // a SYN-ACK: the answer to the SYN of a probe
+	accepted                     // an INIT ACK: the answer of the other end to an INIT
 	marked                       // a marker
 )
 
-// sight reads a packet from behind its IP header.
+// sight reads a packet from behind its IP header. Packets that the prober does not send are nothing: real connections
+// and neighbor discovery are in the same namespaces.
 func sight(proto uint8, b []byte) sighting {
 	switch {
 	case proto == unix.IPPROTO_TCP && len(b) >= 20:

@@ -19,9 +19,10 @@ const FloodPort = 5000
 
 // Sink counts the datagrams and connections that arrive at a host, by source address.
 type Sink struct {
-	udp   *net.UDPConn
-	tcp   net.Listener
-	mu    sync.Mutex
+	udp *net.UDPConn
+	tcp net.Listener
+	mu  sync.Mutex // guards the maps
+	// A datagram that the network duplicates must not hide a lost datagram, so datagrams count by their numbers.
 	seen  map[netip.Addr]map[uint64]int // copies of each datagram, by sender and number
 	opens map[netip.Addr]int            // TCP connections, by sender
 }
@@ -35,6 +36,8 @@ func NewSink(t TB, server *Host) *Sink {
 			return err
 		}
 		s.tcp, err = net.ListenTCP("tcp4", &net.TCPAddr{Port: FloodPort})
+		// The buffer is large, because a datagram that does not fit would look like a datagram that the policies
+		// dropped.
 		return errors.Join(err, s.udp.SetReadBuffer(8<<20))
 	})
 	if err != nil {
@@ -45,6 +48,7 @@ func NewSink(t TB, server *Host) *Sink {
 			t.Errorf("close the sink in %s: %v", server.Name, err)
 		}
 	})
+	// Both goroutines end when their sockets are closed.
 	go s.datagrams()
 	go s.connections()
 	return s
@@ -58,6 +62,7 @@ func (s *Sink) datagrams() {
 		if err != nil {
 			return
 		}
+		// A Flood sends nothing else. Other datagrams are not counted.
 		if n != 8 {
 			continue
 		}
@@ -109,15 +114,15 @@ func (s *Sink) Received(from netip.Addr) (datagrams, connections int) {
 // Flood continuously sends numbered datagrams from a host to a sink, and opens connections. The sink does not answer datagrams,
 // so the flow never becomes established in conntrack, and the rules judge each datagram.
 type Flood struct {
-	Sent    atomic.Uint64
-	Refused atomic.Int64 // datagrams that the sender's own rules dropped
-	Opened  atomic.Int64 // connections with an echo
-	Failed  atomic.Int64 // connections that did not open, or had no echo
+	Sent    atomic.Uint64 // datagrams, also the refused datagrams
+	Refused atomic.Int64  // datagrams that the sender's own rules dropped
+	Opened  atomic.Int64  // connections with an echo
+	Failed  atomic.Int64  // connections that did not open, or had no echo
 	stop    chan struct{}
 	done    sync.WaitGroup
 }
 
-const floodPause = 400 * time.Microsecond
+const floodPause = 400 * time.Microsecond // between two datagrams
 
 // Timeouts for a connection of a Flood to open and to echo. AllowedPatience is long, for a busy machine, but below the second
 // after which TCP retransmits a lost SYN: a retransmission would hide the loss.
@@ -147,6 +152,7 @@ func StartFlood(t TB, from *Host, to netip.AddrPort, patience time.Duration) *Fl
 	return f
 }
 
+// running reports whether End was not called yet.
 func (f *Flood) running() bool {
 	select {
 	case <-f.stop:
@@ -156,6 +162,7 @@ func (f *Flood) running() bool {
 	}
 }
 
+// datagrams sends numbered datagrams until End is called. The numbers start at 0 and leave out none.
 func (f *Flood) datagrams(socket *os.File) {
 	defer socket.Close()
 	b := make([]byte, 8)
@@ -181,7 +188,7 @@ func (f *Flood) connections(from *Host, to netip.AddrPort, patience time.Duratio
 	}
 }
 
-// End stops the flood.
+// End stops the flood and waits until its last connection has an outcome. Call it before the checks of the sink.
 func (f *Flood) End() {
 	close(f.stop)
 	f.done.Wait()
@@ -196,6 +203,7 @@ func (s *Sink) HasAllFrom(t TB, from netip.Addr, f *Flood) {
 		t.Errorf("lost what is allowed from %s: %d datagrams (%d refused at the sender), %d connections failed",
 			from, f.Sent.Load()-uint64(datagrams), f.Refused.Load(), f.Failed.Load())
 	}
+	// A flood without any success shows that the test is wrong, not that the policies are right.
 	if f.Sent.Load() == 0 || f.Opened.Load() == 0 {
 		t.Errorf("not a flood from %s: %d datagrams, %d connections", from, f.Sent.Load(), f.Opened.Load())
 	}

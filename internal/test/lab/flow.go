@@ -54,14 +54,15 @@ type FlowEnd interface {
 func (f *Flow) Close() error { return errors.Join(f.Opener.Close(), f.Other.Close()) }
 
 const (
-	flowHello    = "hello"
-	flowPatience = 5 * time.Second
+	flowHello    = "hello"         // the first message of each end
+	flowPatience = 5 * time.Second // for the whole handshake
 )
 
 // OpenFlow opens a connection, and sends a message in each direction. The server's socket no longer listens when it returns.
 func OpenFlow(ctx context.Context, s FlowSpec) (*Flow, error) {
 	var accept func(deadline time.Time) (FlowEnd, error)
 	err := s.To.Do(func() (err error) {
+		// The server listens before the client dials: without a listener, the kernel answers a SYN with a reset.
 		accept, err = s.listen(ctx)
 		return err
 	})
@@ -76,6 +77,7 @@ func OpenFlow(ctx context.Context, s FlowSpec) (*Flow, error) {
 	})
 	if err == nil {
 		if err = f.Opener.SetDeadline(deadline); err == nil {
+			// The client has sent its message; the server's end exists only after that message with UDP.
 			_, err = f.Opener.Write([]byte(flowHello))
 		}
 	}
@@ -148,6 +150,8 @@ func (s FlowSpec) listen(ctx context.Context) (accept func(deadline time.Time) (
 	}
 }
 
+// acceptUDP waits for the first message, which tells the client's address. For a [FlowUDP] it connects the server's
+// socket to the client, so that both sockets are connected.
 func (s FlowSpec) acceptUDP(c *net.UDPConn, deadline time.Time) (FlowEnd, error) {
 	err := c.SetDeadline(deadline)
 	var peer netip.AddrPort
@@ -197,6 +201,7 @@ func greeted(c FlowEnd, deadline time.Time) (FlowEnd, error) {
 	return c, nil
 }
 
+// dial opens the client's end.
 func (s FlowSpec) dial(ctx context.Context, deadline time.Time) (FlowEnd, error) {
 	d := net.Dialer{Deadline: deadline, Control: func(_, _ string, c syscall.RawConn) error {
 		return control(c, func(fd int) error { return bindToDevice(fd, s.SourceDevice) })
@@ -217,6 +222,7 @@ func (s FlowSpec) dial(ctx context.Context, deadline time.Time) (FlowEnd, error)
 	}
 }
 
+// dialed turns a nil connection into a nil interface: a nil *net.TCPConn in a FlowEnd would not be nil.
 func dialed[C FlowEnd](c net.Conn, err error) (FlowEnd, error) {
 	if err != nil {
 		return nil, err
@@ -224,6 +230,7 @@ func dialed[C FlowEnd](c net.Conn, err error) (FlowEnd, error) {
 	return c.(C), nil
 }
 
+// listenSCTP is listen for SCTP, which the net package does not know.
 func (s FlowSpec) listenSCTP() (accept func(deadline time.Time) (FlowEnd, error), err error) {
 	fd, err := socketSCTP(s.Target, s.TargetDevice)
 	if err != nil {
@@ -238,6 +245,7 @@ func (s FlowSpec) listenSCTP() (accept func(deadline time.Time) (FlowEnd, error)
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
+	// A timeout of the socket, since Accept4 blocks the thread and knows no deadline.
 	return func(deadline time.Time) (FlowEnd, error) {
 		accepted, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
 		if err := errors.Join(err, unix.Close(fd)); err != nil {
@@ -251,6 +259,7 @@ func (s FlowSpec) listenSCTP() (accept func(deadline time.Time) (FlowEnd, error)
 	}, nil
 }
 
+// dialSCTP is dial for SCTP. It blocks until the handshake ends.
 func (s FlowSpec) dialSCTP() (FlowEnd, error) {
 	fd, err := socketSCTP(s.Target, s.SourceDevice)
 	if err != nil {
@@ -268,6 +277,7 @@ func (s FlowSpec) dialSCTP() (FlowEnd, error) {
 	return fileSCTP(fd)
 }
 
+// socketSCTP opens an SCTP socket with a single stream of bytes (SOCK_STREAM), bound to a device if a device is given.
 func socketSCTP(at netip.AddrPort, device string) (int, error) {
 	family := unix.AF_INET
 	if at.Addr().Is6() {
@@ -283,6 +293,7 @@ func socketSCTP(at netip.AddrPort, device string) (int, error) {
 	return fd, nil
 }
 
+// bindToDevice binds a socket to a device; an empty name binds it to none.
 func bindToDevice(fd int, name string) error {
 	if name == "" {
 		return nil
@@ -290,6 +301,7 @@ func bindToDevice(fd int, name string) error {
 	return unix.BindToDevice(fd, name)
 }
 
+// fileSCTP turns the descriptor into a file that the runtime polls, so that deadlines work.
 func fileSCTP(fd int) (FlowEnd, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))

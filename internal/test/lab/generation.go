@@ -8,6 +8,7 @@ func Generation(t TB, h *Host) uint32 {
 	t.Helper()
 	var id uint32
 	err := h.Do(func() error {
+		// The kernel counts per network namespace, so the question must come from inside.
 		c, err := nftables.New()
 		if err != nil {
 			return err

@@ -14,15 +14,17 @@ import (
 
 // Host is a network namespace in the place of a pod. It is safe for concurrent use.
 type Host struct {
+	// Name is only for messages.
 	Name string
 
+	// The lab whose fabric has the other ends of the interfaces.
 	lab *Lab
 	ns  *namespace
 
-	mu      sync.Mutex
-	device  string // the host's sockets are bound to it; empty: to none
-	servers []io.Closer
-	serving sync.WaitGroup
+	mu      sync.Mutex     // guards the fields below
+	device  string         // the host's sockets are bound to it; empty: to none
+	servers []io.Closer    // closed with the host
+	serving sync.WaitGroup // the goroutines of the servers
 	closed  bool
 }
 
@@ -44,6 +46,7 @@ func (h *Host) Attach(bridge, ifname string, prefixes ...netip.Prefix) error {
 			return err
 		}
 	}
+	// A packet that is sent before both ends have carrier is lost, and a test would take it for a drop.
 	return errors.Join(h.lab.fabric.waitUp(port), h.ns.waitUp(ifname))
 }
 
@@ -66,6 +69,7 @@ func (h *Host) AddAddr(ifname string, p netip.Prefix) error {
 		bits := 8 * len(p.Addr().AsSlice())
 		addr := &netlink.Addr{IPNet: &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), bits)}}
 		if p.Addr().Is6() {
+			// An address in duplicate address detection is tentative: the kernel does not use it yet.
 			addr.Flags = unix.IFA_F_NODAD
 		}
 		err = h.ns.handle.AddrAdd(link, addr)
@@ -121,6 +125,7 @@ func (h *Host) keep(server io.Closer) error {
 	return nil
 }
 
+// close closes the servers and waits for their goroutines before it closes the namespace.
 func (h *Host) close() error {
 	h.mu.Lock()
 	servers := h.servers

@@ -25,6 +25,7 @@ func LoadsNFTPorts(t TB, h *Host) bool {
 			return err
 		}
 		const register = 9 // the second field of a concatenation
+		// The table is in the same batch as its deletion, so nothing stays, whether the kernel takes the batch or not.
 		table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "probe"})
 		c.AddRule(&nftables.Rule{
 			Table: table,
@@ -50,6 +51,7 @@ func KernelAtLeast(t TB, major, minor int) bool {
 	if err := unix.Uname(&name); err != nil {
 		t.Fatalf("version of the kernel: %v", err)
 	}
+	// The version may have any suffix, such as "6.12.118-generic".
 	var is [2]int
 	release := unix.ByteSliceToString(name.Release[:])
 	if _, err := fmt.Sscanf(release, "%d.%d", &is[0], &is[1]); err != nil {
@@ -61,6 +63,7 @@ func KernelAtLeast(t TB, major, minor int) bool {
 // HasDevices reports whether the kernel makes devices of a type: "vlan", "vrf" or "bond".
 func HasDevices(t TB, kind string) bool {
 	t.Helper()
+	// The devices vanish with the lab.
 	l := ForTest(t)
 	h, err := l.Host("probe")
 	if err == nil {

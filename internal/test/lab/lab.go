@@ -17,11 +17,13 @@ const firstPortIndex = 1000
 
 // Lab is a network: a namespace with bridges, and the hosts on these bridges. It is safe for concurrent use.
 type Lab struct {
-	mu      sync.Mutex
-	fabric  *namespace // holds the bridges and the far end of every veth pair
-	bridges map[string]netlink.Link
+	mu sync.Mutex // guards the fields below
+	// The fabric has a namespace of its own, so packets of a lab never touch the machine's interfaces.
+	fabric  *namespace
+	bridges map[string]netlink.Link // by name
 	hosts   []*Host
-	ports   int // number of veth pairs so far, for their names on the fabric's side
+	// The number of veth pairs so far. It makes the names on the fabric's side unique.
+	ports int
 }
 
 // New makes a lab with no hosts.
@@ -46,6 +48,7 @@ func New() (*Lab, error) {
 }
 
 // TB is the part of testing.TB that labs need. The demo uses labs too, and the product must not link package testing.
+// The methods mean the same as in package testing.
 type TB interface {
 	Helper()
 	Logf(format string, args ...any)

@@ -17,7 +17,7 @@ import (
 
 // namespace is a network namespace without a name. It exists as long as its descriptor is open.
 type namespace struct {
-	ns     netns.NsHandle
+	ns     netns.NsHandle  // a descriptor
 	handle *netlink.Handle // a route socket in the namespace
 }
 
@@ -125,10 +125,12 @@ func (n *namespace) waitUp(ifname string) error {
 // The kernel joins the group in a work queue. A neighbor solicitation before that is lost, and the neighbor retries only after a
 // second.
 func (n *namespace) waitSolicitable(ifname string, addr netip.Addr) error {
+	// The group is ff02::1:ff00:0/104 with the last three bytes of the address.
 	low := addr.As16()
 	want := fmt.Sprintf("ff0200000000000000000001ff%02x%02x%02x", low[13], low[14], low[15])
 	return n.do(func() error {
 		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+			// The table is that of the thread's namespace. /proc/net would be that of the main thread.
 			groups, err := os.ReadFile("/proc/thread-self/net/igmp6")
 			if err != nil {
 				return fmt.Errorf("read the multicast groups: %w", err)
@@ -145,8 +147,10 @@ func (n *namespace) waitSolicitable(ifname string, addr netip.Addr) error {
 	})
 }
 
+// handleFD is the descriptor of the namespace, as netlink attributes want it.
 func (n *namespace) handleFD() uintptr { return uintptr(n.ns) }
 
+// close closes the descriptor. Interfaces and rules go with the namespace, unless another descriptor is open.
 func (n *namespace) close() error {
 	n.handle.Close()
 	return n.ns.Close()

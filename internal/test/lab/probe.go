@@ -21,6 +21,7 @@ const (
 	Dropped
 )
 
+// String is the verdict in a message.
 func (v Verdict) String() string {
 	return [...]string{"failed", "allowed", "dropped"}[v]
 }
@@ -39,11 +40,13 @@ type Result struct {
 // answer within the timeout means Dropped. Any number of probes may run concurrently, since a waiting probe holds no thread.
 func Probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, timeout time.Duration) Result {
 	start := time.Now()
+	// Dropped packets give no answer, so only the timeout ends such a probe.
 	err := probe(ctx, from, to, proto, start.Add(timeout))
 	r := Result{Took: time.Since(start), Err: err}
 	switch {
 	case err == nil:
 		r.Verdict = Allowed
+	// A probe that the caller canceled shows nothing.
 	case ctx.Err() != nil:
 		r.Verdict = Failed
 	// The kernel returns EPERM to the sender of a datagram that the sender's own output chain dropped.
@@ -53,6 +56,7 @@ func Probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, t
 	return r
 }
 
+// probe returns nil after an echo. Any other end is an error.
 func probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, deadline time.Time) error {
 	f, err := from.socket(to, proto)
 	if err != nil {
@@ -86,6 +90,7 @@ func (h *Host) socket(to netip.AddrPort, proto Protocol) (*os.File, error) {
 		if err == nil {
 			err = h.bindSocket(fd)
 		}
+		// The binding is in the namespace, because device names are names in a namespace.
 		return err
 	})
 	if err != nil {
@@ -109,6 +114,7 @@ func connect(f *os.File, to netip.AddrPort) error {
 	err = raw.Write(func(fd uintptr) bool {
 		if !started {
 			started = true
+			// The first call starts the handshake; the runtime calls again when the socket is writable.
 			result = unix.Connect(int(fd), sockaddr(to))
 			return !errors.Is(result, unix.EINPROGRESS)
 		}
@@ -159,6 +165,7 @@ func echo(ctx context.Context, f *os.File, proto Protocol, deadline time.Time) e
 	}
 }
 
+// sockaddr turns an address into the form of the system calls.
 func sockaddr(to netip.AddrPort) unix.Sockaddr {
 	if to.Addr().Is6() {
 		return &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}

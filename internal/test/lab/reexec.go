@@ -36,6 +36,7 @@ func Reexec() (code int, done bool, err error) {
 	cause := mayUnshare()
 	switch {
 	case cause == nil && inside:
+		// The new network namespace of the process has lo down.
 		return 0, false, setLoopbackUp()
 	case cause == nil:
 		return 0, false, nil
@@ -50,6 +51,7 @@ func Reexec() (code int, done bool, err error) {
 	if err != nil {
 		return 1, false, fmt.Errorf("wait for the process in the user namespace: %w", err)
 	}
+	// Like a shell, 128 and the number of the signal.
 	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return 128 + int(status.Signal()), true, nil
 	}
@@ -83,7 +85,8 @@ func startInUserNS() (*os.Process, error) {
 		Env:   append(os.Environ(), insideVar+"=1"),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 		Sys: &syscall.SysProcAttr{
-			Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+			Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNET | unix.CLONE_NEWNS,
+			// A process without privileges may map only its own IDs (user_namespaces(7)).
 			UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 			GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 		},

@@ -22,12 +22,14 @@ const (
 
 // Serve runs an echo server on a port, on all addresses of both families, until the lab is closed.
 func (h *Host) Serve(ctx context.Context, proto Protocol, port uint16) error {
+	// A socket of IPv6 takes IPv4 as well, unless it is limited to IPv6.
 	addr := netip.AddrPortFrom(netip.IPv6Unspecified(), port).String()
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var bound error
 		err := c.Control(func(fd uintptr) { bound = h.bindSocket(int(fd)) })
 		return errors.Join(err, bound)
 	}}
+	// Only the listener needs the namespace. Its goroutine runs anywhere.
 	return h.Do(func() error {
 		switch proto {
 		case TCP:
@@ -48,6 +50,7 @@ func (h *Host) Serve(ctx context.Context, proto Protocol, port uint16) error {
 	})
 }
 
+// serveTCP accepts connections until the listener is closed, and echoes on each connection.
 func (h *Host) serveTCP(l net.Listener) error {
 	conns := &openConns{conns: map[net.Conn]struct{}{}}
 	if err := h.keep(closers{l, conns}); err != nil {
@@ -59,6 +62,7 @@ func (h *Host) serveTCP(l net.Listener) error {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
+			// After another error, such as too many open files, the server still works for the next connection.
 			if err != nil || !conns.add(c) {
 				continue
 			}
@@ -72,6 +76,7 @@ func (h *Host) serveTCP(l net.Listener) error {
 	return nil
 }
 
+// serveUDP echoes datagrams until the socket is closed.
 func (h *Host) serveUDP(c net.PacketConn) error {
 	if err := h.keep(c); err != nil {
 		return err
@@ -110,6 +115,7 @@ func (o *openConns) add(c net.Conn) bool {
 	return true
 }
 
+// remove forgets a connection that has ended, and closes it.
 func (o *openConns) remove(c net.Conn) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -128,10 +134,12 @@ func (o *openConns) Close() error {
 	return nil
 }
 
+// hangUp closes without an error: at an end, there is nothing that a caller could do about an error.
 func hangUp(c io.Closer) {
 	c.Close() //nolint:errcheck // nothing is lost with it, and it may be closed already
 }
 
+// closers closes several servers as one server.
 type closers []io.Closer
 
 // Close closes all closers, even if some return an error.

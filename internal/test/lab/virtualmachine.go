@@ -48,12 +48,14 @@ func (h *Host) UnbindBridge(ifname string) error {
 	return err
 }
 
+// bind is BindBridge without the context of errors. The steps come in the order of KubeVirt.
 func (h *Host) bind(guest *Host, ifname, inside string) error {
 	pod := h.ns.handle
 	link, err := pod.LinkByName(ifname)
 	if err != nil {
 		return err
 	}
+	// The addresses are read first: the interface loses them when it becomes a port.
 	addrs, err := pod.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return err
@@ -80,6 +82,7 @@ func (h *Host) bind(guest *Host, ifname, inside string) error {
 	}
 	err = errors.Join(pod.LinkSetUp(bridge), pod.LinkSetUp(tap), guest.ns.handle.LinkSetUp(end), h.ns.waitUp(tap.Name), guest.ns.waitUp(inside))
 	for _, a := range addrs {
+		// Link-local addresses belong to the interface. The guest's interface makes its own.
 		if a.Scope == unix.RT_SCOPE_UNIVERSE {
 			err = errors.Join(err, guest.AddAddr(inside, prefixOf(a.IPNet)))
 		}
@@ -94,6 +97,7 @@ func (h *Host) enslave(link netlink.Link, bridge *netlink.Bridge, name string) e
 	if err != nil {
 		return err
 	}
+	// The index and the hardware address are known only once the kernel has made the bridge.
 	*bridge = *made.(*netlink.Bridge)
 	return errors.Join(
 		pod.LinkSetDown(link), // also removes the IPv6 addresses
@@ -106,6 +110,7 @@ func (h *Host) enslave(link netlink.Link, bridge *netlink.Bridge, name string) e
 	)
 }
 
+// dropAddrs removes the IPv4 addresses, which stay when an interface is set down.
 func (h *Host) dropAddrs(link netlink.Link) error {
 	addrs, err := h.ns.handle.AddrList(link, netlink.FAMILY_V4)
 	for i := range addrs {
@@ -136,6 +141,7 @@ func (h *Host) standIn(ifname string, addrs []netlink.Addr) error {
 	return errors.Join(err, h.ns.handle.LinkSetUp(link))
 }
 
+// prefixOf turns a prefix of the net package into a prefix of netip.
 func prefixOf(n *net.IPNet) netip.Prefix {
 	addr, _ := netip.AddrFromSlice(n.IP)
 	bits, _ := n.Mask.Size()

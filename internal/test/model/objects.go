@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Key is the namespace and name of an object.
+// Key is the namespace and name of an object. A Namespace has only a name.
 type Key = types.NamespacedName
 
 // Node is the node of local pods.
@@ -72,6 +72,7 @@ func SetStatus(p *corev1.Pod, attachments ...string) {
 	}
 	var list []map[string]any
 	for _, a := range attachments {
+		// The hardware address has the form of a real status; nothing depends on its value.
 		f := strings.Fields(a)
 		list = append(list, map[string]any{"interface": f[0], "name": f[1], "ips": f[2:], "mac": "02:00:00:00:00:01"})
 	}
@@ -106,6 +107,7 @@ func WithPorts(p *corev1.Pod, ports ...string) *corev1.Pod {
 
 // NewNamespace returns a namespace with labels "key=value …".
 func NewNamespace(name, labels string) *corev1.Namespace {
+	// The key "/NAME" gives an object without a namespace.
 	return &corev1.Namespace{ObjectMeta: meta("/"+name, labels)}
 }
 
@@ -133,6 +135,8 @@ func With(p *corev1.Pod, change func(*corev1.Pod)) *corev1.Pod {
 }
 
 // WebPod returns the pod default/web, the isolated pod of most test cases.
+// It is on the cluster network and two other networks, and has named ports, a sidecar whose port counts, and an
+// ordinary init container whose port does not count.
 func WebPod() *corev1.Pod {
 	p := WithPorts(NewPod("web", "app=web", "eth0 cluster-net 10.244.0.5", "net1 net-a 10.0.0.1 fd00::1", "net2 net-b 10.9.0.1"),
 		"http=80/TCP", "dns=53/UDP")

@@ -20,6 +20,7 @@ import (
 // Oracle judges packets directly from the objects of the API. It looks at all objects for each packet, which is slow, and shares
 // no code with the cache.
 type Oracle struct {
+	// The pods by key. A test may look up the pod that a packet belongs to.
 	Pods       map[Key]*corev1.Pod
 	namespaces map[string]*corev1.Namespace
 	policies   map[Key]*mnpv1.MultiNetworkPolicy
@@ -28,6 +29,7 @@ type Oracle struct {
 
 // NewOracle returns an oracle for the objects, which it does not copy.
 func NewOracle(objects []metav1.Object) *Oracle {
+	// An object that comes again under the same key replaces the earlier object.
 	o := &Oracle{map[Key]*corev1.Pod{}, map[string]*corev1.Namespace{}, map[Key]*mnpv1.MultiNetworkPolicy{},
 		map[Key]*netv1.NetworkAttachmentDefinition{}}
 	for _, obj := range objects {
@@ -55,6 +57,7 @@ func (o *Oracle) Passes(pod *corev1.Pod, p Packet) bool {
 			continue
 		}
 		isolated = true
+		// One policy that allows the packet is enough: policies add up.
 		if o.allows(policy, pod, p) {
 			return true
 		}
@@ -64,9 +67,11 @@ func (o *Oracle) Passes(pod *corev1.Pod, p Packet) bool {
 
 // isolates reports whether a policy that selects the pod isolates the packet's interface in the packet's direction.
 func (o *Oracle) isolates(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p Packet) bool {
+	// Without policy types, a policy is for ingress, and for egress if it has egress rules.
 	isolates := p.Direction == engine.Ingress || len(policy.Spec.Egress) > 0
 	if types := policy.Spec.PolicyTypes; len(types) > 0 {
 		isolates = slices.ContainsFunc(types, func(t mnpv1.MultiPolicyType) bool {
+			// An unknown type may mean either direction, so it isolates both.
 			known := t == mnpv1.PolicyTypeIngress || t == mnpv1.PolicyTypeEgress
 			return !known || strings.EqualFold(string(t), p.Direction.String())
 		})
@@ -79,6 +84,8 @@ func (o *Oracle) isolates(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p P
 		if s.Interface != p.Iface || !slices.Contains(networksOf(policy), network) {
 			continue
 		}
+		// A network without a definition is isolated: its type is unknown. Random definitions are of the type "macvlan"
+		// or of a type that policies do not isolate.
 		if nad := o.nads[network]; nad == nil || strings.Contains(nad.Spec.Config, "macvlan") {
 			return true
 		}
@@ -93,6 +100,7 @@ func (o *Oracle) allows(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p Pac
 		for _, peer := range r.peers {
 			peers = append(peers, o.peersOf(policy, peer)...)
 		}
+		// A rule without peers allows everybody. Its named egress ports are the ports of any pod with the address.
 		if len(r.peers) == 0 {
 			peers = o.peersOf(policy, mnpv1.MultiNetworkPolicyPeer{NamespaceSelector: &metav1.LabelSelector{}})
 		}
@@ -105,6 +113,7 @@ func (o *Oracle) allows(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p Pac
 			return true
 		}
 		for _, port := range r.ports {
+			// For ingress the pod itself gives the name a number, for egress each peer does.
 			if port.Port != nil && port.Port.Type == intstr.String {
 				has := func(pod *corev1.Pod) bool { return hasPort(pod, port, p) }
 				if p.Direction == engine.Ingress && anybody && has(pod) || p.Direction == engine.Egress && slices.ContainsFunc(peers, has) {
@@ -124,6 +133,7 @@ type rule struct {
 	peers []mnpv1.MultiNetworkPolicyPeer
 }
 
+// rulesOf returns the rules of a direction, in a common form.
 func rulesOf(spec *mnpv1.MultiNetworkPolicySpec, d engine.Direction) []rule {
 	var out []rule
 	if d == engine.Ingress {
@@ -153,6 +163,7 @@ func (o *Oracle) peersOf(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetwo
 		}
 		if s := peer.NamespaceSelector; s != nil {
 			ns := o.namespaces[pod.Namespace]
+			// Only the empty selector selects a namespace whose labels are unknown.
 			all := len(s.MatchLabels)+len(s.MatchExpressions) == 0
 			if !all && (ns == nil || !selects(s, ns.Labels, false)) {
 				continue
@@ -179,6 +190,8 @@ func statuses(pod *corev1.Pod) []netv1.NetworkStatus {
 	var out []netv1.NetworkStatus
 	if raw := pod.Annotations[statusAnnotation]; raw != "" {
 		if err := json.Unmarshal([]byte(raw), &out); err != nil {
+			// The requested networks of a random pod are in the short form; Multus names their interfaces net1, net2
+			// and so on.
 			panic(err)
 		}
 	}
@@ -194,6 +207,7 @@ func statuses(pod *corev1.Pod) []netv1.NetworkStatus {
 	return out
 }
 
+// keyIn reads "namespace/name", or "name" in a namespace.
 func keyIn(namespace, name string) Key {
 	if before, after, ok := strings.Cut(name, "/"); ok {
 		return Key{Namespace: before, Name: after}
@@ -201,6 +215,7 @@ func keyIn(namespace, name string) Key {
 	return Key{Namespace: namespace, Name: name}
 }
 
+// networksOf returns the networks of the annotation policy-for.
 func networksOf(policy *mnpv1.MultiNetworkPolicy) []Key {
 	var out []Key
 	for _, s := range strings.Split(policy.Annotations[policyForAnnotation], ",") {
@@ -225,6 +240,7 @@ func addrsOn(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod) []netip.Addr {
 	return out
 }
 
+// inBlock reports whether a block contains an address. A block with a part that is not valid contains nothing.
 func inBlock(b *mnpv1.IPBlock, a netip.Addr) bool {
 	if b == nil {
 		return false
@@ -250,6 +266,7 @@ func prefixOf(s string) (netip.Prefix, error) {
 	return p, err
 }
 
+// protocolOf returns the IP protocol number of a port: TCP if there is no protocol, 0 if the protocol is unknown.
 func protocolOf(port mnpv1.MultiNetworkPolicyPort) uint8 {
 	if port.Protocol == nil {
 		return 6
@@ -262,6 +279,7 @@ func hasPort(pod *corev1.Pod, port mnpv1.MultiNetworkPolicyPort, p Packet) bool 
 	if port.EndPort != nil { // a named port has no range
 		return false
 	}
+	// Init containers are missing here: random pods have none.
 	for _, c := range pod.Spec.Containers {
 		for _, cp := range c.Ports {
 			proto := cp.Protocol
@@ -290,7 +308,8 @@ func inRange(port mnpv1.MultiNetworkPolicyPort, p Packet) bool {
 	return from > 0 && from <= int32(p.Port) && int32(p.Port) <= to
 }
 
-// Probes returns packets for which the policies of a random world may have different verdicts.
+// Probes returns packets for which the policies of a random world may have different verdicts. The addresses are those
+// of the world's pods.
 func Probes() []Packet {
 	var out []Packet
 	for _, d := range []string{"ingress", "egress"} {

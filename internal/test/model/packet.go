@@ -13,10 +13,10 @@ import (
 // Packet is the first packet of a connection, or with Established a later packet.
 type Packet struct {
 	Direction   engine.Direction
-	Iface       string // the pod's interface
-	Peer        netip.Addr
-	Proto       uint8  // IP protocol number
-	Port        uint16 // destination port
+	Iface       string     // the pod's interface, on which the packet comes in or leaves
+	Peer        netip.Addr // the address of the other end
+	Proto       uint8      // IP protocol number
+	Port        uint16     // destination port; 0 without ports
 	Established bool
 	Icmpv6Type  int // -1: no ICMPv6
 }
@@ -50,12 +50,13 @@ func NewPacket(s string) Packet {
 	return p
 }
 
-// Table evaluates a ruleset for packets, as the kernel does. It reads the texts of the statements, not their bytecode, and fails
-// the test for a text that it does not know.
+// Table evaluates a ruleset for packets in memory, as the kernel does. It reads the texts of the statements and not
+// their bytecode, and fails the test for a text that it does not know. So it tests the rules that the cache makes
+// without a kernel.
 type Table struct {
 	t      testing.TB
-	Chains map[string]*engine.Chain
-	Sets   map[string]*engine.Set
+	Chains map[string]*engine.Chain // by name
+	Sets   map[string]*engine.Set   // by name
 }
 
 // NewTable returns the table of a ruleset.
@@ -70,10 +71,12 @@ func NewTable(t testing.TB, rs engine.Ruleset) *Table {
 	return tb
 }
 
-// Passes reports whether a packet passes the table. It fails the test if the hooks of the direction have different verdicts.
+// Passes reports whether a packet passes the table. It fails the test if the hooks of the direction have different
+// verdicts: egress has two hooks, with the same rules.
 func (tb *Table) Passes(p Packet) bool {
 	passes := map[bool]bool{}
 	for _, h := range p.Direction.Hooks() {
+		// A missing base chain accepts.
 		base := tb.Chains[string(h)]
 		passes[base == nil || tb.Walk(base, p) != "drop"] = true
 	}
@@ -100,6 +103,7 @@ func (tb *Table) Rule(r engine.Rule, p Packet) string {
 		switch word {
 		case "accept", "drop":
 			return word
+		// A counter has no verdict and always matches.
 		case "counter":
 		case "jump", "goto":
 			c := tb.Chains[rest]
@@ -107,6 +111,7 @@ func (tb *Table) Rule(r engine.Rule, p Packet) string {
 				tb.t.Fatalf("no chain %s", rest)
 			}
 			verdict := tb.Walk(c, p)
+			// The end of a chain that a goto leads to is the end of the base chain.
 			if word == "goto" && verdict == "" {
 				return "accept" // the policy of the base chain
 			}
@@ -170,12 +175,15 @@ func (tb *Table) matches(s expr.Statement, p Packet) bool {
 	case "icmpv6 type mld2-listener-report":
 		return p.Icmpv6Type == 143
 	}
+	// Only other interfaces are left. Any other text is a statement that the table does not know.
 	if !strings.HasPrefix(s.Text, "iifname") && !strings.HasPrefix(s.Text, "oifname") {
 		tb.t.Fatalf("what is %q?", s.Text)
 	}
 	return false
 }
 
+// lookup evaluates a lookup in a set. The left side must fit the packet: a set of IPv4 addresses never matches an IPv6
+// packet, and a set of sources never matches an egress packet.
 func (tb *Table) lookup(match, name string, p Packet) bool {
 	set := tb.Sets[name]
 	if set == nil {

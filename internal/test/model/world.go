@@ -21,7 +21,8 @@ var (
 	worldBlocks     = []string{"10.0.0.0/8", "10.0.0.0/24", "10.0.0.2/31", "0.0.0.0/0", "fd00::/16", "::/0", "10.0.0.3/32", "bad"}
 )
 
-// World makes random objects. It uses few names, labels and addresses, so that policies often select pods.
+// World makes random objects. It uses few names, labels and addresses, so that policies often select pods, and two
+// objects often have the same key.
 type World struct{ *rand.Rand }
 
 // NewWorld returns a world. Worlds with equal seeds make equal objects.
@@ -30,6 +31,7 @@ func NewWorld(seed uint64) World { return World{rand.New(rand.NewPCG(seed, seed)
 // Pick returns a random value of the given values.
 func Pick[T any](w World, from ...T) T { return from[w.IntN(len(from))] }
 
+// labels makes labels of the keys that selectors ask for.
 func (w World) labels() map[string]string {
 	m := map[string]string{}
 	for _, k := range []string{"app", "tier", "zone"} {
@@ -46,10 +48,12 @@ func (w World) namespace() *corev1.Namespace {
 	return ns
 }
 
+// nad makes a definition of an isolated or another type. The network "three" never gets a definition.
 func (w World) nad() metav1.Object {
 	return NewNAD(Pick(w, worldNetworks[:3]...), Pick(w, "macvlan", "other"))
 }
 
+// pod makes a pod. A UID is one of two, so a pod is sometimes another pod of the same name.
 func (w World) pod() *corev1.Pod {
 	var attachments []string
 	for _, iface := range []string{"eth0", "net1", "net2"} {
@@ -73,6 +77,7 @@ func (w World) pod() *corev1.Pod {
 	return WithPorts(p, Pick(w, "http=80/TCP", "http=8080/TCP", "http=53/UDP"), Pick(w, "http=81/TCP", "dns=53/UDP"))
 }
 
+// selector makes a selector with up to two parts; a few are not valid.
 func (w World) selector() *metav1.LabelSelector {
 	s := &metav1.LabelSelector{}
 	for range w.IntN(3) {
@@ -95,6 +100,8 @@ func (w World) selector() *metav1.LabelSelector {
 	return s
 }
 
+// peers makes the peers of a rule. Some blocks are not valid, and some peers have a block and a selector, which is not
+// valid either.
 func (w World) peers() []mnpv1.MultiNetworkPolicyPeer {
 	var out []mnpv1.MultiNetworkPolicyPeer
 	for range w.IntN(3) {
@@ -121,6 +128,7 @@ func (w World) peers() []mnpv1.MultiNetworkPolicyPeer {
 	return out
 }
 
+// ports makes the ports of a rule. Some protocols, numbers and ranges are not valid.
 func (w World) ports() []mnpv1.MultiNetworkPolicyPort {
 	var out []mnpv1.MultiNetworkPolicyPort
 	for range w.IntN(4) {
@@ -140,6 +148,7 @@ func (w World) ports() []mnpv1.MultiNetworkPolicyPort {
 	return out
 }
 
+// policy makes a policy for two networks, which may be the same network.
 func (w World) policy() *mnpv1.MultiNetworkPolicy {
 	networks := Pick(w, worldNetworks...) + ", " + Pick(w, worldNetworks...)
 	p := NewPolicy(fmt.Sprintf("%s/policy-%d", Pick(w, WorldNamespaces...), w.IntN(3)), networks, "{}")
@@ -155,7 +164,7 @@ func (w World) policy() *mnpv1.MultiNetworkPolicy {
 	return p
 }
 
-// Object returns a random object of a random kind.
+// Object returns a random object. Most of the objects are pods, then policies.
 func (w World) Object() metav1.Object {
 	switch w.IntN(10) {
 	case 0:
@@ -168,7 +177,7 @@ func (w World) Object() metav1.Object {
 	return w.pod()
 }
 
-// Objects is a state of a cluster: its objects by KindOf.
+// Objects is a state of a cluster: its objects by [KindOf], as an API server would have them.
 type Objects map[string]metav1.Object
 
 // Put adds an object, or replaces the object of the same kind and name.
@@ -188,7 +197,8 @@ func (o Objects) Sorted() []metav1.Object {
 	return out
 }
 
-// Others returns objects with the same names and a different content.
+// Others returns objects with the same names and other contents: a cache that goes through them must forget everything
+// of the first objects.
 func Others(state []metav1.Object) []metav1.Object {
 	var out []metav1.Object
 	for _, o := range state {

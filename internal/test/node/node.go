@@ -15,7 +15,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// Name is the name of the node.
+// Name is the name of the node. Pods with this nodeName are local for the agent under test.
 const Name = "here"
 
 // Cluster is the manifest of the pod server on the node and the pod friend on another node. The host stranger is no pod.
@@ -79,6 +79,7 @@ func New(t *testing.T) *Node {
 	if err := os.WriteFile(n.Kubeconfig, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	// The hosts have the addresses 10.9.0.1 to 10.9.0.3, as the manifests say.
 	for i, name := range []string{"server", "friend", "stranger"} {
 		h, err := n.Network.Host(name, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 0, byte(i + 1)}), 16))
 		if err != nil {
@@ -140,7 +141,8 @@ func (n *Node) Reaches(from string, patience time.Duration) bool {
 	return result.Verdict == lab.Allowed
 }
 
-// IsEnforced waits until the server has the rules of the agent, or has none.
+// IsEnforced waits until the server has the rules of the agent, or has none. It looks for a hook: without policies, the
+// table is gone.
 func (n *Node) IsEnforced(want bool) {
 	n.t.Helper()
 	Eventually(n.t, fmt.Sprintf("enforced %t", want), func() bool {
@@ -167,6 +169,8 @@ func (n *Node) Becomes(what string, friend, stranger bool) {
 // Stays fails the test unless the friend and the stranger reach the server, or do not reach it, as given, three times in a row.
 func (n *Node) Stays(what string, friend, stranger bool) {
 	n.t.Helper()
+	// A packet that must pass may be late on a busy machine. Waiting as long for a packet that must not pass would only
+	// take time.
 	patience := map[bool]time.Duration{true: 10 * time.Second, false: 300 * time.Millisecond}
 	for range 3 {
 		if n.Reaches("friend", patience[friend]) != friend || n.Reaches("stranger", patience[stranger]) != stranger {

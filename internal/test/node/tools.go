@@ -18,7 +18,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
-// FreeAddress returns a loopback address with a free TCP port.
+// FreeAddress returns a loopback address with a free TCP port. Another process may take the port before the test uses
+// it.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
