@@ -5,10 +5,13 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"sigs.k8s.io/yaml"
 )
 
 // A package or a type beyond these sizes needs a reason in docs/architecture.md.
@@ -131,4 +134,57 @@ func TestDocFiles(t *testing.T) {
 			t.Errorf("%s has no doc.go", dir)
 		}
 	}
+}
+
+// TestImportRules checks that the linter has a rule for the imports of each package. A package in a module that does not require
+// the module of the agent needs none.
+func TestImportRules(t *testing.T) {
+	var config struct {
+		Linters struct {
+			Settings struct {
+				Depguard struct {
+					Rules map[string]struct{ Files []string }
+				}
+			}
+		}
+	}
+	if err := yaml.Unmarshal([]byte(readText(t, "../../.golangci.yml")), &config); err != nil {
+		t.Fatal(err)
+	}
+	var patterns []*regexp.Regexp
+	for _, rule := range config.Linters.Settings.Depguard.Rules {
+		for _, pattern := range rule.Files {
+			if !strings.HasPrefix(pattern, "!") {
+				patterns = append(patterns, globRegexp(pattern))
+			}
+		}
+	}
+	used := map[*regexp.Regexp]bool{}
+	for dir := range packageFiles(t) {
+		module, err := os.ReadFile(filepath.Join("../..", dir, "go.mod"))
+		if err == nil && !strings.Contains(string(module), "multi-networkpolicy-nftables => ") && dir != "." {
+			continue
+		}
+		hasRule := false
+		for _, p := range patterns {
+			if p.MatchString(filepath.Join("/base", dir, "x.go")) {
+				hasRule, used[p] = true, true
+			}
+		}
+		if !hasRule {
+			t.Errorf("%s has no rule in .golangci.yml", dir)
+		}
+	}
+	for _, p := range patterns {
+		if !used[p] {
+			t.Errorf("no package is in %s", p)
+		}
+	}
+}
+
+// globRegexp translates a pattern of the linter for files below /base.
+func globRegexp(pattern string) *regexp.Regexp {
+	text := regexp.QuoteMeta(strings.ReplaceAll(pattern, "${base-path}", "/base"))
+	text = strings.ReplaceAll(text, `\*\*`, ".*")
+	return regexp.MustCompile("^" + strings.ReplaceAll(text, `\*`, "[^/]*") + "$")
 }
