@@ -1,7 +1,9 @@
-// Command bench measures the cost of changes and packets: of this agent, of the netlink floor, and of agents that run nft.
+// Command bench measures the cost of changes and packets: of this agent, of the netlink floor, and of agents that run nft
+// or use google/nftables.
 //
 //	-changes   world: states ─► ways: floor, engine, agent,  ─► tables in a fleet of ─► samples ─┐
-//	           and events       knftables, rewrite              network namespaces               │
+//	           and events       google/nftables, knftables,     network namespaces               │
+//	                            rewrite                                                          │
 //	-events    apiServer ─► tap ─► wholeAgent, a process ─► network namespaces ─► acks ──────────┼─► report: Markdown, JSON, SVG
 //	-datapath  lanes: a link with rules in a style ─► sender floods ─► sink ─────────────────────┘
 //
