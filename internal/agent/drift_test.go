@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"testing"
@@ -31,10 +30,7 @@ var attempts = []string{
 func TestDrift(t *testing.T) { onBothPaths(t, testDrift) }
 
 func testDrift(t *testing.T, own bool) {
-	w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own)
-	w.start()
-	defer func() { w.stop() }()
-	w.settle()
+	w := newSettledWorld(t, own)
 	want, _ := w.table("server")
 	sink := lab.NewSink(t, w.hosts["server"])
 	bad := lab.StartFlood(t, w.hosts["forbidden"], netip.AddrPortFrom(w.addrs["server"], lab.FloodPort), lab.ForbiddenPatience)
