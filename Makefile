@@ -28,6 +28,7 @@ race: tools
 
 lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 	$< run ./...
+	cd hack/bench/measure && $< run ./...
 
 e2e:
 	go run ./hack/e2e

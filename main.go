@@ -1,5 +1,3 @@
-// Command multi-networkpolicy-nftables enforces MultiNetworkPolicy on the pods of a node, with nftables inside each
-// pod's network namespace.
 package main
 
 import (

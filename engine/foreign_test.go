@@ -11,6 +11,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 )
 
 // lines repeats an nft line with a number in it.
@@ -42,7 +43,7 @@ func leastOf(t *testing.T, f func()) time.Duration {
 func TestOtherTablesCostNothing(t *testing.T) {
 	needsLargeBuffers(t)
 	h, e := pod(t, lab.ForTest(t), "pod")
-	nft(t, h, otherTable(50_000), "--file", "-")
+	nft.MustRun(t, h, otherTable(50_000), "--file", "-")
 	apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
 	took := leastOf(t, func() {
 		e.have.generation = nfnl.AnyGeneration
@@ -77,7 +78,7 @@ func TestFilledTable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h, e := pod(t, l, "pod")
 			apply(t, e, want)
-			nft(t, h, "table inet multi_networkpolicy {\n"+tt.content+"\n}\n", "--file", "-")
+			nft.MustRun(t, h, "table inet multi_networkpolicy {\n"+tt.content+"\n}\n", "--file", "-")
 			files, socket := openFiles(t), e.transport.Port()
 			x, done := e.exchange()
 			defer done()
@@ -123,7 +124,7 @@ func openFiles(t *testing.T) int {
 func BenchmarkCheck(b *testing.B) {
 	for _, n := range []int{0, 100_000} {
 		h, e := pod(b, lab.ForTest(b), "pod")
-		nft(b, h, otherTable(n), "--file", "-")
+		nft.MustRun(b, h, otherTable(n), "--file", "-")
 		apply(b, e, isolated(parseAddrs("10.0.0.1"), 80))
 		b.Run(fmt.Sprintf("table/foreign=%d", n), func(b *testing.B) {
 			for b.Loop() {
@@ -147,7 +148,7 @@ func BenchmarkCheck(b *testing.B) {
 // that somebody else made.
 func TestReplacedTableIsSeeded(t *testing.T) {
 	h, e := pod(t, lab.ForTest(t), "pod")
-	nft(t, h, "table inet "+TableName+" {\n chain c { }\n}\n", "--file", "-")
+	nft.MustRun(t, h, "table inet "+TableName+" {\n chain c { }\n}\n", "--file", "-")
 	apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
 	finds(t, "after the replacement", e, AsApplied)
 }

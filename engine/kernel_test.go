@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +19,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -56,31 +56,9 @@ func apply(t testing.TB, e *Engine, rs Ruleset) {
 	}
 }
 
-// nft runs stock nft in the host's namespace, with stdin, and fails the test if nft does.
-func nft(t testing.TB, h *lab.Host, stdin string, args ...string) string {
-	t.Helper()
-	out, err := tryNFT(h, stdin, args...)
-	if err != nil {
-		t.Fatalf("nft %s: %v\n%s\n%s", strings.Join(args, " "), err, out, stdin)
-	}
-	return out
-}
-
-func tryNFT(h *lab.Host, stdin string, args ...string) (string, error) {
-	var out []byte
-	err := h.Do(func() error {
-		c := exec.Command("nft", args...)
-		c.Stdin = strings.NewReader(stdin)
-		var err error
-		out, err = c.CombinedOutput()
-		return err
-	})
-	return string(out), err
-}
-
 func listTable(t testing.TB, h *lab.Host) string {
 	t.Helper()
-	return nft(t, h, "", "--stateless", "list", "ruleset")
+	return nft.MustRun(t, h, "", "--stateless", "list", "ruleset")
 }
 
 func rendered(t testing.TB, rs Ruleset) string {
@@ -135,8 +113,8 @@ func kernelHoldsWhatWasWanted(t *testing.T, budget time.Duration) {
 			t.Fatalf("step %d (-rendered +nft):\n%s", step, diff)
 		}
 		if reloads {
-			nft(t, other, listing, "--check", "--file", "-")
-			nft(t, other, rendered(t, want), "--check", "--file", "-")
+			nft.MustRun(t, other, listing, "--check", "--file", "-")
+			nft.MustRun(t, other, rendered(t, want), "--check", "--file", "-")
 		}
 		before := lab.Generation(t, h)
 		apply(t, e, want)
@@ -260,7 +238,7 @@ func TestRefusedBatch(t *testing.T) {
 func TestForeignTable(t *testing.T) {
 	for _, want := range []Ruleset{{}, isolated(parseAddrs("10.0.0.1"), 80)} {
 		h, e := pod(t, lab.ForTest(t), "pod")
-		nft(t, h, `table inet multi_networkpolicy {
+		nft.MustRun(t, h, `table inet multi_networkpolicy {
 			map m { type ifname : verdict; elements = { "net1" : jump peers-v4 } }
 			set peers-v4 { type ipv6_addr; }
 			chain peers-v4 { accept; }
@@ -276,7 +254,7 @@ func TestForeignTable(t *testing.T) {
 // TestOtherTablesStay: what others have in the namespace under other names is not touched.
 func TestOtherTablesStay(t *testing.T) {
 	h, e := pod(t, lab.ForTest(t), "pod")
-	nft(t, h, "table ip multi_networkpolicy { chain c { accept; }; }\ntable inet other { set s { type ipv4_addr; }; }\n", "--file", "-")
+	nft.MustRun(t, h, "table ip multi_networkpolicy { chain c { accept; }; }\ntable inet other { set s { type ipv4_addr; }; }\n", "--file", "-")
 	before := listTable(t, h)
 	apply(t, e, isolated(sets.Addrs{}, 80))
 	apply(t, e, Ruleset{})
@@ -304,7 +282,7 @@ func TestManyElements(t *testing.T) {
 	}
 	apply(t, e, isolated(peers.Insert(sets.Single(addr)), 80))
 	// One comma less than elements.
-	if got := 1 + strings.Count(nft(t, h, "", "list", "set", "inet", TableName, "peers-v4"), ","); got != 20_001 {
+	if got := 1 + strings.Count(nft.MustRun(t, h, "", "list", "set", "inet", TableName, "peers-v4"), ","); got != 20_001 {
 		t.Errorf("%d elements in the kernel, want 20001", got)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -104,7 +105,7 @@ func allowedPacketsPassChanges(t *testing.T, budget time.Duration, changes int, 
 		t.Errorf("only %d packets in %d changes", sent, changes)
 	}
 	// Without --stateless: the counter of the drop rule.
-	if out := nft(t, server, "", "list", "chain", "inet", TableName, "ingress-net1"); !strings.Contains(out, "counter packets 0 bytes 0 drop") {
+	if out := nft.MustRun(t, server, "", "list", "chain", "inet", TableName, "ingress-net1"); !strings.Contains(out, "counter packets 0 bytes 0 drop") {
 		t.Errorf("of %d packets in %d changes some were dropped:\n%s", sent, changes, out)
 	}
 	if lab.LosesLookups(t) {

@@ -14,6 +14,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -97,7 +98,7 @@ func testNamespace(t *testing.T, own bool) {
 		if err := Render(&text, f, want[f]); err != nil {
 			t.Fatal(err)
 		}
-		listing := withoutFlags(nft(t, h, "", "--stateless", "list", "table", f.String(), TableName))
+		listing := nft.WithoutOwner(nft.MustRun(t, h, "", "--stateless", "list", "table", f.String(), TableName))
 		if diff := cmp.Diff(normal(text.String()), normal(listing)); diff != "" {
 			t.Errorf("%s (-rendered +nft):\n%s", f, diff)
 		}
@@ -107,7 +108,7 @@ func testNamespace(t *testing.T, own bool) {
 		t.Errorf("counts: %+v, %v", counts, err)
 	}
 	if !own {
-		nft(t, h, "flush chain bridge multi_networkpolicy ingress-net1", "--file", "-")
+		nft.MustRun(t, h, "flush chain bridge multi_networkpolicy ingress-net1", "--file", "-")
 		if changed, err := n.Changed(t.Context()); !changed || err != nil {
 			t.Errorf("changed %t, %v", changed, err)
 		}
@@ -146,7 +147,7 @@ func TestOneTableFails(t *testing.T) {
 	if err := n.Apply(t.Context(), want); err == nil {
 		t.Error("no error")
 	}
-	if out := nft(t, h, "", "list", "tables"); out != "table bridge multi_networkpolicy\n" {
+	if out := nft.MustRun(t, h, "", "list", "tables"); out != "table bridge multi_networkpolicy\n" {
 		t.Errorf("tables: %s", out)
 	}
 	want[Inet] = good

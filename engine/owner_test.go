@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 )
 
 // own opens an Engine that owns its tables. A kernel before 6.9 has no such tables: then this is no test.
@@ -52,7 +53,7 @@ func TestOwnedTable(t *testing.T) {
 	apply(t, e, want)
 	check := func(when string) {
 		t.Helper()
-		if diff := cmp.Diff(normal(rendered(t, want)), normal(withoutFlags(listTable(t, h)))); diff != "" {
+		if diff := cmp.Diff(normal(rendered(t, want)), normal(nft.WithoutOwner(listTable(t, h)))); diff != "" {
 			t.Errorf("%s (-rendered +nft):\n%s", when, diff)
 		}
 	}
@@ -61,13 +62,13 @@ func TestOwnedTable(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nft(t, other, listTable(t, h), "--check", "--file", "-")
+	nft.MustRun(t, other, listTable(t, h), "--check", "--file", "-")
 	for _, a := range attempts {
-		if out, err := tryNFT(h, a, "--file", "-"); err == nil || !strings.Contains(out, "Operation not permitted") {
+		if out, err := nft.Run(h, a, "--file", "-"); err == nil || !strings.Contains(out, "Operation not permitted") {
 			t.Errorf("%s: %v %s", a, err, out)
 		}
 	}
-	nft(t, h, "flush ruleset", "--file", "-")
+	nft.MustRun(t, h, "flush ruleset", "--file", "-")
 	check("after the attempts")
 
 	want = isolated(parseAddrs("10.0.0.1", "10.0.0.9"), 81)
@@ -83,13 +84,13 @@ func TestOwnedTable(t *testing.T) {
 	if s := next.Stats(); s.Batches != 1 || s.Messages != 3 {
 		t.Errorf("took over in %d batches of %d messages, want 1 of 3: begin, table, end", s.Batches, s.Messages)
 	}
-	if _, err := tryNFT(h, attempts[0], "--file", "-"); err == nil {
+	if _, err := nft.Run(h, attempts[0], "--file", "-"); err == nil {
 		t.Error("the table was not taken over")
 	}
 	if err := next.Close(); err != nil {
 		t.Fatal(err)
 	}
-	nft(t, h, attempts[2], "--file", "-") // an orphan is anyone's
+	nft.MustRun(t, h, attempts[2], "--file", "-") // an orphan is anyone's
 	last := own(t, h)
 	apply(t, last, want)
 	check("repaired at the next start")
@@ -139,7 +140,7 @@ func TestOwnedByAnother(t *testing.T) {
 	if s := second.Stats(); s.Repairs != 0 {
 		t.Errorf("%d changes of the owner are counted as repairs", s.Repairs)
 	}
-	if _, err := tryNFT(h, attempts[0], "--file", "-"); err == nil {
+	if _, err := nft.Run(h, attempts[0], "--file", "-"); err == nil {
 		t.Error("the table has no owner")
 	}
 	if err := second.Close(); err != nil {
@@ -158,10 +159,10 @@ func TestOwnerEndsUnseen(t *testing.T) {
 	want := isolated(parseAddrs("10.0.0.2"), 80)
 	apply(t, second, want)
 	finds(t, "a change needs no owner", second, TakenOver)
-	if _, err := tryNFT(h, attempts[0], "--file", "-"); err == nil {
+	if _, err := nft.Run(h, attempts[0], "--file", "-"); err == nil {
 		t.Error("the table has no owner")
 	}
-	if diff := cmp.Diff(normal(rendered(t, want)), normal(withoutFlags(listTable(t, h)))); diff != "" {
+	if diff := cmp.Diff(normal(rendered(t, want)), normal(nft.WithoutOwner(listTable(t, h)))); diff != "" {
 		t.Errorf("(-rendered +nft):\n%s", diff)
 	}
 	if err := second.Close(); err != nil {
@@ -185,7 +186,7 @@ func TestBecomesOwner(t *testing.T) {
 	e := own(t, h)
 	defer e.Close()
 	apply(t, e, want)
-	if _, err := tryNFT(h, attempts[0], "--file", "-"); err == nil {
+	if _, err := nft.Run(h, attempts[0], "--file", "-"); err == nil {
 		t.Error("the table has no owner")
 	}
 }
@@ -197,18 +198,18 @@ func TestCheckRepairs(t *testing.T) {
 	apply(t, e, want)
 	finds(t, "nothing changed", e, AsApplied)
 	for _, a := range append(attempts, "flush ruleset") {
-		nft(t, h, a, "--file", "-")
+		nft.MustRun(t, h, a, "--file", "-")
 		finds(t, a, e, Repaired)
 		if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
 			t.Errorf("%s (-rendered +nft):\n%s", a, diff)
 		}
 		finds(t, a+", again", e, AsApplied)
 	}
-	nft(t, h, "add table inet other", "--file", "-")
+	nft.MustRun(t, h, "add table inet other", "--file", "-")
 	finds(t, "another table", e, AsApplied)
-	nft(t, h, "delete table inet other", "--file", "-")
+	nft.MustRun(t, h, "delete table inet other", "--file", "-")
 	// A change that comes right before a batch is found by the batch itself.
-	nft(t, h, attempts[2], "--file", "-")
+	nft.MustRun(t, h, attempts[2], "--file", "-")
 	want = isolated(parseAddrs("10.0.0.1", "10.0.0.9"), 80)
 	apply(t, e, want)
 	if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
@@ -229,16 +230,4 @@ func TestGenerationIsPredicted(t *testing.T) {
 	if s := e.Stats(); s.Restarts != 0 || s.ReadBacks != 1 || s.Batches != 80 { // sets, chains, base chains; and the removal
 		t.Errorf("%+v", s)
 	}
-}
-
-// withoutFlags is a listing without the owner that nft prints.
-func withoutFlags(listing string) string {
-	var lines []string
-	for _, line := range strings.Split(listing, "\n") {
-		if !strings.HasPrefix(line, "\tflags ") {
-			line, _, _ = strings.Cut(line, " # progname ")
-			lines = append(lines, line)
-		}
-	}
-	return strings.Join(lines, "\n")
 }

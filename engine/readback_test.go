@@ -10,6 +10,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -49,7 +50,7 @@ func TestRestartOfOwner(t *testing.T) {
 	for step := range 40 {
 		e, want := own(t, h), randomRuleset(r)
 		apply(t, e, want)
-		if diff := cmp.Diff(normal(rendered(t, want)), normal(withoutFlags(listTable(t, h)))); diff != "" {
+		if diff := cmp.Diff(normal(rendered(t, want)), normal(nft.WithoutOwner(listTable(t, h)))); diff != "" {
 			t.Fatalf("step %d (-rendered +nft):\n%s", step, diff)
 		}
 		most := 3 + 2*len(moves(before, want)) // the first time: sets, chains, base chains; each time addresses move: sets, the rest
@@ -95,7 +96,7 @@ func TestRestartRepairs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h, e := pod(t, l, "pod")
 			apply(t, e, want)
-			nft(t, h, change, "--file", "-")
+			nft.MustRun(t, h, change, "--file", "-")
 			before := lab.Generation(t, h)
 			apply(t, openEngine(t, h), want)
 			most := uint32(1)

@@ -12,6 +12,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -139,11 +140,11 @@ func TestStepsOfOwner(t *testing.T) {
 		e := own(t, h)
 		e.budget = tinyBudget
 		apply(t, e, want)
-		if diff := cmp.Diff(normal(rendered(t, want)), normal(withoutFlags(listTable(t, h)))); diff != "" {
+		if diff := cmp.Diff(normal(rendered(t, want)), normal(nft.WithoutOwner(listTable(t, h)))); diff != "" {
 			t.Errorf("%d (-rendered +nft):\n%s", i, diff)
 		}
 		finds(t, "applied", e, AsApplied)
-		if _, err := tryNFT(h, attempts[0], "--file", "-"); err == nil {
+		if _, err := nft.Run(h, attempts[0], "--file", "-"); err == nil {
 			t.Errorf("%d: the table has no owner", i)
 		}
 		if err := e.Close(); err != nil {
@@ -158,7 +159,7 @@ func TestLargeForeignTable(t *testing.T) {
 	h, e := pod(t, lab.ForTest(t), "pod")
 	e.budget = tinyBudget
 	want := largePolicy(30)
-	nft(t, h, "table inet multi_networkpolicy { map m { type ipv4_addr : verdict; }; chain input { accept; }; }", "--file", "-")
+	nft.MustRun(t, h, "table inet multi_networkpolicy { map m { type ipv4_addr : verdict; }; chain input { accept; }; }", "--file", "-")
 	if err := e.Apply(&canceledAfter{t.Context(), 3}, want); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
@@ -195,7 +196,7 @@ func TestStepsInStorm(t *testing.T) {
 			expected = closed
 			fallthrough
 		case err == nil:
-			table := nft(t, h, "", "--stateless", "list", "table", "inet", TableName)
+			table := nft.MustRun(t, h, "", "--stateless", "list", "table", "inet", TableName)
 			if diff := cmp.Diff(normal(rendered(t, expected)), normal(table)); diff != "" {
 				t.Errorf("%d, %v (-rendered +nft):\n%s", i, err, diff)
 			}
@@ -243,7 +244,7 @@ func TestStepsAmongManyTables(t *testing.T) {
 	if n := e.Stats().Batches - before; e.have.lookup == 0 || n < least {
 		t.Errorf("%d batches, want at least %d", n, least)
 	}
-	table := nft(t, h, "", "--stateless", "list", "table", "inet", TableName)
+	table := nft.MustRun(t, h, "", "--stateless", "list", "table", "inet", TableName)
 	if diff := cmp.Diff(normal(rendered(t, want)), normal(table)); diff != "" {
 		t.Errorf("(-rendered +nft):\n%s", diff)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 )
 
 // storm makes and deletes a table of its own in the host's namespace without a pause, as somebody in a pod may who does
@@ -96,7 +97,7 @@ func TestStorm(t *testing.T) {
 				t.Errorf("not a storm: %d restarts", restarts)
 			}
 			finds(t, "after the storm", e, AsApplied)
-			if diff := cmp.Diff(normal(rendered(t, want)), normal(withoutFlags(listTable(t, h)))); diff != "" {
+			if diff := cmp.Diff(normal(rendered(t, want)), normal(nft.WithoutOwner(listTable(t, h)))); diff != "" {
 				t.Errorf("(-rendered +nft):\n%s", diff)
 			}
 			if err := e.Close(); err != nil {
@@ -139,7 +140,7 @@ func TestCheckInStorm(t *testing.T) {
 	for range 100 {
 		finds(t, "in the storm", e, AsApplied)
 	}
-	nft(t, h, attempts[2], "--file", "-")
+	nft.MustRun(t, h, attempts[2], "--file", "-")
 	finds(t, "an accept rule more", e, Repaired)
 	stop()
 	if s := e.Stats(); s.Repairs != 1 || s.Batches != before.Batches+1 {

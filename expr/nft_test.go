@@ -1,7 +1,6 @@
 package expr_test
 
 import (
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 )
 
 func TestMain(m *testing.M) { lab.Main(m) }
@@ -52,7 +52,7 @@ func TestSameAsNFT(t *testing.T) {
 		for _, s := range statements {
 			script += "add rule inet t nft " + s.Text + "\n"
 		}
-		runNFT(t, script, "--file", "-")
+		nft.MustRun(t, h, script, "--file", "-")
 		c, err := nftables.New()
 		if err != nil {
 			return err
@@ -83,7 +83,7 @@ func TestSameAsNFT(t *testing.T) {
 			}
 		}
 		for _, chain := range []string{"nft", "ours"} {
-			printed := rules(runNFT(t, "", "--stateless", "list", "chain", "inet", "t", chain))
+			printed := rules(nft.MustRun(t, h, "", "--stateless", "list", "chain", "inet", "t", chain))
 			for i, s := range statements {
 				if printed[i] != s.Text {
 					t.Errorf("nft prints rule %d of chain %s as %q, want %q", i, chain, printed[i], s.Text)
@@ -158,15 +158,4 @@ func rules(listing string) []string {
 		}
 	}
 	return list
-}
-
-func runNFT(t *testing.T, stdin string, args ...string) string {
-	t.Helper()
-	c := exec.Command("nft", args...)
-	c.Stdin = strings.NewReader(stdin)
-	out, err := c.CombinedOutput()
-	if err != nil {
-		t.Fatalf("nft %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }

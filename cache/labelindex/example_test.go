@@ -31,3 +31,24 @@ func ExampleIndex() {
 	}
 	// Output: web: app=web
 }
+
+// A selector without conditions matches every object, and a missing key matches NotIn.
+func ExampleCompile() {
+	pod := labelindex.NewSet(map[string]string{"app": "web"})
+	for _, s := range []*metav1.LabelSelector{
+		{},
+		{MatchLabels: map[string]string{"app": "db"}},
+		{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "env", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"test"}}}},
+	} {
+		selector, err := labelindex.Compile(s)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%q %t\n", selector.String(), selector.Matches(&pod))
+	}
+	// Output:
+	// "" true
+	// "app=db" false
+	// "env!=test" true
+}

@@ -31,3 +31,15 @@ func ExampleCompile() {
 	// [spec.ingress[0].ports[1].port: 80000 is not a port from 1 to 65535, so it allows nothing]
 	// 10.0.0.0/8 on 80/tcp
 }
+
+// The annotation policy-for names networks with or without their namespace.
+func ExampleParseNetwork() {
+	for _, name := range []string{"storage", "net/storage", "a/b/c"} {
+		network, ok := policy.ParseNetwork(name, "shop")
+		fmt.Printf("%s: %s %t\n", name, network, ok)
+	}
+	// Output:
+	// storage: shop/storage true
+	// net/storage: net/storage true
+	// a/b/c: / false
+}

@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -68,32 +66,4 @@ func isolated(port uint16, peers ...string) engine.Ruleset {
 				rule("", expr.Counter(), expr.Drop()),
 			}},
 		})
-}
-
-// nft runs stock nft in the host's namespace with the input, and fails the test if nft fails.
-func nft(t testing.TB, h *lab.Host, input string, args ...string) string {
-	t.Helper()
-	var out []byte
-	err := h.Do(func() (err error) {
-		c := exec.Command("nft", args...)
-		c.Stdin = strings.NewReader(input)
-		out, err = c.CombinedOutput()
-		return err
-	})
-	if err != nil {
-		t.Fatalf("nft %s: %v\n%s\n%s", strings.Join(args, " "), err, out, input)
-	}
-	return string(out)
-}
-
-// withoutOwner returns a listing without the owner of the table.
-func withoutOwner(listing string) string {
-	var lines []string
-	for _, line := range strings.Split(listing, "\n") {
-		if !strings.HasPrefix(line, "\tflags ") {
-			line, _, _ = strings.Cut(line, " # progname ")
-			lines = append(lines, line)
-		}
-	}
-	return strings.Join(lines, "\n")
 }

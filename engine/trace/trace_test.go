@@ -20,6 +20,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 )
 
 // traced is a client and a server. The table of the server accepts packets from the client to TCP port 80 only.
@@ -178,7 +179,7 @@ func TestTraceFilters(t *testing.T) {
 				}
 				want += "\t}\n"
 			}
-			got := withoutOwner(nft(t, w.server, "", "list", "table", "inet", TableName))
+			got := nft.WithoutOwner(nft.MustRun(t, w.server, "", "list", "table", "inet", TableName))
 			got = strings.Replace(got, "{\n\n", "{\n", 1) // nft prints an empty line after flags
 			if !tablesHaveOwners(t) {
 				if got = withoutEnd(got); got == "" {
@@ -208,7 +209,7 @@ func withoutEnd(listing string) string {
 }
 
 func (t traced) hasTable() bool {
-	return strings.Contains(nft(t, t.server, "", "list", "tables"), TableName)
+	return strings.Contains(nft.MustRun(t, t.server, "", "list", "tables"), TableName)
 }
 
 // isGone waits until the kernel has deleted the table, which it does soon after the socket is closed.
@@ -219,7 +220,7 @@ func (t traced) isGone() {
 			t.Fatal("the table stays")
 		}
 	}
-	if !strings.Contains(nft(t, t.server, "", "list", "tables"), engine.TableName) {
+	if !strings.Contains(nft.MustRun(t, t.server, "", "list", "tables"), engine.TableName) {
 		t.Error("the agent's table is gone")
 	}
 }
@@ -329,7 +330,7 @@ func (t traced) hasTraceListener() bool {
 // looks like a leftover, so a second trace replaces it.
 func TestTraceTwice(t *testing.T) {
 	w := newTraced(t)
-	nft(t, w.server, "table inet multi_networkpolicy_trace { chain c { drop; }; }\n", "--file", "-")
+	nft.MustRun(t, w.server, "table inet multi_networkpolicy_trace { chain c { drop; }; }\n", "--file", "-")
 	w.start(Filter{})
 	second, err := Open(w.server.NetNS())
 	if err != nil {
@@ -361,7 +362,7 @@ func TestTraceEndsByTime(t *testing.T) {
 	if err := tracer.create(markTable{filter: Filter{Rate: 1000}, end: end}); err != nil {
 		t.Fatal(err)
 	}
-	if out := nft(t, w.server, "", "list", "table", "inet", TableName); strings.Contains(out, "flags") ||
+	if out := nft.MustRun(t, w.server, "", "list", "table", "inet", TableName); strings.Contains(out, "flags") ||
 		!strings.Contains(out, "meta time < ") {
 		t.Errorf("table: %s", out)
 	}

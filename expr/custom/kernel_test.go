@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
@@ -22,6 +21,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
@@ -70,7 +70,7 @@ func TestSameAsNFT(t *testing.T) {
 				}
 				script += fmt.Sprintf("add rule inet t %s %s\n", chain, same)
 			}
-			runNFT(t, script, "--file", "-")
+			nft.MustRun(t, h, script, "--file", "-")
 			theirs, ours := dump(t, "t", chain), dump(t, engine.TableName, chain)
 			for i, form := range forms(f) {
 				if diff := gocmp.Diff(theirs[i], ours[i]); diff != "" && form.nft != otherwise {
@@ -107,7 +107,7 @@ func testTableOfEveryForm(t *testing.T, f expr.TableFamily) {
 	apply(t, h, f, want)
 	listing := ""
 	if err := h.Do(func() error {
-		listing = runNFT(t, "", "--stateless", "list", "table", f.String(), engine.TableName)
+		listing = nft.MustRun(t, h, "", "--stateless", "list", "table", f.String(), engine.TableName)
 		return nil
 	}); err != nil {
 		t.Fatal(err)
@@ -126,7 +126,7 @@ func testTableOfEveryForm(t *testing.T, f expr.TableFamily) {
 	}
 	reloads := lab.LoadsNFTPorts(t, other)
 	if reloads {
-		if err := other.Do(func() error { runNFT(t, listing, "--check", "--file", "-"); return nil }); err != nil {
+		if err := other.Do(func() error { nft.MustRun(t, h, listing, "--check", "--file", "-"); return nil }); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -156,7 +156,7 @@ func TestRestartRepairs(t *testing.T) {
 		"add set inet multi_networkpolicy more { type inet_service; flags interval; }",
 		"add set inet multi_networkpolicy more { type mark; }",
 	} {
-		if err := h.Do(func() error { runNFT(t, change, "--file", "-"); return nil }); err != nil {
+		if err := h.Do(func() error { nft.MustRun(t, h, change, "--file", "-"); return nil }); err != nil {
 			t.Fatal(err)
 		}
 		if s := apply(t, h, engine.Inet, want); s.Batches != 1 {
@@ -320,15 +320,4 @@ func after(key []byte) []byte {
 		}
 	}
 	return next
-}
-
-func runNFT(t *testing.T, stdin string, args ...string) string {
-	t.Helper()
-	c := exec.Command("nft", args...)
-	c.Stdin = strings.NewReader(stdin)
-	out, err := c.CombinedOutput()
-	if err != nil {
-		t.Fatalf("nft %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }

@@ -22,9 +22,10 @@ export CGO_ENABLED=0 GOFLAGS=-buildvcs=false GOWORK=off
 
 # cached FOLDER PACKAGE [LDFLAGS [TAGS [NAME]]]: builds a package in the module of the folder, and prints the path of the
 # program. A build takes minutes, so the cache keeps the program under NAME (default: FOLDER) and the hash of its inputs.
+# The hash leaves out doc.go, which has only comments.
 cached() {
   local key file
-  key=$(cd "$HERE/$1" && { go env GOVERSION GOARCH; cat go.mod go.sum ./*.go; } | sha256sum | cut -c1-16)
+  key=$(cd "$HERE/$1" && { GLOBIGNORE=./doc.go; go env GOVERSION GOARCH; cat go.mod go.sum ./*.go; } | sha256sum | cut -c1-16)
   file=$K8S_CACHE/${5:-$1}-$key
   if [ ! -x "$file" ]; then
     (cd "$HERE/$1" && go build -trimpath -tags "${4:-}" -ldflags="-s -w ${3:-}" -o "$file.$$" "$2") >&2

@@ -1,13 +1,3 @@
-// Command e2e deploys the agent on a real Kubernetes, as a user does, and sends packets to check the policies. It needs root and
-// nothing else: hack/cluster creates the cluster.
-//
-//	hack/cluster, hack/image ─► cluster of 2 nodes, images  ─┐
-//	manifests, docs/*.md     ─► kubectl, as a user types it ─┼─► scenario ─► report: a line for each check
-//	hack/probe               ─► packets between test pods   ─┘
-//
-// A scenario deploys the agent, applies the example policies, restarts the agent, starts pods, and runs every command of the
-// documentation. After each step it compares the packets that arrive with the expectation in expect.go. Each check prints a line,
-// and the last line counts the checks. The exit code is 1 if a check fails.
 package main
 
 import (

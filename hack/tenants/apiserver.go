@@ -2,20 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"time"
 
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/apiserver"
 )
 
 // Ports on loopback of the rig's network namespace, where nothing else listens.
@@ -56,62 +48,28 @@ const tokens = adminUser + `,admin,admin,system:masters
 
 // apiServer is etcd, kube-apiserver and the namespace controller.
 type apiServer struct {
-	dir       string
+	apiserver.Server
 	processes []*process
-}
-
-// kubernetesBinary returns the newest binary that hack/cluster/bootstrap.sh built: a single program with all of Kubernetes.
-func kubernetesBinary() (string, error) {
-	dir := os.Getenv("K8S_CACHE")
-	if dir == "" {
-		dir = "/var/cache/mnp-k8s"
-	}
-	found, err := filepath.Glob(filepath.Join(dir, "k8s-*"))
-	if err != nil {
-		return "", err
-	}
-	if len(found) == 0 {
-		return "", fmt.Errorf("no Kubernetes in %s: run hack/cluster/bootstrap.sh, which builds it", dir)
-	}
-	return slices.MaxFunc(found, func(a, b string) int { return modified(a).Compare(modified(b)) }), nil
-}
-
-func modified(path string) time.Time {
-	info, err := os.Stat(path)
-	if err != nil {
-		return time.Time{}
-	}
-	return info.ModTime()
 }
 
 // startAPIServer starts the processes and waits until the API server is ready.
 func startAPIServer(ctx context.Context, l *launcher, g *groups, dir string) (*apiServer, error) {
-	s := &apiServer{dir: dir}
-	binary, err := kubernetesBinary()
+	s := &apiServer{Server: apiserver.Server{
+		Dir: dir, EtcdPort: etcdPort, EtcdPeerPort: etcdPeerPort, Port: serverPort, Issuer: "https://tenants", Tokens: tokens,
+	}}
+	binary, err := apiserver.Binary()
 	if err != nil {
 		return s, err
 	}
-	if err := s.writeFiles(); err != nil {
+	if err := s.WriteFiles(); err != nil {
 		return s, err
 	}
-	etcd := "http://127.0.0.1:" + etcdPort
-	peers := "http://127.0.0.1:" + etcdPeerPort
 	for _, c := range []struct {
 		memory int64
 		args   []string
 	}{
-		{etcdMemory, []string{
-			"etcd", "--data-dir=" + s.path("data"), "--unsafe-no-fsync", "--log-level=error", "--quota-backend-bytes=4294967296",
-			"--listen-client-urls=" + etcd, "--advertise-client-urls=" + etcd, "--listen-peer-urls=" + peers,
-			"--initial-advertise-peer-urls=" + peers, "--initial-cluster=default=" + peers,
-		}},
-		{serverMemory, []string{
-			"kube-apiserver", "--etcd-servers=" + etcd, "--bind-address=127.0.0.1", "--advertise-address=127.0.0.1",
-			"--secure-port=" + serverPort, "--endpoint-reconciler-type=none", "--cert-dir=" + s.path("certs"),
-			"--token-auth-file=" + s.path("tokens"), "--authorization-mode=RBAC", "--disable-admission-plugins=ServiceAccount",
-			"--service-cluster-ip-range=10.96.0.0/16", "--service-account-issuer=https://tenants", "--profiling=false",
-			"--service-account-key-file=" + s.path("key.pem"), "--service-account-signing-key-file=" + s.path("key.pem"),
-		}},
+		{etcdMemory, s.Etcd("--quota-backend-bytes=4294967296")},
+		{serverMemory, s.APIServer("--authorization-mode=RBAC", "--profiling=false")},
 	} {
 		if err := s.start(l, g, binary, c.memory, c.args); err != nil {
 			return s, err
@@ -137,24 +95,9 @@ func startAPIServer(ctx context.Context, l *launcher, g *groups, dir string) (*a
 	}
 	return s, s.start(l, g, binary, controllerMemory, []string{
 		"kube-controller-manager", "--kubeconfig=" + kubeconfig, "--controllers=namespace-controller", "--leader-elect=false",
-		"--bind-address=127.0.0.1", "--secure-port=" + controllerPort, "--cert-dir=" + s.path("certs"),
+		"--bind-address=127.0.0.1", "--secure-port=" + controllerPort, "--cert-dir=" + s.Path("certs"),
 		"--concurrent-namespace-syncs=2", "--kube-api-qps=1000", "--kube-api-burst=1000",
 	})
-}
-
-func (s *apiServer) path(name string) string { return filepath.Join(s.dir, name) }
-
-func (s *apiServer) writeFiles() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return err
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
-	return errors.Join(os.WriteFile(s.path("key.pem"), text, 0o600), os.WriteFile(s.path("tokens"), []byte(tokens), 0o600))
 }
 
 func (s *apiServer) start(l *launcher, g *groups, binary string, memory int64, args []string) error {
@@ -163,11 +106,11 @@ func (s *apiServer) start(l *launcher, g *groups, binary string, memory int64, a
 		return err
 	}
 	// The binary is the program by whose name it is started.
-	program := s.path(args[0])
+	program := s.Path(args[0])
 	if err := os.Symlink(binary, program); err != nil {
 		return err
 	}
-	p, err := l.start(s.dir, command{
+	p, err := l.start(s.Dir, command{
 		name: args[0], group: c, nice: otherNice, args: append([]string{program}, args[1:]...),
 		env: []string{fmt.Sprintf("GOMEMLIMIT=%d", memory/10*8)},
 	})
@@ -189,13 +132,8 @@ func (s *apiServer) check() error {
 
 // kubeconfig writes the kubeconfig of a user and returns its path.
 func (s *apiServer) kubeconfig(user string) (string, error) {
-	c := clientcmdapi.NewConfig()
-	c.Clusters["tenants"] = &clientcmdapi.Cluster{Server: "https://127.0.0.1:" + serverPort, InsecureSkipTLSVerify: true}
-	c.AuthInfos[user] = &clientcmdapi.AuthInfo{Token: user}
-	c.Contexts["tenants"] = &clientcmdapi.Context{Cluster: "tenants", AuthInfo: user}
-	c.CurrentContext = "tenants"
-	path := s.path(user + ".kubeconfig")
-	return path, clientcmd.WriteToFile(*c, path)
+	path := s.Path(user + ".kubeconfig")
+	return path, apiserver.WriteKubeconfig(path, s.URL(), user)
 }
 
 // stop ends the processes in reverse order.

@@ -43,17 +43,25 @@ func (t *tenant) rootPods(ctx context.Context, n int) ([]*runningPod, error) {
 	return t.startPods(ctx, n, podOptions{})
 }
 
-// connect opens a connection to nf_tables that lasts until the end of the attack.
-func (t *tenant) connect(p *runningPod) (*nftables.Conn, error) {
-	var c *nftables.Conn
-	err := p.Do(func() (err error) {
-		c, err = nftables.New(nftables.AsLasting())
-		return err
-	})
-	if err == nil {
-		t.atEnd(func() { c.CloseLasting() }) //nolint:errcheck // nothing is lost with it
+// connect opens a connection to nf_tables in each pod, which lasts until the end of the attack. It takes the results of rootPods or
+// startPods.
+func (t *tenant) connect(list []*runningPod, err error) (conns []*nftables.Conn, _ error) {
+	for _, p := range list {
+		err = errors.Join(err, p.Do(func() error {
+			c, err := nftables.New(nftables.AsLasting())
+			if err == nil {
+				t.atEnd(func() { c.CloseLasting() }) //nolint:errcheck // nothing is lost with it
+				conns = append(conns, c)
+			}
+			return err
+		}))
 	}
-	return c, err
+	return conns, err
+}
+
+// inetTable returns a table of family inet.
+func inetTable(name string) *nftables.Table {
+	return &nftables.Table{Family: nftables.TableFamilyINet, Name: name}
 }
 
 // flushLoops deletes the tables of the agent where the kernel does not protect them.
@@ -70,16 +78,12 @@ func flushLoops(ctx context.Context, t *tenant) error {
 
 // batchStorm changes the ruleset generation of the namespace faster than the agent can read its table.
 func batchStorm(ctx context.Context, t *tenant) error {
-	list, err := t.rootPods(ctx, 2)
+	conns, err := t.connect(t.rootPods(ctx, 2))
 	if err != nil {
 		return err
 	}
-	for _, p := range list {
-		c, err := t.connect(p)
-		if err != nil {
-			return err
-		}
-		table := c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: "storm"})
+	for _, c := range conns {
+		table := c.AddTable(inetTable("storm"))
 		if err := c.Flush(); err != nil {
 			return err
 		}
@@ -103,17 +107,13 @@ func changePolicy(t *tenant) func(ctx context.Context, i int) error {
 
 // manyTables makes the kernel search a long list of tables for each message of the agent.
 func manyTables(ctx context.Context, t *tenant) error {
-	list, err := t.rootPods(ctx, 2)
+	conns, err := t.connect(t.rootPods(ctx, 2))
 	if err != nil {
 		return err
 	}
-	for _, p := range list {
-		c, err := t.connect(p)
-		if err != nil {
-			return err
-		}
+	for _, c := range conns {
 		for i := range 10_000 {
-			c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: fmt.Sprintf("t%d", i)})
+			c.AddTable(inetTable(fmt.Sprintf("t%d", i)))
 			if i%500 == 499 {
 				if err := c.Flush(); err != nil {
 					return err
@@ -127,20 +127,17 @@ func manyTables(ctx context.Context, t *tenant) error {
 
 // takenTable makes the kernel refuse every batch of the agent.
 func takenTable(ctx context.Context, t *tenant) error {
-	list, err := t.startPods(ctx, 10, podOptions{})
+	conns, err := t.connect(t.startPods(ctx, 10, podOptions{}))
 	if err != nil {
 		return err
 	}
-	for i, p := range list {
-		c, err := t.connect(p)
-		if err != nil {
-			return err
-		}
-		flags := nftables.TableFlagOwner
+	for i, c := range conns {
+		table := inetTable(agentTable)
+		table.Flags = nftables.TableFlagOwner
 		if i%2 == 0 {
-			flags |= nftables.TableFlagPersist
+			table.Flags |= nftables.TableFlagPersist
 		}
-		c.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: agentTable, Flags: flags})
+		c.AddTable(table)
 		if err := c.Flush(); err != nil {
 			return err
 		}

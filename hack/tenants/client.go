@@ -26,9 +26,7 @@ type client struct{ http *http.Client }
 
 // client returns a client of a user, without a rate limit of its own.
 func (s *apiServer) client(user string) (*client, error) {
-	transport, err := rest.TransportFor(&rest.Config{
-		Host: "https://127.0.0.1:" + serverPort, BearerToken: user, TLSClientConfig: rest.TLSClientConfig{Insecure: true}, QPS: -1,
-	})
+	transport, err := rest.TransportFor(s.Config(user))
 	if err != nil {
 		return nil, err
 	}

@@ -11,7 +11,8 @@
 //	       └─ tenant                     (tenant.go) the attacker: an API client, pods with root
 //	            └─ attacks               (attack_*.go) a function for each attack
 //
-// For each attack the rig measures the time from a change of the victim until packets show the change, in four phases: before the
-// attack, during the attack, after a restart of the agent while the objects of the attack exist, and after the attack. bounds.go
-// holds the bounds of every attack; report.go prints the table.
+//	before ─► during the attack ─► after a restart of the agent ─► after the attack ─► table
+//
+// In each of these phases (phase.go), the rig measures the time from a change of the victim until packets show the change. During
+// the restart the objects of the attack exist. bounds.go holds the bounds of every attack; report.go prints the table.
 package main

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +14,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 )
 
 // Patience of the measurements. A sample that exceeds it counts with the patience, which breaks every bound.
@@ -217,7 +217,7 @@ func (v *victim) startWithoutNRI(ctx context.Context) (took time.Duration, err e
 
 // hasTable returns an error unless the agent's table is in the host.
 func hasTable(h *lab.Host) error {
-	tables, err := nft(h, "list tables\n")
+	tables, err := runNFT(h, "list tables\n")
 	if err == nil && tables == "" {
 		err = errors.New("it has none")
 	}
@@ -253,7 +253,7 @@ func (v *victim) endPod(ctx context.Context, s *samples, id, name string) {
 // namespace of a new sandbox. The agent owns the table until it notices the end of the earlier pod.
 func wipe(ctx context.Context, h *lab.Host) error {
 	return eventually(ctx, changePatience, "remove the table", func() error {
-		left, err := nft(h, "flush ruleset\nlist tables\n")
+		left, err := runNFT(h, "flush ruleset\nlist tables\n")
 		if err == nil && left != "" {
 			err = fmt.Errorf("%s is left", left)
 		}
@@ -265,19 +265,13 @@ func wipe(ctx context.Context, h *lab.Host) error {
 	})
 }
 
-// nft runs nft as root of a host, with a script, and returns the output.
-func nft(h *lab.Host, script string) (string, error) {
-	var out []byte
-	err := h.Do(func() (err error) {
-		c := exec.Command("nft", "-f", "-")
-		c.Stdin = strings.NewReader(script)
-		out, err = c.CombinedOutput()
-		return err
-	})
+// runNFT runs nft as root of a host, with a script, and returns the output.
+func runNFT(h *lab.Host, script string) (string, error) {
+	out, err := nft.Run(h, script, "-f", "-")
 	if err != nil {
 		return "", fmt.Errorf("nft: %w: %.200s", err, out)
 	}
-	return strings.TrimSpace(string(out)), nil
+	return strings.TrimSpace(out), nil
 }
 
 // event measures how long the Event about an invalid policy of the victim takes.

@@ -151,7 +151,7 @@ func (p *runningPod) isolates(ctx context.Context, from *runningPod) error {
 
 // nft runs nft as root of the pod, with a script.
 func (p *runningPod) nft(script string) error {
-	_, err := nft(p.Host, script)
+	_, err := runNFT(p.Host, script)
 	return err
 }
 

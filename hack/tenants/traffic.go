@@ -35,17 +35,9 @@ type beam struct {
 
 func startBeam(from *lab.Host, to netip.Addr) (*beam, error) {
 	b := &beam{stop: make(chan struct{})}
-	var socket *os.File
-	err := from.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		socket = os.NewFile(uintptr(fd), "beam")
-		return unix.Connect(fd, &unix.SockaddrInet4{Addr: to.As4(), Port: beamPort})
-	})
+	socket, err := from.DialUDP(netip.AddrPortFrom(to, beamPort))
 	if err != nil {
-		return nil, fmt.Errorf("beam from %s: %w", from.Name, err)
+		return nil, fmt.Errorf("beam: %w", err)
 	}
 	b.done.Go(func() { b.run(socket) })
 	return b, nil
@@ -118,25 +110,12 @@ func newReceiver(h *lab.Host) (*receiver, error) {
 	if err := raw.Control(func(fd uintptr) { forced = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 32<<20) }); err != nil {
 		return nil, err
 	}
-	go r.run()
+	go lab.EachDatagram(r.conn, 16, r.count)
 	return r, forced
 }
 
-func (r *receiver) run() {
-	b := make([]byte, 64)
-	for {
-		n, from, err := r.conn.ReadFromUDPAddrPort(b)
-		if err != nil {
-			return
-		}
-		if n != 16 {
-			continue
-		}
-		r.count(from.Addr().Unmap(), binary.BigEndian.Uint64(b), time.Duration(binary.BigEndian.Uint64(b[8:])))
-	}
-}
-
-func (r *receiver) count(from netip.Addr, number uint64, at time.Duration) {
+func (r *receiver) count(from netip.Addr, message []byte) {
+	number, at := binary.BigEndian.Uint64(message), time.Duration(binary.BigEndian.Uint64(message[8:]))
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if at <= r.ignore[from] {

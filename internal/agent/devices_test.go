@@ -17,6 +17,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -121,7 +122,7 @@ func TestReportedName(t *testing.T) {
 	r.device.iface = name
 	r.Load(r.withPolicy("net", "Ingress, Egress"))
 	node.Eventually(t, "rules for the reported name", func() bool {
-		table, _ := node.NFT(r.Hosts["server"], "list", "table", "inet", "multi_networkpolicy")
+		table, _ := nft.Run(r.Hosts["server"], "", "list", "table", "inet", "multi_networkpolicy")
 		return strings.Contains(table, name)
 	})
 	r.wantBoth("under the reported name", lab.Dropped)

@@ -19,6 +19,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -131,7 +132,7 @@ func (w *leakWorld) tamper() {
 
 // nft runs stock nft in a pod.
 func (w *leakWorld) nft(pod string, args ...string) (string, error) {
-	return node.NFT(w.hosts[pod], args...)
+	return nft.Run(w.hosts[pod], "", args...)
 }
 
 // checkCrowd checks that the server has a set for the pods of a large group, and only then.

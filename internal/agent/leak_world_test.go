@@ -98,6 +98,15 @@ func newLeakWorld(t *testing.T, r *rand.Rand, own bool) *leakWorld {
 	return w
 }
 
+// newSettledWorld is a world in which the policies are in force.
+func newSettledWorld(t *testing.T, own bool) *leakWorld {
+	w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own)
+	w.start()
+	t.Cleanup(func() { w.stop() })
+	w.settle()
+	return w
+}
+
 func leakPod(name, node string, addr netip.Addr, labels map[string]string) *corev1.Pod {
 	return &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{

@@ -3,7 +3,6 @@ package agent
 import (
 	"encoding/binary"
 	"errors"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"testing"
@@ -19,19 +18,10 @@ import (
 // The tests here hold docs/security.md to what it says of limits: what a pod can do to its own isolation, and cannot do
 // to that of others.
 
-// limitsWorld is a node where the policies are in force.
-func limitsWorld(t *testing.T) *leakWorld {
-	w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), false)
-	w.start()
-	t.Cleanup(func() { w.stop() })
-	w.settle()
-	return w
-}
-
 // TestPacketSocket: a packet socket (CAP_NET_RAW) sends past the sender's own egress rules, as it is below netfilter's
 // output hook. The receiver's ingress rules judge such a packet like any other.
 func TestPacketSocket(t *testing.T) {
-	w := limitsWorld(t)
+	w := newSettledWorld(t, false)
 	// The allowed pod may send to the server alone, and the forbidden pod lets everybody in.
 	past, kept := lab.NewSink(t, w.hosts["forbidden"]), lab.NewSink(t, w.hosts["server"])
 	for range 20 {
@@ -91,7 +81,7 @@ func htons(n uint16) uint16 { return n<<8 | n>>8 }
 
 // TestRenamedInterface: a pod with CAP_NET_ADMIN takes its interface out of its own isolation by giving it another name.
 func TestRenamedInterface(t *testing.T) {
-	w := limitsWorld(t)
+	w := newSettledWorld(t, false)
 	to := netip.AddrPortFrom(w.addrs["server"], lab.FloodPort)
 	lab.NewSink(t, w.hosts["server"])
 	reaches := func() lab.Verdict {

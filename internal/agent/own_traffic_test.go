@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -25,23 +26,6 @@ func isolated(ingress, egress string) string {
   annotations: {k8s.v1.cni.cncf.io/policy-for: net}},
   spec: {podSelector: {matchLabels: {app: server}}, policyTypes: [Ingress, Egress], ingress: %s, egress: %s}}
 `, ingress, egress)
-}
-
-// nft runs nft in the namespace of a host.
-func (r *rig) nft(host, script string) {
-	r.t.Helper()
-	err := r.Hosts[host].Do(func() error {
-		c := exec.Command("nft", "--file", "-")
-		c.Stdin = strings.NewReader(script)
-		out, err := c.CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
-	})
-	if err != nil {
-		r.t.Fatal(err)
-	}
 }
 
 // serve starts echo servers in the server's namespace.
@@ -85,10 +69,10 @@ func TestRedirectInsidePod(t *testing.T) {
 			r := newRig(t)
 			r.config.Cache.RevokeEstablished = revoke
 			r.serve(15006, lab.TCP, lab.UDP)
-			r.nft("server", `table ip mesh {
+			nft.MustRun(r.t, r.Hosts["server"], `table ip mesh {
 				chain in { type nat hook prerouting priority dstnat; iifname "net1" meta l4proto { tcp, udp } th dport 80-81 redirect to :15006; }
 				chain out { type nat hook output priority -100; ip daddr 10.9.0.3 tcp dport 90 redirect to :15006; }
-			}`)
+			}`, "--file", "-")
 			r.StartRuntime("server")
 			r.Load(isolated(`[{from: [{podSelector: {matchLabels: {app: friend}}}], ports: [{port: 80}, {port: 80, protocol: UDP}]}]`, `[]`))
 			r.start()
@@ -133,10 +117,10 @@ func TestForwardingPod(t *testing.T) {
 	}
 	run("inner", "ip", "route", "add", "default", "via", "10.8.0.1")
 	run("server", "sysctl", "-q", "-w", "net.ipv4.ip_forward=1")
-	r.nft("server", `table ip machine {
+	nft.MustRun(r.t, r.Hosts["server"], `table ip machine {
 		chain in { type nat hook prerouting priority dstnat; iifname "net1" udp dport 70 dnat to 10.8.0.2; }
 		chain out { type nat hook postrouting priority srcnat; oifname "net1" masquerade; }
-	}`)
+	}`, "--file", "-")
 	for host, port := range map[string]uint16{"friend": 60, "stranger": 60, "inner": 70} {
 		if err := r.Hosts[host].Serve(t.Context(), lab.UDP, port); err != nil {
 			t.Fatal(err)

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"testing"
@@ -17,10 +16,7 @@ import (
 func TestRefused(t *testing.T) { onBothPaths(t, testRefused) }
 
 func testRefused(t *testing.T, own bool) {
-	w := newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own)
-	w.start()
-	defer func() { w.stop() }()
-	w.settle()
+	w := newSettledWorld(t, own)
 	server, _ := w.table("server")
 	allowed, _ := w.table("allowed")
 	for _, fault := range []struct{ kind, errno, says string }{

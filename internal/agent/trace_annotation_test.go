@@ -8,6 +8,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -46,7 +47,7 @@ func TestTraceAnnotation(t *testing.T) {
 		return false
 	}
 	traced := func() bool {
-		out, err := node.NFT(r.Hosts["server"], "list", "tables")
+		out, err := nft.Run(r.Hosts["server"], "", "list", "tables")
 		if err != nil {
 			t.Fatalf("nft: %v: %s", err, out)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -94,7 +95,7 @@ func TestCleanup(t *testing.T) {
 		"shop/without: has no table",
 		"! multi-networkpolicy-nftables: cleanup failed for 1 of 3 network namespaces",
 	}, cleanUp(t, 1, "--container-runtime-endpoint", socket))
-	if left, err := node.NFT(hosts["with"], "list", "tables"); err != nil || left != "" {
+	if left, err := nft.Run(hosts["with"], "", "list", "tables"); err != nil || left != "" {
 		t.Errorf("left: %s %v", left, err)
 	}
 	paths := []string{hosts["with"].NetNS(), hosts["without"].NetNS()}
@@ -108,22 +109,14 @@ func TestCleanupAfterTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nft := func(args ...string) string {
-		t.Helper()
-		out, err := node.NFT(pod, args...)
-		if err != nil {
-			t.Fatalf("nft: %v: %s", err, out)
-		}
-		return out
-	}
 	for _, name := range []string{engine.TableName, trace.TableName, "of_somebody_else"} {
-		nft("add", "table", "inet", name)
+		nft.MustRun(t, pod, "", "add", "table", "inet", name)
 	}
 	wantLines(t, []string{pod.NetNS() + ": removed; what a killed trace left is removed"}, cleanUp(t, 0, "--netns", pod.NetNS()))
-	if got := nft("list", "tables"); got != "table inet of_somebody_else\n" {
+	if got := nft.MustRun(t, pod, "", "list", "tables"); got != "table inet of_somebody_else\n" {
 		t.Errorf("tables: %s", got)
 	}
-	nft("add", "table", "inet", trace.TableName)
+	nft.MustRun(t, pod, "", "add", "table", "inet", trace.TableName)
 	wantLines(t, []string{pod.NetNS() + ": has no table; what a killed trace left is removed"}, cleanUp(t, 0, "--netns", pod.NetNS()))
 }
 

@@ -103,3 +103,24 @@ func TestPackageList(t *testing.T) {
 		t.Errorf("there is no package %s", name)
 	}
 }
+
+// TestPlacesToChange checks that the files in the list of places to change exist. A name without a folder is in the folder of the
+// name before.
+func TestPlacesToChange(t *testing.T) {
+	_, list, _ := strings.Cut(readText(t, "../../docs/architecture.md"), "\n## Where do I change X?\n")
+	list, _, _ = strings.Cut(list, "\n## ")
+	files := regexp.MustCompile("`([^`]+\\.go)`").FindAllStringSubmatch(list, -1)
+	dir := ""
+	for _, m := range files {
+		if strings.Contains(m[1], "/") {
+			dir = filepath.Dir(m[1])
+		}
+		path := filepath.Join(dir, filepath.Base(m[1]))
+		if _, err := os.Stat(filepath.Join("../..", path)); err != nil {
+			t.Errorf("there is no %s", path)
+		}
+	}
+	if len(files) < 20 {
+		t.Errorf("only %d files", len(files))
+	}
+}

@@ -2,7 +2,6 @@ package command
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -66,29 +65,12 @@ func blocksPolicy(blocks int) string {
 `, list.String())
 }
 
-// late starts the pod late on the node, with a server.
-func (r *faultRig) late(t *testing.T) (isReached func() bool) {
-	t.Helper()
-	host, err := r.Network.Host("late", netip.MustParsePrefix("10.9.0.4/16"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Hosts["late"] = host
-	if err := host.Serve(t.Context(), lab.TCP, 80); err != nil {
-		t.Fatal(err)
-	}
-	r.SetSandboxes("server", "late")
-	return func() bool {
-		return lab.Probe(t.Context(), r.Hosts["stranger"], netip.MustParseAddrPort("10.9.0.4:80"), lab.TCP, 250*time.Millisecond).Verdict == lab.Allowed
-	}
-}
-
 // The kernel has no memory for the batch of a pod. The other pods stay enforced and follow changes, the log and a metric show the
 // failure, and the agent recovers when a batch fits.
 func TestKernelWithoutMemory(t *testing.T) {
 	t.Setenv(largestWriteVar, "100000")
 	r := newFaultRig(t)
-	isReached := r.late(t)
+	verdict := r.late(t, "server", "late")
 	r.Load(node.Cluster + node.Policy + podOn("late", "10.9.0.4") + blocksPolicy(6_000))
 	r.agent.says("ENOMEM")
 	r.Stays("enforced while the kernel refuses", true, false)
@@ -98,7 +80,7 @@ func TestKernelWithoutMemory(t *testing.T) {
 	r.Load(closedWorld + podOn("late", "10.9.0.4") + blocksPolicy(6_000))
 	r.Becomes("another pod's change", false, false)
 	r.Load(closedWorld + podOn("late", "10.9.0.4") + blocksPolicy(60))
-	node.Eventually(t, "the pod is enforced", func() bool { return !isReached() })
+	node.Eventually(t, "the pod is enforced", func() bool { return verdict() != lab.Allowed })
 	r.agent.end(syscall.SIGTERM)
 }
 

@@ -108,6 +108,20 @@ func TestRuntimeHangs(t *testing.T) {
 	r.Runtime.HangStatus("sandbox-stranger")
 	late := strings.Replace(node.Policy, "matchLabels: {app: server}", "matchLabels: {app: late}", 1)
 	late = strings.Replace(late, "name: p, uid: p,", "name: late, uid: late,", 1)
+	verdict := r.late(t, "server", "stranger", "late") // stranger hangs
+	r.Load(node.Cluster + node.Policy + late + podOn("late", "10.9.0.4"))
+	start := time.Now()
+	node.Eventually(t, "another pod is enforced", func() bool { return verdict() == lab.Dropped })
+	if took := time.Since(start); took > 8*time.Second { // the timeout of a status call is ten seconds
+		t.Errorf("another pod waited %s", took)
+	}
+	r.Stays("enforced", true, false)
+	r.agent.end(syscall.SIGTERM)
+}
+
+// late starts the pod late on the node, with a server, and sets the sandboxes of the runtime. verdict probes the pod.
+func (r *faultRig) late(t *testing.T, sandboxes ...string) (verdict func() lab.Verdict) {
+	t.Helper()
 	host, err := r.Network.Host("late", netip.MustParsePrefix("10.9.0.4/16"))
 	if err != nil {
 		t.Fatal(err)
@@ -116,17 +130,10 @@ func TestRuntimeHangs(t *testing.T) {
 	if err := host.Serve(t.Context(), lab.TCP, 80); err != nil {
 		t.Fatal(err)
 	}
-	r.SetSandboxes("server", "stranger", "late") // stranger hangs
-	r.Load(node.Cluster + node.Policy + late + podOn("late", "10.9.0.4"))
-	start := time.Now()
-	node.Eventually(t, "another pod is enforced", func() bool {
-		return lab.Probe(t.Context(), r.Hosts["stranger"], netip.MustParseAddrPort("10.9.0.4:80"), lab.TCP, 250*time.Millisecond).Verdict == lab.Dropped
-	})
-	if took := time.Since(start); took > 8*time.Second { // the timeout of a status call is ten seconds
-		t.Errorf("another pod waited %s", took)
+	r.SetSandboxes(sandboxes...)
+	return func() lab.Verdict {
+		return lab.Probe(t.Context(), r.Hosts["stranger"], netip.MustParseAddrPort("10.9.0.4:80"), lab.TCP, 250*time.Millisecond).Verdict
 	}
-	r.Stays("enforced", true, false)
-	r.agent.end(syscall.SIGTERM)
 }
 
 // podOn returns the manifest of a local pod on the network.

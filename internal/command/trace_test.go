@@ -23,7 +23,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 )
 
 // traceRig is the pod shop/web of testdata/cluster in a real network namespace with its table in force, a runtime with its
@@ -138,7 +138,7 @@ func (r traceRig) probe(from *lab.Host, proto lab.Protocol, port uint16) {
 // hasTraceTable reports whether stock nft lists the table of a trace.
 func (r traceRig) hasTraceTable() bool {
 	r.Helper()
-	out, err := node.NFT(r.web, "list", "tables")
+	out, err := nft.Run(r.web, "", "list", "tables")
 	if err != nil || !strings.Contains(out, engine.TableName+"\n") {
 		r.Fatalf("nft: %v: %s", err, out)
 	}

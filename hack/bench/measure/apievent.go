@@ -7,6 +7,8 @@ import (
 	"os"
 	"slices"
 	"time"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/apiserver"
 )
 
 // eventRow is a row of the table of API server events: the time between two points on the way through the whole agent.
@@ -28,7 +30,7 @@ const eventChanges = 400
 
 // canMeasureEvents reports whether Kubernetes is built. If only events are wanted, it returns true, so that the error is shown.
 func canMeasureEvents(o options) bool {
-	_, err := kubernetesBinary()
+	_, err := apiserver.Binary()
 	if err != nil && o.changes {
 		fmt.Fprintln(os.Stderr, "events are left out:", err)
 		return false

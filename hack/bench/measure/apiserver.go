@@ -2,30 +2,24 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/apiserver"
 )
 
 // apiServer is a real API server with etcd, each a process, without scheduler and kubelet.
 type apiServer struct {
-	dir       string // files of both processes
+	apiserver.Server
 	config    *rest.Config
 	processes []*exec.Cmd
 }
@@ -33,101 +27,46 @@ type apiServer struct {
 // token authenticates clients.
 const token = "bench"
 
-// kubernetesBinary returns the path of the program that hack/cluster/bootstrap.sh built last: all of Kubernetes.
-func kubernetesBinary() (string, error) {
-	dir := os.Getenv("K8S_CACHE")
-	if dir == "" {
-		dir = "/var/cache/mnp-k8s"
-	}
-	found, err := filepath.Glob(filepath.Join(dir, "k8s-*"))
-	if err == nil && len(found) == 0 {
-		err = fmt.Errorf("no Kubernetes in %s: run hack/cluster/bootstrap.sh, which builds it", dir)
-	}
-	if err != nil {
-		return "", err
-	}
-	latest := found[0]
-	for _, f := range found[1:] {
-		if newer(f, latest) {
-			latest = f
-		}
-	}
-	return latest, nil
-}
-
-func newer(a, b string) bool {
-	x, errX := os.Stat(a)
-	y, errY := os.Stat(b)
-	return errX == nil && errY == nil && x.ModTime().After(y.ModTime())
-}
-
 func startAPIServer(dir string) (s *apiServer, err error) {
-	binary, err := kubernetesBinary()
+	binary, err := apiserver.Binary()
 	if err != nil {
 		return nil, err
 	}
-	s = &apiServer{dir: dir}
+	ports, err := freePorts(3)
+	if err != nil {
+		return nil, err
+	}
+	s = &apiServer{Server: apiserver.Server{
+		Dir: dir, EtcdPort: ports[0], EtcdPeerPort: ports[1], Port: ports[2], Issuer: "https://bench",
+		Tokens: token + ",bench,bench,system:masters\n",
+	}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
 		}
 	}()
-	ports, err := freePorts(3)
-	if err != nil {
+	if err := s.WriteFiles(); err != nil {
 		return nil, err
 	}
-	clients, peers := "http://127.0.0.1:"+ports[0], "http://127.0.0.1:"+ports[1]
-	if err := s.writeFiles(); err != nil {
-		return nil, err
+	for _, command := range [][]string{s.Etcd(), s.APIServer("--authorization-mode=AlwaysAllow")} {
+		if err := s.start(binary, command); err != nil {
+			return nil, err
+		}
 	}
-	err = s.start(binary, "etcd", "--data-dir="+s.path("etcd"), "--unsafe-no-fsync", "--log-level=error",
-		"--listen-client-urls="+clients, "--advertise-client-urls="+clients, "--listen-peer-urls="+peers,
-		"--initial-advertise-peer-urls="+peers, "--initial-cluster=default="+peers)
-	if err != nil {
-		return nil, err
-	}
-	err = s.start(binary, "kube-apiserver", "--etcd-servers="+clients, "--bind-address=127.0.0.1",
-		"--advertise-address=127.0.0.1", "--secure-port="+ports[2], "--endpoint-reconciler-type=none", "--cert-dir="+s.path("certs"),
-		"--token-auth-file="+s.path("tokens"), "--authorization-mode=AlwaysAllow", "--disable-admission-plugins=ServiceAccount",
-		"--service-cluster-ip-range=10.96.0.0/16", "--service-account-issuer=https://bench",
-		"--service-account-key-file="+s.path("key.pem"), "--service-account-signing-key-file="+s.path("key.pem"))
-	if err != nil {
-		return nil, err
-	}
-	s.config = &rest.Config{
-		Host: "https://127.0.0.1:" + ports[2], BearerToken: token, TLSClientConfig: rest.TLSClientConfig{Insecure: true},
-		QPS: -1, // no limit in the client
-	}
+	s.config = s.Config(token)
 	return s, s.wait()
 }
 
-func (s *apiServer) path(name string) string { return filepath.Join(s.dir, name) }
-
-func (s *apiServer) writeFiles() error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return err
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})
-	return errors.Join(
-		os.WriteFile(s.path("key.pem"), text, 0o600),
-		os.WriteFile(s.path("tokens"), []byte(token+",bench,bench,system:masters\n"), 0o600),
-	)
-}
-
-// start starts the program under the given name. Its output goes into a log file.
-func (s *apiServer) start(binary, name string, args ...string) error {
-	log, err := os.Create(s.path(name + ".log"))
+// start starts the program with a command line. Its output goes into a log file.
+func (s *apiServer) start(binary string, command []string) error {
+	name := command[0]
+	log, err := os.Create(s.Path(name + ".log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close() // the process has its own descriptor
-	c := exec.Command(binary, args...)
-	c.Args[0] = name
+	c := exec.Command(binary)
+	c.Args = command
 	c.Stdout, c.Stderr = log, log
 	c.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := startIdle(c); err != nil {
@@ -171,16 +110,6 @@ func eventually(most time.Duration, what string, try func() error) error {
 			return fmt.Errorf("not after %s: %s: %w", most, what, err)
 		}
 	}
-}
-
-// writeKubeconfig writes a kubeconfig for the agent, with the URL of the tap.
-func (s *apiServer) writeKubeconfig(by string) (string, error) {
-	c := clientcmdapi.NewConfig()
-	c.Clusters["bench"] = &clientcmdapi.Cluster{Server: by}
-	c.AuthInfos["bench"] = &clientcmdapi.AuthInfo{}
-	c.Contexts["bench"] = &clientcmdapi.Context{Cluster: "bench", AuthInfo: "bench"}
-	c.CurrentContext = "bench"
-	return s.path("kubeconfig"), clientcmd.WriteToFile(*c, s.path("kubeconfig"))
 }
 
 // stop ends the processes in reverse order.

@@ -43,6 +43,8 @@ func checkWay(y way, e event, listed map[event]string) error {
 			listed[e], err = y.list()
 		}
 		return err
+	case *connWay:
+		return y.compare(listed[e])
 	case *knftablesWay:
 		return y.compare(listed[e])
 	case *rewriteWay:

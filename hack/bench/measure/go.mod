@@ -5,6 +5,7 @@ go 1.26.0
 replace github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables => ../../..
 
 require (
+	github.com/google/nftables v0.3.1-0.20251119083706-1db35da82052
 	github.com/k8snetworkplumbingwg/multi-networkpolicy v1.0.1
 	github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables v0.0.0
 	github.com/k8snetworkplumbingwg/network-attachment-definition-client v1.7.7
@@ -44,7 +45,6 @@ require (
 	github.com/go-openapi/swag/yamlutils v0.27.1 // indirect
 	github.com/google/gnostic-models v0.7.0 // indirect
 	github.com/google/go-cmp v0.7.0 // indirect
-	github.com/google/nftables v0.3.1-0.20251119083706-1db35da82052 // indirect
 	github.com/google/uuid v1.6.0 // indirect
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
 	github.com/json-iterator/go v1.1.12 // indirect

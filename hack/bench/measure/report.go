@@ -97,7 +97,7 @@ func (m machine) String() string {
 }
 
 // wayNames are the columns of the tables.
-var wayNames = []string{"floor", "engine", "agent", "knftables", "rewrite"}
+var wayNames = []string{"floor", "engine", "agent", connName, "knftables", "rewrite"}
 
 // latencies returns the table of median / p99 (as a multiple of the floor's median).
 func (r *report) latencies() string {
@@ -110,11 +110,14 @@ func (r *report) latencies() string {
 }
 
 // costs returns the table of CPU time (as a multiple of the floor's), bytes sent to the kernel or to nft, and allocations in this
-// process.
+// process. The bytes of google/nftables are unknown.
 func (r *report) costs() string {
 	return r.table(func(x row) string {
-		if x.Way == "floor" {
+		switch x.Way {
+		case "floor":
 			return fmt.Sprintf("%s, %s, %d", short(x.CPU), shortBytes(x.Bytes), x.Allocs)
+		case connName:
+			return fmt.Sprintf("%s (%s), %d", short(x.CPU), ratio(x.CPUFloor), x.Allocs)
 		}
 		return fmt.Sprintf("%s (%s), %s, %d", short(x.CPU), ratio(x.CPUFloor), shortBytes(x.Bytes), x.Allocs)
 	})

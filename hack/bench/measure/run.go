@@ -69,7 +69,7 @@ func newRow(s size, y way, e event, m, floor *samples) row {
 // waysWithoutNFT is the number of ways before the ways that run nft. Beyond the given number of peers, nft 1.0.6 takes minutes to
 // delete the elements of a namespace.
 const (
-	waysWithoutNFT       = 3
+	waysWithoutNFT       = 4
 	mostToRelabelWithNFT = 1000
 )
 
@@ -85,8 +85,9 @@ func newWays(w *world, wanted map[string]bool) (ways []way, closeAll func() erro
 		return nil, nil, errors.Join(err, ours.close())
 	}
 	floor := newFloorWay(shared, w)
-	closeAll = func() error { return errors.Join(floor.close(), shared.close(), ours.close()) }
-	ways = []way{floor, &engineWay{tables: ours, world: w}, newAgentWay(ours, w)}
+	conn := newConnWay(shared, w)
+	closeAll = func() error { return errors.Join(floor.close(), conn.close(), shared.close(), ours.close()) }
+	ways = []way{floor, &engineWay{tables: ours, world: w}, newAgentWay(ours, w), conn}
 	if wanted["knftables"] {
 		y, err := newKnftablesWay(shared, w)
 		if err != nil {

@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/command"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/apiserver"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 )
 
@@ -102,7 +103,7 @@ func (w *wholeAgent) createAll(ctx context.Context) error {
 	if err := w.createPeers(ctx); err != nil {
 		return err
 	}
-	w.runtime = cluster.NewRuntime(w.path("cri.sock"))
+	w.runtime = cluster.NewRuntime(w.Path("cri.sock"))
 	var sandboxes []cluster.Sandbox
 	for i, h := range w.hosts {
 		p, err := w.createPod(ctx, newPod("local", fmt.Sprintf("pod-%d", i), "web", node, w.podAddrs(i)...))
@@ -144,22 +145,22 @@ func (w *wholeAgent) createPeers(ctx context.Context) error {
 
 // startAgent starts the agent and returns when all local pods have their rules.
 func (w *wholeAgent) startAgent() error {
-	kubeconfig, err := w.writeKubeconfig(w.url)
-	if err != nil {
+	kubeconfig := w.Path("kubeconfig")
+	if err := apiserver.WriteKubeconfig(kubeconfig, w.url, ""); err != nil {
 		return err
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	log, err := os.Create(w.path("agent.log"))
+	log, err := os.Create(w.Path("agent.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	start := time.Now()
 	w.agent = exec.Command(self, agentArgument, "--kubeconfig="+kubeconfig, "--hostname-override="+node,
-		"--container-runtime-endpoint=unix://"+w.path("cri.sock"), "--metrics-bind-address=", "--health-bind-address=",
+		"--container-runtime-endpoint=unix://"+w.Path("cri.sock"), "--metrics-bind-address=", "--health-bind-address=",
 		fmt.Sprintf("--limit=namespace-addresses=%d", manyPeers))
 	w.agent.Stdout, w.agent.Stderr = log, log
 	w.agent.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
@@ -198,7 +199,7 @@ func (w *wholeAgent) stop() error {
 		errs = append(errs, w.fleet.close())
 	}
 	if w.apiServer != nil {
-		errs = append(errs, w.apiServer.stop(), os.RemoveAll(w.dir))
+		errs = append(errs, w.apiServer.stop(), os.RemoveAll(w.Dir))
 	}
 	return errors.Join(errs...)
 }

@@ -1,6 +1,5 @@
 //go:build tools
 
-// Package containerd pins the containerd of the test cluster's nodes that have NRI.
 package containerd
 
 import (

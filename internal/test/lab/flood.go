@@ -49,31 +49,34 @@ func NewSink(t TB, server *Host) *Sink {
 		}
 	})
 	// Both goroutines end when their sockets are closed.
-	go s.datagrams()
+	go EachDatagram(s.udp, 8, s.count)
 	go s.connections()
 	return s
 }
 
-// datagrams counts the datagrams until the socket is closed.
-func (s *Sink) datagrams() {
-	b := make([]byte, 64)
+// count counts a datagram.
+func (s *Sink) count(from netip.Addr, message []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	numbers := s.seen[from]
+	if numbers == nil {
+		numbers = map[uint64]int{}
+		s.seen[from] = numbers
+	}
+	numbers[binary.BigEndian.Uint64(message)]++
+}
+
+// EachDatagram calls do for each datagram of the given size, until the socket is closed. The message is valid during the call.
+func EachDatagram(socket *net.UDPConn, size int, do func(from netip.Addr, message []byte)) {
+	b := make([]byte, size+1) // a larger datagram is cut to size+1 bytes
 	for {
-		n, from, err := s.udp.ReadFromUDPAddrPort(b)
+		n, from, err := socket.ReadFromUDPAddrPort(b)
 		if err != nil {
 			return
 		}
-		// A Flood sends nothing else. Other datagrams are not counted.
-		if n != 8 {
-			continue
+		if n == size {
+			do(from.Addr().Unmap(), b[:n])
 		}
-		s.mu.Lock()
-		numbers := s.seen[from.Addr().Unmap()]
-		if numbers == nil {
-			numbers = map[uint64]int{}
-			s.seen[from.Addr().Unmap()] = numbers
-		}
-		numbers[binary.BigEndian.Uint64(b)]++
-		s.mu.Unlock()
 	}
 }
 
@@ -135,21 +138,26 @@ const (
 func StartFlood(t TB, from *Host, to netip.AddrPort, patience time.Duration) *Flood {
 	t.Helper()
 	f := &Flood{stop: make(chan struct{})}
-	var socket *os.File
-	err := from.Do(func() error {
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		socket = os.NewFile(uintptr(fd), "flood")
-		return unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
-	})
+	socket, err := from.DialUDP(to)
 	if err != nil {
-		t.Fatalf("flood from %s: %v", from.Name, err)
+		t.Fatalf("flood: %v", err)
 	}
 	f.done.Go(func() { f.datagrams(socket) })
 	f.done.Go(func() { f.connections(from, to, patience) })
 	return f
+}
+
+// DialUDP opens a UDP socket over IPv4 in the host for datagrams to a server.
+func (h *Host) DialUDP(to netip.AddrPort) (socket *os.File, err error) {
+	err = h.Do(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		socket = os.NewFile(uintptr(fd), "datagrams")
+		return unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
+	})
+	return socket, err
 }
 
 // running reports whether End was not called yet.

@@ -13,6 +13,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 )
 
 // Name is the name of the node. Pods with this nodeName are local for the agent under test.
@@ -146,7 +147,7 @@ func (n *Node) Reaches(from string, patience time.Duration) bool {
 func (n *Node) IsEnforced(want bool) {
 	n.t.Helper()
 	Eventually(n.t, fmt.Sprintf("enforced %t", want), func() bool {
-		out, _ := NFT(n.Hosts["server"], "list", "table", "inet", "multi_networkpolicy") //nolint:errcheck // without a table it fails
+		out, _ := nft.Run(n.Hosts["server"], "", "list", "table", "inet", "multi_networkpolicy") //nolint:errcheck // without a table it fails
 		return strings.Contains(out, "hook") == want
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os/exec"
 	"slices"
 	"sync"
 	"testing"
@@ -14,8 +13,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
-
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 )
 
 // FreeAddress returns a loopback address with a free TCP port. Another process may take the port before the test uses
@@ -55,16 +52,6 @@ func Eventually(t *testing.T, what string, condition func() bool) {
 			t.Fatalf("never: %s", what)
 		}
 	}
-}
-
-// NFT runs stock nft in a host, and returns its stdout and stderr.
-func NFT(h *lab.Host, args ...string) (string, error) {
-	var out []byte
-	err := h.Do(func() (err error) {
-		out, err = exec.Command("nft", args...).CombinedOutput()
-		return err
-	})
-	return string(out), err
 }
 
 // Log keeps the log lines of an agent at verbosity 0 and 1. It is safe for concurrent use.
