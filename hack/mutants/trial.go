@@ -62,14 +62,21 @@ func (m *place) try(o options, packages []*goPackage) (tester *goPackage, test s
 	if err == nil {
 		err = os.WriteFile(overlay, fmt.Appendf(nil, `{"Replace": {%q: %q}}`, original, broken), 0o644)
 	}
-	for _, p := range append([]*goPackage{m.pkg}, packages...) {
-		if err == nil && (p == m.pkg || slices.Contains(slices.Concat(p.Imports, p.TestImports, p.XTestImports), m.pkg.ImportPath)) {
-			if test, err = p.test(o, overlay); err != nil || test != "" {
-				return p, test, err
-			}
+	testers := []*goPackage{m.pkg}
+	for _, p := range packages {
+		if p != m.pkg && slices.Contains(slices.Concat(p.Imports, p.TestImports, p.XTestImports), m.pkg.ImportPath) {
+			testers = append(testers, p)
 		}
 	}
-	return nil, "", err
+	for _, p := range testers {
+		if err == nil {
+			test, err = p.test(o, overlay)
+		}
+		if err != nil || test != "" {
+			return p, test, err
+		}
+	}
+	return nil, "", nil
 }
 
 // test runs the tests of the package and returns the name of the first test that fails. The overlay may be "".
