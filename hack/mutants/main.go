@@ -9,12 +9,14 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -67,10 +69,14 @@ func run(w io.Writer, o options) error {
 		if places, err = p.appendPlaces(places); err != nil {
 			return err
 		}
+		start := time.Now()
 		if test, err := p.test(o, ""); err != nil || test != "" {
 			return errors.Join(fmt.Errorf("without a mutant, %q fails in %s", test, p.ImportPath), err)
 		}
+		p.duration = time.Since(start)
 	}
+	// Importers with fast tests run first, since one failure is enough.
+	slices.SortStableFunc(packages, func(a, b *goPackage) int { return cmp.Compare(a.duration, b.duration) })
 	rand.New(rand.NewPCG(o.seed, 0)).Shuffle(len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
 	var own, importers, survivors int
 	for _, m := range places {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // goPackage has the fields of `go list -json` that mutants need.
@@ -18,6 +19,7 @@ type goPackage struct {
 	ImportPath, Dir                             string
 	GoFiles, Imports, TestImports, XTestImports []string
 	Module                                      struct{ Path string }
+	duration                                    time.Duration // of the tests without a mutant
 }
 
 var (
