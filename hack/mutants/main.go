@@ -23,7 +23,7 @@ import (
 )
 
 // fastPackages have tests that take seconds.
-const fastPackages = "./sets ./expr ./engine ./cache/... ./informers ./internal/reconciler"
+const fastPackages = "./sets ./expr/... ./engine/... ./cache/... ./informers/... ./internal/reconciler"
 
 // timed are tests with time limits. On a busy machine they fail without a mutant.
 const timed = "IsLinear$|CostNothing$"
@@ -43,7 +43,7 @@ func main() {
 	o := options{dir: "."}
 	flag.IntVar(&o.count, "n", 100, "number of mutants")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed that selects the places")
-	flag.DurationVar(&o.limit, "limit", time.Minute, "time limit of the tests of a package")
+	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "time limit of the tests of a package")
 	flag.Parse()
 	if o.packages = flag.Args(); len(o.packages) == 0 {
 		o.packages = strings.Fields(fastPackages)
