@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 )
@@ -26,5 +28,28 @@ func TestVLANDevices(t *testing.T) {
 	_, chain, _ = strings.Cut(chain, "policy accept;\n")
 	if chain != "\t\t"+strings.Join(want, "\n\t\t")+"\n" {
 		t.Errorf("prerouting:\n%s", chain)
+	}
+}
+
+// A reply of a server is matched by the port that the client dialed, and a reply to a client by its source port.
+func TestReplies(t *testing.T) {
+	o := testOptions()
+	o.RevokeEstablished = true
+	c := New(o)
+	for _, object := range []metav1.Object{
+		model.NewNAD("net-a", "macvlan"), model.NewPod("web", "app=web", "net1 net-a 10.0.0.1"),
+		model.NewPolicy("p", "net-a", `{ingress: [{ports: [{port: 80}]}], egress: [{ports: [{port: 53}]}]}`),
+	} {
+		upsert(c, object)
+	}
+	text := renderPod(t, c, "web")
+	for name, want := range map[string]string{
+		"replies-ingress-policy-": "meta l4proto tcp ct original proto-dst . meta l4proto @ports-",
+		"replies-egress-policy-":  "th sport . meta l4proto @ports-",
+	} {
+		_, chain, _ := strings.Cut(text, "chain "+name)
+		if chain, _, _ = strings.Cut(chain, "\t}"); !strings.Contains(chain, "\t"+want) {
+			t.Errorf("%s has no %q:\n%s", name, want, text)
+		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 )
 
@@ -91,9 +92,26 @@ func ruleset(c *Cache, pod string) engine.Ruleset {
 	return t.Tables[engine.Inet]
 }
 
-// render is all of a ruleset as text.
+// render returns a ruleset as text, and checks that all chains and sets exist that its rules refer to.
 func render(t testing.TB, rs engine.Ruleset) string {
 	t.Helper()
+	names := map[string]bool{"": true} // a rule without a jump
+	for _, c := range rs.Chains {
+		names[c.Name] = true
+	}
+	for _, s := range rs.Sets {
+		names[s.Name] = true
+	}
+	for _, c := range rs.Chains {
+		for _, r := range c.Rules {
+			refers := expr.Summarize(r.Statements)
+			for _, name := range append(refers.Sets, refers.Chain) {
+				if !names[name] {
+					t.Errorf("%s refers to %s, which does not exist", c.Name, name)
+				}
+			}
+		}
+	}
 	var b strings.Builder
 	if err := engine.Render(&b, engine.Inet, rs); err != nil {
 		t.Fatal(err)

@@ -122,6 +122,10 @@ func TestNamespaceRelabel(t *testing.T) {
 	c.DeleteNamespace("plain")
 	wantDirty(t, c, "the end of a namespace", "db", "web", "web-2")
 	wantPackets(t, c, "web", "drop ingress net1 10.0.0.6 tcp 80")
+	upsert(c, model.NewPolicy("p", "net-a", `{ingress: [{from: [{namespaceSelector: {}}]}]}`))
+	ruleset(c, "web")
+	upsert(c, model.NewPeer("unknown/prom", "", "net1 default/net-a 10.0.0.7"))
+	wantPackets(t, c, "web", "pass ingress net1 10.0.0.7 tcp 80") // no Namespace object is needed where all are selected
 }
 
 func TestSandbox(t *testing.T) {

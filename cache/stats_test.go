@@ -36,4 +36,9 @@ func TestStats(t *testing.T) {
 	if got := c.Stats(); got.WithoutSandbox != 0 || got.Sandboxes != 1 {
 		t.Errorf("with a sandbox: %+v", got)
 	}
+	c.DeletePolicy(model.KeyOf("ns/active"))
+	upsert(c, model.NewPod("ns/later", "app=web", "net1 ns/net 10.0.0.3"))
+	if got := c.Stats(); got.ActivePolicies != 0 || got.SelectedPods != 0 {
+		t.Errorf("with a pod that only a deleted policy selects: %+v", got)
+	}
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -9,6 +10,33 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
+
+// The estimated time of a batch grows with the number of its parts. Otherwise a large batch would not be split.
+func TestCost(t *testing.T) {
+	const n = 1000
+	chain := manyRules(n)
+	emptied := NewRuleset(chain.Sets, override(chain.Chains, []*Chain{{Name: PolicyChain(Ingress, somePolicy)}}, chainName))
+	for name, tt := range map[string]struct {
+		from, to Ruleset
+		part     time.Duration
+	}{
+		"rules":                     {emptied, chain, costRule},
+		"rules of an emptied chain": {chain, emptied, costRuleGone},
+		"rules of a deleted chain":  {chain, NewRuleset(chain.Sets, chain.Chains[:0]), costRuleGone},
+		"sets":                      {oneSet(0), NewRuleset(peerSets(n, 1), nil), costSet + costElement},
+		"deleted sets":              {NewRuleset(peerSets(n, 1), nil), oneSet(0), costSet},
+		"elements":                  {oneSet(0), NewRuleset(peerSets(1, n), nil), costElement},
+	} {
+		have := &table{ruleset: tt.from, handles: map[string][]uint64{}}
+		for _, c := range tt.from.Chains {
+			have.handles[c.Name] = slices.Repeat([]uint64{1}, len(c.Rules))
+		}
+		p := makePlan(have, tt.to, 0)
+		if got := p.cost(have); got < (n-2)*tt.part {
+			t.Errorf("%s: %s, want %s", name, got, n*tt.part)
+		}
+	}
+}
 
 // ruleOf is a rule as a policy has it.
 func ruleOf(set string) Rule {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -75,22 +76,25 @@ func doneAnswer(errno unix.Errno) []byte {
 // stay, nothing is taken for known, nothing is leaked, and the next Apply does the work.
 func TestKernelOutOfResources(t *testing.T) {
 	l := lab.ForTest(t)
+	want := isolated(parseAddrs("10.0.0.2"), 80)
+	newSet := NewRuleset(slices.Concat(want.Sets, peerSets(1, 1)), want.Chains) // in a batch before the change
 	for name, tt := range map[string]struct {
+		want   Ruleset
 		answer []byte
 		cause  error
 	}{
-		"no memory for a message":   {errorAnswer(2, unix.ENOMEM), unix.ENOMEM},
-		"no memory for the commit":  {errorAnswer(1, unix.ENOMEM), unix.ENOMEM},
-		"too many references":       {errorAnswer(2, unix.EMFILE), unix.EMFILE},
-		"no memory for the answers": {nil, nfnl.ErrNoAnswer},
+		"no memory for a message":   {want, errorAnswer(2, unix.ENOMEM), unix.ENOMEM},
+		"no memory for a set":       {newSet, errorAnswer(2, unix.ENOMEM), unix.ENOMEM},
+		"no memory for the commit":  {want, errorAnswer(1, unix.ENOMEM), unix.ENOMEM},
+		"too many references":       {want, errorAnswer(2, unix.EMFILE), unix.EMFILE},
+		"no memory for the answers": {want, nil, nfnl.ErrNoAnswer},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, e := pod(t, l, "pod")
 			apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
 			before, files := listTable(t, h), openFiles(t)
-			want := isolated(parseAddrs("10.0.0.2"), 80)
 			stop := answering(t, e, tt.answer)
-			err := e.Apply(t.Context(), want)
+			err := e.Apply(t.Context(), tt.want)
 			stop()
 			var applyErr *ApplyError
 			if !errors.Is(err, tt.cause) || !errors.As(err, &applyErr) || e.Stats().Refused != 1 {
@@ -102,8 +106,8 @@ func TestKernelOutOfResources(t *testing.T) {
 			if diff := cmp.Diff(before, listTable(t, h)); diff != "" {
 				t.Errorf("rules in force changed:\n%s", diff)
 			}
-			apply(t, e, want)
-			if diff := cmp.Diff(normal(rendered(t, want)), normal(listTable(t, h))); diff != "" {
+			apply(t, e, tt.want)
+			if diff := cmp.Diff(normal(rendered(t, tt.want)), normal(listTable(t, h))); diff != "" {
 				t.Errorf("after the next Apply (-rendered +nft):\n%s", diff)
 			}
 			if now := openFiles(t); now != files {

@@ -306,7 +306,8 @@ func TestManyRules(t *testing.T) {
 		c := &Chain{Name: "prerouting", Hook: HookPrerouting}
 		for i := range n {
 			mark := expr.Mark().Range(expr.Is, sets.NumberRange{From: uint32(first(i)), To: uint32(first(i))})
-			c.Rules = append(c.Rules, Rule{Statements: []expr.Statement{mark, expr.Counter()}, Comment: strings.Repeat("c", 100)})
+			statements := append(slices.Repeat([]expr.Statement{mark}, 5), expr.Counter()) // their echoes need a larger buffer
+			c.Rules = append(c.Rules, Rule{Statements: statements, Comment: strings.Repeat("c", 100)})
 		}
 		return NewRuleset(nil, []*Chain{c})
 	}

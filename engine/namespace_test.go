@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,22 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
+
+// Stats of a namespace sum up every count of both tables.
+func TestStats(t *testing.T) {
+	var one, two Stats
+	for i := range reflect.TypeFor[Stats]().NumField() {
+		reflect.ValueOf(&one).Elem().Field(i).SetUint(1)
+		reflect.ValueOf(&two).Elem().Field(i).SetUint(2)
+	}
+	n := Namespace{}
+	for f := range n.engines {
+		n.engines[f] = &Engine{stats: one}
+	}
+	if got := n.Stats(); got != two {
+		t.Errorf("%+v", got)
+	}
+}
 
 // bothTables have the same sets. The table of family bridge does without connection tracking, which not every kernel has there.
 func bothTables(peers sets.Addrs, port uint16) Tables {

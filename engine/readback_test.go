@@ -37,6 +37,26 @@ func TestRestart(t *testing.T) {
 	}
 }
 
+// TestRestartWhileServed: a new Engine goes on with the corrections for UDP servers that an earlier Engine began.
+func TestRestartWhileServed(t *testing.T) {
+	h, e := pod(t, lab.ForTest(t), "pod")
+	want := isolated(parseAddrs("10.0.0.1"), 80)
+	want = NewRuleset(append(slices.Clone(want.Sets), &Set{Name: ServedSet, Elements: Served{}}), want.Chains)
+	apply(t, e, want)
+	ports := []uint16{53, 5000}
+	x, done := e.exchange()
+	if err := e.addServed(x, ports); err != nil {
+		t.Fatal(err)
+	}
+	done()
+	next := openEngine(t, h)
+	apply(t, next, want)
+	slices.Sort(next.seeding.served)
+	if !slices.Equal(next.seeding.served, ports) || next.seeding.correction.IsZero() {
+		t.Errorf("ports %v, the next correction at %s", next.seeding.served, next.seeding.correction)
+	}
+}
+
 // TestRestartOfOwner: an Engine that takes the table over changes it in the same batch to whatever is wanted then.
 func TestRestartOfOwner(t *testing.T) {
 	seed := rand.Uint64()

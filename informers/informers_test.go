@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
@@ -111,6 +112,21 @@ func TestRefetch(t *testing.T) {
 		synctest.Wait()
 		if got, want := s.sink.takeRestored(), []string{"ns/b 2"}; !slices.Equal(got, want) {
 			t.Errorf("restored %q, want %q", got, want)
+		}
+	})
+}
+
+// Files are read again like an API server, also for a policy that is gone.
+func TestRefetchFromFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := informers.NewFiles()
+		s := start(t, f.Source(settings))
+		s.synced(t)
+		s.sink.want("gone", "p")
+		load(t, f, policyDoc("p", "net", "{}"))
+		time.Sleep(time.Minute)
+		if got := s.sink.takeRestored(); len(got) != 1 || !strings.HasPrefix(got[0], "ns/p ") {
+			t.Errorf("restored %q", got)
 		}
 	})
 }

@@ -199,6 +199,19 @@ func TestSilentWatch(t *testing.T) {
 	}
 }
 
+// The log names the silence of a server that never answers a watch, not the context that ends the request.
+func TestUnansweredWatch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		api := newServer(t, policies)
+		s := start(t, api.source(t))
+		api.next(t, policies)
+		time.Sleep(time.Minute)
+		if lines := s.log.With("failed", "silent"); len(lines) != 1 {
+			t.Errorf("logged %q", s.log.With(""))
+		}
+	})
+}
+
 // Files send no bookmarks, and need none.
 func TestSilentFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -27,6 +27,8 @@ func FuzzAddrs(f *testing.F) {
 		{0, 3, 1, 0, 0, 3, 0, 0, 0, 1, 1, 200, 2, 0, 0, 0},       // last address, union
 		{0, 0, 0, 9, 0, 0, 20, 9, 6, 0, 5, 1, 6, 0, 0, 2},        // splices that touch, and of all
 		{0, 0, 5, 40, 8, 0, 5, 40, 1, 0, 9, 3, 3, 0, 0, 1, 4, 0}, // difference, rebuild
+		// A splice whose second set has many ranges.
+		{0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 6, 0, 0, 0, 8, 0, 0, 0, 10, 0, 1, 0, 4, 7, 6, 0, 1, 5},
 	} {
 		f.Add(seed)
 	}

@@ -1,19 +1,21 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 )
 
 // fastPackages have tests that take seconds.
-const fastPackages = "./sets ./expr ./engine ./cache/... ./informers ./internal/reconciler"
+const fastPackages = "./sets ./expr/... ./engine/... ./cache/... ./informers/... ./internal/reconciler"
 
 // timed are tests with time limits. On a busy machine they fail without a mutant.
 const timed = "IsLinear$|CostNothing$"
@@ -33,7 +35,7 @@ func main() {
 	o := options{dir: "."}
 	flag.IntVar(&o.count, "n", 100, "number of mutants")
 	flag.Uint64Var(&o.seed, "seed", 1, "seed that selects the places")
-	flag.DurationVar(&o.limit, "limit", time.Minute, "time limit of the tests of a package")
+	flag.DurationVar(&o.limit, "limit", 2*time.Minute, "time limit of the tests of a package")
 	flag.Parse()
 	if o.packages = flag.Args(); len(o.packages) == 0 {
 		o.packages = strings.Fields(fastPackages)
@@ -59,10 +61,14 @@ func run(w io.Writer, o options) error {
 		if places, err = p.appendPlaces(places); err != nil {
 			return err
 		}
+		start := time.Now()
 		if test, err := p.test(o, ""); err != nil || test != "" {
 			return errors.Join(fmt.Errorf("without a mutant, %q fails in %s", test, p.ImportPath), err)
 		}
+		p.duration = time.Since(start)
 	}
+	// Importers with fast tests run first, since one failure is enough.
+	slices.SortStableFunc(packages, func(a, b *goPackage) int { return cmp.Compare(a.duration, b.duration) })
 	rand.New(rand.NewPCG(o.seed, 0)).Shuffle(len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
 	var own, importers, survivors int
 	for _, m := range places {

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // goPackage has the fields of `go list -json` that mutants need.
@@ -18,6 +19,7 @@ type goPackage struct {
 	ImportPath, Dir                             string
 	GoFiles, Imports, TestImports, XTestImports []string
 	Module                                      struct{ Path string }
+	duration                                    time.Duration // of the tests without a mutant
 }
 
 var (
@@ -62,14 +64,21 @@ func (m *place) try(o options, packages []*goPackage) (tester *goPackage, test s
 	if err == nil {
 		err = os.WriteFile(overlay, fmt.Appendf(nil, `{"Replace": {%q: %q}}`, original, broken), 0o644)
 	}
-	for _, p := range append([]*goPackage{m.pkg}, packages...) {
-		if err == nil && (p == m.pkg || slices.Contains(slices.Concat(p.Imports, p.TestImports, p.XTestImports), m.pkg.ImportPath)) {
-			if test, err = p.test(o, overlay); err != nil || test != "" {
-				return p, test, err
-			}
+	testers := []*goPackage{m.pkg}
+	for _, p := range packages {
+		if p != m.pkg && slices.Contains(slices.Concat(p.Imports, p.TestImports, p.XTestImports), m.pkg.ImportPath) {
+			testers = append(testers, p)
 		}
 	}
-	return nil, "", err
+	for _, p := range testers {
+		if err == nil {
+			test, err = p.test(o, overlay)
+		}
+		if err != nil || test != "" {
+			return p, test, err
+		}
+	}
+	return nil, "", nil
 }
 
 // test runs the tests of the package and returns the name of the first test that fails. The overlay may be "".
