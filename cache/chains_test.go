@@ -44,10 +44,10 @@ func TestReplies(t *testing.T) {
 	}
 	text := renderPod(t, c, "web")
 	for name, want := range map[string]string{
-		"replies-ingress-policy-": "meta l4proto tcp ct original proto-dst . meta l4proto @ports-",
-		"replies-egress-policy-":  "th sport . meta l4proto @ports-",
+		"replies-ingress-net1": "meta l4proto tcp ct original proto-dst . meta l4proto @ports-",
+		"replies-egress-net1":  "th sport . meta l4proto @ports-",
 	} {
-		_, chain, _ := strings.Cut(text, "chain "+name)
+		_, chain, _ := strings.Cut(text, "chain "+name+" {")
 		if chain, _, _ = strings.Cut(chain, "\t}"); !strings.Contains(chain, "\t"+want) {
 			t.Errorf("%s has no %q:\n%s", name, want, text)
 		}
