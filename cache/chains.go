@@ -20,7 +20,7 @@ type chainKey struct {
 // different chains. It exists while a plan of a local pod uses it, and keeps its groups in use for as long.
 type policyChain struct {
 	key   chainKey
-	users int           // number of local pods that use it
+	users int           // number of plans that use it
 	ready chan struct{} // closed once the fields below are set
 	// build makes the chain for groups that are split as the function says; built is the chain for groups of which none
 	// is split.
@@ -135,7 +135,7 @@ func (pc *policyChain) jumpTo(prefix string) *jump {
 	return &pc.jumps[1]
 }
 
-// releaseChain ends a pod's use of a chain. The caller holds the lock.
+// releaseChain ends a plan's use of a chain. The caller holds the lock.
 func (c *Cache) releaseChain(pc *policyChain, namespace string) {
 	if pc.users--; pc.users > 0 {
 		return

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
@@ -28,6 +29,7 @@ type group struct {
 	empty    bool               // no owner may use it, so it has no members any more
 	size     int                // shares of all its pods
 	mark     uint64             // mark of the last walk that found it, see Cache.next
+	version  atomic.Uint64      // raised with each change of the members
 
 	// changes are the pods that changed since the members were last read.
 	changes struct {
@@ -159,6 +161,7 @@ func (c *Cache) note(g *group, p *pod, before, now *podState) {
 	}
 	g.changes.pods[p] = change{before, now}
 	g.changes.Unlock()
+	g.version.Add(1) // after the change is noted, see plan.tables
 	for t := range g.targets {
 		if t.mark != c.tick {
 			t.mark = c.tick

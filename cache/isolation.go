@@ -55,19 +55,25 @@ func (c *Cache) view(t *target) view {
 			}
 			walk.step()
 		}
-		for _, a := range state.attachments {
-			v.attachments = append(v.attachments, place{
-				a.iface, a.network.key, a.network.PluginType, c.isolates(a.network, t.pod),
-				hiding{why: t.unenforceable}.orWorse(a.network.hides(t.pod)).orWorse(state.inBond(t.pod, a.iface)),
-				a.network.caveat(t.pod),
-			})
-			walk.step()
-		}
+		v.attachments = c.places(t, state.attachments)
 		// Nothing that the view depends on has changed since its start.
 		if version == ns.policyVersion && state == t.pod.state {
 			return v
 		}
 	}
+}
+
+// places returns the interfaces of a pod. The caller holds the lock.
+func (c *Cache) places(t *target, attachments []attachment) []place {
+	list := make([]place, 0, len(attachments))
+	for _, a := range attachments {
+		list = append(list, place{
+			a.iface, a.network.key, a.network.PluginType, c.isolates(a.network, t.pod),
+			hiding{why: t.unenforceable}.orWorse(a.network.hides(t.pod)).orWorse(t.pod.state.inBond(t.pod, a.iface)),
+			a.network.caveat(t.pod),
+		})
+	}
+	return list
 }
 
 // lastTry is the number of the try that keeps the lock, so that no further try is needed.

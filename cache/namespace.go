@@ -35,6 +35,8 @@ type namespace struct {
 
 	policyVersion int // raised with each change of a policy
 
+	plans map[planKey]*sharedPlan // plans of local pods that another pod may share
+
 	groups  int                // number of groups that policies of the namespace use
 	members int                // shares in these groups
 	cut     map[*installed]cut // policies that are left out because their groups have too many members

@@ -12,10 +12,14 @@ import (
 )
 
 // plan describes the tables of a pod, apart from the members of groups. It never changes, so a table with newer members
-// is made from the same plan.
+// is made from the same plan. Pods share it, see sharedPlan.
 type plan struct {
+	shared *sharedPlan // nil: of noPlan, and of a plan that closes a pod
+	last   lastTables
+	byName bool // a policy has a port by name
+
 	policyChains []*policyChain
-	own          map[ownKey]ownChain                      // chains that only this pod has
+	own          map[ownKey]ownChain                      // chains that belong to no policy and depend on the pod
 	chains       [len(expr.TableFamilies)][]*engine.Chain // all chains, by the family of the table, sorted by name
 	sets         []setRef                                 // sorted by name
 	fullBridge   bool                                     // the table of family bridge has the sets and policies too
@@ -45,13 +49,13 @@ type PolicyProblem struct {
 	Message string
 }
 
-// ownKey identifies a chain that only this pod has.
+// ownKey identifies a chain that belongs to no policy and depends on the pod.
 type ownKey struct {
 	family expr.TableFamily
 	name   string
 }
 
-// ownChain is a chain that only this pod has. While its source stays the same, the chain stays the same pointer.
+// ownChain is a chain that belongs to no policy and depends on the pod. While its source stays the same, the chain stays the same pointer.
 type ownChain struct {
 	source string
 	chain  *engine.Chain
@@ -65,8 +69,8 @@ type setRef struct {
 	family int // index in sets.Families
 }
 
-// tables returns the tables with the members that the groups have now.
-func (p *plan) tables() (out engine.Tables) {
+// makeTables returns the tables with the members that the groups have now.
+func (p *plan) makeTables() (out engine.Tables) {
 	list := make([]*engine.Set, 0, len(p.sets))
 	var split splits
 	for _, r := range p.sets {
@@ -74,7 +78,7 @@ func (p *plan) tables() (out engine.Tables) {
 			list = append(list, r.fixed)
 			continue
 		}
-		// The members are updated here, in the worker of the pod.
+		// The members are updated here, in the worker of a pod.
 		now := r.group.sets(r.family)
 		list = append(list, now.set)
 		if now.pods == nil {
@@ -105,22 +109,30 @@ func withoutServed(list []*engine.Set) []*engine.Set {
 	return slices.DeleteFunc(slices.Clone(list), isServed)
 }
 
-// subscribe notes that a pod uses the groups of the plan (n = 1), or ceases to use them (n = -1).
-func (p *plan) subscribe(t *target, n int) {
-	for _, pc := range p.policyChains {
-		for _, g := range pc.groups {
-			if g.targets[t] += n; g.targets[t] == 0 {
-				delete(g.targets, t)
-			}
+// resubscribe notes that a pod uses the groups of the plan, and no longer those of the plan before. Chains in both plans cost
+// nothing. The uses of the new plan are noted first, so that a group in both plans never loses its last user.
+func (p *plan) resubscribe(t *target, before *plan) {
+	if p == before {
+		return
+	}
+	for i, pc := range p.policyChains {
+		if i >= len(before.policyChains) || before.policyChains[i] != pc {
+			pc.subscribe(t, 1)
+		}
+	}
+	for i, pc := range before.policyChains {
+		if i >= len(p.policyChains) || p.policyChains[i] != pc {
+			pc.subscribe(t, -1)
 		}
 	}
 }
 
-// releasePlan ends a pod's use of the chains of a plan. The pod must be dirty, so that its worker retires groups
-// without users.
-func (c *Cache) releasePlan(t *target, p *plan) {
-	for _, pc := range p.policyChains {
-		c.releaseChain(pc, t.pod.key.Namespace)
+// subscribe notes that a pod uses the groups of the chain (n = 1), or ceases to use them (n = -1).
+func (pc *policyChain) subscribe(t *target, n int) {
+	for _, g := range pc.groups {
+		if g.targets[t] += n; g.targets[t] == 0 {
+			delete(g.targets, t)
+		}
 	}
 }
 
@@ -386,7 +398,7 @@ func (b *planBuilder) keepPorts(f expr.TableFamily, d engine.Direction, iface st
 	}
 }
 
-// keep adds a chain that only this pod has: the chain of the plan before if it has the same source, or else a new
+// keep adds a chain that belongs to no policy: the chain of the plan before if it has the same source, or else a new
 // chain. So an unchanged chain keeps its pointer, and the engine passes over it.
 func (b *planBuilder) keep(f expr.TableFamily, name, source string, build func() *engine.Chain) {
 	key := ownKey{f, name}
@@ -419,6 +431,7 @@ func (b *planBuilder) finish() *plan {
 	p := b.plan
 	p.hasBridge, p.fullBridge, p.ports = b.view.bridge, b.hasFull(engine.Bridge), b.view.bridgePorts()
 	for _, pc := range p.policyChains {
+		p.byName = p.byName || slices.ContainsFunc(pc.key.section.Rules, func(r policy.Rule) bool { return len(r.Names) > 0 })
 		for _, f := range expr.TableFamilies {
 			if !b.hasFull(f) {
 				continue

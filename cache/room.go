@@ -81,6 +81,7 @@ func (c *Cache) cutOver(g *group, ns *namespace) {
 	}
 	g.cut[ns] = limit
 	ns.members -= g.size
+	ns.forgetPlans()
 	for t := range g.targets {
 		if t.pod.namespace == ns {
 			c.markStale(t)
@@ -143,6 +144,7 @@ func (c *Cache) Reconsider() {
 			continue
 		}
 		ns.cut = nil
+		ns.forgetPlans()
 		ns.retry = min(max(2*ns.retry, firstRoomRetry), lastRoomRetry)
 		ns.retryAt = now.Add(ns.retry)
 		for t := range ns.targets {

@@ -82,6 +82,9 @@ func (c *Cache) Shortfalls() []Shortfall {
 		c.unlock()
 		p.addShortfalls(t.pod.key, c.options.Bridge, found)
 		// A name has an effect if it resolves in any pod that the policy selects.
+		if !p.byName {
+			continue
+		}
 		for _, n := range p.namedPorts(ports) {
 			resolved[n.portUse] = resolved[n.portUse] || n.resolves()
 		}

@@ -148,7 +148,7 @@ func (c *Cache) LocalPod(key Key) (PodID, bool) {
 	return PodID{}, false
 }
 
-// replan makes a plan if the pod needs a new plan, and reports whether it has made a plan.
+// replan gives the pod a new plan if it needs one, and reports whether the pod may need another.
 func (c *Cache) replan(id PodID, t *target) bool {
 	c.lock()
 	if c.targets[id] != t || !t.stale {
@@ -157,20 +157,22 @@ func (c *Cache) replan(id PodID, t *target) bool {
 	}
 	// Before the plan is made: an event during the work makes it stale again.
 	t.stale = false
-	v, before := c.view(t), t.plan
-	c.unlock()
-	next := c.newPlan(v, before, "")
-	c.lock()
+	next := c.sharePlan(t)
 	defer c.unlock()
-	if c.targets[id] != t { // the pod went away meanwhile
-		c.releasePlan(t, next)
+	switch {
+	case c.targets[id] != t: // the pod went away meanwhile
+		if next != nil {
+			c.releasePlan(t, next)
+		}
 		return false
+	case next == nil:
+		t.stale = true
+		return true
 	}
+	before := t.plan
 	t.plan = next
 	c.recount(t)
-	// The new plan is subscribed first, so that a group in both plans never loses its last user.
-	next.subscribe(t, 1)
-	before.subscribe(t, -1)
+	next.resubscribe(t, before)
 	c.releasePlan(t, before)
 	return true
 }
@@ -192,7 +194,7 @@ func (c *Cache) setLocal(p *pod, local bool) {
 		return
 	}
 	t := p.target
-	t.plan.subscribe(t, -1)
+	noPlan.resubscribe(t, t.plan)
 	c.releasePlan(t, t.plan)
 	c.reselect(t, p.state, noState)
 	c.setFlags(t, flags{})
