@@ -79,7 +79,7 @@ func TestWays(t *testing.T) {
 			state := append(slices.Clone(tt.objects), model.WebPod())
 			want := renderPod(t, newCluster(t, state...), "web")
 			for name, way := range ways {
-				for seed := range uint64(3) {
+				for seed := range uint64(10) {
 					c := New(testOptions())
 					way(model.NewWorld(seed), c, slices.Clone(state))
 					if diff := cmp.Diff(want, renderPod(t, c, "web")); diff != "" {

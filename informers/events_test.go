@@ -215,6 +215,7 @@ func TestEventRetries(t *testing.T) {
 				p := newPublisher(t)
 				p.Warn(policyNamed("ns", "p"), "Invalid", "first")
 				p.Warn(policyNamed("ns", "p"), "Invalid", "second")
+				begin := time.Now()
 				go p.Run(p.ctx)
 				for _, code := range tc.answers {
 					c := p.api.next(t, events)
@@ -226,6 +227,9 @@ func TestEventRetries(t *testing.T) {
 					} else {
 						c.answer(code, statusOf(code, reasons[code]))
 					}
+				}
+				if took, want := time.Since(begin), (1<<(len(tc.answers)-1)-1)*time.Second; took != want { // 1 s, 2 s, 4 s, ...
+					t.Errorf("took %s, want %s", took, want)
 				}
 				if got := p.published(t); !slices.Equal(got, []string{"second"}) {
 					t.Errorf("then published %q", got)

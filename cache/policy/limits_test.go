@@ -54,3 +54,36 @@ func TestSetLimit(t *testing.T) {
 		}
 	}
 }
+
+// Of three parts, the last exceeds a limit of two, and the policy lacks it.
+func TestPartsOverLimit(t *testing.T) {
+	networks := "net"
+	for name, tt := range map[string]struct {
+		ingress string
+		count   func(rules []Rule) int
+	}{
+		"policy-rules": {`[{}, {}, {}]`, func(rules []Rule) int { return len(rules) }},
+		"policy-peers": {
+			`[{"from": [{"podSelector": {"matchLabels": {"a": "1"}}}, {"podSelector": {"matchLabels": {"a": "2"}}}, {"podSelector": {}}]}]`,
+			func(rules []Rule) int { return len(rules[0].Peers.Peers) },
+		},
+		"policy-blocks": {
+			`[{"from": [{"ipBlock": {"cidr": "10.0.0.0/24"}}, {"ipBlock": {"cidr": "10.0.1.0/24"}}, {"ipBlock": {"cidr": "10.0.2.0/24"}}]}]`,
+			func(rules []Rule) int { return len(rules[0].Peers.Blocks) },
+		},
+		"policy-ports": {
+			`[{"ports": [{"port": 1}, {"port": 3}, {"port": 5}]}]`,
+			func(rules []Rule) int { return rules[0].Ports.Len() },
+		},
+	} {
+		limits := DefaultLimits()
+		if err := limits.Set(name, 2); err != nil {
+			t.Fatal(err)
+		}
+		spec := []byte(`{"podSelector": {}, "ingress": ` + tt.ingress + `}`)
+		p := Compile(Object{Key: Key{Namespace: "ns", Name: "p"}, Networks: &networks, Spec: spec}, &limits)
+		if n := tt.count(p.Sections[0].Rules); n != 2 || !p.OverLimit || len(p.Problems) != 1 {
+			t.Errorf("%s: %d parts, over the limit %t, %v", name, n, p.OverLimit, p.Problems)
+		}
+	}
+}

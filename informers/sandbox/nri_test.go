@@ -405,7 +405,7 @@ func TestNRIEndsAfterHooks(t *testing.T) {
 	started := make(chan error)
 	go func() { started <- h.nri.Run(t.Context(), h.pod("s1", "a")) }()
 	<-entered
-	ended := make(chan struct{})
+	ended, begin := make(chan struct{}), time.Now()
 	go func() { stop(); close(ended) }()
 	select {
 	case <-ended:
@@ -417,6 +417,9 @@ func TestNRIEndsAfterHooks(t *testing.T) {
 		t.Error(err)
 	}
 	<-ended
+	if took := time.Since(begin); took > hookEnd*3/4 {
+		t.Errorf("the end took %s", took)
+	}
 	if got := h.got(); !slices.Equal(got.results, []HookResult{HookEnforced}) {
 		t.Errorf("results %v", got.results)
 	}
