@@ -31,7 +31,7 @@ type namespace struct {
 	items    int                          // size of all policies, with the rules that were dropped
 	stubs    int                          // policies whose rules were dropped
 
-	clusterPeers int // peers with a namespaceSelector, with those that were dropped
+	clusterPeers int // peers with a namespaceSelector, also peers of policies whose rules were dropped
 
 	policyVersion int // raised with each change of a policy
 

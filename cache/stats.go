@@ -9,7 +9,7 @@ type Stats struct {
 	Policies        int64
 	ActivePolicies  int64 // policies that select a local pod
 	InvalidPolicies int64 // policies with a field that allows nothing because it is invalid or exceeds a limit
-	LimitedPolicies int64 // of the invalid policies, those that exceed a limit
+	LimitedPolicies int64 // invalid policies that exceed a limit
 
 	Groups  int64 // peer groups that rules of local pods use
 	Members int64 // ranges of addresses, and endpoints, in these groups
