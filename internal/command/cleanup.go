@@ -116,7 +116,7 @@ func (n podNamespace) clean(ctx context.Context) (string, error) {
 }
 
 // cause returns the error without the name of the pod, which the output has already. It explains EPERM: the kernel refuses to
-// change a table of which another process is the owner (NFT_TABLE_F_OWNER), and operations without the capabilities.
+// change a table that another process owns (NFT_TABLE_F_OWNER), and operations without the capabilities.
 func cause(err error) error {
 	var apply *engine.ApplyError
 	if !errors.As(err, &apply) {
