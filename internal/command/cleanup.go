@@ -18,7 +18,7 @@ import (
 // cleanupOptions are the flags of cleanup.
 type cleanupOptions struct {
 	runtime runtimeOptions
-	netns   []string
+	netns   []string // paths; empty: all pods of the container runtime
 }
 
 // newCleanup returns the command cleanup.
@@ -66,8 +66,8 @@ func (o *cleanupOptions) run(ctx context.Context, out io.Writer) error {
 
 // podNamespace is the network namespace of a pod, which may have the agent's table.
 type podNamespace struct {
-	name, path string
-	err        error // why the path is unknown; nil: it is known
+	name, path string // name in the output, and path of the namespace
+	err        error  // why the path is unknown; nil: it is known
 }
 
 // namespaces returns the network namespaces of --netns, or else of all pods of the container runtime.
