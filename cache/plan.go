@@ -14,6 +14,7 @@ import (
 // plan describes the tables of a pod, apart from the members of groups. It never changes, so a table with newer members
 // is made from the same plan.
 type plan struct {
+	// The chains of the chosen policies, one for each direction that a policy isolates. Other pods may use the same chains.
 	policyChains []*policyChain
 	own          map[ownKey]ownChain                      // chains that only this pod has
 	chains       [len(expr.TableFamilies)][]*engine.Chain // all chains, by the family of the table, sorted by name
@@ -86,10 +87,12 @@ func (p *plan) tables() (out engine.Tables) {
 		}
 		split[r.group.spec.Digest] |= 1 << r.family
 	}
+	// A split group has two sets, so the rules about the group depend on the split at this moment.
 	for f, chains := range p.chains {
 		out[f].Chains = p.withSplit(chains, split)
 	}
 	out[engine.Inet].Sets = list
+	// The table of family bridge has no rules about sockets.
 	if p.fullBridge {
 		out[engine.Bridge].Sets = withoutServed(list)
 	}
@@ -153,12 +156,13 @@ func (b *planBuilder) isolatesAny(d engine.Direction) bool {
 
 // planBuilder makes a plan. It is used for a single plan.
 type planBuilder struct {
-	cache       *Cache
-	view        view
-	before      *plan
-	plan        *plan
-	replies     [len(engine.Directions)]bool // the direction needs the chains for replies
-	sets, rules int                          // numbers in the table so far, for the limits
+	cache   *Cache
+	view    view
+	before  *plan
+	plan    *plan
+	replies [len(engine.Directions)]bool // the direction needs the chains for replies
+	// The numbers are counted before a chain is made, so that an oversized policy costs nothing.
+	sets, rules int // numbers in the table so far, for the limits
 }
 
 // choosePolicies acquires the chains of the policies that isolate an interface of the pod, in the order of their names,
@@ -175,9 +179,11 @@ func (b *planBuilder) choosePolicies(exceeded string) {
 			}
 		}
 	}
+	// A name of a chain may be in a table only once: names holds the names so far.
 	limit, names := b.cache.limits.PodPolicies, map[string]bool{}
 	for _, p := range b.view.selected {
 		switch n := interfaces[p]; {
+		// The policy selects the pod, but isolates no interface of it.
 		case n == nil:
 		case exceeded != "":
 			b.leaveOut(p, exceeded, b.cache.limits.Get(exceeded))
@@ -187,6 +193,7 @@ func (b *planBuilder) choosePolicies(exceeded string) {
 			b.plan.chosen = append(b.plan.chosen, p)
 		}
 	}
+	// Only now it is known which of the policies of an interface apply.
 	for _, d := range engine.Directions {
 		for i := range b.view.isolated[d] {
 			iface := &b.view.isolated[d][i]
@@ -210,11 +217,13 @@ func (p *plan) applies(policy *installed) bool {
 func (b *planBuilder) choose(p *installed, interfaces [len(engine.Directions)]int, names map[string]bool) bool {
 	sets, rules := 0, 0
 	for _, d := range engine.Directions {
+		// The jump from the chain of each interface is a rule too.
 		if interfaces[d] > 0 {
 			sets += p.sections[d].SetCount
 			rules += interfaces[d] + p.sections[d].RuleCount
 		}
 	}
+	// With --established=revoke, each rule has a counterpart for replies.
 	if b.cache.options.RevokeEstablished {
 		rules *= 2
 	}
@@ -295,12 +304,14 @@ func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 	source := []string{fmt.Sprint(v.bridge)}
 	for _, i := range v.isolated[d] {
 		source = append(source, i.iface)
+		// Without support for connection tracking in bridges, the table of family bridge only drops.
 		if b.hasFull(f) {
 			b.keepInterface(f, d, i, isIsolated(v.isolated[d.Opposite()], i.iface))
 		} else {
 			b.keep(f, engine.InterfaceChain(d, i.iface), "", func() *engine.Chain { return framesChain(d, i.iface) })
 		}
 	}
+	// The base chains of an overflow name the open interfaces: all others are isolated.
 	if v.overflow {
 		source = append(source, "overflow", strings.Join(v.open, "/"))
 	}
@@ -369,6 +380,7 @@ func (b *planBuilder) finish() *plan {
 				b.add(f, pc.built.Replies)
 			}
 		}
+		// Port sets belong to the chain and are equal for equal ports, so two policies may bring the same set.
 		for _, s := range pc.ports {
 			p.sets = append(p.sets, setRef{name: s.Name, fixed: s})
 		}
@@ -378,10 +390,12 @@ func (b *planBuilder) finish() *plan {
 			}
 		}
 	}
+	// NewRuleset sorts the chains.
 	for f, chains := range p.chains {
 		p.chains[f] = engine.NewRuleset(nil, chains).Chains
 	}
 	slices.SortFunc(p.sets, func(a, b setRef) int { return strings.Compare(a.name, b.name) })
+	// Several policies may use the same group.
 	p.sets = slices.CompactFunc(p.sets, func(a, b setRef) bool { return a.name == b.name })
 	return p
 }

@@ -2,7 +2,7 @@ package cache
 
 import "sync/atomic"
 
-// Stats counts the objects in a Cache at a time.
+// Stats counts the objects in a Cache at a moment. The metrics of the agent come from it.
 type Stats struct {
 	Pods, LocalPods, Namespaces, Networks, Sandboxes, PortLists int64
 
