@@ -107,7 +107,6 @@ func (c *Cache) replacePolicy(old, next *installed) {
 		ns = c.install(next)
 	} else {
 		ns = c.namespaces[old.Key.Namespace]
-		// Both versions are in the indexes for a moment; the lock hides that.
 	}
 	if old != nil {
 		c.uninstall(ns, old, next != nil)
