@@ -25,6 +25,7 @@ type policyMetrics struct {
 	live map[cache.Key]struct{} // policies of the API server: a table can have the rules of a deleted policy for a while
 }
 
+// newPolicyMetrics registers the metrics. They stay empty without --policy-counters.
 func newPolicyMetrics(m *metrics) *policyMetrics {
 	labels := []string{"namespace", "policy", "direction", "verdict"}
 	return &policyMetrics{
@@ -50,7 +51,7 @@ type ruleHandle struct {
 
 // tableChain identifies a chain in a network namespace.
 type tableChain struct {
-	family expr.TableFamily
+	family expr.TableFamily // inet or bridge
 	chain  string
 }
 
@@ -61,6 +62,8 @@ func (p *policyMetrics) add(last counted, now []engine.RuleCount) counted {
 	isolating := map[tableChain][]string{} // names of policies, by the chain with the jumps to their chains
 	for _, c := range now {
 		rule, chain := ruleHandle{c.Family, c.Handle}, tableChain{c.Family, c.Chain}
+		// A rule with a comment in the chain of an interface is a jump to a policy that isolates the interface; its
+		// comment names the policy.
 		if c.Comment != "" && kindOf(c.Chain) == engine.KindInterface {
 			isolating[chain] = append(isolating[chain], c.Comment)
 		}
@@ -73,6 +76,7 @@ func (p *policyMetrics) add(last counted, now []engine.RuleCount) counted {
 		if c.Packets < before.Packets || c.Bytes < before.Bytes {
 			packets, bytes = float64(c.Packets), float64(c.Bytes) // another process has reset the counter
 		}
+		// The names of chains begin with the direction, for example "ingress-net1".
 		direction, _, _ := strings.Cut(c.Chain, "-")
 		switch kindOf(c.Chain) {
 		case engine.KindPolicy:
@@ -92,6 +96,7 @@ func (p *policyMetrics) count(policy, direction, verdict string, packets, bytes 
 	namespace, name, _ := strings.Cut(policy, "/")
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// Without this check, a late reading would start the series of a deleted policy again.
 	if _, ok := p.live[cache.Key{Namespace: namespace, Name: name}]; !ok {
 		return
 	}
