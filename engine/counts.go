@@ -21,8 +21,8 @@ type RuleCount struct {
 	Packets, Bytes uint64
 }
 
-// errFilled is the error for a table that another process has filled with rules, so that a reading never ends or takes
-// all memory.
+// errFilled is the error for a table that another process has filled with rules: reading all of them could take all of
+// the agent's memory.
 var errFilled = errors.New("the table has far more rules than were applied")
 
 // Counts reads the counters of all rules of the table, chain by chain in the order of the rules. It reads at most as
