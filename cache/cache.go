@@ -102,7 +102,7 @@ type Cache struct {
 	scratch scratch
 }
 
-// scratch has slices that one event fills and the next event fills again. The lock guards it.
+// scratch has slices that every event uses again, so that an event need not allocate. The cache's lock guards them.
 type scratch struct {
 	groups        []*group
 	entries       []*peerEntry

@@ -22,8 +22,7 @@ type policyChain struct {
 	key   chainKey
 	users int           // number of plans that use it
 	ready chan struct{} // closed once the fields below are set
-	// build makes the chain for groups that are split as the function says; built is the chain for groups of which none
-	// is split.
+	// build makes the chain. The function reports which groups are split. built is the chain while no group is split.
 	build  func(split func(*policy.Group, sets.Family) bool) *policy.Chain
 	built  *policy.Chain
 	split  splitChain    // the chain while some groups are split

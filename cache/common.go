@@ -30,8 +30,8 @@ func (c *Common) Custom(f sets.Family) custom.Rules {
 }
 
 // commonPart is the part of a table that all pods share, for a family of tables and a direction.
-type commonPart struct { // for packets of the direction
-	chains  []*engine.Chain
+type commonPart struct {
+	chains  []*engine.Chain // for packets of the direction
 	replies []*engine.Chain // for the replies, where established connections can be revoked
 	sets    []*engine.Set
 }

@@ -31,7 +31,7 @@ type namespace struct {
 	items    int                          // size of all policies, with the rules that were dropped
 	stubs    int                          // policies whose rules were dropped
 
-	clusterPeers int // peers with a namespaceSelector, with those that were dropped
+	clusterPeers int // peers with a namespaceSelector, also peers of policies whose rules were dropped
 
 	policyVersion int // raised with each change of a policy
 
@@ -65,6 +65,7 @@ func (c *Cache) namespace(name string) *namespace {
 }
 
 // dropNamespace forgets a namespace that nothing refers to.
+// Anything that refers to the namespace keeps it: its object, a scope, policies, pods, and groups.
 func (c *Cache) dropNamespace(ns *namespace) {
 	if ns.known || ns.own != nil || len(ns.ordered) > 0 || len(ns.pods) > 0 || ns.groups > 0 {
 		return
@@ -97,6 +98,7 @@ func (c *Cache) UpsertNamespace(obj Namespace) {
 	c.lock()
 	defer c.unlock()
 	ns := c.namespace(obj.Name)
+	// Most updates of a Namespace change nothing that policies depend on, such as annotations.
 	if ns.known && slices.Equal(ns.labels, obj.Labels) {
 		return
 	}
@@ -131,7 +133,9 @@ func (c *Cache) Namespaces() []Key {
 // relabel updates the scopes that contain a namespace, and then, in slices, the groups of its pods.
 func (c *Cache) relabel(ns *namespace, known bool, labels labelindex.Set) {
 	ns.known, ns.labels = known, labels
+	// selectNamespaces compares this number: it has matched labels without the lock.
 	ns.relabeled++
+	// If no scope has gained or lost the namespace, its pods are in the same groups as before.
 	if !c.rescope(ns) {
 		return
 	}
@@ -161,6 +165,7 @@ func (c *Cache) rescope(ns *namespace) (changed bool) {
 
 // candidates returns a list that contains every policy that selects a pod in this state.
 func (ns *namespace) candidates(s *podState) []*installed {
+	// The labels are unknown, so every policy selects the pod.
 	if s.cutLabels {
 		return ns.ordered
 	}
@@ -194,17 +199,20 @@ func (ns *namespace) podsByLabel(walk *slice) map[labelindex.Label][]*pod {
 // podCandidates returns a list with every pod of the namespace that the selector can match. nil and false mean all
 // pods. It works in slices.
 func (ns *namespace) podCandidates(s *labelindex.Selector, walk *slice) ([]*pod, bool) {
+	// Without a required label, the index cannot narrow the list.
 	if len(s.Pairs()) == 0 || len(ns.pods) < fewPods {
 		return nil, false
 	}
 	x := &ns.byLabel
 	switch {
 	case x.version != ns.version || !x.asked:
+		// The first group of a version walks over all pods: an index for a single group would cost more.
 		*x = podIndex{version: ns.version, asked: true}
 		return nil, false
 	case x.pods == nil:
 		version := ns.version
 		pods := ns.podsByLabel(walk)
+		// The walk releases the lock at intervals, so the index may mix two versions.
 		if ns.version != version { // a pod has changed between two slices
 			return nil, false
 		}

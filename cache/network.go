@@ -8,7 +8,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
-// NAD is the part of a NetworkAttachmentDefinition that policies depend on.
+// NAD is the part of a NetworkAttachmentDefinition that policies depend on, see [NewNAD].
 type NAD struct {
 	Key
 	definition
@@ -78,7 +78,7 @@ type network struct {
 	definition
 	since int64 // see NAD.Since
 
-	pods  map[*pod]struct{} // attached
+	pods  map[*pod]struct{} // pods with an interface on the network
 	iface string            // name of the interface of the last pod, to share its text
 	sets  []*networkSet     // sets of networks of active groups that contain it
 }
@@ -114,6 +114,7 @@ func (n *network) isYoungerThan(p *pod) bool { return p.created < n.since }
 
 // UpsertNAD takes a NetworkAttachmentDefinition as it is now.
 func (c *Cache) UpsertNAD(nad NAD) {
+	// The network may exist already, because a pod or a policy names it.
 	c.lock()
 	defer c.unlock()
 	n := c.network(nad.Key)
@@ -128,6 +129,7 @@ func (c *Cache) DeleteNAD(key Key) {
 	if n := c.networks[key]; n != nil && n.defined {
 		n.defined = false
 		c.setDefinition(n, definition{}, 0)
+		// Without a definition, the type is unknown, so the network is isolated.
 		c.dropNetwork(n)
 	}
 }
@@ -136,12 +138,14 @@ func (c *Cache) DeleteNAD(key Key) {
 func (c *Cache) setDefinition(n *network, d definition, since int64) {
 	before := *n
 	n.definition, n.since = d, since
+	// The ports of a bond depend on the age of a pod, like the type.
 	sameBond := slices.Equal(before.bondPorts, n.bondPorts) && (len(n.bondPorts) == 0 || before.since == since)
 	if sameBond && before.PluginType == n.PluginType && before.since == since && before.hidden == n.hidden {
 		return
 	}
 	for _, t := range c.targets {
 		isSame := sameBond && c.isolates(&before, t.pod) == c.isolates(n, t.pod) && before.hides(t.pod) == n.hides(t.pod)
+		// A pod that no policy selects has no table, so its plan need not change.
 		if t.selected.count > 0 && !isSame && t.pod.isOn(n) {
 			c.markStale(t)
 		}

@@ -18,6 +18,7 @@ type plan struct {
 	last   lastTables
 	byName bool // a policy has a port by name
 
+	// The chains of the chosen policies, one for each direction that a policy isolates. Other pods may use the same chains.
 	policyChains []*policyChain
 	own          map[ownKey]ownChain                      // chains that belong to no policy and depend on the pod
 	chains       [len(expr.TableFamilies)][]*engine.Chain // all chains, by the family of the table, sorted by name
@@ -90,10 +91,12 @@ func (p *plan) makeTables() (out engine.Tables) {
 		}
 		split[r.group.spec.Digest] |= 1 << r.family
 	}
+	// A split group has two sets, so the rules about the group depend on the split at this moment.
 	for f, chains := range p.chains {
 		out[f].Chains = p.withSplit(chains, split)
 	}
 	out[engine.Inet].Sets = list
+	// The table of family bridge has no rules about sockets.
 	if p.fullBridge {
 		out[engine.Bridge].Sets = withoutServed(list)
 	}
@@ -189,9 +192,11 @@ func (b *planBuilder) choosePolicies(exceeded string) {
 			}
 		}
 	}
+	// A name of a chain may be in a table only once: names holds the names so far.
 	limit, names := b.cache.limits.PodPolicies, map[string]bool{}
 	for _, p := range b.view.selected {
 		switch n := interfaces[p]; {
+		// The policy selects the pod, but isolates no interface of it.
 		case n == nil:
 		case exceeded != "":
 			b.leaveOut(p, exceeded, b.cache.limits.Get(exceeded))
@@ -201,6 +206,7 @@ func (b *planBuilder) choosePolicies(exceeded string) {
 			b.plan.chosen = append(b.plan.chosen, p)
 		}
 	}
+	// Only now it is known which of the policies of an interface apply.
 	for _, d := range engine.Directions {
 		for i := range b.view.isolated[d] {
 			iface := &b.view.isolated[d][i]
@@ -344,12 +350,14 @@ func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 	source := []string{fmt.Sprint(v.bridge)}
 	for _, i := range v.isolated[d] {
 		source = append(source, i.iface)
+		// Without support for connection tracking in bridges, the table of family bridge only drops.
 		if b.hasFull(f) {
 			b.keepInterface(f, d, i, isIsolated(v.isolated[d.Opposite()], i.iface))
 		} else {
 			b.keep(f, engine.InterfaceChain(d, i.iface), "", func() *engine.Chain { return framesChain(d, i.iface) })
 		}
 	}
+	// The base chains of an overflow name the open interfaces: all others are isolated.
 	if v.overflow {
 		source = append(source, "overflow", strings.Join(v.open, "/"))
 	}
@@ -441,6 +449,7 @@ func (b *planBuilder) finish() *plan {
 				b.add(f, pc.built.Replies)
 			}
 		}
+		// Port sets belong to the chain and are equal for equal ports, so two policies may bring the same set.
 		for _, s := range pc.ports {
 			p.sets = append(p.sets, setRef{name: s.Name, fixed: s})
 		}
@@ -450,10 +459,12 @@ func (b *planBuilder) finish() *plan {
 			}
 		}
 	}
+	// NewRuleset sorts the chains.
 	for f, chains := range p.chains {
 		p.chains[f] = engine.NewRuleset(nil, chains).Chains
 	}
 	slices.SortFunc(p.sets, func(a, b setRef) int { return strings.Compare(a.name, b.name) })
+	// Several policies may use the same group.
 	p.sets = slices.CompactFunc(p.sets, func(a, b setRef) bool { return a.name == b.name })
 	return p
 }

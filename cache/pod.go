@@ -265,6 +265,7 @@ func (c *Cache) setState(p *pod, next *podState) {
 	if !sameAttachments || !sameLabels {
 		p.namespace.version++
 	}
+	// The new networks first: a network that the pod stays on must not be dropped in between.
 	if !sameAttachments {
 		for _, a := range next.attachments {
 			a.network.pods[p] = struct{}{}

@@ -76,6 +76,7 @@ func (c *Cache) Policies() []Key {
 func (c *Cache) setPolicy(old, next *installed) {
 	key := cmp.Or(old, next).Key
 	before, existed := 0, false
+	// The numbers before the change tell how the namespace's share of the node changes.
 	if ns := c.namespaces[key.Namespace]; ns != nil {
 		before, existed = ns.items, len(ns.ordered) > 0
 	}
@@ -136,6 +137,7 @@ func (c *Cache) replacePolicy(old, next *installed) {
 // same effect.
 func (p *installed) keepSections(next *installed) bool {
 	same := p.Pods.String() == next.Pods.String() && slices.Equal(p.Networks, next.Networks) && p.AllNetworks == next.AllNetworks
+	// Sections that are equal keep their pointer, and chains are found by the pointer of their section.
 	for d, s := range p.sections {
 		if s.Equal(next.sections[d]) {
 			next.sections[d] = s
@@ -153,6 +155,7 @@ func (c *Cache) install(p *installed) *namespace {
 	p.anchor = ns.policies.Add(p.Pods, p)
 	i, found := slices.BinarySearchFunc(ns.ordered, p, comparePolicies)
 	if found {
+		// The new version of a policy takes the place of the old version.
 		ns.ordered[i] = p
 	} else {
 		ns.ordered = slices.Insert(ns.ordered, i, p)
@@ -182,6 +185,7 @@ func (c *Cache) uninstall(ns *namespace, p *installed, replaced bool) {
 	}
 	ns.retry, ns.retryAt = 0, time.Time{} // the policies left may have room
 	delete(c.policies, p.Key)
+	// The policy is in the list, because it was installed.
 	i, _ := slices.BinarySearchFunc(ns.ordered, p, comparePolicies)
 	ns.ordered = slices.Delete(ns.ordered, i, i+1)
 	c.counts.policies.Add(-1)

@@ -5,7 +5,7 @@ import "time"
 // The members of peer groups take memory in the agent and in the kernel. A policy of a few lines can have all pods of a
 // cluster as members of a hundred groups, so the members of the groups that the policies of a namespace use are limited.
 
-// cut is the limit because of which a namespace may not use a group: name and value as in --limit.
+// cut is the limit that keeps a namespace from using a group: name and value as in --limit.
 type cut struct {
 	limit string
 	value int
@@ -98,7 +98,7 @@ func (c *Cache) cutOver(g *group, ns *namespace) {
 	}
 }
 
-// cutGroup returns the limit because of which the namespace of a policy may not use a group of the chain. It notes the
+// cutGroup returns the limit that keeps the namespace of a policy from using a group of the chain. It notes the
 // policy, which is then not tried again before Reconsider allows it: finding the members anew for each pod would cost a
 // lot.
 func (c *Cache) cutGroup(pc *policyChain, p *installed) (limit cut, isCut bool) {

@@ -50,6 +50,7 @@ func (c *Cache) scope(p policy.Peer) *scope {
 	}
 	s := &scope{key: p.Scope, namespaces: p.Namespaces, bySelector: map[string]*peerEntry{}}
 	if s.namespaces == nil {
+		// A scope of a single namespace belongs to it, and needs no index.
 		ns := c.namespace(s.key.Namespace)
 		ns.own = s
 		c.scopes[p.Scope] = s
@@ -64,6 +65,7 @@ func (c *Cache) scope(p policy.Peer) *scope {
 	c.scopes[p.Scope] = s
 	c.lastID++
 	s.id = c.lastID
+	// The index finds the scope for a namespace that comes or changes later.
 	s.anchor = c.labels.Add(s.namespaces, s)
 	// Namespaces may have come or changed meanwhile, so the result is checked against their versions.
 	for _, ns := range c.namespaces {
@@ -119,6 +121,7 @@ func (c *Cache) dropScope(s *scope, walk *slice) {
 	}
 	c.labels.Remove(s.anchor, s)
 	for _, ns := range c.namespaces {
+		// The list of a namespace is sorted by ID, and a scope of a selector has a unique ID.
 		if i, found := slices.BinarySearchFunc(ns.scopes, s, compareScopes); found {
 			ns.scopes = slices.Delete(ns.scopes, i, i+1)
 		}
@@ -141,6 +144,7 @@ func (c *Cache) enter(g *group, p policy.Peer) *peerEntry {
 
 // leave removes a group from an entry, and drops the entry and its scope after the last group.
 func (c *Cache) leave(g *group, e *peerEntry, walk *slice) {
+	// The lists are per set of networks, so that a pod is compared only with groups on its networks.
 	if rest := without(e.groups[g.networks], g); len(rest) > 0 {
 		e.groups[g.networks] = rest
 		return
@@ -158,6 +162,7 @@ func (c *Cache) leave(g *group, e *peerEntry, walk *slice) {
 func (c *Cache) match(p *pod) []*group {
 	mark := c.next()
 	out := c.scratch.groups[:0]
+	// A pod without an interface has no address, so it is a member of no group.
 	if len(p.state.attachments) > 0 {
 		if p.namespace.own != nil {
 			out = c.matchScope(out, p.namespace.own, p, mark)
@@ -194,6 +199,7 @@ func (e *peerEntry) appendGroups(out []*group, p *pod, mark uint64) []*group {
 			}
 		}
 	}
+	// Number of sets of networks that contain a network of the pod.
 	containing := 0
 	for i := range p.state.attachments {
 		containing += len(p.state.attachments[i].network.sets)

@@ -61,6 +61,7 @@ type portUse struct {
 // briefly. The caller may call it at any interval; it changes nothing.
 func (c *Cache) Shortfalls() []Shortfall {
 	c.lock()
+	// The lists are copied, because the lock is not held during the whole walk.
 	targets := make([]*target, 0, len(c.targets))
 	for _, t := range c.targets {
 		targets = append(targets, t)
@@ -89,6 +90,7 @@ func (c *Cache) Shortfalls() []Shortfall {
 			resolved[n.portUse] = resolved[n.portUse] || n.resolves()
 		}
 	}
+	// Only after all pods, it is known that no pod has the port.
 	for use, ok := range resolved {
 		if !ok {
 			found.add(use.policy, UnresolvedNamedPort, use.problem())
@@ -116,6 +118,7 @@ func (c *Cache) addUndefined(policies []*installed, found shortfalls) {
 	for _, p := range policies {
 		c.lock()
 		for _, key := range p.Networks {
+			// A network without a definition exists if a pod is attached to it.
 			if n := c.networks[key]; n == nil || !n.defined && len(n.pods) == 0 {
 				found.add(p.Policy, UndefinedNetwork, policy.Problem{
 					Field:   policy.ForField,

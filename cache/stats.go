@@ -2,14 +2,14 @@ package cache
 
 import "sync/atomic"
 
-// Stats counts the objects in a Cache at a time.
+// Stats counts the objects in a Cache at a moment. The metrics of the agent come from it.
 type Stats struct {
 	Pods, LocalPods, Namespaces, Networks, Sandboxes, PortLists int64
 
 	Policies        int64
 	ActivePolicies  int64 // policies that select a local pod
 	InvalidPolicies int64 // policies with a field that allows nothing because it is invalid or exceeds a limit
-	LimitedPolicies int64 // of the invalid policies, those that exceed a limit
+	LimitedPolicies int64 // invalid policies that exceed a limit
 
 	Groups  int64 // peer groups that rules of local pods use
 	Members int64 // ranges of addresses, and endpoints, in these groups

@@ -116,7 +116,7 @@ type PeerView struct {
 	Key         Key
 	Labels      labelindex.Set
 	Attachments []AttachmentView
-	Limit       string // limit because of which the pod is nobody's peer, "NAME=N"; empty: it is a peer
+	Limit       string // limit that keeps the pod from being a peer, "NAME=N"; empty: the pod is a peer
 
 	namespace namespace // copy of the fields that selectors depend on
 }

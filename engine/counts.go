@@ -21,7 +21,8 @@ type RuleCount struct {
 	Packets, Bytes uint64
 }
 
-// errFilled is the error for a table that another process has filled with rules.
+// errFilled is the error for a table that another process has filled with rules: reading all of them could take all of
+// the agent's memory.
 var errFilled = errors.New("the table has far more rules than were applied")
 
 // Counts reads the counters of all rules of the table, chain by chain in the order of the rules. It reads at most as
@@ -34,6 +35,7 @@ func (e *Engine) Counts() ([]RuleCount, error) {
 	if e.have != nil {
 		applied = append(applied, e.have.ruleset)
 	}
+	// Without a known table, only the fixed part of the limit counts.
 	most := limitsFor(applied).rules
 	r := reader{exchange: x, transport: e.transport}
 	err := r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a nfnl.Attrs) error {
@@ -45,6 +47,7 @@ func (e *Engine) Counts() ([]RuleCount, error) {
 		if err := c.read(a[unix.NFTA_RULE_EXPRESSIONS]); err != nil {
 			return err
 		}
+		// Checked before the rule is kept, so that the list stays within the limit.
 		if len(counts) == most {
 			return errFilled
 		}
@@ -69,6 +72,7 @@ func (c *RuleCount) read(expressions []byte) error {
 		}
 		counter, err := nfnl.ParseAttrs(expression[unix.NFTA_EXPR_DATA])
 		inner = errors.Join(inner, err)
+		// A rule has at most one counter.
 		c.HasCounter, c.Packets, c.Bytes = true, counter.Uint64(unix.NFTA_COUNTER_PACKETS), counter.Uint64(unix.NFTA_COUNTER_BYTES)
 	})
 	return errors.Join(inner, err)

@@ -55,8 +55,8 @@ func (b *batch) encode(p *plan, generation uint32) error {
 	return nil
 }
 
-// content writes the messages of the plan in the order that the kernel needs: what a message refers to exists before
-// it, and nothing is deleted while something refers to it.
+// content writes the messages of the plan in the order that the kernel needs: an object is created before another object
+// refers to it, and deleted after the last reference to it.
 func (b *batch) content(p *plan) error {
 	for i, s := range p.newSets {
 		// The kernel requires an ID for each new set of a batch. Rules refer to sets by name, so the IDs only have to

@@ -247,7 +247,7 @@ func (e *Engine) replace(x *exchange, want Ruleset) error {
 	return result
 }
 
-// applyOnce brings the table to want from what is known about it.
+// applyOnce brings the table from its known state to want, without a retry.
 func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error {
 	if e.have == nil || e.stale {
 		if err := e.look(x, want); err != nil {

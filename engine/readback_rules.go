@@ -11,6 +11,7 @@ import (
 // readRules replaces each rule by the equivalent rule of the likely rulesets, so that the plan finds them equal. A rule
 // without equivalent gets a text that no other rule has, so that the plan deletes it.
 func (r *reader) readRules() error {
+	// The rules that are likely in the table, by their bytecode and comment.
 	known, err := r.canonical.ofRules(r.batch.family, r.likely)
 	if err != nil {
 		return err
@@ -24,6 +25,7 @@ func (r *reader) readRules() error {
 		if err != nil {
 			return err
 		}
+		// The comment belongs to the key: two policies may have rules with the same bytecode.
 		rule, ok := known[ruleKey{bytecode, nfnl.UserData(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment)}]
 		// A rule with a compat attribute is from iptables-nft: its effect is not in the bytecode alone.
 		if _, compat := a[unix.NFTA_RULE_COMPAT]; !ok || compat {
@@ -43,7 +45,7 @@ func (r *reader) readRules() error {
 // ruleKey identifies equivalent rules.
 type ruleKey struct{ bytecode, comment string }
 
-// canonicals caches canonical texts by bytecode. Pods with the same policies have the same rules.
+// canonicals caches the canonical texts of bytecode, because pods with the same policies have the same rules.
 type canonicals map[string]string
 
 // mostCanonicals bounds the cache. A full cache starts again empty.
@@ -58,6 +60,7 @@ func (known *canonicals) of(payload []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	// Dropping all texts is simpler than dropping the oldest, and the texts of common rules are back after a few pods.
 	if *known == nil || len(*known) >= mostCanonicals {
 		*known = canonicals{}
 	}

@@ -14,7 +14,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
-// kinds has an empty Elements of every kind of set that a Ruleset can have.
+// kinds has an empty Elements of every kind of set that a Ruleset can have. It is made once, because each set that is
+// read is compared with all of them.
 var kinds = allKinds()
 
 // allKinds makes kinds.
@@ -36,6 +37,7 @@ func (r *reader) readSets() error {
 		if err != nil {
 			return err
 		}
+		// A table with more sets than any ruleset of the pod is not the agent's, and must not take the agent's memory.
 		if len(r.sets) == r.most.objects {
 			return errForeign
 		}
@@ -118,8 +120,8 @@ const dumpTries = 5
 // readElements reads the content of a set. A dump of a hash set repeats some elements and lacks others if the kernel resizes
 // the set meanwhile, which it does a moment after the set has grown or shrunk. So such a dump is made again.
 func (r *reader) readElements(s *Set) error {
-	if isServed(s.Elements) { // its content is no part of a Ruleset
-		return nil // no part of a Ruleset
+	if isServed(s.Elements) {
+		return nil // its content is no part of a Ruleset
 	}
 	// Each likely ruleset may have another version of the set.
 	var likely []Elements
@@ -130,6 +132,7 @@ func (r *reader) readElements(s *Set) error {
 	}
 	most := r.most.elements
 	for try := 1; ; try++ {
+		// Every try starts with the same budget of elements.
 		r.most.elements = most
 		if err := r.dumpElements(s.Name); err != nil {
 			return err
@@ -211,6 +214,7 @@ func parseElement(b []byte) (e element, err error) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
 			e.key, err = dataValue(value)
+		// Only a range of a concatenation has a key for its end; other ranges have an end element.
 		case setKeyEnd:
 			e.keyEnd, err = dataValue(value)
 		case unix.NFTA_SET_ELEM_FLAGS:
@@ -255,6 +259,7 @@ func elementsOf(kind Elements, list []element, likely ...Elements) Elements {
 		ranges, ok := rangesOf(list)
 		for _, l := range likely {
 			if l, is := l.(Addrs); ok && is && l.Family == kind.Family && l.holds(ranges) {
+				// Without a merge of the likely set: the ranges are compared one by one.
 				return l
 			}
 		}
@@ -314,6 +319,7 @@ func hostsOf(f sets.Family, list []element, likely []Elements) Elements {
 func portsOf(isPlain bool, list []element) Elements {
 	var ranges []sets.PortRange
 	for _, e := range list {
+		// An element of a plain set is a single port.
 		if isPlain {
 			e.keyEnd = e.key
 		}
@@ -327,6 +333,7 @@ func portsOf(isPlain bool, list []element) Elements {
 		})
 	}
 	p := Ports{sets.NewPorts(ranges...)}
+	// A plain set has only single ports, and the other kind has at least one range.
 	if p.IsPlain() != isPlain || !isPlain && size(p) != len(ranges) {
 		return nil
 	}
@@ -410,6 +417,7 @@ func numberRangesOf(d expr.Datatype, list []element) ([]sets.NumberRange, bool) 
 	for _, i := range intervals {
 		if len(i.from) != d.Len() || i.after != nil && len(i.after) != d.Len() {
 			return nil, false
+			// A range without an end goes to the largest number.
 		}
 		r := sets.NumberRange{From: number(i.from), To: d.Max()}
 		if i.after != nil {

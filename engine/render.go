@@ -21,6 +21,7 @@ func Render(w io.Writer, f expr.TableFamily, rs Ruleset) error {
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "table %s %s {\n", f, TableName)
+	// nft prints an empty line between two objects.
 	blank := ""
 	for _, s := range rs.Sets {
 		b.WriteString(blank)
@@ -38,6 +39,13 @@ func Render(w io.Writer, f expr.TableFamily, rs Ruleset) error {
 }
 
 // renderSet writes a set with its elements.
+// For example:
+//
+//	set peers-2d3e51bfc748c53a-v4 {
+//		type ipv4_addr
+//		flags interval
+//		elements = { 10.10.0.11 }
+//	}
 func renderSet(b *bytes.Buffer, s *Set) {
 	fmt.Fprintf(b, "\tset %s {\n\t\ttype %s\n", s.Name, typeText(s.Elements))
 	if layoutOf(s.Elements).flags&unix.NFT_SET_INTERVAL != 0 {
@@ -74,6 +82,7 @@ func typeText(e Elements) string {
 	return ""
 }
 
+// addrType returns nft's name of the address type of a family.
 func addrType(f sets.Family) string {
 	if f == sets.V4 {
 		return "ipv4_addr"

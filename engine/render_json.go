@@ -14,6 +14,7 @@ import (
 func RenderJSON(w io.Writer, tables Tables) error {
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
+	// The texts have characters such as ">", which an escape would make hard to read.
 	e.SetEscapeHTML(false)
 	t := tableForJSON(Inet, tables[Inet])
 	if t != nil {
@@ -30,6 +31,7 @@ func tableForJSON(f expr.TableFamily, rs Ruleset) *tableJSON {
 	t := &tableJSON{Family: f.String(), Name: TableName, Sets: []setJSON{}, Chains: []chainJSON{}}
 	for _, s := range rs.Sets {
 		j := setJSON{Name: s.Name, Type: typeText(s.Elements), Comment: s.Comment, Elements: elementTexts(s.Elements)}
+		// The flags follow from the layout that the engine writes, so both outputs agree with the kernel.
 		if layoutOf(s.Elements).flags&unix.NFT_SET_INTERVAL != 0 {
 			j.Flags = []string{"interval"}
 		}
@@ -48,7 +50,7 @@ func tableForJSON(f expr.TableFamily, rs Ruleset) *tableJSON {
 	return t
 }
 
-// The types below are the JSON form of a table, with the texts of Render.
+// tableJSON, setJSON, chainJSON and ruleJSON are the JSON form of a table. Their texts are those of [Render].
 type tableJSON struct {
 	Family string      `json:"family"`
 	Name   string      `json:"name"`
@@ -60,15 +62,15 @@ type tableJSON struct {
 type setJSON struct {
 	Name     string   `json:"name"`
 	Type     string   `json:"type"`
-	Flags    []string `json:"flags,omitempty"`
-	Timeout  string   `json:"timeout,omitempty"`
+	Flags    []string `json:"flags,omitempty"`   // as nft names them
+	Timeout  string   `json:"timeout,omitempty"` // as nft prints it; empty: elements do not time out
 	Comment  string   `json:"comment,omitempty"`
 	Elements []string `json:"elements,omitempty"`
 }
 
 type chainJSON struct {
 	Name  string     `json:"name"`
-	Hook  Hook       `json:"hook,omitempty"`
+	Hook  Hook       `json:"hook,omitempty"` // empty: a chain without a hook
 	Rules []ruleJSON `json:"rules"`
 }
 

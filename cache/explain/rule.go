@@ -46,6 +46,7 @@ func (e *explainer) explainRule(r *policy.Rule) RuleExplanation {
 }
 
 // isIn reports whether the remote end is in a group.
+// The members come from the cache, as the kernel has them, and not from a second reading of the policy.
 func (e *explainer) isIn(spec *policy.Group) bool {
 	addrs, endpoints := e.cache.Members(spec)
 	if spec.Kind == engine.EndpointGroup {
@@ -69,6 +70,7 @@ func (e *explainer) explainPeers(spec *policy.Group) (bool, string) {
 			}
 		}
 	}
+	// A pod that the peers select has the address on a network for which the policy is not.
 	if networks := e.elsewhere(spec); len(networks) > 0 {
 		text += ": a selected pod has it on " + strings.Join(networks, ", ") + ", which the policy is not for"
 	}

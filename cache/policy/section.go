@@ -22,8 +22,8 @@ type Section struct {
 }
 
 // Rule allows packets between the isolated pod and its peers on its ports.
-type Rule struct { // place in the policy's list, from 0
-	Index    int        // in the list of the policy
+type Rule struct {
+	Index    int        // place in the list of the policy, from 0
 	Comment  string     // policy and rule, as nft prints it: "shop/web ingress[0]"
 	Everyone bool       // any address is a peer
 	Peers    *Group     // the peers, unless Everyone; nil: the rule allows nobody

@@ -154,7 +154,7 @@ func probe(ctx context.Context, o *cache.Options) (engine.Features, error) {
 	return features, nil
 }
 
-// ProbeBridge returns what the kernel can enforce in bridges, and the reason if it cannot enforce policies there. It
+// ProbeBridge returns the support of the kernel for policies in bridges. cause is the reason if there is no support. It
 // tries a table with connection tracking first, and then a table that only drops.
 func ProbeBridge(o cache.Options) (support cache.BridgeSupport, cause error) {
 	for _, o.Bridge = range []cache.BridgeSupport{cache.BridgeStateful, cache.BridgeDrops} {

@@ -25,7 +25,7 @@ type metricDoc struct {
 	labels           []string
 }
 
-// metrics holds what the agent measures: the tables (metrics_table.go), the way of each pod from an event to the kernel
+// metrics holds the agent's measurements: the tables (metrics_table.go), the way of each pod from an event to the kernel
 // (progress.go), and the state at the time of a scrape (metrics_state.go). The methods are safe for concurrent use.
 type metrics struct {
 	registry *prometheus.Registry

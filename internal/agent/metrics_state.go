@@ -10,10 +10,10 @@ import (
 
 // sources are read at the time of a scrape. No read takes a lock that enforcement needs: the counts are atomic.
 type sources struct {
-	state      *cache.Cache
-	progress   *progress
-	reconciler *reconciler.Reconciler
-	reports    *informers.Reporter // nil, as all below: nothing is reported
+	state      *cache.Cache           // counts of objects
+	progress   *progress              // the queue
+	reconciler *reconciler.Reconciler // the work of the workers
+	reports    *informers.Reporter    // nil, as all below: nothing is reported
 	events     *informers.Events
 	traces     *traces
 }
@@ -23,7 +23,7 @@ type snapshot struct {
 	cache.Stats
 	backlog
 	work                    reconciler.Stats
-	reports, events, traces uint64 // suppressed
+	reports, events, traces uint64 // numbers of suppressed reports, Events and traces
 }
 
 // read returns a snapshot.
@@ -38,8 +38,8 @@ func (s *sources) read() snapshot {
 // reading describes a series whose value comes from the snapshot.
 type reading struct {
 	desc   *prometheus.Desc
-	kind   prometheus.ValueType
-	labels []string
+	kind   prometheus.ValueType // gauge or counter
+	labels []string             // values of the labels, in the order of desc
 	value  func(snapshot) float64
 }
 
@@ -70,6 +70,7 @@ func (m *metrics) watch(s sources) {
 	c.one(gauge, "table_memory_bytes", "Estimated kernel memory of the tables of all pods. --limit node-memory bounds it.",
 		func(s snapshot) float64 { return float64(s.work.Memory) })
 	c.one(gauge, "pods_selected", "Local pods that a policy selects.", func(s snapshot) float64 { return float64(s.SelectedPods) })
+	// A pod may be counted for several reasons, so the sum may exceed the number of pods.
 	c.by(gauge, "pods_not_enforced", "Local pods whose policies are not enforced, or may not be enforced.", "reason", []labeled{
 		{"no_sandbox", func(s snapshot) int64 { return s.WithoutSandbox }},
 		{"unreadable_status", func(s snapshot) int64 { return s.UnreadableStatus }},
@@ -137,6 +138,7 @@ func (c *stateCollector) by(kind prometheus.ValueType, name, help, label string,
 }
 
 // Describe implements prometheus.Collector.
+// The list is fixed after watch, so scrapes may run concurrently.
 func (c *stateCollector) Describe(out chan<- *prometheus.Desc) {
 	for _, r := range c.readings {
 		out <- r.desc
@@ -144,6 +146,7 @@ func (c *stateCollector) Describe(out chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector.
+// All values come from one snapshot.
 func (c *stateCollector) Collect(out chan<- prometheus.Metric) {
 	s := c.sources.read()
 	for _, r := range c.readings {

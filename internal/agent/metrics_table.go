@@ -16,7 +16,9 @@ import (
 type meteredTable struct {
 	reconciler.Table
 	metrics *metrics
-	counted engine.Stats // the values of engine.Stats that the metrics include already
+	// The values of engine.Stats that the metrics include already. engine.Stats has totals of a table, the metrics are
+	// totals of all tables.
+	counted engine.Stats
 
 	policies counted // the values of the rules' counters that the metrics include already
 }
@@ -61,6 +63,7 @@ func (t *meteredTable) Changed(ctx context.Context) (bool, error) {
 // readCounts adds the packets that the rules have counted since the last reading, at most once in countsInterval: a
 // reading dumps all rules of the table.
 func (t *meteredTable) readCounts() error {
+	// Tables of tests have no counters.
 	reader, ok := t.Table.(interface {
 		Counts() ([]engine.RuleCount, error)
 	})
@@ -75,9 +78,11 @@ func (t *meteredTable) readCounts() error {
 }
 
 // count adds the costs since the last call. engine.Stats only grows, so the difference is the new part.
+// A failed call has costs too, so the costs are counted whatever the error is.
 func (t *meteredTable) count(err error) {
 	m := t.metrics
 	if err != nil {
+		// The errno is the label of the metric, for example EPERM or ENOSPC.
 		m.refused.WithLabelValues(errnoOf(err)).Inc()
 	}
 	counting, ok := t.Table.(interface{ Stats() engine.Stats })

@@ -17,6 +17,7 @@ const nodeNameInterval = 30 * time.Second
 func watchNodeName(ctx context.Context, state *cache.Cache, node string, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
+	// Twice in a row, so that a moment without local pods does not count.
 	for wrong := 0; wrong < 2; {
 		select {
 		case <-ticker.C:
@@ -24,6 +25,7 @@ func watchNodeName(ctx context.Context, state *cache.Cache, node string, every t
 			return
 		}
 		s := state.Stats()
+		// A single local pod shows that the name is right.
 		if wrong++; s.UnknownSandboxes == 0 || s.LocalPods > 0 {
 			wrong = 0
 		}

@@ -85,7 +85,7 @@ func (p *Pipeline) waitForSync(ctx context.Context) error {
 	// In the background, since the first pods must not wait for the collector.
 	defer func() {
 		go func() {
-			runtime.GC() // frees what the lists needed
+			runtime.GC() // frees the memory of the lists
 			debug.SetGCPercent(percent)
 		}()
 	}()

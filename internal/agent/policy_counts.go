@@ -25,6 +25,7 @@ type policyMetrics struct {
 	live map[cache.Key]struct{} // policies of the API server: a table can have the rules of a deleted policy for a while
 }
 
+// newPolicyMetrics registers the metrics. They stay empty without --policy-counters.
 func newPolicyMetrics(m *metrics) *policyMetrics {
 	labels := []string{"namespace", "policy", "direction", "verdict"}
 	return &policyMetrics{
@@ -103,6 +104,7 @@ func (p *policyMetrics) count(policy, direction, verdict string, packets, bytes 
 	namespace, name, _ := strings.Cut(policy, "/")
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	// Without this check, a late reading would start the series of a deleted policy again.
 	if _, ok := p.live[cache.Key{Namespace: namespace, Name: name}]; !ok {
 		return
 	}

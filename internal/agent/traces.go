@@ -54,9 +54,9 @@ type traces struct {
 // podTrace is the last request of a pod. It stays after its end, so that the same annotation does not start it again.
 type podTrace struct {
 	pod   cache.PodID
-	text  string
-	stop  context.CancelFunc
-	ended bool
+	text  string             // the annotation
+	stop  context.CancelFunc // ends the trace
+	ended bool               // the trace has ended, or was refused
 }
 
 // newTraces returns traces that run in the context.
@@ -82,6 +82,7 @@ func (t *traces) Run(ctx context.Context) {
 func (t *traces) observe(pod cache.PodID, text *string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	// A watch reports a pod for every change, and most changes are not of the annotation.
 	last := t.pods[pod.Key]
 	if text != nil && last != nil && last.pod == pod && last.text == *text {
 		return
@@ -146,6 +147,7 @@ func (t *traces) start(pod cache.PodID, text string) {
 }
 
 // hasRoom returns an error if too many pods are traced already. The pod itself is among the requests, hence ">".
+// It counts the traces that have not ended.
 func (t *traces) hasRoom(pod cache.PodID) error {
 	node, namespace := 0, 0
 	for _, r := range t.pods {
@@ -168,6 +170,7 @@ func (t *traces) hasRoom(pod cache.PodID) error {
 
 // follow waits for the pod's sandbox and traces the pod. Both together take no longer than the duration.
 func (t *traces) follow(ctx context.Context, log logr.Logger, pod cache.PodID, o *tracing.Options, filter trace.Filter) error {
+	// The duration limits the wait, too: a pod that never starts must not keep a place among the traces.
 	until := time.Now().Add(o.Duration)
 	var path string
 	for path == "" {

@@ -15,14 +15,14 @@ import (
 
 // agentOptions are the flags of the agent.
 type agentOptions struct {
-	version     string
-	hostname    string
-	nriSocket   string
+	version     string // version of the program, for the metric build_info
+	hostname    string // the name of the node, before it is normalized; empty: the host name
+	nriSocket   string // a path, "auto" or "none"
 	removeTaint bool
-	api         apiOptions
-	runtime     runtimeOptions
-	table       tableOptions
-	endpoints   endpointOptions
+	api         apiOptions      // access to the API server
+	runtime     runtimeOptions  // access to the container runtime
+	table       tableOptions    // content of the tables
+	endpoints   endpointOptions // addresses of the HTTP servers
 }
 
 // addFlags adds the flags of the agent; the groups of flags that other commands share are in flags.go.
@@ -38,9 +38,9 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 	o.endpoints.addFlags(flags)
 }
 
-// run runs the agent until the context ends. An address that cannot be parsed is a usage error; an address that cannot be bound
-// is another error.
-// A failure of the agent is reported in terms of the flags, which the package agent does not know.
+// run runs the agent until the context ends. An address that cannot be parsed is a usage error; an address that cannot
+// be bound is another error. An error about an address is reported with the name of its flag, which the package agent
+// does not know.
 func (o *agentOptions) run(ctx context.Context) error {
 	config, err := o.config()
 	if err != nil {
@@ -68,6 +68,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 		return agent.Config{}, err
 	}
 	server, err := o.api.restConfig()
+	// A person who tries the program outside of a cluster learns how to see it work.
 	if errors.Is(err, errNotInCluster) {
 		return agent.Config{}, fmt.Errorf("%w (the demo needs no cluster: run `%s demo`)", err, program)
 	}
@@ -103,6 +104,7 @@ type endpointOptions struct {
 	profiles        bool
 }
 
+// addFlags adds the flags of the endpoints.
 func (o *endpointOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.metrics, "metrics-bind-address", agent.DefaultMetricsAddress, "`address` and port of /metrics; empty: none")
 	flags.StringVar(&o.health, "health-bind-address", agent.DefaultHealthAddress, "`address` and port of /livez and /readyz; empty: none")

@@ -18,7 +18,7 @@ import (
 // cleanupOptions are the flags of cleanup.
 type cleanupOptions struct {
 	runtime runtimeOptions
-	netns   []string
+	netns   []string // paths; empty: all pods of the container runtime
 }
 
 // newCleanup returns the command cleanup.
@@ -66,8 +66,8 @@ func (o *cleanupOptions) run(ctx context.Context, out io.Writer) error {
 
 // podNamespace is the network namespace of a pod, which may have the agent's table.
 type podNamespace struct {
-	name, path string
-	err        error // why the path is unknown; nil: it is known
+	name, path string // name in the output, and path of the namespace
+	err        error  // why the path is unknown; nil: it is known
 }
 
 // namespaces returns the network namespaces of --netns, or else of all pods of the container runtime.
@@ -116,7 +116,7 @@ func (n podNamespace) clean(ctx context.Context) (string, error) {
 }
 
 // cause returns the error without the name of the pod, which the output has already. It explains EPERM: the kernel refuses to
-// change a table of which another process is the owner (NFT_TABLE_F_OWNER), and operations without the capabilities.
+// change a table that another process owns (NFT_TABLE_F_OWNER), and operations without the capabilities.
 func cause(err error) error {
 	var apply *engine.ApplyError
 	if !errors.As(err, &apply) {

@@ -19,12 +19,14 @@ const program = "multi-networkpolicy-nftables"
 // error as a single line to stderr. The version may be empty. SIGINT and SIGTERM end the program.
 func Main(version string, args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	// The first signal ends the context, and a second signal is caught too: commands end by the context only.
 	defer stop()
 	root := Root(version)
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	// An exitCode first: its message was printed already.
 	var code exitCode
 	switch {
 	case err == nil:
@@ -46,6 +48,7 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 // exitCode is an error whose message was printed already. Main returns it as the exit code and prints nothing.
 type exitCode int
 
+// Error implements error. Nothing prints it.
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 // Root returns the command that runs the agent, with the other commands as its subcommands. The version may be empty.
@@ -71,6 +74,7 @@ each pod's network namespace. Rules stay in force when it stops.`,
 	}
 	agent.addFlags(root.Flags())
 	logging.addFlags(root.PersistentFlags())
+	// An unknown flag is a usage error too: the exit code is 2.
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(newCleanup(), newDemo(), newExplain(), newRender(), newTrace(), newVersion(version))
 	return root

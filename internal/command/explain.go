@@ -19,11 +19,11 @@ import (
 
 // explainOptions are the flags of explain.
 type explainOptions struct {
-	world     worldOptions
+	world     worldOptions // source of the objects
 	output    outputOptions
-	pod, net  string
-	from, to  netip.Addr
-	protocol  string
+	pod, net  string     // as given: NAMESPACE/NAME, and the name of an interface
+	from, to  netip.Addr // the other end of the packet; one of them is set
+	protocol  string     // name or number
 	port      uint16
 	icmpType  uint8
 	isPort    bool // --port was given
@@ -79,9 +79,11 @@ func (o *explainOptions) run(ctx context.Context, out, warnings io.Writer) error
 	if err != nil {
 		return err
 	}
+	// A pod that does not exist is an error, and not a pod that no policy isolates.
 	if err := w.has(q.Pod); err != nil {
 		return err
 	}
+	// Networks can change the answer for every pod, so their problems are always shown.
 	err = w.warn(warnings, func(kind string, key cache.Key) bool {
 		return kind == informers.KindPod && key == q.Pod || kind == informers.KindNAD
 	})

@@ -13,7 +13,7 @@ import (
 
 // diffOptions are the flags of explain diff.
 type diffOptions struct {
-	files  []string
+	files  []string // manifests of both sets
 	table  tableOptions
 	output outputOptions
 }
@@ -48,6 +48,7 @@ func (o *diffOptions) run(ctx context.Context, before, after string, out, warnin
 	if err := o.output.check(); err != nil {
 		return err
 	}
+	// Without a node, pods of all nodes are local: a change may affect any of them.
 	options, err := o.table.load("")
 	if err != nil {
 		return err

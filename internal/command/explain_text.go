@@ -9,7 +9,11 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
 
-// printExplanation writes a block for each interface: the verdict, the custom rules and the policies.
+// printExplanation writes a block for each interface: the verdict, the custom rules and the policies. For example:
+//
+//	DENIED: 80/tcp, ingress on net1 of shop/web from 10.10.0.33
+//	  policy shop/web-policy isolates the interface
+//	    no  ingress[0]: …
 func printExplanation(out io.Writer, e explain.Explanation) error {
 	var b strings.Builder
 	remote, preposition := e.Remote, "from"
@@ -44,6 +48,7 @@ func printExplanation(out io.Writer, e explain.Explanation) error {
 // printCustomRules writes the custom rules that the packet met, in their order.
 func printCustomRules(b *strings.Builder, rules []explain.CustomRuleExplanation) {
 	for _, r := range rules {
+		// An unsure verdict depends on properties of the packet that the query does not have.
 		switch {
 		case r.Verdict == "":
 			fmt.Fprintf(b, "  custom rule decides nothing: %s\n", r.Rule)

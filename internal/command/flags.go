@@ -31,7 +31,7 @@ func (o *apiOptions) restConfig() (*rest.Config, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read --kubeconfig %s: %w", o.kubeconfig, err)
 		}
-		return rest.AddUserAgent(config, program), nil
+		return rest.AddUserAgent(config, program), nil // the API server sees the program's name in its audit log
 	}
 	config, err := rest.InClusterConfig()
 	switch {
@@ -46,7 +46,8 @@ func (o *apiOptions) restConfig() (*rest.Config, error) {
 // errNotInCluster is the error of a process without --kubeconfig and without a service account.
 var errNotInCluster = errors.New("not in a cluster")
 
-// runtimeOptions are the flags for access to the container runtime, and to the host's files that it names.
+// runtimeOptions are the flags for access to the container runtime, and to the host's files that it names. endpoint is
+// the socket of the runtime, hostPrefix the mount point of the host's root directory.
 type runtimeOptions struct{ endpoint, hostPrefix string }
 
 // addFlags adds the flags of the container runtime.
@@ -64,11 +65,11 @@ const (
 
 // tableOptions are the flags that affect the tables of all pods.
 type tableOptions struct {
-	networkPlugins []string
-	unenforceable  []string // runtimes
-	established    string
-	policyCounters bool
-	limits         policy.Limits
+	networkPlugins []string      // CNI types of the networks that policies isolate
+	unenforceable  []string      // shell patterns of RuntimeClasses and handlers whose pods no rules reach
+	established    string        // keep or revoke
+	policyCounters bool          // a counter for each policy
+	limits         policy.Limits // limits by name, see policy.Limits
 	common         commonOptions
 }
 
@@ -109,6 +110,7 @@ func (o *tableOptions) load(node string) (cache.Options, error) {
 // usageError is the error for an invalid command line: the exit code is 2, as for errors of flags.
 type usageError struct{ error }
 
+// Unwrap returns the error for errors.Is.
 func (e usageError) Unwrap() error { return e.error }
 
 // asUsage turns the errors of a check of arguments into usage errors.

@@ -15,8 +15,8 @@ import (
 
 // loggingOptions are the flags of the log. They apply to the program and to the Kubernetes libraries in it, which log by klog.
 type loggingOptions struct {
-	klog   *flag.FlagSet
-	format string
+	klog   *flag.FlagSet // klog's own flags; it also holds their values
+	format string        // text or json
 }
 
 // addFlags adds the flags of klog that are useful here. klog has many others, for its own files.
@@ -30,6 +30,7 @@ func (o *loggingOptions) addFlags(flags *pflag.FlagSet) {
 }
 
 // setUp configures klog and returns a context with the logger.
+// The logger must be set before any goroutine logs, because klog's logger is global.
 func (o *loggingOptions) setUp(ctx context.Context, stderr io.Writer) (context.Context, error) {
 	switch o.format {
 	case "text":

@@ -18,7 +18,7 @@ import (
 type renderOptions struct {
 	world  worldOptions
 	output outputOptions
-	pod    string
+	pod    string // as given: NAMESPACE/NAME
 }
 
 // newRender returns the command render.

@@ -14,10 +14,10 @@ import (
 
 // traceOptions are the flags of trace.
 type traceOptions struct {
-	tracing.Options
-	runtime    runtimeOptions
-	output     outputOptions
-	pod, netns string
+	tracing.Options // the filter, and the length of the trace
+	runtime         runtimeOptions
+	output          outputOptions
+	pod, netns      string // as given: NAMESPACE/NAME, and a path instead of the runtime's
 }
 
 // newTrace returns the command trace.
@@ -51,6 +51,7 @@ rules do not change the verdict, and the kernel removes them when the command en
 
 // run traces the pod until the time is over or a signal ends the context.
 func (o *traceOptions) run(ctx context.Context, out, notes io.Writer) error {
+	// Errors of the command line come before the runtime is asked.
 	filter, err := o.Filter()
 	if err != nil {
 		return usageError{err}
@@ -83,6 +84,7 @@ func (o *traceOptions) namespace(ctx context.Context) (name, path string, err er
 	if err != nil {
 		return "", "", fmt.Errorf("list the pods of this node: %w (--netns names a network namespace without a runtime)", err)
 	}
+	// The runtime may list several sandboxes of a pod. The path is then ambiguous, and --netns must name it.
 	for _, s := range sandboxes {
 		switch {
 		case s.Pod != pod:

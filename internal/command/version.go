@@ -48,6 +48,7 @@ func versionText(given string) string {
 	if !ok {
 		return "unknown"
 	}
+	// A build from a checkout knows its revision, a build by "go install …@v1.2.3" only its version.
 	for _, s := range info.Settings {
 		if s.Key == "vcs.revision" && s.Value != "" {
 			return s.Value

@@ -16,7 +16,7 @@ import (
 
 // worldOptions are the flags for the source of objects, manifests or an API server, and for their interpretation.
 type worldOptions struct {
-	files []string
+	files []string // files and directories; empty: the API server
 	api   apiOptions
 	table tableOptions
 }
@@ -96,7 +96,7 @@ func newWorld(ctx context.Context, options cache.Options, source informers.Sourc
 // podNotes is a sink that also notes each pod, since the cache does not keep pods without networks.
 type podNotes struct {
 	*cache.Cache
-	pods map[cache.Key]error
+	pods map[cache.Key]error // as in world
 }
 
 // UpsertPod implements informers.Sink.

@@ -10,7 +10,7 @@ type Observer interface {
 	Queued(pods []cache.PodID)           // pods whose tables may have changed; the list may be empty
 	Started(pod cache.PodID)             // a worker has taken the pod
 	Applied(target cache.Target)         // the kernel has acknowledged the tables of the target
-	Finished(pod cache.PodID, err error) // the worker is done with the pod; nil: the pod is as it should be
+	Finished(pod cache.PodID, err error) // the worker is done with the pod; nil: no work is left
 }
 
 // Unobserved is an Observer that ignores everything.

@@ -256,7 +256,7 @@ func (r *Reconciler) next(ctx context.Context) bool {
 // work brings a pod to its target, once. The caller holds the lock of the pod. A pod that starts may start closed, see
 // starts.
 func (r *Reconciler) work(ctx context.Context, pod cache.PodID) error {
-	// Read before the plan: what is queued after this moment may not be in the plan.
+	// Read before the plan: a change that is queued after this moment may not be in the plan.
 	r.mu.Lock()
 	queued := r.outstanding[pod]
 	r.mu.Unlock()

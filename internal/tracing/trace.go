@@ -71,6 +71,7 @@ func (o *Options) Trace(ctx context.Context, pod, path string, filter trace.Filt
 	defer func() { err = errors.Join(err, tracer.Close()) }()
 	ctx, cancel := context.WithTimeout(ctx, o.Duration)
 	defer cancel()
+	// The table has a deadline, so that a kernel without owned tables stops marking by itself.
 	endsWithProcess, err := tracer.Start(filter, time.Now().Add(o.Duration))
 	if err != nil {
 		return cause(err)
@@ -109,6 +110,7 @@ func follow(ctx context.Context, tracer *trace.Tracer, show func(trace.Packet) e
 		p, err := tracer.Next(ctx)
 		// The end of the time is the normal end, and no error.
 		if ctx.Err() != nil {
+			// The error of Next is only the end of the context then.
 			break
 		}
 		if err == nil {
@@ -134,12 +136,14 @@ func follow(ctx context.Context, tracer *trace.Tracer, show func(trace.Packet) e
 func (o *Options) Filter() (trace.Filter, error) {
 	// The limits of the command; annotations have stricter limits.
 	f := trace.Filter{Interface: o.Interface, Port: o.Port, Rate: o.Limit}
+	// The zero duration of an unset field is not a duration without limit.
 	if o.Duration <= 0 || o.Duration > maxDuration {
 		return f, fmt.Errorf("--duration %s: must be up to %s", o.Duration, maxDuration)
 	}
 	if o.Limit == 0 || o.Limit > maxLimit {
 		return f, fmt.Errorf("--limit %d: must be 1 to %d", o.Limit, maxLimit)
 	}
+	// The kernel's names have at most IFNAMSIZ-1 bytes.
 	if len(o.Interface) >= unix.IFNAMSIZ {
 		return f, fmt.Errorf("--interface %q: is longer than a name can be", o.Interface)
 	}

@@ -26,8 +26,8 @@ import (
 )
 
 // API is an API server. It serves the four kinds that the agent watches, and accepts Events.
-type API struct { // host and port; the port is chosen by the first Start
-	address string
+type API struct {
+	address string // host and port; the first Start chooses the port
 	handler http.Handler
 	streams bool // serves lists as initial events of watches
 
@@ -43,6 +43,7 @@ type Fault func(w http.ResponseWriter, r *http.Request) bool
 
 // SetFault injects a fault into new requests, or ends the fault if f is nil. Open watches continue.
 func (a *API) SetFault(f Fault) {
+	// New requests see the fault at once. Watches that are open never ask for it again.
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.fault = f
@@ -91,6 +92,7 @@ func (a *API) URL() string { return "http://" + a.address }
 // Start starts the server again after Stop.
 func (a *API) Start() error {
 	// The second Start takes the same port, so clients find the server again.
+	// The port was free a moment ago, because this server had it.
 	l, err := net.Listen("tcp", a.address)
 	if err != nil {
 		return err
@@ -128,6 +130,7 @@ func (a *API) resource(gvk schema.GroupVersionKind, lw toolscache.ListerWatcher)
 		switch {
 		case q.Get("watch") == "":
 			a.list(w, gvk, lw)
+		// An API server before WatchList answers so, and reflectors then list.
 		case initial && !a.streams:
 			refuse(w, apierrors.NewInvalid(gvk.GroupKind(), "", nil))
 		default:
@@ -161,6 +164,7 @@ func listed(lw toolscache.ListerWatcher, gvk schema.GroupVersionKind) ([]runtime
 		return nil, "", err
 	}
 	for _, o := range items {
+		// A list has its kind once, but each event of a watch has its object's kind.
 		o.GetObjectKind().SetGroupVersionKind(gvk)
 	}
 	m, err := meta.ListAccessor(list)
@@ -181,6 +185,7 @@ func (a *API) watch(
 			return
 		}
 	}
+	// The store replays the changes since the version of the list, so none is lost in between.
 	changes, err := toolscache.ToWatcherWithContext(lw).WatchWithContext(ctx, metav1.ListOptions{ResourceVersion: version})
 	if err != nil {
 		refuse(w, err)

@@ -14,11 +14,11 @@ import (
 
 // Sandbox is a pod sandbox of a Runtime.
 type Sandbox struct {
-	ID        string
-	UID       string
+	ID        string // ID of the sandbox, which differs from the UID of the pod
+	UID       string // UID of the pod
 	Namespace string
-	Name      string
-	CreatedAt int64 // nanoseconds since 1970
+	Name      string // name of the pod
+	CreatedAt int64  // nanoseconds since 1970
 	// NotReady, HostNetwork and Err are the states that a test may need; the zero value is a ready sandbox.
 	NotReady    bool
 	HostNetwork bool
@@ -120,6 +120,7 @@ func (r *Runtime) ListPodSandbox(
 	}
 	answer := &runtimeapi.ListPodSandboxResponse{}
 	for _, s := range r.sandboxes {
+		// A list without a filter has the sandboxes of all states.
 		if want := req.GetFilter().GetState(); want == nil || want.GetState() == s.state() {
 			answer.Items = append(answer.Items, &runtimeapi.PodSandbox{
 				Id: s.ID, Metadata: s.metadata(), State: s.state(), CreatedAt: max(s.CreatedAt, 1), RuntimeHandler: s.Handler,
@@ -159,6 +160,7 @@ func (r *Runtime) PodSandboxStatus(
 				Options: &runtimeapi.NamespaceOption{Network: mode},
 			}},
 		}}
+		// Without verbose, a real runtime leaves the info out, too.
 		if req.GetVerbose() {
 			answer.Info = s.Info
 		}

@@ -214,8 +214,7 @@ func (b *builder) step(f stepFile) (Step, error) {
 		if err != nil {
 			return s, fmt.Errorf("pod %q: %w", text, err)
 		}
-		// An API server has no pod in a namespace that does not exist, and a case need not spell out what it does not
-		// use.
+		// An API server has no pod in a namespace that does not exist. A case need not name a namespace without labels.
 		b.need(pod.Namespace, put)
 		put(pod)
 	}

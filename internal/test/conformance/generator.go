@@ -58,7 +58,7 @@ type generator struct {
 	uids   int
 	wires  []string
 	wireOf map[Key]string    // of the networks
-	links  map[Key][]netLink // of the pods: what they are attached to
+	links  map[Key][]netLink // the interfaces of the pods
 	// The addresses of each wire that nobody has. The last address of a list is taken first.
 	free   map[string][]netip.Addr // by wire, those to be taken first at the end
 	others []Outsider

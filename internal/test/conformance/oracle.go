@@ -12,11 +12,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Oracle decides what the policies mean for a packet. It looks at all objects for each question, and so needs no index
+// Oracle decides whether the policies allow a packet. It looks at all objects for each question, and so needs no index
 // that could be wrong.
 //
-// It has a memory, because the specification asks for a memory: while the network status or the requested networks of a pod on its node cannot be read, the
-// interfaces that were known stay known.
+// It has a memory, because the specification asks for a memory: while the network status or the requested networks of a
+// pod on its node cannot be read, the interfaces that were known stay known.
 type Oracle struct {
 	Node    string   // the node of the agent under test: only its pods are enforced
 	Plugins []string // the network types that policies isolate, as in --network-plugins

@@ -107,7 +107,7 @@ const (
 )
 
 // Play plays a case until its first fault. A fault of the agent that prevents the play ([ErrFault]) and a failure of
-// the play itself are errors; the result then has only what was compared before.
+// the play itself are errors; the result then has only the comparisons before.
 func (p *Player) Play(ctx context.Context, c Case) (result Result, err error) {
 	// The ports are part of the fabric, because each host listens on them from the beginning.
 	fabric, err := NewFabric(portsOf(c))
@@ -235,7 +235,7 @@ func (r *play) happen(ctx context.Context, e Event) error {
 		r.stop()
 		return nil
 	case e.Start:
-		// The new agent lists all objects, and so sees at once what it missed. It replaces tables of other agents.
+		// The new agent lists all objects, and so knows the missed changes at once. It replaces tables of other agents.
 		r.oracle.state = r.state
 		r.oracle.Forget()
 		r.foreign = false

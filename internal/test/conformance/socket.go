@@ -144,7 +144,7 @@ func (h *host) send(iface string, to netip.Addr, packet []byte) (bool, error) {
 
 // drain reads all packets that have arrived, and calls take for each packet of a probe or marker.
 func (h *host) drain(take func(h *host, iface string, s sighting)) error {
-	// Packets are short; what is cut off is not looked at.
+	// Probes are shorter than the buffers. The end of a longer packet is cut off, and not needed.
 	var packet [256]byte
 	var control [128]byte
 	for _, r := range h.receivers {

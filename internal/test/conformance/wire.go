@@ -220,7 +220,7 @@ type sighting struct {
 	port uint16 // the source port, of SCTP only
 }
 
-// sightingKind says what a received packet is.
+// sightingKind is the kind of a received packet.
 type sightingKind uint8
 
 const (
