@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -42,7 +43,7 @@ func runSize(s size, wanted map[string]bool, l limits) (rows []row, err error) {
 		runtime.GC()
 		able := ways
 		if events[0].alone || events[0] == relabelIn && s.Peers > mostToRelabelWithNFT || events[0] != addPeer && s.Peers*s.Pods > l.nft {
-			able = ways[:waysWithoutNFT]
+			able = slices.DeleteFunc(slices.Clone(ways), func(y way) bool { return y.name() == "knftables" || y.name() == "rewrite" })
 		}
 		measured, err := runCycle(able, events, l)
 		if err != nil {
@@ -66,11 +67,9 @@ func newRow(s size, y way, e event, m, floor *samples) row {
 	}
 }
 
-// waysWithoutNFT is the number of ways before the ways that run nft. Beyond the given number of peers, nft 1.0.6 takes minutes to
-// delete the elements of a namespace.
 const (
-	waysWithoutNFT       = 4
-	mostToRelabelWithNFT = 1000
+	mostToRelabelWithNFT = 1000 // peers; with more of them, nft 1.0.6 takes minutes to delete the elements of a namespace
+	mostPodsWithConn     = 20   // a Conn of google/nftables panics with a descriptor above 1023
 )
 
 // newWays returns the wanted ways. The engine and the agent have their own fleets, since they detect changes by others. The other
@@ -87,7 +86,10 @@ func newWays(w *world, wanted map[string]bool) (ways []way, closeAll func() erro
 	floor := newFloorWay(shared, w)
 	conn := newConnWay(shared, w)
 	closeAll = func() error { return errors.Join(floor.close(), conn.close(), shared.close(), ours.close()) }
-	ways = []way{floor, &engineWay{tables: ours, world: w}, newAgentWay(ours, w), conn}
+	ways = []way{floor, &engineWay{tables: ours, world: w}, newAgentWay(ours, w)}
+	if w.Pods <= mostPodsWithConn {
+		ways = append(ways, conn)
+	}
 	if wanted["knftables"] {
 		y, err := newKnftablesWay(shared, w)
 		if err != nil {
