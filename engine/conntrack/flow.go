@@ -69,7 +69,11 @@ func flows(sockets []socket) []flow {
 // isListening reports whether a socket listens on the local end of another socket. A socket that listens on all addresses of
 // IPv6 usually listens on all addresses of IPv4 as well.
 func isListening(listening map[endpoint]bool, s socket) bool {
-	for _, addr := range []netip.Addr{s.local.Addr(), netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+	addrs := []netip.Addr{s.local.Addr(), netip.IPv6Unspecified()}
+	if s.local.Addr().Is4() {
+		addrs = append(addrs, netip.IPv4Unspecified())
+	}
+	for _, addr := range addrs {
 		if listening[endpoint{s.protocol, netip.AddrPortFrom(addr, s.local.Port())}] {
 			return true
 		}

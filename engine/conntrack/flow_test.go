@@ -25,6 +25,7 @@ func TestFlows(t *testing.T) {
 		{"a socket listens", []socket{listener, sock(tcp, stateEstablished, "10.0.0.1:80", "10.0.0.2:80")}, true},
 		{"a socket listens on all addresses", []socket{sock(tcp, stateListen, "0.0.0.0:80", ""), sock(tcp, stateEstablished, "10.0.0.1:80", "10.0.0.2:80")}, true},
 		{"a socket listens on both families", []socket{sock(tcp, stateListen, "[::]:80", ""), sock(tcp, stateEstablished, "10.0.0.1:80", "10.0.0.2:80")}, true},
+		{"a socket listens on all addresses of the other family", []socket{sock(tcp, stateListen, "0.0.0.0:80", ""), sock(tcp, stateEstablished, "[fd00::1]:80", "[fd00::2]:80")}, false},
 		{"a socket listens on another port", []socket{listener, sock(tcp, stateEstablished, "10.0.0.1:40000", "10.0.0.2:80")}, false},
 		{"a socket listens on another address", []socket{listener, sock(tcp, stateEstablished, "10.0.0.3:80", "10.0.0.2:80")}, false},
 		{"a socket of another protocol listens", []socket{listener, sock(sctp, sctpEstablished, "10.0.0.1:80", "10.0.0.2:80")}, false},

@@ -172,19 +172,9 @@ func (t *traces) hasRoom(pod cache.PodID) error {
 func (t *traces) follow(ctx context.Context, log logr.Logger, pod cache.PodID, o *tracing.Options, filter trace.Filter) error {
 	// The duration limits the wait, too: a pod that never starts must not keep a place among the traces.
 	until := time.Now().Add(o.Duration)
-	var path string
-	for path == "" {
-		if target, ok := t.state.Target(pod); ok {
-			path = target.Sandbox.NetNS
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(traceSandboxPoll):
-		}
-		if !time.Now().Before(until) {
-			return fmt.Errorf("it is not known within %s where the pod runs", o.Duration)
-		}
+	path, err := t.sandboxOf(ctx, pod, until)
+	if err != nil {
+		return err
 	}
 	o.Duration = time.Until(until)
 	log.Info("Tracing, as the pod's annotation asks for", "duration", o.Duration.Round(time.Second), "limit", o.Limit)
@@ -194,6 +184,24 @@ func (t *traces) follow(ctx context.Context, log logr.Logger, pod cache.PodID, o
 			"verdict", a.Verdict, "decidedBy", a.DecidedBy, "reason", a.Reason)
 		return nil
 	}, io.Discard)
+}
+
+// sandboxOf waits for the pod's sandbox, and returns the path of its network namespace.
+func (t *traces) sandboxOf(ctx context.Context, pod cache.PodID, until time.Time) (path string, err error) {
+	begin := time.Now()
+	for {
+		if target, ok := t.state.Target(pod); ok && target.Sandbox.NetNS != "" {
+			return target.Sandbox.NetNS, nil
+		}
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(traceSandboxPoll):
+		}
+		if !time.Now().Before(until) {
+			return "", fmt.Errorf("it is not known within %s where the pod runs", until.Sub(begin).Round(time.Second))
+		}
+	}
 }
 
 // parseTrace reads the annotation: flags of the command trace, within the bounds for annotations.

@@ -19,6 +19,7 @@ const smallTable = 128 << 10
 type flight struct {
 	// mu guards free and waiting.
 	mu      sync.Mutex
+	bound   int // of free
 	free    int
 	waiting []*boarding // smallest first
 }
@@ -29,7 +30,7 @@ type boarding struct {
 	ready chan struct{}
 }
 
-func newFlight(bytes int) *flight { return &flight{free: bytes} }
+func newFlight(bytes int) *flight { return &flight{bound: bytes, free: bytes} }
 
 // enter waits until a table fits, and returns the function with which the caller gives its bytes back. A table beyond
 // the bound counts as the bound, so no other large table is applied beside it.
@@ -37,7 +38,7 @@ func (f *flight) enter(bytes int) (leave func()) {
 	if bytes <= smallTable {
 		return func() {}
 	}
-	b := &boarding{min(bytes, InFlightMemory), make(chan struct{})}
+	b := &boarding{min(bytes, f.bound), make(chan struct{})}
 	f.mu.Lock()
 	i, _ := slices.BinarySearchFunc(f.waiting, b, func(a, b *boarding) int {
 		if a.bytes <= b.bytes {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -59,4 +60,11 @@ func waitFor(t *testing.T, ok func() bool) {
 			t.Fatal("not in time")
 		}
 	}
+}
+
+// A table beyond the bound of a small flight enters when nothing else is applied.
+func TestSmallFlight(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		newFlight(2 * smallTable).enter(InFlightMemory)()
+	})
 }
