@@ -161,6 +161,10 @@ func TestNodeLimits(t *testing.T) {
 	if !r.allows("evil/web") {
 		t.Error("restored, and not allowed")
 	}
+	r.RestorePolicy(policy.Compile(policy.ObjectOf(r.object("good/p", blocks(20))), r.limits)) // deleted meanwhile
+	if n := r.Stats().Policies; n != 1 {
+		t.Errorf("%d policies", n)
+	}
 	r.empty()
 }
 
