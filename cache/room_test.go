@@ -157,7 +157,15 @@ func TestNodeLimits(t *testing.T) {
 	if keys := r.TakeRefetch(); len(keys) != 1 || keys[0].Namespace != "evil" {
 		t.Errorf("to be read again: %v", keys)
 	}
-	r.RestorePolicy(policy.Compile(policy.ObjectOf(r.object("evil/p", blocks(60))), r.limits))
+	restored := policy.Compile(policy.ObjectOf(r.object("evil/p", blocks(60))), r.limits)
+	another, newer := *restored, *restored
+	another.UID, newer.Version = "another", "newer"
+	r.RestorePolicy(&another)
+	r.RestorePolicy(&newer)
+	if r.allows("evil/web") {
+		t.Error("another policy, or another version, must not be restored")
+	}
+	r.RestorePolicy(restored)
 	if !r.allows("evil/web") {
 		t.Error("restored, and not allowed")
 	}
