@@ -23,7 +23,7 @@ type acks struct {
 	mu   sync.Mutex
 	last []time.Time // by namespace: time of the last batch
 
-	// closed by close; run looks at it every 100 ms
+	// closed by close; run looks at it at least every 100 ms
 	stop chan struct{}
 	done sync.WaitGroup
 }

@@ -26,8 +26,9 @@ func (m *messages) message(typ, flags int, body func()) {
 }
 
 // header appends struct nlmsghdr and struct nfgenmsg, then the attributes of body, and fills in the length:
-// |  0       4     6      8    12    16      17       18      20
-// |  length  type  flags  seq  port  family  version  res_id  attributes …
+//
+//	0       4     6      8    12    16      17       18      20
+//	length  type  flags  seq  port  family  version  res_id  attributes …
 func (m *messages) header(typ, flags int, family byte, resID uint16, body func()) {
 	m.start = len(m.buf)
 	m.seq++

@@ -22,9 +22,10 @@ type report struct {
 
 // section is a part of the report in Markdown. A document has it between two markers with the name.
 // The markers are comments of HTML, so that a reader of the page does not see them:
-// |  <!-- bench: latency -->
-// |  | peers | pods | …
-// |  <!-- end: latency -->
+//
+//	<!-- bench: latency -->
+//	| peers | pods | …
+//	<!-- end: latency -->
 type section struct{ name, text string }
 
 // sections returns a section for each table of the parts that were measured.
