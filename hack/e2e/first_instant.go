@@ -10,6 +10,7 @@ import (
 )
 
 // Numbers of pods that start. The runtime of node1 has NRI, the runtime of node2 has no NRI.
+// Pods of a batch start together, so that the runtime asks about them in a row.
 const (
 	guardedBatches = 5  // batches on node1
 	guardedBatch   = 10 // pods of a batch
@@ -18,10 +19,12 @@ const (
 )
 
 // hooks is the metric that counts the starts of pods in which the runtime asked the agent first.
+// Its label result tells how the start ended; "enforced" says that the table was in force in time.
 const hooks = "multi_networkpolicy_pod_hooks_total"
 
 // firstInstant starts pods that send forbidden packets from the first instruction of their first process on. No packet leaves a
 // pod on node 1, with NRI. Some packets leave pods on node 2, without NRI; the test prints their number.
+// The pods are forbidden to send, and a receiver counts the packets that arrive all the same.
 func (s *scenario) firstInstant(ctx context.Context) error {
 	receiver := s.pods["other"]
 	to := net.JoinHostPort(receiver.addresses["net1"][0].String(), floodPort)
@@ -92,6 +95,7 @@ func (s *scenario) startAll(ctx context.Context, receiver *pod, to string) (leak
 
 // start starts pods, waits until each has sent, and returns the arrivals from each pod. It fails if a pod does not
 // start or does not try to send.
+// The receiver listens before the first pod starts. The pods are deleted in any case.
 func (s *scenario) start(ctx context.Context, receiver *pod, to string, batch ...starters) (map[string]arrival, error) {
 	stop, err := s.receive(ctx, receiver)
 	if err != nil {
@@ -106,6 +110,7 @@ func (s *scenario) start(ctx context.Context, receiver *pod, to string, batch ..
 }
 
 // all returns an error for each pod whose arrival does not meet the condition.
+// A pod that is missing in arrivals counts as a pod without packets.
 func all(arrivals map[string]arrival, names []string, holds func(arrival) bool) error {
 	var errs []error
 	for _, name := range names {
@@ -117,6 +122,7 @@ func all(arrivals map[string]arrival, names []string, holds func(arrival) bool) 
 }
 
 // tell prints a comparison of the starts with NRI and without.
+// It checks nothing: the figures are for the reader.
 func (s *scenario) tell(ctx context.Context, windows []arrival) {
 	slices.SortFunc(windows, func(a, b arrival) int { return a.Packets - b.Packets })
 	packets, open, longest := 0, 0, time.Duration(0)

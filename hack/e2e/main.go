@@ -32,6 +32,7 @@ func main() {
 }
 
 // options are the flags of the command.
+// The zero value builds the image, and runs everything, and takes the cluster down.
 type options struct {
 	root, image   string
 	keep, noAgent bool
