@@ -197,11 +197,10 @@ func statuses(pod *corev1.Pod) []netv1.NetworkStatus {
 	var out []netv1.NetworkStatus
 	if raw := pod.Annotations[statusAnnotation]; raw != "" {
 		if err := json.Unmarshal([]byte(raw), &out); err != nil {
-			// The requested networks of a random pod are in the short form; Multus names their interfaces net1, net2
-			// and so on.
 			panic(err)
 		}
 	}
+	// The requested networks of a random pod are in the short form; Multus names their interfaces net1, net2 and so on.
 	if raw := pod.Annotations[networksAnnotation]; raw != "" {
 		for i, s := range strings.Split(raw, ",") {
 			name, iface, found := strings.Cut(s, "@")
