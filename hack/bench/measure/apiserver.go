@@ -27,7 +27,6 @@ type apiServer struct {
 }
 
 // token authenticates clients.
-// token authenticates clients.
 const token = "bench"
 
 // startAPIServer starts etcd and the API server with their files in dir, and returns when the API server is ready.

@@ -176,7 +176,7 @@ func addDelta(conn *nftables.Conn, d *delta, h handles) error {
 		}
 	}
 	for _, c := range d.oldChains {
-		// The kernel refuses to delete a chain that has rules or is jumped to.
+		// The kernel refuses to delete a chain while a rule jumps to it.
 		conn.FlushChain(connChain(c))
 		conn.DelChain(connChain(c))
 	}

@@ -11,10 +11,9 @@ import (
 // samples are the runs of an event in a way.
 type samples struct {
 	// Programs that run in parallel on several cores add up, so cpu can exceed the sum of took.
-	took []time.Duration
-	cpu  time.Duration // of all runs: this process and the programs that it waited for
-	// bytes has no mean, as each run of an event sends the same.
-	bytes uint64 // of the last run
+	took  []time.Duration
+	cpu   time.Duration // of all runs: this process and the programs that it waited for
+	bytes uint64        // of the last run
 	// allocs is a number of allocations, not of bytes. Runs of nft allocate in another process and do not count.
 	allocs uint64        // of the last counted run, in this process
 	spent  time.Duration // including preparations
@@ -33,8 +32,8 @@ func (s *samples) percentile(p int) time.Duration {
 	return sorted[max(0, (len(sorted)*p+99)/100-1)]
 }
 
-// cpuEach returns the mean CPU time of a run, without the cost of the measurement itself. It is a mean, since the
-// kernel's clock for CPU time is too coarse for a median of short runs.
+// cpuEach returns the mean CPU time of a run, without the cost of the measurement itself. Runs that only
+// counted allocations are not in it.
 func (s *samples) cpuEach() time.Duration {
 	if len(s.took) == 0 {
 		return 0

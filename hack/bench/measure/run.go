@@ -118,8 +118,7 @@ type key struct {
 }
 
 // runCycle lets the ways take turns until each has used its budget, so that other load on the machine slows all alike.
-// A turn is a few milliseconds of the same way, so that its code and its tables are in the CPU caches as often as
-// those of the other ways. Afterwards check compares the tables of all ways.
+// Afterwards check compares the tables of all ways.
 func runCycle(ways []way, events []event, l limits) (map[key]*samples, error) {
 	if events[0].alone {
 		l.budget *= 5 // most of the time is pauses
