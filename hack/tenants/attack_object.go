@@ -27,7 +27,7 @@ func objectAttacks() []attack {
 // oddTexts are texts that would break a log, a terminal, or a program that reads the log.
 // In order: escape sequences of terminals, a forged line of klog, a forged line with carriage returns, characters
 // that change the direction of text or end a line in Unicode, a closing quote with forged key-values, formats of
-// several languages, and 10,000 characters that combine.
+// several languages, and a long text with characters that combine.
 var oddTexts = []string{
 	"\x1b[2J\x1b]0;owned\x07\x1b[31m",
 	"x\nE1128 00:00:00.000000       1 agent.go:1] \"The node is on fire\" pod=\"victim/server\"\n",

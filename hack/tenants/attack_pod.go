@@ -40,8 +40,8 @@ func evilAddress(i int) netip.Addr {
 }
 
 // flappingPeers changes the members of the victim's own peer group, and with them the tables of the victim's pods.
-// That is allowed: the victim selects pods of all namespaces. But 200 changes at a time must neither delay the
-// victim's own changes nor lose allowed packets.
+// That is allowed: the victim selects pods of all namespaces. But these changes must neither delay the victim's
+// own changes nor lose allowed packets.
 func flappingPeers(ctx context.Context, t *tenant) error {
 	const peers = 200
 	status := func(i int) string { return networkStatus(victimNetwork, evilAddress(i)) }
