@@ -44,6 +44,7 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 // be bound is another error. An error about an address is reported with the name of its flag, which the package agent
 // does not know.
 func (o *agentOptions) run(ctx context.Context) error {
+	// Errors of the command line come first, so that a mistyped flag ends the process at once.
 	config, err := o.config()
 	if err != nil {
 		return err
@@ -67,6 +68,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 	if err != nil {
 		return agent.Config{}, err
 	}
+	// The files of custom rules are read here, once: a change of a file needs a new agent.
 	options, err := o.table.load(node)
 	if err != nil {
 		return agent.Config{}, err

@@ -50,6 +50,7 @@ func (o *cleanupOptions) run(ctx context.Context, out io.Writer) error {
 	}
 	failed := 0
 	for _, n := range namespaces {
+		// In turn: the order of the lines is that of the runtime's list.
 		line, err := n.clean(ctx)
 		if err != nil {
 			failed++
@@ -98,6 +99,7 @@ func (n podNamespace) clean(ctx context.Context) (string, error) {
 	if n.err != nil {
 		return "", n.err
 	}
+	// Without ownership: this process ends at once, and leaves nothing.
 	e, err := engine.OpenNamespace(n.name, n.path, engine.Options{})
 	if err != nil {
 		return "", cause(err)

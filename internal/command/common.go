@@ -76,6 +76,7 @@ func (o *commonOptions) readFiles(to *cache.Options) error {
 		if err != nil {
 			return fmt.Errorf("custom rules: %w", err)
 		}
+		// A rule that asks for ct state would let packets pass that revoke must judge again.
 		for i, r := range rules.Rules {
 			if to.RevokeEstablished && r.AsksState {
 				return fmt.Errorf("custom rules: rule %d of %s asks for ct state, but with --established=revoke the rules see every packet",

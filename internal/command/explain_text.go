@@ -64,7 +64,6 @@ func printCustomRules(b *strings.Builder, rules []explain.CustomRuleExplanation)
 }
 
 // printPolicy writes a policy, its rules with "yes" for rules that allow the packet, and its problems.
-// The problems are those of the whole policy, not only of this direction.
 func printPolicy(b *strings.Builder, p explain.PolicyExplanation) {
 	if p.Isolates {
 		fmt.Fprintf(b, "  policy %s isolates the interface\n", p.Policy)

@@ -55,6 +55,7 @@ rules do not change the verdict, and the kernel removes them when the command en
 // notes gets messages that are no packets, such as the start of the trace.
 func (o *traceOptions) run(ctx context.Context, out, notes io.Writer) error {
 	// Errors of the command line come before the runtime is asked.
+	// The filter is complete before the pod is looked up.
 	filter, err := o.Filter()
 	if err != nil {
 		return usageError{err}

@@ -59,6 +59,7 @@ type limitValue struct{ limits *policy.Limits }
 
 // Set implements pflag.Value. The name is a name of a limit, see policy.Limits.
 func (l limitValue) Set(text string) error {
+	// Blanks around the name and the number are ignored, as in lists.
 	name, number, found := strings.Cut(text, "=")
 	value, err := strconv.Atoi(strings.TrimSpace(number))
 	if !found || err != nil {

@@ -40,6 +40,7 @@ func (o *worldOptions) load(ctx context.Context) (*world, error) {
 	if len(o.files) > 0 {
 		return loadFiles(ctx, options, o.files...)
 	}
+	// The objects of the cluster, by the rights of the user who runs the command.
 	config, err := o.api.restConfig()
 	if errors.Is(err, errNotInCluster) {
 		return nil, fmt.Errorf("%w, or -f manifests", err)
