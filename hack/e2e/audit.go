@@ -66,6 +66,7 @@ func (s *scenario) audit(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
+	// The log has the requests of all agents since the start of the API server.
 	used, refused, err := requests(log)
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)

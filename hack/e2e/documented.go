@@ -88,6 +88,7 @@ func (s *scenario) documented(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The words can be filled in only when the pods run: a name of a network namespace is random.
 	words, err := s.words(ctx, pods["web"])
 	if err != nil {
 		return err
@@ -103,6 +104,7 @@ func (s *scenario) documented(ctx context.Context) error {
 		s.check("pages: "+d.command, s.eventually(ctx, func() error { return s.give(ctx, d, words) }))
 	}
 	s.check("pages: nothing leaks meanwhile", stop())
+	// The commands that end enforcement run once each, in their order.
 	for _, d := range ends {
 		s.check("pages: "+d.command+", on "+d.where, s.give(ctx, d, words))
 	}

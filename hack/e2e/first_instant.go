@@ -29,6 +29,7 @@ func (s *scenario) firstInstant(ctx context.Context) error {
 	receiver := s.pods["other"]
 	to := net.JoinHostPort(receiver.addresses["net1"][0].String(), floodPort)
 
+	// First without a policy: packets must arrive, or the receiver counts nothing.
 	control := starters{"control", "node1", uncontrolled}
 	arrivals, err := s.start(ctx, receiver, to, control)
 	if err == nil {
@@ -49,6 +50,7 @@ func (s *scenario) firstInstant(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Now with the policy.
 	leaked, windows, err := s.startAll(ctx, receiver, to)
 	s.check(fmt.Sprintf("first instant: %d pods start on node1", guardedBatches*guardedBatch), err)
 	if err != nil {
@@ -101,6 +103,7 @@ func (s *scenario) start(ctx context.Context, receiver *pod, to string, batch ..
 	if err != nil {
 		return nil, err
 	}
+	// The pods start while the receiver counts.
 	err = s.launch(ctx, to, batch...)
 	if err == nil {
 		err = s.tried(ctx, batch...)

@@ -121,6 +121,7 @@ func (c *cluster) leak(ctx context.Context, pods map[string]*pod, f flow) (stop 
 		return nil, err
 	}
 	return func() error {
+		// The signal reaches the probe, which prints the answer that it has.
 		cancel() // the probe prints its result and ends
 		err := cmd.Wait()
 		var answer struct{ Result string }

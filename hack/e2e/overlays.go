@@ -48,6 +48,7 @@ func (s *scenario) prometheus(ctx context.Context) error {
 	if err := s.deployAnew(ctx, "prometheus"); err != nil {
 		return err
 	}
+	// The operator would watch the PodMonitor and the pods; a single look is enough here.
 	targets, err := s.targets(ctx)
 	if err == nil && len(targets) != len(nodes) {
 		err = fmt.Errorf("they are %q", targets)

@@ -94,6 +94,7 @@ func (c *cluster) pod(o object) (*pod, error) {
 // than starting a client.
 func (c *cluster) sandbox(node, container string) (int, error) {
 	tasks := filepath.Join(c.dir, "run", node+".d", "state/io.containerd.runtime.v2.task/k8s.io")
+	// The container's OCI configuration names its sandbox in an annotation of the CRI plugin.
 	spec, err := os.ReadFile(filepath.Join(tasks, container, "config.json"))
 	if err != nil {
 		return 0, err
@@ -102,6 +103,7 @@ func (c *cluster) sandbox(node, container string) (int, error) {
 	if err := json.Unmarshal(spec, &config); err != nil {
 		return 0, fmt.Errorf("container %s: %w", container, err)
 	}
+	// The sandbox is a task too; its first process is the pause process.
 	text, err := os.ReadFile(filepath.Join(tasks, config.Annotations["io.kubernetes.cri.sandbox-id"], "init.pid"))
 	if err != nil {
 		return 0, err

@@ -122,6 +122,7 @@ func (s *scenario) restart(ctx context.Context) error {
 	}
 	closed := flow{"other", "web", "net1", web.addresses["net1"][0], "udp/53"}
 	// A flow that the policies deny is tried during the whole restart.
+	// From here to stop, every answer on the closed flow is a leak.
 	stop, err := s.leak(ctx, s.pods, closed)
 	if err != nil {
 		return err

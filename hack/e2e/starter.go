@@ -80,6 +80,7 @@ func (c *cluster) receive(ctx context.Context, at *pod) (stop func() (map[string
 		return nil, err
 	}
 	select {
+	// The receiver listens. Otherwise the first packets would be lost, and a leak with them.
 	case <-ready:
 	case <-time.After(10 * time.Second):
 		cancel()
