@@ -61,6 +61,7 @@ func checkWay(y way, e event, listed map[event]string) error {
 // readBack compares the kernel's table with the wanted ruleset by a new engine. A new engine knows nothing of the
 // table, so it reads everything from the kernel; no batch means no difference.
 func (y *floorWay) readBack(e event) error {
+	// The engine does not own the table, so the floor can go on with it.
 	x, err := engine.Open("check", y.hosts[0].NetNS(), engine.Options{})
 	if err != nil {
 		return err

@@ -251,6 +251,7 @@ func (y *connWay) readAll(pod int) error {
 			return err
 		}
 	}
+	// The sets come behind the rules; their elements are a request for each set.
 	all, err := c.GetSets(connTable)
 	if err != nil {
 		return err

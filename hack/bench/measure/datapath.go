@@ -178,6 +178,7 @@ func (n *lane) turn() error {
 	n.costNew = append(n.costNew, c)
 	// The first turn tells the cost of a packet; later turns have as many packets as fit into turnTime.
 	n.fresh = n.fresh[:min(len(n.fresh), max(fewestFlows, int(turnTime/max(1, c.wall))))]
+	// The old flows were forgotten too, so they must be established again.
 	if err := n.establish(); err != nil {
 		return err
 	}
@@ -194,6 +195,7 @@ func (n *lane) turn() error {
 // server's socket counts the packets that its full buffer drops; these and the packets in the buffer must be all that
 // were sent.
 func (n *lane) count(list []mmsghdr, times int) (cost, error) {
+	// The counter of the socket only grows, so the difference belongs to this flood.
 	before, err := n.dropped()
 	if err != nil {
 		return cost{}, err
@@ -202,6 +204,7 @@ func (n *lane) count(list []mmsghdr, times int) (cost, error) {
 	if err != nil {
 		return c, err
 	}
+	// The smallest buffer still holds some datagrams.
 	queued, err := n.drain(false)
 	if err != nil {
 		return c, err

@@ -119,6 +119,7 @@ func (m *messages) newChain(c *engine.Chain) {
 // newRule adds a rule: with the flag NLM_F_APPEND at the end of the chain, or behind the rule with the handle; without it at the
 // start of the chain.
 func (m *messages) newRule(chain string, r *engine.Rule, place int, behind uint64) {
+	// The expressions of a rule are the product's: the floor checks their way into the kernel, not their bytes.
 	expressions, err := expr.Marshal(expr.Inet, r.Statements)
 	if err != nil {
 		panic(err) // cannot happen: the engine accepted the ruleset
@@ -147,6 +148,7 @@ func (m *messages) newSet(s *engine.Set, id int) {
 	const concatenation, interval = 0x80, unix.NFT_SET_INTERVAL
 	// nft combines the types of a concatenation into a number, with 6 bits for each type: 13 is inet_service, 12 is
 	// inet_proto.
+	// The layout of a set of ports first; the cases below change it for the other kinds.
 	flags, key, data := interval, [2]int{13<<6 | 12, 8}, []byte(nil) // inet_service . inet_proto
 	list := portElements(s)
 	switch e := s.Elements.(type) {
@@ -169,6 +171,7 @@ func (m *messages) newSet(s *engine.Set, id int) {
 		m.u32(unix.NFTA_SET_FLAGS, flags)
 		m.u32(unix.NFTA_SET_KEY_TYPE, key[0])
 		m.u32(unix.NFTA_SET_KEY_LEN, key[1])
+		// The kernel requires a number for each new set of a batch.
 		m.u32(unix.NFTA_SET_ID, id)
 		if flags&concatenation != 0 {
 			m.fieldLengths(2, 1)
@@ -249,6 +252,7 @@ func (m *messages) elements(typ int, set string, list []element) {
 	key := func(typ int, value []byte) {
 		m.nest(unix.NLA_F_NESTED|typ, func() { m.attr(unix.NFTA_DATA_VALUE, value...) })
 	}
+	// Each message takes as many elements as fit, and the rest goes into the next message.
 	for len(list) > 0 {
 		m.message(typ, flags, func() {
 			m.text(unix.NFTA_SET_ELEM_LIST_TABLE, engine.TableName)

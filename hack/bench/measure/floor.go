@@ -113,6 +113,7 @@ func (y *floorWay) plan(from, to state) error {
 	if err := y.openSockets(); err != nil {
 		return err
 	}
+	// The first plan of a step encodes it; later plans find it.
 	step := [2]state{from, to}
 	if y.batches[step] == nil && y.deltas[step] == nil {
 		switch {
@@ -131,6 +132,7 @@ func (y *floorWay) plan(from, to state) error {
 		if y.next[i] = y.batches[step]; y.next[i] != nil {
 			continue
 		}
+		// A change of rules names the handles of this pod's rules, so it cannot be shared.
 		h, err := y.sockets[i].handles()
 		if err != nil {
 			return err

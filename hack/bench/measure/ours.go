@@ -188,6 +188,7 @@ func (y *agentWay) run(e event) error {
 	default:
 		y.world.enter(e.to)
 	}
+	// From here on it is the work of the reconciler: plan and apply each dirty pod.
 	keys := y.world.cache.TakeDirty()
 	// A change that reaches fewer pods would look fast, so it is an error.
 	if len(keys) != len(y.order) {

@@ -35,6 +35,7 @@ type row struct {
 // runSize measures all events at a size.
 // Each size has its own world and its own namespaces, so no state of an earlier size is left.
 func runSize(s size, wanted map[string]bool, l limits) (rows []row, err error) {
+	// The world comes first: all ways need its rulesets.
 	w := newWorld(s)
 	ways, closeAll, err := newWays(w, wanted)
 	if err != nil {
@@ -55,6 +56,7 @@ func runSize(s size, wanted map[string]bool, l limits) (rows []row, err error) {
 		}
 		for _, e := range events {
 			// The floor is always measured, as the ratios need it.
+			// The ratios of a row are to the floor of the same event.
 			floor := measured[key{"floor", e}]
 			for _, y := range able {
 				rows = append(rows, newRow(s, y, e, measured[key{y.name(), e}], floor))

@@ -61,12 +61,14 @@ func startWholeAgent(s size) (w *wholeAgent, err error) {
 	if w.apiServer, err = startAPIServer(dir); err != nil {
 		return w, err
 	}
+	// The agent reaches the API server by the tap; this process reaches it directly.
 	if w.tap, err = openTap(w.config); err != nil {
 		return w, err
 	}
 	if w.fleet, err = newFleet(s.Pods); err != nil {
 		return w, err
 	}
+	// The listeners must exist before the agent writes its first batch.
 	if w.acks, err = listen(w.hosts); err != nil {
 		return w, err
 	}
