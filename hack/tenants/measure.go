@@ -92,6 +92,7 @@ func (v *victim) change(ctx context.Context, s *samples, name string, b *beam, a
 	from := addresses[name]
 	// Datagrams since the last cycle were forbidden all the time.
 	s.leaks += int(v.receiver.mark(from).count)
+	// The answer has the resource version, by which the watch dates the change.
 	written, err := allow()
 	if err != nil {
 		s.fail(ctx, "allow %s: %v", name, err)
@@ -168,6 +169,7 @@ func (v *victim) start(ctx context.Context, s *samples) {
 		s.fail(ctx, "create a pod that starts: %v", err)
 		return
 	}
+	// The floods run before the pod starts.
 	stop, err := v.beamTo(starterAddress(i))
 	if err != nil {
 		s.fail(ctx, "%v", err)
@@ -175,6 +177,7 @@ func (v *victim) start(ctx context.Context, s *samples) {
 	}
 	defer stop()
 	asked := time.Now()
+	// The hook: the agent enforces the policies of the pod, or refuses it.
 	err = v.runtime.run(ctx, pod)
 	// A pod that is refused counts too: its caller waited for the refusal.
 	s.hooks = append(s.hooks, time.Since(asked))

@@ -38,10 +38,12 @@ func (r *rig) attack(ctx context.Context, a attack) (*row, error) {
 			return nil, err
 		}
 	}
+	// The tenant has nothing yet but its networks.
 	t, err := r.newTenant(ctx)
 	if err != nil {
 		return nil, err
 	}
+	// The counters start before the first measurement, so that they cover all phases.
 	count, err := r.startCounting(ctx)
 	if err != nil {
 		return nil, err
@@ -50,9 +52,12 @@ func (r *rig) attack(ctx context.Context, a attack) (*row, error) {
 	flows := r.victim.startFlows()
 	r.victim.cycle(ctx, &x.phases[before])
 	r.victim.cycle(ctx, &x.phases[before])
+	// The attack, with the victim measured all the time.
 	r.during(ctx, a, t, x)
 	r.restart(ctx, x)
+	// Events are counted while the namespaces of the attack still have them.
 	x.events, err = count.events(ctx)
+	// The victim is measured during the removal, too, and twice after it.
 	undone := r.undo(ctx, t, x)
 	r.victim.cycle(ctx, &x.phases[after])
 	r.victim.cycle(ctx, &x.phases[after])
@@ -73,6 +78,7 @@ func (r *rig) attack(ctx context.Context, a attack) (*row, error) {
 	}
 	x.policy, x.notes, x.rounds = t.policy0, t.notes, t.rounds.Load()
 	x.faults = append(x.faults, t.faults...)
+	// All numbers are known, so the bounds can be checked.
 	x.judge(r.agent.limit)
 	return x, nil
 }

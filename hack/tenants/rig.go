@@ -104,6 +104,7 @@ func (r *rig) setUp(ctx context.Context) error {
 	r.launcher = newLauncher()
 	// The server may have started some of its processes when it fails, so stop is noted before the error is looked
 	// at.
+	// The order is that of a cluster: API server, runtime, objects, agent.
 	r.server, err = startAPIServer(ctx, r.launcher, g, r.dir)
 	r.stops = append(r.stops, r.server.stop)
 	if err != nil {
@@ -183,6 +184,7 @@ func (r *rig) fillCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The victim exists before the agent starts, so all of its pods are open until then.
 	r.victim, err = newVictim(ctx, r.admin, user, r.runtime)
 	if r.victim != nil {
 		r.stops = append(r.stops, func() { r.victim.close() }) //nolint:errcheck // the process ends

@@ -44,6 +44,7 @@ func supervise(ctx context.Context, o options) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, groups.remove()) }()
+	// The rig is this program again, in namespaces of its own.
 	rig := exec.Command("/proc/self/exe", os.Args[1:]...)
 	rig.Env = append(os.Environ(), rigVariable+"="+dir)
 	rig.Stdin, rig.Stdout, rig.Stderr = nil, os.Stdout, os.Stderr
@@ -58,6 +59,7 @@ func supervise(ctx context.Context, o options) (code int, err error) {
 	if err := rig.Start(); err != nil {
 		return 1, fmt.Errorf("start the rig: %w", err)
 	}
+	// It waits for the rig or for a signal, whichever comes first.
 	ended := make(chan error, 1)
 	go func() { ended <- rig.Wait() }()
 	// A signal ends the rig first, so that it can print the rows that it has.

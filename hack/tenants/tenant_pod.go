@@ -86,6 +86,7 @@ func (t *tenant) runPod(ctx context.Context, name, uid string, o podOptions) (*r
 	if err != nil {
 		return nil, err
 	}
+	// The runtime shows the agent this path, as a real runtime shows that of a CNI namespace.
 	path, err := t.runtime.mount(p.Host, uid)
 	if err != nil {
 		return nil, err

@@ -236,6 +236,7 @@ func (f *flows) end() (leaks, lost int) {
 	for _, x := range append(f.allowed, f.forbidden...) {
 		x.flood.End()
 	}
+	// As long as a packet is missing, it may still be on its way.
 	for end := time.Now().Add(drainTime); f.lost() > 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}
