@@ -111,6 +111,7 @@ func (w *wholeAgent) changePeer(times int) ([]moment, error) {
 		if err != nil {
 			return nil, err
 		}
+		// The next change starts only now, with all pods up to date.
 		moments = append(moments, m)
 	}
 	return moments, nil

@@ -109,6 +109,7 @@ func (s *sender) flood(list []mmsghdr, times int) (cost, error) {
 			rest = rest[n:]
 		}
 	}
+	// The number of packets: both figures are for a single packet.
 	n := time.Duration(len(list) * times)
 	return cost{wall: time.Since(start) / n, cpu: (threadTime() - cpu) / n}, nil
 }

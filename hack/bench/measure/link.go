@@ -58,6 +58,7 @@ func (k *link) addPair() error {
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("add veth pair: %w", err)
 	}
+	// The kernel chose the index and the hardware address.
 	made, err := netlink.LinkByName("net1")
 	if err != nil {
 		return err

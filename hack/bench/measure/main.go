@@ -100,6 +100,7 @@ func run(o options) (err error) {
 			return err
 		}
 	}
+	// The load at the end tells whether other programs disturbed the run.
 	r.Machine.LoadAfter = load()
 	return r.deliver(o)
 }

@@ -52,6 +52,7 @@ func (y *rewriteWay) write(to state) error {
 		}
 		y.bytes[i] += uint64(text.Len())
 		return y.hosts[i].Do(func() error {
+			// The process belongs to the namespace of the thread that starts it.
 			c := exec.Command("nft", "-f", "-")
 			c.Stdin = &text
 			if out, err := c.CombinedOutput(); err != nil {

@@ -82,6 +82,7 @@ func nft(k *link, before, rules string) error {
 	text := fmt.Sprintf("table inet peer {\n%schain input {\ntype filter hook input priority filter; policy accept;\n"+
 		"iifname \"net1\" ct state established,related accept\n%siifname \"net1\" drop\n}\n}\n", before, rules)
 	return k.server.Do(func() error {
+		// This is not measured: the rules are loaded before the first packet.
 		c := exec.Command("nft", "-f", "-")
 		c.Stdin = strings.NewReader(text)
 		if out, err := c.CombinedOutput(); err != nil {

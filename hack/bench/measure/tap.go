@@ -70,6 +70,7 @@ type notedBody struct {
 
 func (b *notedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
+	// The agent has not got these bytes yet.
 	now := time.Now()
 	b.tap.mu.Lock()
 	defer b.tap.mu.Unlock()

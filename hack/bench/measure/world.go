@@ -87,6 +87,7 @@ func newWorld(s size) *world {
 		w.pods = append(w.pods, newPod("local", fmt.Sprintf("pod-%d", i), "web", node, s.podAddrs(i)...))
 	}
 	w.addPods(w.cache)
+	// Pods without a table have an empty ruleset.
 	w.rulesets[absent] = make([]engine.Ruleset, s.Pods)
 	for at := base; at < states; at++ {
 		w.enter(at)
@@ -95,6 +96,7 @@ func newWorld(s size) *world {
 		}
 		w.leave(at)
 	}
+	// All pods are planned, so nothing is dirty when the first event comes.
 	w.cache.TakeDirty()
 	return w
 }
