@@ -85,6 +85,7 @@ func daemonSetMemory(file string) (limit int64, goLimit string, err error) {
 
 // newAgent returns an agent that is not started yet.
 func newAgent(dir string, l *launcher, g *groups, kubeconfig, runtimeSocket, nriSocket string) (*agent, error) {
+	// The numbers are those of the manifest.
 	limit, goLimit, err := daemonSetMemory(filepath.Join(dir, "daemonset.yaml"))
 	if err != nil {
 		return nil, err

@@ -201,6 +201,7 @@ func (c *group) highest() int64 {
 	if c.peak == nil {
 		return c.number("memory.peak")
 	}
+	// A descriptor that was written to gives the peak since that write.
 	text := make([]byte, 32)
 	n, err := c.peak.ReadAt(text, 0)
 	if n == 0 && err != nil {

@@ -85,6 +85,7 @@ func (c *client) do(ctx context.Context, method, path, contentType, accept strin
 	if answer.StatusCode < 300 {
 		return data, nil
 	}
+	// The API server describes an error in a Status.
 	var status metav1.Status
 	if json.Unmarshal(data, &status) != nil || status.Code == 0 {
 		return nil, fmt.Errorf("%s %s: %s: %.200s", method, path, answer.Status, data)

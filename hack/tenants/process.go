@@ -82,6 +82,7 @@ func (l *launcher) start(dir string, c command) (*process, error) {
 		return nil, err
 	}
 	defer log.Close() //nolint:errcheck // the process has its own descriptor
+	// $0 is the file of the cgroup; the other arguments are the priority and the program with its arguments.
 	script := `echo $$ > "$0" && exec nice -n "$@"`
 	p.cmd = exec.Command("sh", append([]string{"-c", script, c.group.procs(), fmt.Sprint(c.nice)}, c.args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
