@@ -46,6 +46,7 @@ func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
 	// child.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	// A child that ignores the signal must not keep the test waiting.
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
