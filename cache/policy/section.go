@@ -116,7 +116,6 @@ func (s *Section) Equal(t *Section) bool {
 
 // compileRule reads a rule. An absent or empty list of peers allows everyone, and an absent or empty list of ports allows every
 // port. But a list that has only invalid items allows nobody.
-// A rule that allows nobody has the zero value.
 func compileRule(namespace string, d engine.Direction, field string, raw json.RawMessage, groups *groupFactory, u *usage, ps *Problems) Rule {
 	var in rawRule
 	if err := decode(raw, &in); err != nil || isNull(raw) {
