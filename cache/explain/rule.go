@@ -48,7 +48,7 @@ func (e *explainer) explainRule(r *policy.Rule) RuleExplanation {
 
 // isIn reports whether the remote end is in a group.
 // The members come from the cache, as the kernel has them, and not from a second reading of the policy.
-// Members are asked under the lock of the cache, at the time of the call.
+// The members are those at the time of the call.
 func (e *explainer) isIn(spec *policy.Group) bool {
 	addrs, endpoints := e.cache.Members(spec)
 	if spec.Kind == engine.EndpointGroup {
