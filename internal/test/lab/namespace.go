@@ -81,7 +81,7 @@ func unshareNetNS() (netns.NsHandle, error) {
 }
 
 // do runs f on a thread in the namespace.
-// f gets a thread of its own, so many calls may run at the same time.
+// The goroutine keeps its thread for as long as f runs, so many calls may run at the same time.
 func (n *namespace) do(f func() error) error {
 	return onLockedThread(func() error {
 		if err := netns.Set(n.ns); err != nil {

@@ -173,7 +173,6 @@ func echo(ctx context.Context, f *os.File, proto Protocol, deadline time.Time) e
 }
 
 // sockaddr turns an address into the form of the system calls.
-// The address must not be an IPv4-mapped IPv6 address.
 func sockaddr(to netip.AddrPort) unix.Sockaddr {
 	if to.Addr().Is6() {
 		return &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
