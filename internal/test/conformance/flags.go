@@ -15,7 +15,6 @@ type Flags map[string]string
 
 // Args returns the flags as arguments of a command line, in no particular order. It writes the files into the
 // directory.
-// The caller removes the directory.
 func (f Flags) Args(dir string) ([]string, error) {
 	var args []string
 	for name, value := range f {

@@ -111,7 +111,7 @@ func (g *generator) settle() { g.events = append(g.events, Event{Settle: true}) 
 
 // make makes the whole case: flags, wires and addresses first, then the first objects, then some steps of random
 // events.
-// A case has 4 to 9 steps: the first objects, and 3 to 8 steps of events.
+// A restart of the agent may add a step of its own.
 func (g *generator) make(name string) Case {
 	c := Case{Name: name, Flags: g.flags()}
 	for i := range 1 + g.IntN(3) {
