@@ -21,8 +21,8 @@ import (
 const agentTable = "multi_networkpolicy"
 
 // kernelAttacks are attacks by root in a pod on the kernel's objects in the pod's network namespace.
-// Root cannot leave the namespace of its pod. But the agent's workers enter it, and nf_tables has locks and memory in
-// common with all pods.
+// Root cannot leave the namespace of its pod. But the agent's workers enter it, and memory and CPU time are common to all
+// pods.
 func kernelAttacks() []attack {
 	return []attack{
 		{name: "flush-loops", does: "root flushes the ruleset of ten pods all the time", start: flushLoops, quick: true},
@@ -125,7 +125,6 @@ func manyTables(ctx context.Context, t *tenant) error {
 	for _, c := range conns {
 		for i := range 10_000 {
 			c.AddTable(inetTable(fmt.Sprintf("t%d", i)))
-			// A batch of 500 tables fits into the socket's buffer.
 			if i%500 == 499 {
 				if err := c.Flush(); err != nil {
 					return err
