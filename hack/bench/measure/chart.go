@@ -1,4 +1,3 @@
-// µs to 10 s.
 package main
 
 import (
@@ -87,7 +86,7 @@ polyline.floor, polyline.agent, polyline.knftables, polyline.rewrite { fill: non
 `
 
 // drawGrid draws a label for each power of ten of the peers, and a line with a label for each power of ten of the
-// latency, from
+// latency, from 1 µs to 10 s.
 func drawGrid(b *strings.Builder, x, y axis) {
 	for v := x.low; v <= x.high; v *= 10 {
 		fmt.Fprintf(b, `<text class="muted" x="%.0f" y="%d" text-anchor="middle">%s</text>`+"\n", x.at(v), bottom+20, thousands(int(v)))

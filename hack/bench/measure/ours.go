@@ -127,9 +127,8 @@ func renewed(from, to []engine.Ruleset) []engine.Ruleset {
 }
 
 // agentWay gives objects to the cache, and the rulesets of the cache to the engine.
-// The figure starts when a converted object reaches the cache. It lacks the decoding of the watch event,
-// policy.Compile for pods and namespaces, and the queue of the reconciler; the events of an API server have these
-// too.
+// The figure starts with an object of the API: its conversion, as in the informers, is a part of it. It lacks the decoding
+// of the watch event and the queue of the reconciler; the events of an API server have these too.
 type agentWay struct {
 	*tables
 	world *world

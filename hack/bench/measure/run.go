@@ -134,7 +134,7 @@ func runCycle(ways []way, events []event, l limits) (map[key]*samples, error) {
 			return nil, fmt.Errorf("%s: %w", y.name(), err)
 		}
 	}
-	// A way that has used its budget still gets its turn until the slowest way is ready.
+	// A way that has used its budget, or has enough samples, does nothing in its turn.
 	for active := true; active; {
 		active = false
 		for _, y := range ways {
