@@ -17,18 +17,18 @@ import (
 // than necessary, and too low if it left another table than the engine; check excludes the latter.
 type floorWay struct {
 	*fleet
+	world *world
 	// by pod; nil: not open
-	world   *world
 	sockets []*socket
 	// computed once for each pair of states, outside the measured time
-	deltas  map[[2]state]*delta
-	batches map[[2]state][]byte // batches without handles
+	deltas map[[2]state]*delta
 	// the same bytes for all pods
-	next [][]byte // next batch of each pod
+	batches map[[2]state][]byte // batches without handles
 	// with the handles of the pod, if the event adds or deletes rules
-	asks  [][]byte // the dump requests of an agent at its start
-	bytes uint64
+	next [][]byte // next batch of each pod
+	asks [][]byte // the dump requests of an agent at its start
 	// sent so far
+	bytes uint64
 }
 
 // newFloorWay returns the way. It opens no socket before the first event.

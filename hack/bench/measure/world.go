@@ -109,7 +109,7 @@ var cacheOptions = cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}
 // manyPeers is more than the peers of a namespace in any measurement.
 const manyPeers = 1_000_000
 
-// withManyPeers raises the limit that the groups of the measurement would exceed.
+// withManyPeers raises the limit of the addresses of a namespace, which the peers of a measurement exceed.
 func withManyPeers() policy.Limits {
 	l := policy.DefaultLimits()
 	l.NamespaceAddresses = manyPeers
