@@ -86,7 +86,7 @@ func breakNode(n ast.Node, add adder) {
 }
 
 // otherValue returns a value that differs from the returned value, or the value itself.
-// Only numbers, booleans and err have a value that surely compiles in their place.
+// Only numbers, booleans and err have another value that is likely to compile in their place.
 func otherValue(text string) string {
 	if n, err := strconv.Atoi(text); err == nil {
 		return strconv.Itoa(n + 1)
