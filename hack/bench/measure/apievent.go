@@ -16,9 +16,9 @@ type eventRow struct {
 	Layout layout `json:"layout"`
 	Peers  int    `json:"peers"`
 	// Pods is the number of local pods that have the group in their tables.
-	Pods int    `json:"pods"`
-	What string `json:"what"`
+	Pods int `json:"pods"`
 	// What names the two points of the way.
+	What    string        `json:"what"`
 	Samples int           `json:"samples"`
 	Median  time.Duration `json:"median_ns"`
 	// Median and P99 are over all changes, additions and deletions of a peer together.

@@ -81,9 +81,9 @@ func (f *fleet) list() (string, error) {
 	err := f.hosts[0].Do(func() (err error) {
 		text, err = exec.Command("nft", "--stateless", "list", "ruleset").Output()
 		return err
-		// Sorted words lose the place of an element. Two tables that differ only in the order of their rules would look
-		// alike; readBack notices the order for the floor.
 	})
+	// Sorted words lose the place of an element. Two tables that differ only in the order of their rules would look
+	// alike; readBack notices the order for the floor.
 	words := strings.FieldsFunc(string(text), func(r rune) bool { return unicode.IsSpace(r) || strings.ContainsRune(",{}", r) })
 	slices.Sort(words)
 	return strings.Join(words, "\n"), err

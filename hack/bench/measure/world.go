@@ -26,9 +26,9 @@ const (
 
 // size is the size of a world: the peers of a group and the local pods.
 type size struct {
-	// Peers is the number of peers in the base state, without the added peer.
 	Layout layout `json:"layout"`
-	Peers  int    `json:"peers"`
+	// Peers is the number of peers in the base state, without the added peer.
+	Peers int `json:"peers"`
 	// Pods is the number of local pods, which all have the same table.
 	Pods int `json:"pods"`
 
