@@ -50,13 +50,13 @@ func (t *tenant) rootPods(ctx context.Context, n int) ([]*runningPod, error) {
 // startPods.
 // Each connection is a socket of google/nftables, which is much faster than runs of nft.
 func (t *tenant) connect(list []*runningPod, err error) (conns []*nftables.Conn, _ error) {
+	// Pods that are there get their connections even if others failed; the caller looks at the error first.
 	for _, p := range list {
 		err = errors.Join(err, p.Do(func() error {
 			c, err := nftables.New(nftables.AsLasting())
 			if err == nil {
 				t.atEnd(func() { c.CloseLasting() }) //nolint:errcheck // nothing is lost with it
 				conns = append(conns, c)
-				// Pods that are there get their connections even if others failed; the caller looks at the error first.
 			}
 			return err
 		}))
@@ -168,9 +168,9 @@ func hugeTable(ctx context.Context, t *tenant) error {
 	chains := repeat(20_000, "\n", func(i int) string { return fmt.Sprintf("add chain inet %s c%d", agentTable, i) })
 	for _, p := range list {
 		if err := p.nft("add table inet " + agentTable + "\nadd set inet " + agentTable + " s { type ipv4_addr; }\n" + chains + "\n"); err != nil {
-			// An element takes tens of bytes of text, so ten runs of nft are easier on the machine than a single run.
 			return err
 		}
+		// An element takes tens of bytes of text, so ten runs of nft are easier on the machine than a single run.
 		for part := range 10 {
 			elements := repeat(50_000, ",", func(i int) string { return netip.AddrFrom4([4]byte{11, byte(part), byte(i >> 8), byte(i)}).String() })
 			if err := p.nft("add element inet " + agentTable + " s {" + elements + "}\n"); err != nil {

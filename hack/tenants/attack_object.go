@@ -45,10 +45,10 @@ func oddText(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
 	}
-	// The name has the greatest length that the API server admits.
 	for i, text := range oddTexts {
 		selector := object{"matchLabels": object{text: text}, "matchExpressions": []object{{"key": text, "operator": text, "values": []string{text}}}}
 		peer := object{"podSelector": selector, "namespaceSelector": selector, "ipBlock": object{"cidr": text, "except": []string{text}}, text: text}
+		// The name has the greatest length that the API server admits.
 		o := policyObject(strings.Repeat("a", validation.DNS1123SubdomainMaxLength-2)+fmt.Sprint(i), text, object{
 			"podSelector": object{}, "policyTypes": []string{text, "Ingress"}, text: text,
 			"ingress": []object{{"from": []object{peer, {"ipBlock": object{"cidr": text}}, {"podSelector": selector}}, "ports": []object{{"port": text, "protocol": text}}}},

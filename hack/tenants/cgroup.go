@@ -49,9 +49,9 @@ func newGroups(name string) (*groups, error) {
 func findGroups() (*groups, error) {
 	own, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {
-		// A line is "4:memory:/path" in v1 and "0::/path" in v2.
 		return nil, err
 	}
+	// A line is "4:memory:/path" in v1 and "0::/path" in v2.
 	for line := range strings.Lines(string(own)) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		switch {

@@ -48,8 +48,8 @@ func startBeam(from *lab.Host, to netip.Addr) (*beam, error) {
 
 // run sends a datagram at each tick. A tick that comes late on a busy machine is dropped, so numbers never jump.
 func (b *beam) run(socket *os.File) {
-	// A datagram is 16 bytes: its number and the time at which it was sent, in network byte order.
 	defer socket.Close() //nolint:errcheck // nothing is lost with it
+	// A datagram is 16 bytes: its number and the time at which it was sent, in network byte order.
 	message := make([]byte, 16)
 	ticker := time.NewTicker(beamPause)
 	defer ticker.Stop()
