@@ -30,6 +30,7 @@ func compareAges(a, b *pod) int {
 }
 
 // countAddresses returns the number of addresses of all attachments.
+// An address on two attachments counts twice.
 func countAddresses(list []attachment) (n int) {
 	for _, a := range list {
 		n += a.addrs.len()
@@ -39,6 +40,7 @@ func countAddresses(list []attachment) (n int) {
 
 // visible returns the attachments of a pod as policies see them: without addresses if the pod is unfit. It returns the
 // old list if that is equal.
+// The caller holds the lock.
 func (p *pod) visible(old []attachment) []attachment {
 	if !p.unfit {
 		return p.read
@@ -55,6 +57,7 @@ func (p *pod) visible(old []attachment) []attachment {
 
 // setAddresses notes the number of addresses of a pod. Other pods of the namespace may become peers, or cease to be
 // peers: at most as many as the pod has, or had, addresses. The caller updates the state of the pod itself.
+// n is the number now; 0 takes the pod out of the list.
 func (c *Cache) setAddresses(p *pod, n int) {
 	if int(p.addresses) == n {
 		return
@@ -62,6 +65,7 @@ func (c *Cache) setAddresses(p *pod, n int) {
 	a := &p.namespace.addressed
 	// Whether the namespace exceeds its limit, before and after.
 	was := a.fit < len(a.pods)
+	// A pod whose number changes is taken out and put in again, at the same place.
 	i, found := slices.BinarySearchFunc(a.pods, p, compareAges)
 	if found {
 		a.pods = slices.Delete(a.pods, i, i+1)
@@ -82,6 +86,7 @@ func (c *Cache) setAddresses(p *pod, n int) {
 			a.used += n
 		}
 	}
+	// Each pod that becomes or ceases to be a peer changes its groups like a pod whose status changes.
 	for _, other := range a.fill(c.limits.NamespaceAddresses) {
 		if other != p {
 			c.setState(other, other.state.with(other.visible(nil)))
@@ -97,6 +102,7 @@ func (c *Cache) setAddresses(p *pod, n int) {
 
 // fill makes as many pods peers as the limit admits, and returns the pods that changed. Only pods at the border between
 // peers and the others can change.
+// unfit of each returned pod is up to date; its state is not yet.
 func (a *addressed) fill(limit int) (changed []*pod) {
 	for ; a.used > limit; changed = append(changed, a.pods[a.fit]) {
 		a.fit--
@@ -112,6 +118,7 @@ func (a *addressed) fill(limit int) (changed []*pod) {
 }
 
 // with returns the state with other attachments.
+// The old state does not change, as groups may still have it.
 func (s *podState) with(attachments []attachment) *podState {
 	next := *s
 	next.attachments = attachments
@@ -120,6 +127,7 @@ func (s *podState) with(attachments []attachment) *podState {
 
 // withAddressProblem returns the problems of a pod's annotations. If the namespace of the pod has too many addresses, the result
 // says so.
+// The given list is not changed.
 func (c *Cache) withAddressProblem(p *pod, problems []policy.Problem) []policy.Problem {
 	a := &p.namespace.addressed
 	if a.fit == len(a.pods) || p.addresses == 0 {

@@ -31,6 +31,7 @@ func (s *podState) hasVirtualMachine() bool { return s.labels.Has(virtualMachine
 
 // SetBridged notes that an isolated interface of a local pod is a port of a bridge. That holds as long as the pod is
 // local: the cache does not learn of the end of a bridge.
+// The reconciler calls it when it finds the bridge, see its bridge.go.
 func (c *Cache) SetBridged(id PodID) {
 	c.lock()
 	defer c.unlock()
@@ -45,6 +46,7 @@ func (c *Cache) SetBridged(id PodID) {
 func (t *target) hasBridge() bool { return t.bridged || t.pod.state.hasVirtualMachine() }
 
 // hasFull reports whether the table of a family has the rules of the policies, and not only drops.
+// The table of family inet is always full.
 func (b *planBuilder) hasFull(f expr.TableFamily) bool {
 	return f == engine.Inet || b.view.bridge && b.cache.options.Bridge == BridgeStateful
 }
@@ -55,6 +57,7 @@ func (b *planBuilder) hasTable(f expr.TableFamily) bool {
 }
 
 // Shortfall returns the reason why the kernel does not enforce policies in the bridge of a pod, or an empty text if it does.
+// The text is for an Event and for explanations.
 func (s BridgeSupport) Shortfall() string {
 	switch s {
 	case BridgeDrops:

@@ -48,6 +48,7 @@ type Options struct {
 type Key = types.NamespacedName
 
 // PodID identifies a pod: a later pod with the same name has another UID.
+// Deleting and creating a pod, as a StatefulSet does, makes another pod with the same Key.
 type PodID struct {
 	Key
 	UID types.UID
@@ -110,6 +111,7 @@ type scratch struct {
 }
 
 // New returns an empty cache.
+// The plugins, the limits and the common chains follow from the options, so they are made once.
 func New(o Options) *Cache {
 	if o.Limits == (policy.Limits{}) {
 		o.Limits = policy.DefaultLimits()
@@ -147,9 +149,11 @@ func New(o Options) *Cache {
 }
 
 // Limits returns the limits in force. Policies must be compiled with the same limits.
+// The caller must not change them.
 func (c *Cache) Limits() *policy.Limits { return c.limits }
 
 // lock takes the lock of the cache.
+// A method that takes it must release it by unlock, so that the time is reported.
 func (c *Cache) lock() {
 	c.mu.Lock()
 	if c.options.LockHeld != nil {
@@ -171,6 +175,7 @@ func (c *Cache) unlock() {
 
 // slice releases the lock at intervals during a walk over many items, so that events wait only briefly. The walk must
 // cope with changes of the state between its steps.
+// At the end of the walk the caller holds the lock, as at its start.
 type slice struct {
 	cache *Cache
 	keep  bool      // keep the lock to the end of the walk
@@ -186,6 +191,7 @@ const (
 )
 
 // step counts a step of the walk. The state may have changed when it returns, unless keep is set.
+// The first step looks at the clock, then every eighth.
 func (s *slice) step() {
 	s.steps++
 	if s.keep || s.steps%sliceSteps != 1 {
@@ -204,6 +210,7 @@ func (s *slice) step() {
 // TakeDirty returns the local pods whose table may have changed since the last call, sorted, and forgets them. Pods that
 // are gone, or no longer local, are among them. The caller plans each pod later and sees every change up to then, so those
 // changes are not reported twice.
+// The result is nil if no pod is dirty.
 func (c *Cache) TakeDirty() []PodID {
 	c.lock()
 	defer c.unlock()
@@ -221,6 +228,7 @@ func (c *Cache) TakeDirty() []PodID {
 
 // TakeRefetch returns the policies that the caller must read and upsert again, and forgets them. Their rules were dropped
 // while their namespace exceeded a limit.
+// The order is random.
 func (c *Cache) TakeRefetch() []Key {
 	c.lock()
 	defer c.unlock()
@@ -236,6 +244,7 @@ func (c *Cache) TakeRefetch() []Key {
 }
 
 // next starts a walk and returns its mark: no group and no target carries this mark yet.
+// A walk that finds an object again sees its own mark there.
 func (c *Cache) next() uint64 {
 	c.tick++
 	return c.tick

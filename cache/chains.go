@@ -11,6 +11,7 @@ import (
 )
 
 // chainKey identifies a chain: a section, and the variant of the section that the named ports of a pod make.
+// Two pods with the same named ports, as far as the section uses names, have the same variant.
 type chainKey struct {
 	section *policy.Section
 	variant policy.Digest
@@ -43,6 +44,7 @@ type portList struct {
 // acquireChain returns the chain of a section for a pod with these named ports, when its groups have their members. The
 // caller must release it. It holds the lock only briefly; the first caller builds the chain, and later callers wait for
 // it.
+// namespace is that of the policy: it owns the groups of the chain.
 func (c *Cache) acquireChain(s *policy.Section, pod []policy.NamedPort, namespace string) *policyChain {
 	key := chainKey{s, s.Variant(pod)}
 	c.lock()
@@ -54,6 +56,7 @@ func (c *Cache) acquireChain(s *policy.Section, pod []policy.NamedPort, namespac
 	pc.users++
 	c.unlock()
 	if !known {
+		// Building may take long for a large policy, so it happens without the lock; later callers wait for ready.
 		c.buildChain(pc, pod, namespace)
 		close(pc.ready)
 	}
@@ -112,6 +115,7 @@ type jump struct {
 }
 
 // jump returns the rules that lead to the chain, or to the chain for replies.
+// The prefix is empty or engine.RepliesPrefix. built must be set.
 func (pc *policyChain) jump(prefix string) jump {
 	s := pc.key.section
 	always := engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + s.ChainName)}, Comment: s.JumpComment()}
@@ -119,6 +123,7 @@ func (pc *policyChain) jump(prefix string) jump {
 }
 
 // guarded returns a rule with a match for ports in front: as many rules as the match has alternatives.
+// Without a match, the result is the rule alone.
 func guarded(ports *policy.PortMatch, prefix string, rule engine.Rule) (rules []engine.Rule) {
 	for _, match := range ports.Alternatives(prefix != "") {
 		rules = append(rules, engine.Rule{Statements: slices.Concat(match, rule.Statements), Comment: rule.Comment})
@@ -135,6 +140,7 @@ func (pc *policyChain) jumpTo(prefix string) *jump {
 }
 
 // releaseChain ends a plan's use of a chain. The caller holds the lock.
+// namespace is that of the policy.
 func (c *Cache) releaseChain(pc *policyChain, namespace string) {
 	if pc.users--; pc.users > 0 {
 		return
@@ -150,6 +156,7 @@ func (c *Cache) releaseChain(pc *policyChain, namespace string) {
 
 // acquirePorts returns the set of a list of ports, or nil if another list has the same name by a collision of hashes.
 // The caller holds the lock.
+// The set is the same pointer for all chains, so the engine need not compare its elements.
 func (c *Cache) acquirePorts(p policy.PortSet) *engine.Set {
 	l := c.ports[p.Name()]
 	switch {
@@ -165,6 +172,7 @@ func (c *Cache) acquirePorts(p policy.PortSet) *engine.Set {
 }
 
 // releasePorts ends a chain's use of a set of ports. The caller holds the lock.
+// The last use forgets the list.
 func (c *Cache) releasePorts(s *engine.Set) {
 	l := c.ports[s.Name]
 	if l.users--; l.users == 0 {
@@ -175,6 +183,7 @@ func (c *Cache) releasePorts(s *engine.Set) {
 
 // commonChain returns the chain that accepts the packets that pass on every isolated interface or, with the prefix of
 // replies, the chain that accepts the replies to these packets.
+// Its last rules are the user's. It ends without a verdict for all other packets.
 func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 	chain := &engine.Chain{Name: prefix + engine.CommonChain(d)}
 	add := func(matches ...expr.Statement) {
@@ -199,6 +208,7 @@ func commonChain(d engine.Direction, o Options, prefix string) *engine.Chain {
 // the chain of the interface. The kernel gives a VLAN device the name of its parent with a suffix, as net1.100, unless
 // somebody chooses another name. If a pod has more interfaces than the limit, the packets of an unknown interface are
 // dropped.
+// notVLANs are open interfaces whose names look like VLAN devices, see view.notVLANs.
 func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, notVLANs []string) *engine.Chain {
 	chain := &engine.Chain{Name: string(h), Hook: h}
 	add := func(statements ...expr.Statement) {
@@ -222,6 +232,7 @@ func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, 
 			}
 		}
 	}
+	// The interfaces beyond the limit are unknown, so everything that is not listed is dropped.
 	if v.overflow {
 		for _, iface := range v.open {
 			for _, name := range v.names(f, iface) {
@@ -272,6 +283,7 @@ func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke,
 // notServed returns the matches for packets that can be replies, a list for each rule. A packet to a port in
 // engine.ServedSet can look like a reply although its sender is the client. That concerns sockets of the pod, so a
 // bridge has no such packets.
+// The list has at least an element, which may be nil: any packet.
 func notServed(f expr.TableFamily, d engine.Direction) [][]expr.Statement {
 	if d == engine.Egress || f == engine.Bridge {
 		return [][]expr.Statement{nil}
@@ -310,6 +322,7 @@ func repliesChain(d engine.Direction, i isolation) *engine.Chain {
 
 // rules returns the rules that lead to the common chain and to the chains of the policies, or with the prefix of replies to their
 // counterparts.
+// The common chain comes first.
 func (i isolation) rules(prefix string, d engine.Direction) []engine.Rule {
 	rules := []engine.Rule{{Statements: []expr.Statement{expr.Jump(prefix + engine.CommonChain(d))}}}
 	for _, g := range i.portGroups() {
@@ -325,12 +338,15 @@ func (i isolation) rules(prefix string, d engine.Direction) []engine.Rule {
 
 // portGroup is the policies of an interface whose rules have the same list of ports. A packet costs one lookup of its port for
 // all of them.
+// An example: 50 policies that all allow port 443 have a rule with a single match for the port, and a chain with 50
+// jumps.
 type portGroup struct {
 	ports  *policy.PortMatch // without an ID: of a single policy, which has several lists or no list
 	chains []*policyChain
 }
 
 // portGroups returns the policies of the interface in groups.
+// The order is that of the first policy of each group.
 func (i isolation) portGroups() (groups []portGroup) {
 	index := map[string]int{}
 	for _, pc := range i.effective {
@@ -347,6 +363,7 @@ func (i isolation) portGroups() (groups []portGroup) {
 }
 
 // chain leads to the policies of the group. An interface needs it only for a group of several policies.
+// Its rules need no match for ports: the rule that leads to the chain has it.
 func (g portGroup) chain(prefix string, d engine.Direction, iface string) *engine.Chain {
 	chain := &engine.Chain{Name: prefix + engine.PortsChain(d, iface, g.ports.ID)}
 	for _, pc := range g.chains {

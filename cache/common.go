@@ -8,6 +8,7 @@ import (
 )
 
 // Common holds the user's rules for every isolated interface in a direction. They come before all policies.
+// Without any of them, a direction has no user's rules.
 type Common struct {
 	Sources, Destinations sets.Addrs // packets from, or to, these addresses pass
 	V4, V6                custom.Rules
@@ -30,6 +31,7 @@ func (c *Common) Custom(f sets.Family) custom.Rules {
 }
 
 // commonPart is the part of a table that all pods share, for a family of tables and a direction.
+// It is made once for the whole cache.
 type commonPart struct {
 	chains  []*engine.Chain // for packets of the direction
 	replies []*engine.Chain // for the replies, where established connections can be revoked
@@ -134,6 +136,7 @@ func customChain(table expr.TableFamily, name string, rules []custom.Rule) *engi
 }
 
 // customSet returns a list of a custom rule as a set.
+// Its elements never change.
 func customSet(s custom.Set) *engine.Set {
 	if s.Family != 0 {
 		return &engine.Set{Name: s.Name, Elements: engine.Addrs{Family: s.Family, Addrs: s.Addrs}}

@@ -18,6 +18,7 @@ import (
 func DefaultUnenforceableRuntimes() []string { return []string{"kata*", "gvisor", "runsc*"} }
 
 // CheckRuntimes returns an error if a pattern for names of runtimes is malformed.
+// The error names the pattern.
 func CheckRuntimes(patterns []string) error {
 	for _, p := range patterns {
 		if _, err := path.Match(p, ""); err != nil {
@@ -28,6 +29,7 @@ func CheckRuntimes(patterns []string) error {
 }
 
 // userspacePlugins are the plugin types that hand the packets of a network to a program or a virtual machine in the pod.
+// The kernel's network stack in the namespace does not process these packets, so no hook sees them.
 var userspacePlugins = []string{"macvtap", "userspace", "vhostuser"}
 
 // hiding describes the packets of an interface that the kernel does not show to the rules. The zero value means that it
@@ -54,6 +56,7 @@ func (h hiding) orWorse(other hiding) hiding {
 }
 
 // hiding returns the hiding of the interfaces of a network with this configuration.
+// conf is of the first plugin, which makes the interface.
 func (conf *pluginConfig) hiding() hiding {
 	switch {
 	case conf.Type == "ipvlan" && conf.mode() == "l3s":
@@ -88,6 +91,7 @@ func (conf *pluginConfig) mode() (mode string) {
 
 // bondPorts returns the interfaces of a pod that a bond takes as its ports, sorted. Links of the node that a bond takes into
 // the pod are on no network.
+// At most maxBondPorts are returned.
 func (conf *pluginConfig) bondPorts() (ports []string) {
 	if conf.Type != "bond" || string(conf.LinksInContainer) != "true" {
 		return nil
@@ -140,6 +144,7 @@ func (n *network) caveat(p *pod) string {
 }
 
 // updateRuntime notes whether policies can be enforced in a pod, as far as its RuntimeClass and its sandbox tell.
+// Both are known at different times: the RuntimeClass from the API server, the handler from the sandbox.
 func (c *Cache) updateRuntime(t *target) {
 	why := ""
 	for _, runtime := range []string{t.runtimeClass, c.sandboxOf(t.pod).Handler} {
@@ -183,6 +188,7 @@ func (v *view) unenforceable() (out []unenforceable) {
 }
 
 // problem returns the Problem of the policy.
+// Its field is the annotation policy-for, since the policy is for a network that cannot be enforced.
 func (u unenforceable) problem() policy.Problem {
 	return policy.Problem{
 		Field:   policy.ForField,

@@ -45,6 +45,7 @@ type group struct {
 
 // change is the state of a pod when it last contributed to a group, and its state now. A pod outside of the group
 // contributes nothing: noState.
+// A pair of the same states is no change.
 type change struct{ before, now *podState }
 
 // compareGroups orders groups by their creation.
@@ -80,6 +81,7 @@ func (c *Cache) acquireGroup(spec *policy.Group, owner string) (g *group, isNew 
 
 // fill files a new group in the indexes, so that events of pods find it, and then finds the pods that exist already. It
 // closes ready at the end. It holds the lock in slices.
+// Other chains that use the group wait for ready.
 func (c *Cache) fill(g *group) {
 	blocks := g.spec.BlockAddrs()
 	g.content.Lock()
@@ -137,6 +139,7 @@ func (c *Cache) fillByNetwork(g *group, walk *slice) {
 }
 
 // join adds a pod to a group, unless it is in the group already or not on the group's networks.
+// The caller holds the lock. The pod contributes its state from now on.
 func (c *Cache) join(g *group, p *pod) {
 	if p.gone || g.empty || !g.networks.admits(p.state.attachments) {
 		return
@@ -150,6 +153,7 @@ func (c *Cache) join(g *group, p *pod) {
 }
 
 // note notes that a pod contributes differently to a group, and marks the local pods that use the group as dirty.
+// The targets that have the mark of this walk are marked already.
 func (c *Cache) note(g *group, p *pod, before, now *podState) {
 	if g.retired || g.empty || before == now || !c.changeShare(g, before, now) {
 		return
@@ -172,6 +176,7 @@ func (c *Cache) note(g *group, p *pod, before, now *podState) {
 
 // changeShare updates the number of shares of a group for a pod that changes. It returns false if the shares stay the
 // same, or if no owner may use the group any more.
+// The shares of both states are computed, since an event often changes neither addresses nor ports.
 func (c *Cache) changeShare(g *group, before, now *podState) bool {
 	c.scratch.before = g.networks.appendShares(c.scratch.before[:0], g.spec, before)
 	c.scratch.after = g.networks.appendShares(c.scratch.after[:0], g.spec, now)
@@ -212,6 +217,7 @@ func (c *Cache) regroup(p *pod, before *podState) {
 
 // releaseGroup ends a chain's use of a group. A group without users is retired, and retire cleans up after it: that
 // takes too long for the lock of an event.
+// namespace is that of the policy whose chain used it.
 func (c *Cache) releaseGroup(g *group, namespace string) {
 	c.disown(g, c.namespaces[namespace])
 	if g.users--; g.users == 0 && !g.retired {
@@ -220,6 +226,7 @@ func (c *Cache) releaseGroup(g *group, namespace string) {
 }
 
 // expel takes a group out of use. A worker of the namespace cleans up after it, see retire.
+// It has no name from then on, so that a new group may take the name.
 func (c *Cache) expel(g *group, namespace string) {
 	g.retired = true
 	c.members -= g.size
@@ -230,6 +237,7 @@ func (c *Cache) expel(g *group, namespace string) {
 
 // retire removes the groups that local pods of a namespace have ceased to use from the indexes and from their pods. It
 // holds the lock in slices.
+// It must be called without the lock.
 func (c *Cache) retire(namespace string) {
 	for {
 		c.lock()
@@ -250,6 +258,7 @@ func (c *Cache) retire(namespace string) {
 }
 
 // clean removes a retired group from its pods and from the indexes.
+// The caller holds the lock; it may be released at intervals.
 func (c *Cache) clean(g *group) {
 	walk := slice{cache: c}
 	for _, n := range g.networks.networks {
@@ -268,6 +277,7 @@ func (c *Cache) clean(g *group) {
 }
 
 // sets returns the group's sets of a family, by the family's index, with all changes up to now.
+// The worker of the pod calls it, without the lock of the cache.
 func (g *group) sets(i int) groupSets {
 	g.content.Lock()
 	defer g.content.Unlock()

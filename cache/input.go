@@ -40,6 +40,7 @@ type Pod struct {
 }
 
 // Values of Pod.Outside.
+// The texts are the reasons that a user reads.
 const (
 	OnHostNetwork = "it is on the host's network, where no policy applies"
 	Terminated    = "it has ended"

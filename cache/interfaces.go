@@ -12,12 +12,14 @@ import (
 )
 
 // interfaceNameMax is IFNAMSIZ without the NUL.
+// The kernel refuses a longer name.
 const interfaceNameMax = 15
 
 // defaultInterface is the interface of the cluster's own network, in every pod.
 const defaultInterface = "eth0"
 
 // entry is an interface of a pod on a network.
+// Entries become attachments when their networks are known.
 type entry struct {
 	iface   string
 	network Key
@@ -41,6 +43,8 @@ type reading struct {
 // requested interface away. If the two give the same interface to different networks, the interface belongs to both networks.
 // While either of the two cannot be read, the interfaces from before stay, without their addresses.
 // The requested networks are read for a local pod only; see NewPod.
+// A worked example: the request is "a/one" and the status has net1 on b/two. Then net1 is on both networks, and
+// policies for either isolate it; its addresses count on b/two only.
 func readInterfaces(o Pod, local bool, before *podState, limits *policy.Limits) reading {
 	var r reading
 	status, statusOK := parseStatus(o, &r.problems)
@@ -70,6 +74,7 @@ func (r *reading) noteLabels(o Pod, limits *policy.Limits) {
 }
 
 // bound applies the limits. The interface of the cluster's network is kept first, since a pod without it is cut off.
+// The kept interfaces do not depend on the order in the annotation.
 func (r *reading) bound(limits *policy.Limits) {
 	if len(r.entries) > limits.PodInterfaces {
 		r.overflow = true
@@ -102,6 +107,7 @@ func rank(e entry) int {
 }
 
 // dropAddresses removes all addresses, so that the pod is nobody's peer.
+// It applies to announced pods, pods without a node and pods with cut labels.
 func (r *reading) dropAddresses() {
 	for i := range r.entries {
 		r.entries[i].addrs = nil
@@ -155,6 +161,7 @@ func parseStatus(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
 }
 
 // compare orders entries by interface and network.
+// The order of a pod's attachments follows from it.
 func (e entry) compare(f entry) int {
 	return cmp.Or(cmp.Compare(e.iface, f.iface), policy.CompareKeys(e.network, f.network))
 }

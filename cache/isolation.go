@@ -9,6 +9,7 @@ import (
 )
 
 // isolation is an isolated interface and the policies that isolate it.
+// Isolated interfaces of a direction are sorted by name.
 type isolation struct {
 	iface     string
 	policies  []*installed   // sorted
@@ -43,6 +44,7 @@ type place struct {
 
 // view returns the view of a pod. The caller holds the lock; view releases it at intervals, and starts again if
 // something changed meanwhile.
+// The view may be copied, but its lists belong to the plan.
 func (c *Cache) view(t *target) view {
 	ns := t.pod.namespace
 	for try := 0; ; try++ {
@@ -64,6 +66,7 @@ func (c *Cache) view(t *target) view {
 }
 
 // places returns the interfaces of a pod. The caller holds the lock.
+// The interfaces are in the order of the attachments.
 func (c *Cache) places(t *target, attachments []attachment) []place {
 	list := make([]place, 0, len(attachments))
 	for _, a := range attachments {
@@ -97,6 +100,7 @@ func (v *view) isolate() {
 }
 
 // notVLANs returns the open interfaces of a direction whose names look like those of VLAN devices on isolated interfaces.
+// Their packets must not match the pattern NAME.* of the isolated interface.
 func (v *view) notVLANs(d engine.Direction) (names []string) {
 	for _, a := range v.attachments {
 		isLikeVLAN := func(i isolation) bool { return strings.HasPrefix(a.iface, i.iface+".") }
@@ -135,6 +139,7 @@ func (v *view) isolations(d engine.Direction) []isolation {
 }
 
 // unsupported returns the networks of the pod that policies are for and do not isolate, at most policy.MaxProblems.
+// Users learn of them by the Shortfall UnsupportedNetworkPlugin.
 func (v *view) unsupported() []unsupported {
 	var out []unsupported
 	for _, a := range v.attachments {

@@ -11,6 +11,7 @@ import (
 
 // share is an element that a pod contributes to a group: an address (with protocol and port 0) or, for an endpoint
 // group, an address with a port.
+// Two pods that contribute the same share are counted by duplicates.
 type share = sets.Endpoint
 
 // compareShares orders shares by address, protocol and port.
@@ -19,6 +20,7 @@ func compareShares(a, b share) int {
 }
 
 // appendShares appends the shares of a pod in a state, sorted, each once.
+// A pod that is on none of the networks has none. The result may be in the array of the given slice.
 func (n *networkSet) appendShares(to []share, spec *policy.Group, s *podState) []share {
 	start := len(to)
 	for i := range s.attachments {
@@ -60,6 +62,7 @@ type membership struct {
 }
 
 // start sets the content of a new group: the blocks.
+// It must be called before any other method.
 func (m *membership) start(spec *policy.Group, blocks sets.Addrs, bounds splitBounds, counts *counts) {
 	m.spec, m.blocks, m.bounds, m.counts = spec, blocks, bounds, counts
 	m.addrs = [len(sets.Families)]sets.Addrs{blocks, blocks}
@@ -73,6 +76,7 @@ func (m *membership) end() {
 }
 
 // count updates the counts of the cache.
+// It is called after each change of the content.
 func (m *membership) count() {
 	n := 0
 	for i, f := range sets.Families {
@@ -113,6 +117,7 @@ func (m *membership) apply(networks *networkSet, changes map[*pod]change) {
 }
 
 // appendMissing appends the shares of a sorted list that are not in another sorted list.
+// Both lists must be sorted by compareShares.
 func appendMissing(to, list, other []share) []share {
 	for _, s := range list {
 		if _, found := slices.BinarySearchFunc(other, s, compareShares); !found {
@@ -173,6 +178,7 @@ func (m *membership) load(all []share) {
 }
 
 // insert adds a share. Another pod may contribute the same share already.
+// Then only the number of its pods grows.
 func (m *membership) insert(s share) {
 	switch {
 	case m.blocks.Contains(s.Addr):
@@ -187,6 +193,7 @@ func (m *membership) insert(s share) {
 }
 
 // remove removes a share, unless another pod contributes it too.
+// It must have been inserted before.
 func (m *membership) remove(s share) {
 	switch {
 	case m.blocks.Contains(s.Addr):
@@ -201,6 +208,7 @@ func (m *membership) remove(s share) {
 }
 
 // change inserts or removes the address of a pod. n is 1 or -1.
+// with is sets.Addrs.Insert or sets.Addrs.Remove.
 func (m *membership) change(s share, with func(sets.Addrs, sets.AddrRange) sets.Addrs, n int) {
 	i := familyIndex(s)
 	next := with(m.addrs[i], sets.Single(s.Addr))
@@ -221,6 +229,7 @@ func (m *membership) has(s share) bool {
 }
 
 // duplicate adds n to the number of further pods that contribute a share.
+// A share with 0 further pods has no entry.
 func (m *membership) duplicate(s share, n int) {
 	if m.duplicates == nil {
 		m.duplicates = map[share]int{}
@@ -279,6 +288,7 @@ func (m *membership) ranges(i int) int {
 }
 
 // all returns the addresses of pods and blocks of both families.
+// It is for explanations.
 func (m *membership) all() sets.Addrs {
 	all := m.blocks
 	for _, addrs := range m.addrs {

@@ -53,6 +53,7 @@ type namespace struct {
 
 // namespace returns the namespace, and makes it if it does not exist. The caller must refer to it, or call
 // dropNamespace.
+// The caller holds the lock.
 func (c *Cache) namespace(name string) *namespace {
 	ns := c.namespaces[name]
 	if ns == nil {
@@ -66,6 +67,7 @@ func (c *Cache) namespace(name string) *namespace {
 
 // dropNamespace forgets a namespace that nothing refers to.
 // Anything that refers to the namespace keeps it: its object, a scope, policies, pods, and groups.
+// The caller holds the lock, and must not use ns afterwards.
 func (c *Cache) dropNamespace(ns *namespace) {
 	if ns.known || ns.own != nil || len(ns.ordered) > 0 || len(ns.pods) > 0 || ns.groups > 0 {
 		return
@@ -94,6 +96,7 @@ func (ns *namespace) share(labels labelindex.Set) labelindex.Set {
 }
 
 // UpsertNamespace takes a Namespace as it is now.
+// The labels must not change afterwards.
 func (c *Cache) UpsertNamespace(obj Namespace) {
 	c.lock()
 	defer c.unlock()
@@ -106,6 +109,7 @@ func (c *Cache) UpsertNamespace(obj Namespace) {
 }
 
 // DeleteNamespace removes a Namespace. Pods that are still in it stay peers of selectors without conditions.
+// An unknown namespace is ignored.
 func (c *Cache) DeleteNamespace(name string) {
 	c.lock()
 	defer c.unlock()
@@ -118,6 +122,7 @@ func (c *Cache) DeleteNamespace(name string) {
 }
 
 // Namespaces returns the keys of the Namespace objects that the cache holds.
+// The order is random. Informers compare them with the API server.
 func (c *Cache) Namespaces() []Key {
 	c.lock()
 	defer c.unlock()
@@ -131,6 +136,7 @@ func (c *Cache) Namespaces() []Key {
 }
 
 // relabel updates the scopes that contain a namespace, and then, in slices, the groups of its pods.
+// The caller holds the lock, which is released at intervals.
 func (c *Cache) relabel(ns *namespace, known bool, labels labelindex.Set) {
 	ns.known, ns.labels = known, labels
 	// selectNamespaces compares this number: it has matched labels without the lock.
@@ -164,6 +170,7 @@ func (c *Cache) rescope(ns *namespace) (changed bool) {
 }
 
 // candidates returns a list that contains every policy that selects a pod in this state.
+// It saves a match of each policy with each pod.
 func (ns *namespace) candidates(s *podState) []*installed {
 	// The labels are unknown, so every policy selects the pod.
 	if s.cutLabels {

@@ -9,6 +9,7 @@ import (
 )
 
 // NAD is the part of a NetworkAttachmentDefinition that policies depend on, see [NewNAD].
+// Since is set by the informer, from the object's times.
 type NAD struct {
 	Key
 	definition
@@ -84,6 +85,7 @@ type network struct {
 }
 
 // network returns the network, and makes it if it does not exist. The caller must refer to it, or call dropNetwork.
+// The caller holds the lock.
 func (c *Cache) network(key Key) *network {
 	n := c.networks[key]
 	if n == nil {
@@ -95,6 +97,7 @@ func (c *Cache) network(key Key) *network {
 }
 
 // dropNetwork forgets a network that nothing refers to.
+// The caller holds the lock. It may be called for a network that was dropped already.
 func (c *Cache) dropNetwork(n *network) {
 	if len(n.pods) == 0 && len(n.sets) == 0 && !n.defined && c.networks[n.key] == n {
 		delete(c.networks, n.key)
@@ -110,6 +113,7 @@ func (c *Cache) isolates(n *network, p *pod) bool {
 }
 
 // isYoungerThan reports whether the pod may be attached by an earlier definition of the network.
+// Times are in whole seconds, as the API server writes them.
 func (n *network) isYoungerThan(p *pod) bool { return p.created < n.since }
 
 // UpsertNAD takes a NetworkAttachmentDefinition as it is now.
@@ -135,6 +139,7 @@ func (c *Cache) DeleteNAD(key Key) {
 }
 
 // setDefinition replaces the definition of a network, and marks the local pods for which it makes a difference.
+// A pod that is not on the network, or that no policy selects, stays as it is.
 func (c *Cache) setDefinition(n *network, d definition, since int64) {
 	before := *n
 	n.definition, n.since = d, since
@@ -153,6 +158,7 @@ func (c *Cache) setDefinition(n *network, d definition, since int64) {
 }
 
 // NADs returns the keys of the definitions that the cache holds.
+// The order is random.
 func (c *Cache) NADs() []Key {
 	c.lock()
 	defer c.unlock()
@@ -166,6 +172,7 @@ func (c *Cache) NADs() []Key {
 }
 
 // networkSet has the networks on which pods are members of a group. Groups with the same networks share it.
+// The digest of the sorted names identifies it.
 type networkSet struct {
 	digest   policy.Digest
 	networks []*network
@@ -174,6 +181,7 @@ type networkSet struct {
 }
 
 // acquireNetworks returns the set of networks of a group. The caller must release it.
+// The caller holds the lock.
 func (c *Cache) acquireNetworks(g *policy.Group) *networkSet {
 	digest := policy.DigestKeys(g.Networks)
 	s := c.networkSets[digest]

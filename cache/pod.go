@@ -51,9 +51,11 @@ type podState struct {
 }
 
 // noState is the state of a pod before it comes and after it has gone.
+// Comparing pointers with it tells whether a pod contributes anything.
 var noState = &podState{}
 
 // attachment is an interface of a pod on a network.
+// It is a value of podState, so it never changes.
 type attachment struct {
 	iface   string
 	network *network
@@ -61,6 +63,7 @@ type attachment struct {
 }
 
 // id returns the identity of a local pod.
+// The pod must be or have been local.
 func (p *pod) id() PodID { return PodID{p.key, p.local.uid} }
 
 // identity returns the hash of a UID. Only the API server and the runtime choose UIDs.
@@ -138,6 +141,7 @@ func (c *Cache) AnnouncePod(obj Pod) {
 }
 
 // DeletePod removes a pod. An announced pod of the same name stays: the deletion belongs to an earlier pod.
+// An unknown pod is ignored.
 func (c *Cache) DeletePod(key Key) {
 	c.lock()
 	defer c.unlock()
@@ -147,6 +151,7 @@ func (c *Cache) DeletePod(key Key) {
 }
 
 // Pods returns the keys of the pods from the API server that the cache holds.
+// The order is random. Announced pods are not among them.
 func (c *Cache) Pods() []Key {
 	c.lock()
 	defer c.unlock()
@@ -158,6 +163,7 @@ func (c *Cache) Pods() []Key {
 }
 
 // newPod returns a pod without interfaces, in its namespace.
+// The caller holds the lock, and must give the pod a state or remove it.
 func (c *Cache) newPod(key Key, uid types.UID) *pod {
 	p := &pod{identity: c.identity(uid), namespace: c.namespace(key.Namespace), state: noState}
 	p.key = Key{Namespace: p.namespace.name, Name: key.Name} // all pods of a namespace share the text of its name
@@ -166,6 +172,7 @@ func (c *Cache) newPod(key Key, uid types.UID) *pod {
 }
 
 // removePod removes a pod from the namespace, the networks, the groups and the targets.
+// The caller holds the lock. Walks that still have the pod see that it is gone.
 func (c *Cache) removePod(p *pod) {
 	c.setLocal(p, false)
 	c.setState(p, noState)
@@ -180,6 +187,7 @@ func (c *Cache) removePod(p *pod) {
 }
 
 // update reads the object into the pod, and returns all problems of its annotations.
+// local says whether the pod is local now; a pod may become local when it gets its node.
 func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 	isDated := p.created != obj.Created // the runtime had announced the pod, without the time
 	p.created = obj.Created
@@ -252,6 +260,7 @@ func (c *Cache) attachments(old []attachment, entries []entry) []attachment {
 }
 
 // setState replaces the state of a pod, and updates the groups that the pod is in, and its target.
+// The caller holds the lock. An equal state changes nothing.
 func (c *Cache) setState(p *pod, next *podState) {
 	before := p.state
 	sameLabels := slices.Equal(before.labels, next.labels) && before.cutLabels == next.cutLabels

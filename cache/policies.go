@@ -12,6 +12,7 @@ import (
 )
 
 // installed is a policy in the cache. Only selects and sections change after it is installed.
+// A policy that is edited is another installed.
 type installed struct {
 	*policy.Policy
 	// sections are the sections of the policy, or equal sections of an earlier version, so that their chains stay the
@@ -51,6 +52,7 @@ func (c *Cache) RestorePolicy(p *policy.Policy) {
 }
 
 // DeletePolicy removes a policy.
+// Its pods keep their isolation until their workers have new plans.
 func (c *Cache) DeletePolicy(key Key) {
 	c.lock()
 	defer c.unlock()
@@ -61,6 +63,7 @@ func (c *Cache) DeletePolicy(key Key) {
 }
 
 // Policies returns the keys of the policies that the cache holds.
+// The order is random.
 func (c *Cache) Policies() []Key {
 	c.lock()
 	defer c.unlock()
@@ -73,6 +76,7 @@ func (c *Cache) Policies() []Key {
 
 // setPolicy replaces a version of a policy by another version, and keeps the policies within the limits. Either version
 // may be nil.
+// The caller holds the lock.
 func (c *Cache) setPolicy(old, next *installed) {
 	key := cmp.Or(old, next).Key
 	before, existed := 0, false
@@ -135,6 +139,7 @@ func (c *Cache) replacePolicy(old, next *installed) {
 
 // keepSections lets the next version take over the sections that are equal, and reports whether both versions have the
 // same effect.
+// So an edit of a label or an annotation of a policy marks no pod.
 func (p *installed) keepSections(next *installed) bool {
 	same := p.Pods.String() == next.Pods.String() && slices.Equal(p.Networks, next.Networks) && p.AllNetworks == next.AllNetworks
 	// Sections that are equal keep their pointer, and chains are found by the pointer of their section.
@@ -149,6 +154,7 @@ func (p *installed) keepSections(next *installed) bool {
 }
 
 // install adds a policy to the indexes and counts.
+// It replaces the earlier version in the list of the namespace.
 func (c *Cache) install(p *installed) *namespace {
 	c.policies[p.Key] = p
 	ns := c.namespace(p.Key.Namespace)
@@ -205,6 +211,7 @@ func (c *Cache) count(p *installed, n int64) {
 // rules of policies that fit again. So the policies alone decide which of them have rules, not the order of events. If
 // all namespaces together want too much, each namespace has the same share, so a namespace that wants little keeps its
 // rules. before is the size of the namespace's policies before the event.
+// was says that the node was over its limit before the event: then every share may grow again.
 func (c *Cache) enforceRoom(ns *namespace, before int) {
 	wanted := func(items int) int { return min(items, c.limits.NamespaceItems) }
 	was := c.wanted > c.limits.NodeItems
@@ -220,6 +227,7 @@ func (c *Cache) enforceRoom(ns *namespace, before int) {
 }
 
 // limitPolicies keeps the policies of a namespace within the room of the namespace.
+// Policies keep their rules in the order of their names, as many as fit.
 func (c *Cache) limitPolicies(ns *namespace) {
 	limit, name := c.limits.NamespaceItems, "namespace-items"
 	if c.wanted > c.limits.NodeItems {
@@ -254,6 +262,7 @@ func (c *Cache) limitPolicies(ns *namespace) {
 }
 
 // byName returns 1 for a policy that depends on the named ports of its pods, else 0.
+// It is a number, so that selection can sum it up.
 func (p *installed) byName() int {
 	if s := p.Sections[engine.Ingress]; s != nil && s.ByName {
 		return 1

@@ -20,6 +20,7 @@ type networkRequest struct {
 // parseRequests reads the networks that a pod requests, as the interfaces that Multus makes of them, without addresses.
 // An interface without a name is called net and its place in the list, from 1 on. An invalid request keeps its place,
 // contributes nothing and is a problem. It returns false if the annotation as a whole cannot be read.
+// An example: "net-a, b/net-c@data" in the namespace shop makes net1 on shop/net-a and data on b/net-c.
 func parseRequests(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
 	if strings.TrimSpace(o.Requested) == "" {
 		return nil, true
@@ -55,6 +56,7 @@ func parseRequests(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
 
 // splitRequests reads the annotation in either of its two forms, which it distinguishes as Multus does: a JSON list, or
 // names as "namespace/name@interface" with commas between them.
+// The texts of names are not checked here.
 func splitRequests(raw string) ([]*networkRequest, error) {
 	var requests []*networkRequest
 	if strings.ContainsAny(raw, `[{"`) {
@@ -74,6 +76,7 @@ func splitRequests(raw string) ([]*networkRequest, error) {
 }
 
 // interfaceAt returns the name of the interface for the request at a place in the list.
+// place counts from 1, invalid entries included.
 func (r *networkRequest) interfaceAt(place int) string {
 	switch {
 	case r.Interface != "":

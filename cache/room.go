@@ -6,12 +6,14 @@ import "time"
 // cluster as members of a hundred groups, so the members of the groups that the policies of a namespace use are limited.
 
 // cut is the limit that keeps a namespace from using a group: name and value as in --limit.
+// The zero value is no limit.
 type cut struct {
 	limit string
 	value int
 }
 
 // own notes another chain of a namespace that uses the group.
+// The caller holds the lock.
 func (c *Cache) own(g *group, ns *namespace) {
 	// Further chains of the same namespace cost nothing.
 	if g.owners[ns]++; g.owners[ns] > 1 {
@@ -25,6 +27,7 @@ func (c *Cache) own(g *group, ns *namespace) {
 }
 
 // disown reverses own.
+// A group that was cut from the namespace no longer counts for it.
 func (c *Cache) disown(g *group, ns *namespace) {
 	if g.owners[ns]--; g.owners[ns] > 0 {
 		return
@@ -42,6 +45,7 @@ func (c *Cache) disown(g *group, ns *namespace) {
 }
 
 // resize adds n to the number of shares of a group, and takes the group from namespaces that exceed their limit now.
+// n may be negative. A namespace that got room again is tried by Reconsider, not here.
 func (c *Cache) resize(g *group, n int) {
 	g.size += n
 	c.members += n
@@ -71,6 +75,7 @@ func (c *Cache) membersOf() cut {
 // cutOver takes the use of a group from a namespace that exceeds its limit with the group: the policies of the
 // namespace that use the group allow nothing when their pods have new plans. Another namespace that uses the same group
 // keeps it.
+// The caller holds the lock.
 func (c *Cache) cutOver(g *group, ns *namespace) {
 	limit := c.membersOf()
 	if _, isCut := g.cut[ns]; isCut || ns.members <= limit.value {
@@ -101,6 +106,7 @@ func (c *Cache) cutOver(g *group, ns *namespace) {
 // cutGroup returns the limit that keeps the namespace of a policy from using a group of the chain. It notes the
 // policy, which is then not tried again before Reconsider allows it: finding the members anew for each pod would cost a
 // lot.
+// The worker calls it before it uses the chain in a plan.
 func (c *Cache) cutGroup(pc *policyChain, p *installed) (limit cut, isCut bool) {
 	c.lock()
 	defer c.unlock()
@@ -118,6 +124,7 @@ func (c *Cache) cutGroup(pc *policyChain, p *installed) (limit cut, isCut bool) 
 }
 
 // cutPolicy returns the limit that the groups of a policy exceeded when the policy was last tried.
+// It lets a plan skip the policy without finding the members again.
 func (c *Cache) cutPolicy(p *installed) (limit cut, isCut bool) {
 	c.lock()
 	defer c.unlock()

@@ -15,6 +15,7 @@ type Sandbox struct {
 // sandboxOf returns the sandbox of a pod. The sandbox of a static pod has the UID that the kubelet gave to the pod. The
 // API server has only the mirror pod, with another UID, and with the first UID in an annotation that anybody can write.
 // So the runtime must also know the pod by the same name.
+// The caller holds the lock. The zero value means that none is known.
 func (c *Cache) sandboxOf(p *pod) Sandbox {
 	if s, ok := c.sandboxes[p.local.uid]; ok {
 		return s
@@ -26,6 +27,7 @@ func (c *Cache) sandboxOf(p *pod) Sandbox {
 }
 
 // SetSandbox sets the sandbox of the pod with this UID. The pod may come later.
+// A sandbox that is made anew under the same UID replaces the earlier sandbox.
 func (c *Cache) SetSandbox(uid types.UID, s Sandbox) {
 	c.lock()
 	defer c.unlock()
@@ -58,6 +60,7 @@ func (c *Cache) DeleteSandbox(uid types.UID) {
 }
 
 // markSandbox marks the pod of a sandbox as dirty: by its UID, or as a mirror pod.
+// The caller holds the lock. A sandbox without a local pod marks nothing.
 func (c *Cache) markSandbox(uid types.UID) {
 	mark := func(t *target) {
 		c.dirty[t.id()] = struct{}{}

@@ -10,6 +10,8 @@ import (
 
 // scope is a set of namespaces in which active groups look for peers, with an index of the groups' selectors of pods.
 // It exists while a group uses it.
+// An example: two policies that allow pods of namespaces with team=a share the scope, even with different
+// podSelectors.
 type scope struct {
 	// key identifies the scope; id orders the scopes with a selector by creation.
 	key        policy.Scope
@@ -26,6 +28,7 @@ type scope struct {
 func compareScopes(a, b *scope) int { return cmp.Compare(a.id, b.id) }
 
 // peerEntry is a selector of pods in a scope, and the groups that have it as a peer.
+// Groups with equal selectors in a scope share the entry, so a pod is matched once for all of them.
 type peerEntry struct {
 	scope  *scope
 	pods   *labelindex.Selector
@@ -108,6 +111,7 @@ func (c *Cache) selectNamespaces(s *scope) map[*namespace]scopeMatch {
 }
 
 // dropScope forgets a scope that no group uses.
+// The caller holds the lock, which walk may release.
 func (c *Cache) dropScope(s *scope, walk *slice) {
 	if s.entries.Len() > 0 {
 		return
@@ -143,6 +147,7 @@ func (c *Cache) enter(g *group, p policy.Peer) *peerEntry {
 }
 
 // leave removes a group from an entry, and drops the entry and its scope after the last group.
+// The caller holds the lock, which walk may release.
 func (c *Cache) leave(g *group, e *peerEntry, walk *slice) {
 	// The lists are per set of networks, so that a pod is compared only with groups on its networks.
 	if rest := without(e.groups[g.networks], g); len(rest) > 0 {
@@ -255,6 +260,7 @@ func (c *Cache) eachPodIn(ns *namespace, e *peerEntry, walk *slice, f func(*pod)
 }
 
 // without removes an item from a list. It changes the order.
+// It clears the freed place, so that the item can be collected.
 func without[T comparable](list []T, item T) []T {
 	i := slices.Index(list, item)
 	if i < 0 {

@@ -32,6 +32,7 @@ const (
 )
 
 // shortfalls collects problems by policy and reason.
+// Problems of a policy come from several pods.
 type shortfalls map[shortfallKey][]policy.Problem
 
 // shortfallKey: an Event has a single reason, so each policy has a list for each reason.
@@ -49,6 +50,7 @@ func (s shortfalls) add(p *policy.Policy, reason string, problem policy.Problem)
 }
 
 // portUse is the use of a name of a port in a rule of a policy.
+// It identifies a name across the pods that the policy selects.
 type portUse struct {
 	policy    *policy.Policy
 	direction engine.Direction
@@ -100,6 +102,7 @@ func (c *Cache) Shortfalls() []Shortfall {
 }
 
 // list returns the shortfalls sorted by policy and reason.
+// The same input gives the same list, so a caller can compare it with the last.
 func (s shortfalls) list() []Shortfall {
 	var out []Shortfall
 	for key, problems := range s {
@@ -177,6 +180,7 @@ func (g *group) hasName(name policy.PortName) bool {
 }
 
 // namedPorts returns the uses of names of ports in the policies of a pod with these named ports.
+// The order is that of the chains, then of the rules.
 func (p *plan) namedPorts(ports []policy.NamedPort) []namedPort {
 	policies := map[*policy.Section]*policy.Policy{}
 	for _, chosen := range p.chosen {

@@ -43,18 +43,21 @@ func (b splitBounds) isSplit(wasSplit bool, ranges, hosts int) bool {
 
 // groupSets are the sets of a group in a family.
 type groupSets struct {
-	set       *engine.Set // addresses of pods; nil unless the group is split
-	pods      *engine.Set // nil unless the group is split
+	set       *engine.Set // the interval set: addresses of blocks and, unless the group is split, of pods
+	pods      *engine.Set // the hash set: addresses of pods; nil unless the group is split
 	isCurrent bool        // no member has changed since the sets were made
 }
 
 // families is a set of families: bit i is the family with index i.
+// A family that is not in it has a single set.
 type families uint8
 
 // splits has the split groups of a table, by their digests, with the families in which they are split.
+// nil: no group is split.
 type splits map[policy.Digest]families
 
 // has reports whether the group is split in the family.
+// A group that is not in the map is not split.
 func (s splits) has(g *policy.Group, f sets.Family) bool {
 	return s[g.Digest]&(1<<slices.Index(sets.Families[:], f)) != 0
 }
@@ -62,8 +65,8 @@ func (s splits) has(g *policy.Group, f sets.Family) bool {
 // splitChain is the version of a policyChain in which some groups are split. Only the last version is kept: most pods
 // have the same.
 type splitChain struct {
-	sync.Mutex        // for each group the families in which it is split, a byte each
-	key        string // the families of each group
+	sync.Mutex        // guards the fields below
+	key        string // for each group the families in which it is split, a byte each
 	built      *policy.Chain
 }
 

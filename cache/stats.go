@@ -56,11 +56,13 @@ func (c *Cache) Stats() Stats {
 
 // flags are the counts of Stats in which a local pod is counted now. setFlags adds and removes the pod by the
 // difference.
+// A flag is a condition of the pod, so a pod counts at most once for each.
 type flags struct {
 	selected, withoutSandbox, unsupported, notEnforceable, unreadable, limited, withSandbox, hasBridge bool
 }
 
 // recount updates the counts for a local pod.
+// The caller holds the lock. It must be called after each event that can change a flag.
 func (c *Cache) recount(t *target) {
 	s := t.pod.state
 	f := flags{

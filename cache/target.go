@@ -9,6 +9,7 @@ import (
 
 // Target is a local pod and the tables that its network namespace should have. It is a value: later events do not
 // change it.
+// The reconciler applies it.
 type Target struct {
 	Pod     PodID
 	Sandbox Sandbox
@@ -37,6 +38,7 @@ type target struct {
 	planning sync.Mutex // held while a plan is made, so that a pod has a single planner
 }
 
+// id is the identity of the pod.
 func (t *target) id() PodID { return t.pod.id() }
 
 // selection is a set of policies: their number, and the sum of their random identities. Equal sums mean equal sets. The
@@ -88,6 +90,7 @@ func (c *Cache) Plan(id PodID) (Target, bool) {
 }
 
 // Target returns the tables of a pod by its last plan, with the members that its groups have now. It makes no plan.
+// It is cheap, unless groups of the pod have many changes.
 func (c *Cache) Target(id PodID) (Target, bool) {
 	c.lock()
 	t := c.targets[id]
@@ -122,6 +125,7 @@ func (c *Cache) Closed(id PodID, limit string) engine.Tables {
 }
 
 // IsSelected reports whether a local pod is known, and whether any policy selects it. It makes no plan.
+// A pod with unreadable interfaces counts as unknown.
 func (c *Cache) IsSelected(id PodID) (selected, known bool) {
 	c.lock()
 	defer c.unlock()
@@ -134,6 +138,7 @@ func (c *Cache) IsSelected(id PodID) (selected, known bool) {
 
 // LocalPod returns the local pod with the name: the pod of the API server or, if the API server has none, of the
 // container runtime.
+// A runtime may announce a pod before the API server's event.
 func (c *Cache) LocalPod(key Key) (PodID, bool) {
 	c.lock()
 	defer c.unlock()
@@ -178,6 +183,7 @@ func (c *Cache) replan(id PodID, t *target) bool {
 }
 
 // setLocal makes a pod a target, or ends that.
+// The caller holds the lock. Either way the pod is dirty.
 func (c *Cache) setLocal(p *pod, local bool) {
 	if local == (p.target != nil) {
 		return
@@ -238,6 +244,7 @@ func (c *Cache) reselect(t *target, before, now *podState) {
 }
 
 // countActive updates the count of active policies for a policy that selected before so many local pods.
+// Each policy counts once, however many pods it selects.
 func (c *Cache) countActive(p *installed, before int) {
 	switch {
 	case before == 0 && p.selects > 0:
@@ -248,6 +255,7 @@ func (c *Cache) countActive(p *installed, before int) {
 }
 
 // markStale notes that the pod needs a new plan.
+// The caller holds the lock.
 func (c *Cache) markStale(t *target) {
 	t.stale = true
 	c.dirty[t.id()] = struct{}{}

@@ -138,6 +138,7 @@ func (c *Cache) Peers(f func(PeerView)) {
 }
 
 // IsSelectedBy reports whether a peer of a rule selects the pod, regardless of networks.
+// Labels of a namespace that is unknown match only a selector without conditions.
 func (v *PeerView) IsSelectedBy(p policy.Peer) bool {
 	s := scope{key: p.Scope, namespaces: p.Namespaces}
 	return s.selects(&v.namespace) && p.Pods.Matches(&v.Labels)
@@ -156,6 +157,7 @@ func (v *PeerView) Has(addr netip.Addr) []AttachmentView {
 
 // Members returns the addresses or, for an endpoint group, the endpoints that a peer group has now. It makes the group
 // for the moment if no local pod uses it.
+// It is for explanations: it may take long for a large group.
 func (c *Cache) Members(spec *policy.Group) (sets.Addrs, sets.Endpoints) {
 	c.lock()
 	g, isNew := c.acquireGroup(spec, "")

@@ -76,6 +76,7 @@ func newAligner(have, want []Rule, s span, keep func(i, j int)) *aligner {
 	for j := s.wantFrom; j < s.wantTo; j++ {
 		a.want[j] = n.number(&want[j])
 	}
+	// A number is below the number of different rules, so it is an index here.
 	a.seen = make([]occurrences, len(n.rules))
 	return a
 }
@@ -181,7 +182,8 @@ func (a *aligner) pairs(s span, onlyUnique bool) []pair {
 }
 
 // ascending returns the longest subsequence of the pairs that ascends in want, too. It is patience sorting: lowest[n] is
-// the pair with the lowest j that ends a subsequence of n+1 pairs.
+// the pair with the lowest j that ends a subsequence of n+1 pairs. An example: of pairs with j = 3, 1, 4 and 2 it returns
+// the pairs with 1 and 2.
 func ascending(pairs []pair) []pair {
 	var lowest []int                    // indexes in pairs
 	previous := make([]int, len(pairs)) // by index: the pair before it in its subsequence, or -1

@@ -11,6 +11,7 @@ func (e *Engine) Changed(ctx context.Context) (bool, error) {
 	}
 	x, done := e.exchange()
 	defer done()
+	// Both tables are in the namespace, and share its generation.
 	generation, err := x.generation(e.transport)
 	if err != nil {
 		return false, &ApplyError{Pod: e.pod, Op: "check", Err: err}

@@ -78,6 +78,7 @@ func (s *Set) since(have *Set) (*delta, bool) {
 }
 
 // find sets the fields of the delta. It returns false if the change cannot be made in place.
+// A set that changes its kind or its family must be made anew.
 func (d *delta) find(have, want Elements) bool {
 	switch w := want.(type) {
 	case Addrs:
@@ -116,6 +117,7 @@ const manyElements = 16
 
 // changeElements writes the delta. If it has many elements, the messages are encoded once, and each pod's batch gets a
 // copy.
+// Workers of several pods may call it with the same delta at the same time.
 func (b *batch) changeElements(c *elementChange) {
 	if c.len() < manyElements {
 		b.encodeDelta(c.set.Name, c.delta)
@@ -135,6 +137,7 @@ func (b *batch) encodeDelta(set string, d *delta) {
 }
 
 // writeDelta writes one kind of elements.
+// A kind without a difference writes no message.
 func writeDelta[T any](remove, add elementList, d sets.Delta[T], write func(*elementList, T)) {
 	if d.IsEmpty() {
 		return

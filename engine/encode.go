@@ -19,6 +19,7 @@ type batch struct {
 }
 
 // addedRule is a new rule. The kernel's answer to the message with this sequence number has the handle of the rule.
+// ruleChange belongs to the plan, which lives until the answers have been read.
 type addedRule struct {
 	sequence uint32
 	*ruleChange
@@ -126,6 +127,7 @@ const (
 )
 
 // newChain writes a new chain without rules. With a hook it is a base chain.
+// The rules come as messages of their own, since they may jump to chains that come later.
 func (b *batch) newChain(c *Chain) {
 	b.begin(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, nfnl.Label{Op: "NEWCHAIN", Object: c.Name})
 	b.Text(unix.NFTA_CHAIN_TABLE, TableName)

@@ -239,6 +239,7 @@ func (l *elementList) portRange(r sets.PortRange) {
 }
 
 // singlePorts writes each port of a range.
+// It is for plain sets, which are hash sets and have no ranges.
 func (l *elementList) singlePorts(r sets.PortRange) {
 	for port := int(r.From); port <= int(r.To); port++ {
 		l.next()
@@ -257,6 +258,7 @@ func (l *elementList) host(a netip.Addr) {
 }
 
 // endpoint writes address, protocol and port, each field padded to four bytes.
+// For 10.0.0.1, tcp, 80 the key is 0a 00 00 01  06 00 00 00  00 50 00 00.
 func (l *elementList) endpoint(e sets.Endpoint) {
 	l.next()
 	var space [24]byte
@@ -267,6 +269,7 @@ func (l *elementList) endpoint(e sets.Endpoint) {
 }
 
 // fillSet writes all elements of a new set.
+// A set of kind Served starts empty: its elements are not part of a ruleset.
 func (b *batch) fillSet(s *Set) {
 	l := b.list(unix.NFT_MSG_NEWSETELEM, "NEWSETELEM", s.Name)
 	switch e := s.Elements.(type) {

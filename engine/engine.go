@@ -75,6 +75,7 @@ func Open(pod, path string, o Options) (*Engine, error) {
 }
 
 // newEngine returns an Engine over a socket, which it owns from now on.
+// The content of the table is unknown to it, so its first Apply reads the table.
 func newEngine(pod string, t *nfnl.Conn, o Options) *Engine {
 	e := &Engine{pod: pod, family: o.Family, transport: t, port: t.Port(), budget: batchBudget}
 	if o.Own {
@@ -84,6 +85,7 @@ func newEngine(pod string, t *nfnl.Conn, o Options) *Engine {
 }
 
 // Close closes the socket. The table stays in force, without an owner.
+// The Engine, and its sibling, must not be used afterwards.
 func (e *Engine) Close() error {
 	if err := e.transport.Close(); err != nil {
 		return &ApplyError{Pod: e.pod, Op: "close", Err: err}
@@ -192,6 +194,7 @@ const (
 )
 
 // apply brings the table to want, and starts again after a change by another process.
+// Its errors are not wrapped in an ApplyError yet.
 func (e *Engine) apply(ctx context.Context, want Ruleset) error {
 	x, done := e.exchange()
 	defer done()
@@ -392,6 +395,7 @@ func (e *Engine) send(x *exchange, p *plan, next Ruleset) error {
 
 // follow notes a batch of the sibling: it raised the generation of the namespace by one, and changed nothing in this
 // table. Without it, each batch of the sibling would look like a change by another process.
+// e may be nil: an Engine without a sibling.
 func (e *Engine) follow(generation uint32) {
 	if e != nil && e.have != nil && e.have.generation == generation && generation != nfnl.AnyGeneration {
 		e.have.generation++

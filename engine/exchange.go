@@ -19,6 +19,7 @@ type exchange struct {
 	keys      arena
 }
 
+// Buffers that have grown large are freed by the garbage collector, as all in a sync.Pool.
 var exchanges = sync.Pool{New: func() any { return &exchange{} }}
 
 // exchange returns buffers for messages about the Engine's table. The caller calls done behind the last use.
@@ -41,6 +42,7 @@ func (x *exchange) roundTrip(t *nfnl.Conn, handles map[string][]uint64) error {
 }
 
 // echo reads the handle of a rule that the batch added. It ignores all other answers.
+// The sequence number of the answer tells to which new rule it belongs.
 func (b *batch) echo(a nfnl.Answer, handles map[string][]uint64) error {
 	i, ok := slices.BinarySearchFunc(b.added, a.Sequence, func(r addedRule, seq uint32) int { return int(r.sequence) - int(seq) })
 	if !ok || a.Type != nfnl.NFTables|unix.NFT_MSG_NEWRULE {

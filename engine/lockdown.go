@@ -43,6 +43,7 @@ func lockdown(want Ruleset) (Ruleset, bool) {
 		if c == nil || len(c.Rules) == 0 || c.Rules[len(c.Rules)-1].summary().Verdict != "drop" {
 			return Ruleset{}, false
 		}
+		// The other chains, and all sets, are left out.
 		chains = append(chains, locked(c))
 	}
 	return NewRuleset(nil, chains), len(chains) > 0

@@ -17,6 +17,7 @@ const (
 
 // Memory estimates the kernel memory that the table of a Ruleset takes, in bytes. It is for budgets, so it rather
 // exceeds the real amount.
+// An empty Ruleset takes 0 bytes: it has no table.
 func (rs Ruleset) Memory() (bytes int) {
 	for _, s := range rs.Sets {
 		n := size(s.Elements)

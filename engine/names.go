@@ -32,6 +32,7 @@ const (
 func InterfaceChain(d Direction, iface string) string { return d.String() + "-" + spell(iface) }
 
 // spell returns the part of a chain's name that stands for an interface.
+// An example: "net:1" becomes "net_1-" and 16 hex digits.
 func spell(iface string) string {
 	name := strings.Map(func(r rune) rune {
 		switch {
@@ -63,9 +64,11 @@ func PortsChain(d Direction, iface, id string) string {
 }
 
 // CommonChain returns the name of the chain that every isolated interface consults before its policies.
+// An example is common-ingress.
 func CommonChain(d Direction) string { return commonPrefix + d.String() }
 
 // SelfChain returns the name of the chain for packets that no policy allows, and that the pod sends to itself.
+// An example is self-egress.
 func SelfChain(d Direction) string { return selfPrefix + d.String() }
 
 // CustomChain returns the name of the chain with the user's custom rules for a family, such as custom-v4-ingress.
@@ -83,6 +86,7 @@ const (
 )
 
 // GroupSet returns the name of the set with the members of a peer group in a family, such as peers-2d3e51bfc748c53a-v4.
+// The ID is a hash of everything that determines the members.
 func GroupSet(kind GroupKind, id string, f sets.Family) string {
 	return string(kind) + "-" + id + "-" + f.String()
 }

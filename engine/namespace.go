@@ -104,6 +104,7 @@ func (s *Stats) add(o Stats) {
 }
 
 // Counts reads the counters of all rules of both tables, see Engine.Counts.
+// Family inet comes first. After an error, no counts are returned.
 func (n *Namespace) Counts() ([]RuleCount, error) {
 	var all []RuleCount
 	for _, e := range n.engines {

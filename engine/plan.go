@@ -29,6 +29,7 @@ func (t *table) exists() bool { return t.foreign || !t.ruleset.IsEmpty() }
 func (t *table) isOwn() bool { return t.flags&ownedOnly != 0 && !t.elsewhere }
 
 // after returns the table that the plan leads to from t, when the kernel has acknowledged it.
+// t stays as it is.
 func (t *table) after(p *plan, want Ruleset) *table {
 	next := &table{
 		ruleset: want, handles: p.handles, flags: t.flags, elsewhere: t.elsewhere,
@@ -165,6 +166,7 @@ func (p *plan) setHandles(chain string, handles []uint64) {
 }
 
 // appendRules adds the rules of a chain from an index on, at the end.
+// Their order in the plan is their order in the chain.
 func (p *plan) appendRules(c *Chain, from int) {
 	for i := from; i < len(c.Rules); i++ {
 		p.rules = append(p.rules, ruleChange{chain: c.Name, place: atEnd, rule: &c.Rules[i], index: i})
@@ -188,6 +190,7 @@ func (p *plan) diffSets(have, want []*Set) bool {
 }
 
 // diffElements adds the differences between two versions of a set.
+// Both have the same name. It returns false if the set cannot be changed in place.
 func (p *plan) diffElements(have, want *Set) bool {
 	d, ok := want.since(have)
 	if ok && !d.isEmpty() {

@@ -58,6 +58,7 @@ func rewritingIsCheaper(kept []int, want int) bool {
 
 // insertRules puts the rules from..to-1 at the same place: the start of the chain, or behind a kept rule. It begins with
 // the last of them, because each further rule goes in front of the rules that are there already.
+// An example: inserting A, B and C behind K sends C, B, A, each directly behind K.
 func (p *plan) insertRules(want *Chain, from, to int, where ruleChange) {
 	for i := to - 1; i >= from; i-- {
 		where.chain, where.rule, where.index = want.Name, &want.Rules[i], i

@@ -120,6 +120,7 @@ func dialLoading(netns *os.File) (t *nfnl.Conn, err error) {
 }
 
 // awaitTables returns when nf_tables answers, also while the kernel loads it.
+// A kernel without nf_tables is an error after loadingPatience.
 func (e *Engine) awaitTables() error {
 	x, done := e.exchange()
 	defer done()

@@ -87,7 +87,8 @@ func separable(have, want Ruleset) map[string]bool {
 	return names
 }
 
-// lookupsInForce returns the summaries of the rules in force that look up sets, from each base chain anew.
+// lookupsInForce returns the summaries of the rules in force that look up sets. A rule that is reached from several chains
+// is listed once.
 func lookupsInForce(rs Ruleset) (list []expr.Summary) {
 	reached := newReach()
 	for _, c := range rs.Chains {
@@ -104,6 +105,7 @@ func lookupsInForce(rs Ruleset) (list []expr.Summary) {
 }
 
 // holdsAs reports whether two versions of a set, either of which may be nil, hold the same elements.
+// Two nil sets do; a nil set and another set do not.
 func (s *Set) holdsAs(other *Set) bool {
 	if s == nil || other == nil || s == other {
 		return s == other
@@ -153,6 +155,7 @@ func tieRules(rs Ruleset, rules []*Rule, tied map[string]bool) bool {
 }
 
 // changedRules returns the rules that the plan for two versions of a chain deletes and adds.
+// The pointers lead into the lists.
 func changedRules(have, want []Rule) (deleted, added []*Rule) {
 	isKept := make([]bool, len(want))
 	for i, w := range alignRules(have, want) {

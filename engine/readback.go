@@ -134,6 +134,7 @@ const (
 )
 
 // limitsFor returns the limits for a table that is probably one of the rulesets.
+// Without likely rulesets, only the fixed parts remain.
 func limitsFor(likely []Ruleset) limits {
 	most := limits{moreObjects, moreRules, moreElements}
 	for _, rs := range likely {

@@ -9,6 +9,7 @@ import (
 
 // access describes the connections that an interface of a pod lets pass in a direction. The zero value belongs to an
 // interface that does not exist: nothing passes.
+// Two accesses of an interface, before and after a change, are compared by a sweep.
 type access struct {
 	state AccessState
 	terms []term // a connection passes if any term matches
@@ -28,6 +29,7 @@ const (
 
 // term is a set of peers' addresses that share a set of ports. Protocols without ports are in it as if they had all
 // ports.
+// A term stands for its product: each address with each port. A rule with 3 peers and 2 ports is a single term.
 type term struct {
 	addrs sets.Addrs
 	ports sets.Ports
@@ -51,6 +53,7 @@ type place struct {
 }
 
 // accessOf returns the connections that each interface of a pod lets pass. A missing pod has no interfaces.
+// Terms are complete for isolated interfaces only; the other states have a term with everything, or none.
 func accessOf(c *cache.Cache, key cache.Key) map[place]access {
 	all := map[place]access{}
 	pod, ok := c.View(key)
@@ -76,6 +79,7 @@ func accessOf(c *cache.Cache, key cache.Key) map[place]access {
 
 // terms returns the terms of an isolated interface. It follows explainInterface: the rules that all pods share, apart
 // from neighbor discovery and custom rules, and then the policies.
+// Their order does not matter, as a connection passes if any of them matches.
 func terms(c *cache.Cache, pod *cache.PodView, d engine.Direction, i cache.IsolationView) []term {
 	terms := commonTerms(c.Settings(), pod, d, i.Interface)
 	for _, p := range i.Effective {
@@ -87,6 +91,7 @@ func terms(c *cache.Cache, pod *cache.PodView, d engine.Direction, i cache.Isola
 }
 
 // ruleTerms returns the terms of a rule of a policy, as policy.Section.Build makes rules of it.
+// ports are the named ports of the pod that the policy isolates.
 func ruleTerms(c *cache.Cache, r *policy.Rule, d engine.Direction, ports []policy.NamedPort) []term {
 	var terms []term
 	addrs := everyAddr
@@ -108,6 +113,7 @@ func ruleTerms(c *cache.Cache, r *policy.Rule, d engine.Direction, ports []polic
 }
 
 // commonTerms returns the terms of the flags --accept-… and --allow-…-prefix.
+// They hold for every interface that is isolated.
 func commonTerms(o *cache.Options, pod *cache.PodView, d engine.Direction, iface string) []term {
 	var terms []term
 	if o.AcceptICMP {
@@ -132,6 +138,7 @@ func commonTerms(o *cache.Options, pod *cache.PodView, d engine.Direction, iface
 }
 
 // endpointTerms returns the endpoints of a group, with a term for each port.
+// A named port belongs to the peer that has it, so peers with the same number share a term.
 func endpointTerms(c *cache.Cache, spec *policy.Group) []term {
 	_, endpoints := c.Members(spec)
 	byPort := map[sets.PortRange][]sets.AddrRange{}
@@ -149,6 +156,7 @@ func endpointTerms(c *cache.Cache, spec *policy.Group) []term {
 }
 
 // wholeOf returns all ports of the protocols.
+// Port 0 is included, although no packet of a connection has it, so that the ranges of a protocol join.
 func wholeOf(protocols ...uint8) sets.Ports {
 	var all []sets.PortRange
 	for _, p := range protocols {

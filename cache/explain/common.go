@@ -19,6 +19,7 @@ const (
 
 // explainCommon names the rule of the common chain that lets the packet pass. It returns "" if no rule does. Custom rules
 // end that chain.
+// by is the value of DecidedBy, reason the value of Reason.
 func (e *explainer) explainCommon(iface string) (by, reason string) {
 	q := e.query
 	switch {
@@ -31,6 +32,7 @@ func (e *explainer) explainCommon(iface string) (by, reason string) {
 	case e.settings.AcceptICMPv6 && q.Protocol == protoICMPv6:
 		return "--accept-icmpv6", "all ICMPv6 passes"
 	}
+	// Source and destination are those of the packet; the pod's own end may have several addresses.
 	source, destination := []netip.Addr{q.Remote}, q.ownAddrs(e.pod, iface)
 	if q.Direction == engine.Egress {
 		source, destination = destination, source
@@ -47,6 +49,7 @@ func (e *explainer) explainCommon(iface string) (by, reason string) {
 
 // isNeighborDiscovery reports whether the packet is a message of MLD, router or neighbor discovery (RFC 2710, RFC 4861)
 // or a report of MLDv2 (RFC 9777), which expr.LinkControl lets pass.
+// Types 130 to 136 are the MLD messages and router and neighbor discovery; 143 is the report of MLDv2.
 func (q Query) isNeighborDiscovery() bool {
 	return q.Remote.Is6() && q.Protocol == protoICMPv6 && (q.ICMPType >= 130 && q.ICMPType <= 136 || q.ICMPType == 143)
 }
@@ -61,6 +64,7 @@ func (q Query) isIGMP() bool {
 }
 
 // addrsOf returns the pod's own addresses on an interface.
+// The result is empty if the interface has no address of the family.
 func addrsOf(pod *cache.PodView, iface string, f sets.Family) []netip.Addr {
 	var own []netip.Addr
 	for _, a := range pod.Attachments {
@@ -74,6 +78,7 @@ func addrsOf(pod *cache.PodView, iface string, f sets.Family) []netip.Addr {
 }
 
 // ownAddrs returns the addresses of the pod that the packet may have.
+// Without Local, all addresses of the interface in the remote end's family may be the pod's.
 func (q Query) ownAddrs(pod *cache.PodView, iface string) []netip.Addr {
 	if q.Local.IsValid() {
 		return []netip.Addr{q.Local}

@@ -11,6 +11,7 @@ import (
 )
 
 // CustomRuleExplanation is the effect of a custom rule on the packet.
+// Rules are listed up to the first rule that decides.
 type CustomRuleExplanation struct {
 	Rule string `json:"rule"` // as it could be in a file
 	// Verdict is "accept", "drop", "reject" or "return"; empty: the next rule decides.
@@ -20,6 +21,7 @@ type CustomRuleExplanation struct {
 
 // explainCustom runs the packet through the custom rules of its family and direction, up to the rule that decides. The
 // last returned rule decides if its verdict is neither empty nor unsure.
+// It returns nil if the agent has no such rules. An error is of a statement that cannot be evaluated.
 func (e *explainer) explainCustom(iface string) ([]CustomRuleExplanation, error) {
 	q := e.query
 	rules := e.settings.Common(q.Direction).Custom(sets.FamilyOf(q.Remote))
@@ -47,6 +49,7 @@ func (e *explainer) explainCustom(iface string) ([]CustomRuleExplanation, error)
 
 // packetOn returns the query's packet on an interface, with the pod's own address if the interface has a single address.
 // State new: the query is about the first packet of a connection.
+// A field that the query does not have stays zero, and a rule that reads it is unsure.
 func (q Query) packetOn(p *cache.PodView, iface string) expr.Packet {
 	packet := expr.Packet{
 		Family: sets.FamilyOf(q.Remote), Source: q.Remote, Input: iface,
@@ -63,6 +66,7 @@ func (q Query) packetOn(p *cache.PodView, iface string) expr.Packet {
 }
 
 // listsInline writes lists in the place of the names of their sets.
+// The names are those that the package custom gave the sets of a file.
 func listsInline(list []custom.Set) *strings.Replacer {
 	var pairs []string
 	for _, s := range list {
@@ -72,6 +76,7 @@ func listsInline(list []custom.Set) *strings.Replacer {
 }
 
 // customSetText returns the elements of a set as a list in braces.
+// An element is an address range, or a number in the form of its type, such as a port or an ICMP type.
 func customSetText(s custom.Set) string {
 	var texts []string
 	if s.Family != 0 {

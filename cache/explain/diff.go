@@ -33,6 +33,7 @@ type Flow struct {
 }
 
 // Selection is a list of ranges, or everything but a list of ranges, whichever is shorter.
+// At most a single list has elements. All with neither list is everything; no field at all is nothing.
 type Selection struct {
 	All    bool     `json:"all,omitempty"`
 	Ranges []string `json:"ranges,omitempty"`
@@ -72,6 +73,7 @@ func Diff(before, after *cache.Cache) []Change {
 }
 
 // podsOf returns the pods of all caches.
+// A pod may be in a single cache of them.
 func podsOf(caches ...*cache.Cache) map[cache.Key]bool {
 	keys := map[cache.Key]bool{}
 	for _, c := range caches {
@@ -88,6 +90,7 @@ func (p place) compare(q place) int {
 
 // compareAccess returns the difference between two accesses. Pods are named as in the state in which the connections
 // pass.
+// The state of a place that is missing is Absent.
 func compareAccess(was, is access, before, after *cache.Cache) Change {
 	opened, closed := flows{}, flows{}
 	newSweep(was.terms, is.terms).run(func(r sets.AddrRange, d difference) {
@@ -101,6 +104,7 @@ func compareAccess(was, is access, before, after *cache.Cache) Change {
 }
 
 // flows are ranges of addresses, by the text of their ports: ranges with the same ports become a single Flow.
+// The text is the key, since sets of ports have no comparable form.
 type flows map[string]*flow
 
 // flow has the ranges of a Flow while they are collected.
@@ -177,6 +181,7 @@ func selectPorts(p sets.Ports) Selection {
 }
 
 // shorter returns the ranges, or all but the exceptions if these are fewer.
+// A user reads "all but 10.0.0.1" faster than two ranges around it.
 func shorter(ranges, except []string) Selection {
 	if len(except) < len(ranges) {
 		return Selection{All: true, Except: except}

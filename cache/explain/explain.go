@@ -13,6 +13,7 @@ import (
 )
 
 // Query is the first packet of a connection. The zero values of Interface and Local mean that they are not given.
+// An example is a SYN to port 80 that reaches the pod Pod from Remote.
 type Query struct {
 	Pod       cache.Key
 	Interface string // name of an interface; empty: every interface that is isolated in the direction, or all if none is
@@ -44,6 +45,7 @@ type Explanation struct {
 }
 
 // Verdict says whether a packet passes.
+// A verdict of an interface that no policy isolates is Allowed.
 type Verdict string
 
 // The verdicts. NotEnforced is the verdict on an interface whose packets the kernel hides from rules: policies isolate it, but
@@ -128,6 +130,7 @@ func Explain(c *cache.Cache, q Query) (Explanation, error) {
 
 // Preview returns the tables that a pod gets, without a table of family bridge that only drops. The pod must be local
 // to the cache.
+// It is the table that a user can read before the pod runs on any node.
 func Preview(c *cache.Cache, key cache.Key) (engine.Tables, error) {
 	pod, err := viewOf(c, key)
 	if err != nil {
@@ -141,6 +144,7 @@ func Preview(c *cache.Cache, key cache.Key) (engine.Tables, error) {
 }
 
 // explainer answers a query.
+// It lives as long as the query. Its cache may change meanwhile: each call of the cache takes the lock anew.
 type explainer struct {
 	cache    *cache.Cache
 	settings *cache.Options
@@ -150,6 +154,7 @@ type explainer struct {
 }
 
 // viewOf returns the view of a local pod whose interfaces are known.
+// Both errors say that no verdict is known, not that the packet passes.
 func viewOf(c *cache.Cache, key cache.Key) (*cache.PodView, error) {
 	pod, ok := c.View(key)
 	switch {
@@ -163,6 +168,7 @@ func viewOf(c *cache.Cache, key cache.Key) (*cache.PodView, error) {
 
 // interfacesFor returns the names of the interfaces that a query is about: the given interface, or all isolated
 // interfaces, or all interfaces if none is isolated.
+// An interface that the query names must exist, or a typing error would look like an open interface.
 func interfacesFor(pod *cache.PodView, q Query) ([]string, error) {
 	all := pod.Interfaces()
 	if q.Interface != "" {
@@ -186,6 +192,7 @@ func interfacesFor(pod *cache.PodView, q Query) ([]string, error) {
 }
 
 // explainInterface follows the packet through the table: the rules that all pods share, the policies, the drop.
+// The order is that of the table, as the first rule that decides ends the way of the packet.
 func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error) {
 	out := InterfaceExplanation{Interface: iface, Networks: []string{}, Policies: []PolicyExplanation{}, Verdict: Allowed}
 	if why := e.pod.LostReplies[iface]; why != "" {
@@ -280,6 +287,7 @@ func (e *InterfaceExplanation) decide(q Query) {
 }
 
 // holdersOf returns the pods that have an address.
+// Several pods may have an address, for example on networks that are not connected.
 func holdersOf(c *cache.Cache, addr netip.Addr) []cache.PeerView {
 	var found []cache.PeerView
 	c.Peers(func(p cache.PeerView) {

@@ -12,6 +12,7 @@ import (
 
 // explainPolicy returns the effect of a policy of the pod's namespace on the packet. The isolation of the interface lists the
 // policies that isolate it; explainPolicy gives the reason for each other policy.
+// A policy that isolates without rules denies everything in the direction.
 func (e *explainer) explainPolicy(iface string, p *policy.Policy, isolation cache.IsolationView) PolicyExplanation {
 	d := e.query.Direction
 	out := PolicyExplanation{Policy: p.Key.String(), Isolates: slices.Contains(isolation.Policies, p), Problems: problemsOf(p, d)}
@@ -35,10 +36,12 @@ func (e *explainer) explainPolicy(iface string, p *policy.Policy, isolation cach
 }
 
 // ruleName returns the name of a rule as in comments of the table: "ingress[0]".
+// index is the place of the rule in the policy, from 0.
 func ruleName(d engine.Direction, index int) string { return fmt.Sprintf("%s[%d]", d, index) }
 
 // whyNotIsolated returns the reason why a policy of the pod's namespace does not isolate an interface of the pod. The
 // conditions are in the order in which a user would check them.
+// It completes a sentence that starts with the name of the policy.
 func (e *explainer) whyNotIsolated(iface string, p *policy.Policy) string {
 	d := e.query.Direction
 	var shared []cache.AttachmentView
@@ -80,6 +83,7 @@ func networkNames(networks []cache.Key) string {
 }
 
 // problemsOf returns the problems of the policy, without those of the rules of the other direction.
+// A problem of the policy as a whole concerns both directions.
 func problemsOf(p *policy.Policy, d engine.Direction) []string {
 	var texts []string
 	for _, problem := range p.Problems {

@@ -12,6 +12,7 @@ import (
 
 // explainRule returns whether a rule allows the packet, and why. It follows policy.Section.Build, which makes a rule by
 // peers and port numbers, and a rule by the named ports of the peers.
+// Reason tells the conditions that fail, or both conditions that hold.
 func (e *explainer) explainRule(r *policy.Rule) RuleExplanation {
 	q := e.query
 	out := RuleExplanation{Rule: ruleName(q.Direction, r.Index)}
@@ -47,6 +48,7 @@ func (e *explainer) explainRule(r *policy.Rule) RuleExplanation {
 
 // isIn reports whether the remote end is in a group.
 // The members come from the cache, as the kernel has them, and not from a second reading of the policy.
+// The members are those at the time of the call.
 func (e *explainer) isIn(spec *policy.Group) bool {
 	addrs, endpoints := e.cache.Members(spec)
 	if spec.Kind == engine.EndpointGroup {
@@ -57,6 +59,7 @@ func (e *explainer) isIn(spec *policy.Group) bool {
 
 // explainPeers returns whether the remote end is a peer, and why. For an address that is not, it looks for the usual
 // mistakes: an except, or a pod that has the address on another network.
+// spec is not nil: a rule without peers is explained before.
 func (e *explainer) explainPeers(spec *policy.Group) (bool, string) {
 	remote := e.query.Remote
 	if e.isIn(spec) {
@@ -78,6 +81,7 @@ func (e *explainer) explainPeers(spec *policy.Group) (bool, string) {
 }
 
 // elsewhere returns the networks, none of them the group's, on which pods that the group selects have the remote address.
+// It helps a user who gave a policy for a network other than that of the pod's address.
 func (e *explainer) elsewhere(spec *policy.Group) []string {
 	var found []string
 	for _, p := range e.holders {
@@ -125,6 +129,7 @@ func portRangeText(p sets.PortRange) string {
 }
 
 // resolution returns the ports that a name stands for in the pod that the rule protects.
+// A name may stand for several numbers, if containers of the pod give it to different ports.
 func resolution(n policy.PortName, pod []policy.NamedPort) string {
 	var numbers []string
 	for _, p := range pod {
@@ -136,6 +141,7 @@ func resolution(n policy.PortName, pod []policy.NamedPort) string {
 }
 
 // nameList returns the names with their protocols, each with a note if note is not nil.
+// A name stands there as "http/tcp".
 func nameList(names []policy.PortName, note func(policy.PortName) string) string {
 	texts := make([]string, 0, len(names))
 	for _, n := range names {

@@ -21,6 +21,7 @@ var wholeFamily = [...]sets.AddrRange{
 //	stops    │         │          │         │        closed │ unchanged │ opened
 //
 // Its time depends on the number of ranges, not of addresses.
+// A sweep is for a single call of run, from a single goroutine.
 type sweep struct {
 	terms  []term
 	before int                   // number of terms that are before; the others are after
@@ -31,9 +32,11 @@ type sweep struct {
 }
 
 // difference holds the ports that pass only after the change, and the ports that pass only before it.
+// Both are empty where the change has no effect.
 type difference struct{ opened, closed sets.Ports }
 
 // stop is an address at which a term begins (active), or the first address behind a range of a term.
+// At an address, a term of the same sweep begins or ends, but not both: the ranges of a set are never adjacent.
 type stop struct {
 	at     netip.Addr
 	term   int
@@ -51,6 +54,7 @@ func newSweep(before, after []term) *sweep {
 }
 
 // run calls f with each range between two stops, and the difference there.
+// The ranges cover both families completely, in order, also where nothing passes.
 func (s *sweep) run(f func(sets.AddrRange, difference)) {
 	for i, family := range sets.Families {
 		clear(s.active)
@@ -58,6 +62,7 @@ func (s *sweep) run(f func(sets.AddrRange, difference)) {
 		whole := wholeFamily[i]
 		from := whole.From
 		for _, stop := range s.stops(family) {
+			// Several stops at an address are a single step, without an empty range between.
 			if from.Less(stop.at) {
 				// The range before the stop has the terms that were active until now.
 				f(sets.AddrRange{From: from, To: stop.at.Prev()}, s.difference())
@@ -74,6 +79,7 @@ func (s *sweep) run(f func(sets.AddrRange, difference)) {
 }
 
 // stops returns the stops of a family in the order of their addresses.
+// The number of stops is at most twice the number of ranges.
 func (s *sweep) stops(f sets.Family) []stop {
 	var all []stop
 	for i, t := range s.terms {
@@ -91,6 +97,7 @@ func (s *sweep) stops(f sets.Family) []stop {
 
 // difference returns the difference between the ports of the active terms. Most stops lead back to a set of terms that
 // occurred before, so the results are kept.
+// Two different sets of terms share a mark with a probability of 2^-64.
 func (s *sweep) difference() difference {
 	if d, known := s.seen[s.mark]; known {
 		return d

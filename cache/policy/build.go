@@ -9,6 +9,7 @@ import (
 )
 
 // BuildOptions control the chains that Build makes.
+// The zero value makes the chain of packets alone, without counters and second sets.
 type BuildOptions struct {
 	Replies  bool // also make a chain that judges replies
 	Counters bool // rules count the packets that they accept
@@ -45,6 +46,7 @@ func (p PortSet) Name() string { return engine.PortSet(p.Digest.ID()) }
 
 // Variant identifies the chain of the section for a pod with these named ports. Pods with equal variants share the chain. It is
 // the zero Digest if the section does not depend on named ports.
+// It is an identity within the section only.
 func (s *Section) Variant(pod []NamedPort) Digest {
 	if !s.ByName {
 		return Digest{}
@@ -58,6 +60,7 @@ func (s *Section) Variant(pod []NamedPort) Digest {
 
 // Build makes the chain of the section for a pod with these named ports, which must be sorted. Equal arguments give an
 // equal chain. Pods share the result, so nobody may change it.
+// It takes no lock, and its time grows with the rules of the section.
 func (s *Section) Build(pod []NamedPort, o BuildOptions) *Chain {
 	b := builder{section: s, options: o, out: &Chain{Chain: &engine.Chain{Name: s.ChainName}}, known: map[string]bool{}, users: map[string]int{}}
 	if o.Replies {
@@ -111,6 +114,7 @@ func (b *builder) allPorts(pod []NamedPort) []*PortMatch {
 
 // rule appends the kernel rules for a rule of the policy. Both families have a rule even if the group has no member of a family,
 // so that members can join and leave without a change of rules.
+// ports is nil for a rule that allows no port; such a rule has no kernel rule.
 func (b *builder) rule(r *Rule, ports *PortMatch) {
 	d := b.section.Direction
 	switch {

@@ -13,6 +13,7 @@ import (
 )
 
 // spec is the spec of a policy with undecoded fields. The published schema of the API is loose, so each field may hold any JSON.
+// A field that is absent is empty.
 type spec struct {
 	PodSelector json.RawMessage `json:"podSelector"`
 	PolicyTypes json.RawMessage `json:"policyTypes"`
@@ -37,6 +38,7 @@ func (l rawList) isEmptyList() bool {
 }
 
 // rules returns the list of rules of a direction.
+// It is nil if the field is absent.
 func (s spec) rules(d engine.Direction) json.RawMessage {
 	if d == engine.Ingress {
 		return json.RawMessage(s.Ingress)
@@ -52,6 +54,7 @@ type rawRule struct {
 }
 
 // peers returns the list of peers of a direction.
+// The other field is ignored, as an ingress rule has no To.
 func (r rawRule) peers(d engine.Direction) json.RawMessage {
 	if d == engine.Ingress {
 		return r.From
@@ -107,6 +110,7 @@ func decodeNumber(raw json.RawMessage) (int64, bool) {
 }
 
 // item returns the path of an item of a list: "spec.ingress[0]".
+// Problems name fields in this form.
 func item(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
 
 // quoteJSON quotes a user's value in a message: a string like Quote, other values as JSON. It is a type, so that the text is made
@@ -124,6 +128,7 @@ func (q quoteJSON) String() string {
 }
 
 // clip shortens a long text.
+// The text stays valid UTF-8.
 func clip(s string) string {
 	if len(s) > 2*maxQuote {
 		return strings.ToValidUTF8(s[:2*maxQuote], "") + "…"

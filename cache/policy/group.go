@@ -127,6 +127,7 @@ func (g *Group) words(length int) string {
 }
 
 // BlockAddrs returns the union of the addresses of the blocks. An except applies only to its own block.
+// The excepted addresses of a block may be in another block.
 func (g *Group) BlockAddrs() sets.Addrs {
 	var ranges []sets.AddrRange
 	for _, b := range g.Blocks {

@@ -15,6 +15,7 @@ import (
 type Digest [sha256.Size]byte
 
 // ID returns the first 16 hex digits, for names of sets and chains.
+// An object that is found by such a name must be compared by its whole digest.
 func (d Digest) ID() string { return hex.EncodeToString(d[:8]) }
 
 // encoder hashes an unambiguous encoding of a value. Each string has its length before it, and each list its number of items. So
@@ -26,6 +27,7 @@ type encoder struct{ hash.Hash }
 func newEncoder(kind string) encoder { return encoder{sha256.New()}.text(kind) }
 
 // text adds a string with its length.
+// It returns the encoder, so that calls can be chained.
 func (e encoder) text(s string) encoder {
 	var length [8]byte
 	binary.BigEndian.PutUint64(length[:], uint64(len(s)))
@@ -53,6 +55,7 @@ func (e encoder) digest() (d Digest) {
 }
 
 // DigestKeys returns the digest of a list of keys.
+// The order matters, so the keys should be sorted.
 func DigestKeys(keys []Key) Digest {
 	e := newEncoder("keys").count(len(keys))
 	for _, k := range keys {
@@ -65,6 +68,7 @@ func DigestKeys(keys []Key) Digest {
 const maxComment = 127
 
 // comment makes a text valid as a comment in nft: printable ASCII without double quotes, and not too long.
+// A text that is cut ends with three dots.
 func comment(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r > '~' || r == '"' {

@@ -117,6 +117,7 @@ func exceeds(name string, limit int, consequence string) string {
 }
 
 // usage counts the parts of a policy against its limits, while the policy is compiled.
+// A policy that exceeds a limit keeps the parts before the excess.
 type usage struct {
 	limits                                           *Limits
 	rules, peers, blocks, ports, expressions, labels int
@@ -152,6 +153,7 @@ func (u *usage) takePort(field string, ps *Problems) bool {
 }
 
 // take counts n items. After an item that does not fit, the count stays above the limit, so that no later item fits either.
+// reported keeps a limit from being reported for each item.
 func (u *usage) take(count *int, n int, name string, limit int, field, consequence string, ps *Problems) bool {
 	if *count <= limit {
 		*count += n

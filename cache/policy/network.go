@@ -7,6 +7,7 @@ import (
 )
 
 // CompareKeys orders keys by namespace and name.
+// It returns 0 for equal keys.
 func CompareKeys(a, b Key) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 }

@@ -15,6 +15,7 @@ import (
 
 // Scope identifies the namespaces of a peer: a single namespace, or the namespaces that a selector selects. Exactly a
 // single field is used; both empty is the selector that matches all namespaces.
+// Equal scopes have the same namespaces at any time.
 type Scope struct {
 	Namespace string // empty: see Selector
 	Selector  string // canonical text of the selector
@@ -56,6 +57,7 @@ func (p Peer) String() string {
 }
 
 // Block is an ipBlock: the addresses of a prefix without the excepts.
+// Its addresses never change.
 type Block struct {
 	Prefix netip.Prefix
 	Except []netip.Prefix // sorted
@@ -100,6 +102,7 @@ type rawPeer struct {
 
 // compilePeers reads the peers of a rule. It leaves out a peer with any invalid part: the valid conditions alone would allow more
 // pods than all conditions together.
+// field is the path of the list. Later peers than the first over the limit are not read.
 func compilePeers(namespace, field string, list []json.RawMessage, u *usage, ps *Problems) (peers []Peer, blocks []Block) {
 	for i, raw := range list {
 		at := item(field, i)
@@ -131,6 +134,7 @@ func compilePeers(namespace, field string, list []json.RawMessage, u *usage, ps 
 }
 
 // compilePods reads a peer with selectors. Without a namespaceSelector, it selects pods of the policy's namespace.
+// A missing podSelector selects all pods of the namespaces.
 func compilePods(namespace, field string, p rawPeer, u *usage, ps *Problems) (Peer, bool) {
 	const consequence = "the peer allows nobody"
 	out := Peer{Scope: Scope{Namespace: namespace}}

@@ -22,6 +22,7 @@ const ForAnnotation = "k8s.v1.cni.cncf.io/policy-for"
 const ForField = "metadata.annotations[" + ForAnnotation + "]"
 
 // Object is a MultiNetworkPolicy before compilation, reduced to the fields that matter.
+// All else of the object, such as labels, changes nothing.
 type Object struct {
 	Key
 	UID      types.UID
@@ -31,6 +32,7 @@ type Object struct {
 }
 
 // ObjectOf returns the Object of a typed policy.
+// A typed policy cannot have values of wrong types, so tests of these write JSON.
 func ObjectOf(p *mnpv1.MultiNetworkPolicy) Object {
 	spec, err := json.Marshal(p.Spec)
 	if err != nil {
@@ -165,6 +167,7 @@ func isolatedDirections(spec spec, ps *Problems) (isolates [len(engine.Direction
 }
 
 // parseNetworks reads the networks of a policy from the value of its annotation. They are sorted and unique.
+// value is nil if the annotation is absent. Names without a namespace are in the namespace of the policy.
 func parseNetworks(namespace string, value *string, ps *Problems) []Key {
 	if value == nil {
 		ps.Add(ForField, "is missing, so the policy selects nothing: it says which networks the policy is for")
@@ -187,6 +190,7 @@ func parseNetworks(namespace string, value *string, ps *Problems) []Key {
 }
 
 // IsFor reports whether the policy isolates interfaces on a network.
+// The network need not exist.
 func (p *Policy) IsFor(network Key) bool {
 	if p.AllNetworks {
 		return true

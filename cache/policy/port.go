@@ -114,6 +114,7 @@ type rawPort struct {
 
 // compilePorts reads the ports of a rule, and returns the ports with numbers and the sorted names of the others. A port with any
 // invalid field allows nothing.
+// Ports with numbers are joined into ranges.
 func compilePorts(field string, list []json.RawMessage, u *usage, ps *Problems) (sets.Ports, []PortName) {
 	var numbers []sets.PortRange
 	var names []PortName
@@ -171,6 +172,7 @@ func portName(raw json.RawMessage) (string, bool) {
 }
 
 // isValidName reports whether a named port is valid. A named port has no endPort.
+// It adds a Problem if not.
 func isValidName(field, name string, p rawPort, ps *Problems) bool {
 	if wrong := validation.IsValidPortName(name); len(wrong) > 0 {
 		ps.Add(field+".port", "%s is not the name of a port, so it allows nothing: %s", Quote(name), strings.Join(wrong, "; "))

@@ -19,6 +19,7 @@ func (p Problem) String() string { return p.Field + ": " + p.Message }
 const MaxProblems = 20
 
 // Problems collects the problems of an object in the order of its fields. The zero value is ready for use.
+// It is not safe for concurrent use.
 type Problems struct {
 	list []Problem
 	more int // number of problems that are not in the list
@@ -45,6 +46,7 @@ func (p *Problems) Append(q Problems) {
 }
 
 // List returns the listed problems, and a last problem with the number of the others if there are any.
+// The caller must not change the list.
 func (p *Problems) List() []Problem {
 	if p.more == 0 {
 		return p.list
@@ -58,6 +60,7 @@ func (p *Problems) List() []Problem {
 const maxQuote = 80
 
 // Quote quotes a user's text for a message, and shortens a long text.
+// Control characters are escaped, so that a text cannot forge a line of a log.
 func Quote(s string) string {
 	if len(s) > maxQuote {
 		return fmt.Sprintf("%q… (%d bytes)", strings.ToValidUTF8(s[:maxQuote], ""), len(s))

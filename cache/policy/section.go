@@ -9,6 +9,7 @@ import (
 )
 
 // Section holds the rules of a policy for a direction that the policy isolates.
+// It is immutable once compiled.
 type Section struct {
 	Direction engine.Direction
 	Policy    string // namespace/name
@@ -22,6 +23,7 @@ type Section struct {
 }
 
 // Rule allows packets between the isolated pod and its peers on its ports.
+// A packet matches if it has both a peer and a port.
 type Rule struct {
 	Index    int        // place in the list of the policy, from 0
 	Comment  string     // policy and rule, as nft prints it: "shop/web ingress[0]"
@@ -65,6 +67,7 @@ func compileSection(key Key, d engine.Direction, raw json.RawMessage, groups *gr
 
 // count sets SetCount and RuleCount. Different rules may have equal sets of ports, which it counts twice, so both
 // numbers are upper bounds.
+// They bound the size of a table before it is planned.
 func (s *Section) count() {
 	groups := map[Digest]bool{}
 	for i := range s.Rules {
@@ -172,6 +175,7 @@ func (r *Rule) encode(e encoder) {
 
 // PortsFor returns the ports of the rule as numbers. For ingress, it resolves names with the named ports of the isolated pod,
 // which must be sorted. For egress, names are resolved by the group Named, since they are ports of the peers.
+// A name that the pod does not have adds nothing.
 func (r *Rule) PortsFor(d engine.Direction, pod []NamedPort) sets.Ports {
 	if d == engine.Egress || len(r.Names) == 0 {
 		return r.Ports

@@ -10,6 +10,7 @@ import (
 
 // compileSelector compiles a label selector. A null or absent selector matches everything. It returns false for a selector that
 // is invalid or exceeds a limit, and adds a Problem with the consequence.
+// field is the path of the selector in the Problem.
 func compileSelector(raw json.RawMessage, field, consequence string, u *usage, ps *Problems) (*labelindex.Selector, bool) {
 	var s metav1.LabelSelector
 	if !isNull(raw) {

@@ -54,6 +54,8 @@ func right(verb, resource, group string) string {
 // audit compares the rights of the agent's roles with the requests of all agents in the whole run, in both directions:
 // a right that no agent used is a right too many. Informers use only watch with this API server. The command explain
 // uses list, in the container of an agent.
+// An unused right is harmless to the test and useful to an attacker who takes over the agent. A missing right could
+// show only in a rare path, so the whole run counts: audit is the last step.
 func (s *scenario) audit(ctx context.Context) error {
 	granted, err := s.granted(ctx)
 	if err != nil {
@@ -64,6 +66,7 @@ func (s *scenario) audit(ctx context.Context) error {
 		return err
 	}
 	defer log.Close()
+	// The log has the requests of all agents since the start of the API server.
 	used, refused, err := requests(log)
 	if err != nil {
 		return fmt.Errorf("audit log: %w", err)
@@ -88,6 +91,7 @@ func (s *scenario) audit(ctx context.Context) error {
 }
 
 // requests reads the audit log and returns the rights that the agents used, and their refused requests.
+// Requests of other users are skipped.
 func requests(log io.Reader) (used map[string]bool, refused []error, err error) {
 	used = map[string]bool{}
 	for decoder := json.NewDecoder(log); ; {
@@ -107,6 +111,7 @@ func requests(log io.Reader) (used map[string]bool, refused []error, err error) 
 }
 
 // granted returns the rights of the cluster roles that are bound to the agent's service account, sorted.
+// Only bindings of cluster roles count, as the manifests have no others.
 func (s *scenario) granted(ctx context.Context) ([]string, error) {
 	var bindings struct {
 		Items []struct {

@@ -24,6 +24,7 @@ const (
 var nodes = []string{"node1", "node2"}
 
 // cluster drives the scripts of hack/cluster.
+// The cluster is real: kubelets, containerd and an API server, with the nodes as namespaces on this machine.
 type cluster struct {
 	root string // folder of the project
 	dir  string // CLUSTER_DIR, see hack/cluster/env.sh
@@ -45,6 +46,7 @@ func (c *cluster) command(ctx context.Context, args ...string) *exec.Cmd {
 	// child.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
+	// A child that ignores the signal must not keep the test waiting.
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
@@ -60,6 +62,7 @@ func (c *cluster) run(ctx context.Context, args ...string) error {
 }
 
 // output runs a command and returns its output.
+// Standard error is in the error only.
 func (c *cluster) output(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := c.command(ctx, args...)
 	var stderr bytes.Buffer
@@ -101,6 +104,7 @@ func (c *cluster) build(ctx context.Context) error {
 }
 
 // agent adds the image of the agent to the images of the cluster, or removes it.
+// With -image, the archive is taken as it is.
 func (c *cluster) agent(ctx context.Context, o options) error {
 	file := filepath.Join(c.dir, "images/agent.tar")
 	if o.noAgent {
@@ -127,6 +131,7 @@ func (c *cluster) down() error {
 
 // diagnose prints the pods, policies, events, logs and tables of a cluster after a failed check. Later the cluster is
 // gone.
+// It prints what it can get within 30 seconds, and ignores errors.
 func (c *cluster) diagnose(pods map[string]*pod) {
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()

@@ -13,6 +13,7 @@ import (
 )
 
 // documented is a command from the documentation, with its expected output.
+// A page is wrong if its command fails here, so a user never types a command that no test has given.
 type documented struct {
 	command string // as in the page, with the words that a reader fills in
 	where   string // where it runs: "cp" (the control plane) or a node
@@ -20,6 +21,7 @@ type documented struct {
 }
 
 // instead replaces words of a command: words that a reader fills in, or words that do not fit this cluster.
+// They are replaced in the command and in the expected output.
 type instead struct{ words, by string }
 
 // documentedNode is the node of the pod shop/web, see documented.yaml.
@@ -77,6 +79,7 @@ const (
 )
 
 // documented runs each command of the documentation, in a cluster with the pods and policies of the documentation.
+// The pages and the two lists are compared both ways, so a new command in a page fails the test until it is listed.
 func (s *scenario) documented(ctx context.Context) error {
 	// The list of commands here and the pages must agree, so that no page has an untested command.
 	s.check("pages: their commands are those that are given here", undocumented(s.root))
@@ -85,10 +88,12 @@ func (s *scenario) documented(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The words can be filled in only when the pods run: a name of a network namespace is random.
 	words, err := s.words(ctx, pods["web"])
 	if err != nil {
 		return err
 	}
+	// The packets from the outsider are the packets that explain and trace speak of; no policy allows them.
 	forbidden := flow{"outsider", "web", "net1", netip.MustParseAddr("10.10.0.12"), "udp/8080"}
 	stop, err := s.leak(ctx, pods, forbidden)
 	if err != nil {
@@ -99,6 +104,7 @@ func (s *scenario) documented(ctx context.Context) error {
 		s.check("pages: "+d.command, s.eventually(ctx, func() error { return s.give(ctx, d, words) }))
 	}
 	s.check("pages: nothing leaks meanwhile", stop())
+	// The commands that end enforcement run once each, in their order.
 	for _, d := range ends {
 		s.check("pages: "+d.command+", on "+d.where, s.give(ctx, d, words))
 	}
@@ -131,6 +137,7 @@ func (s *scenario) documentedPods(ctx context.Context) (map[string]*pod, error) 
 }
 
 // words returns the words that a reader fills in, and the manifests with the image that the test packs.
+// web is the pod whose node, network namespace and agent the pages speak of.
 func (s *scenario) words(ctx context.Context, web *pod) ([]instead, error) {
 	netns, err := s.output(ctx, s.in(web.node, "ip", "netns", "identify", fmt.Sprint(web.sandbox))...)
 	if err != nil {
@@ -161,6 +168,7 @@ func (c *cluster) home() string { return filepath.Join(c.dir, "run/home") }
 
 // give runs a command as a user types it, in a shell. It fails if the exit code is not 0 or the expected output is
 // missing.
+// The words are replaced in the command and in the expected output.
 func (s *scenario) give(ctx context.Context, d documented, words []instead) error {
 	var pairs []string
 	for _, w := range words {
@@ -175,6 +183,7 @@ func (s *scenario) give(ctx context.Context, d documented, words []instead) erro
 }
 
 // undocumented returns an error for each command that is in the pages but not in this test, or the other way round.
+// Commands are compared as text, with single blanks.
 func undocumented(root string) error {
 	pages, err := filepath.Glob(filepath.Join(root, "docs/*.md"))
 	if err != nil {
@@ -209,6 +218,7 @@ func undocumented(root string) error {
 var shellBlock = regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
 
 // commands returns the commands in the shell blocks of a page, each on a single line and without its comment.
+// A backslash at the end of a line joins it with the next line.
 func commands(page string) (all []string) {
 	for _, block := range shellBlock.FindAllStringSubmatch(page, -1) {
 		for line := range strings.Lines(strings.ReplaceAll(block[1], "\\\n", "")) {

@@ -3,6 +3,7 @@ package main
 import "slices"
 
 // everything is the expectation without policies.
+// It is the expectation before the policies and after their deletion.
 func everything(flow) bool { return true }
 
 // examples reports whether a flow passes under the policies of manifests/examples. It is written by hand, without code
@@ -19,6 +20,7 @@ func examples(f flow) bool {
 }
 
 // maySend is the expectation of the sender's egress policies on net1.
+// A pod that no egress policy selects may send everything.
 func maySend(f flow) bool {
 	switch f.from {
 	case "web": // web-policy
@@ -32,6 +34,7 @@ func maySend(f flow) bool {
 }
 
 // mayReceive is the expectation of the receiver's ingress policies on net1.
+// A pod that no ingress policy selects may receive everything.
 func mayReceive(f flow) bool {
 	if f.to != "web" {
 		return true
@@ -43,6 +46,7 @@ func mayReceive(f flow) bool {
 
 // invalid reports whether a flow passes under invalid-policy.yaml alone: the policy isolates the pod, and only its
 // valid peer may send.
+// The policy has an invalid ipBlock, which must neither open nor close anything else.
 func invalid(f flow) bool {
 	return f.network != "net1" || f.to != "other" || f.from == "frontend"
 }

@@ -10,6 +10,7 @@ import (
 )
 
 // Numbers of pods that start. The runtime of node1 has NRI, the runtime of node2 has no NRI.
+// Pods of a batch start together, so that the runtime asks about them in a row.
 const (
 	guardedBatches = 5  // batches on node1
 	guardedBatch   = 10 // pods of a batch
@@ -18,14 +19,17 @@ const (
 )
 
 // hooks is the metric that counts the starts of pods in which the runtime asked the agent first.
+// Its label result tells how the start ended; "enforced" says that the table was in force in time.
 const hooks = "multi_networkpolicy_pod_hooks_total"
 
 // firstInstant starts pods that send forbidden packets from the first instruction of their first process on. No packet leaves a
 // pod on node 1, with NRI. Some packets leave pods on node 2, without NRI; the test prints their number.
+// The pods are forbidden to send, and a receiver counts the packets that arrive all the same.
 func (s *scenario) firstInstant(ctx context.Context) error {
 	receiver := s.pods["other"]
 	to := net.JoinHostPort(receiver.addresses["net1"][0].String(), floodPort)
 
+	// First without a policy: packets must arrive, or the receiver counts nothing.
 	control := starters{"control", "node1", uncontrolled}
 	arrivals, err := s.start(ctx, receiver, to, control)
 	if err == nil {
@@ -46,6 +50,7 @@ func (s *scenario) firstInstant(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// Now with the policy.
 	leaked, windows, err := s.startAll(ctx, receiver, to)
 	s.check(fmt.Sprintf("first instant: %d pods start on node1", guardedBatches*guardedBatch), err)
 	if err != nil {
@@ -92,11 +97,13 @@ func (s *scenario) startAll(ctx context.Context, receiver *pod, to string) (leak
 
 // start starts pods, waits until each has sent, and returns the arrivals from each pod. It fails if a pod does not
 // start or does not try to send.
+// The receiver listens before the first pod starts. The pods are deleted in any case.
 func (s *scenario) start(ctx context.Context, receiver *pod, to string, batch ...starters) (map[string]arrival, error) {
 	stop, err := s.receive(ctx, receiver)
 	if err != nil {
 		return nil, err
 	}
+	// The pods start while the receiver counts.
 	err = s.launch(ctx, to, batch...)
 	if err == nil {
 		err = s.tried(ctx, batch...)
@@ -106,6 +113,7 @@ func (s *scenario) start(ctx context.Context, receiver *pod, to string, batch ..
 }
 
 // all returns an error for each pod whose arrival does not meet the condition.
+// A pod that is missing in arrivals counts as a pod without packets.
 func all(arrivals map[string]arrival, names []string, holds func(arrival) bool) error {
 	var errs []error
 	for _, name := range names {
@@ -117,6 +125,7 @@ func all(arrivals map[string]arrival, names []string, holds func(arrival) bool) 
 }
 
 // tell prints a comparison of the starts with NRI and without.
+// It checks nothing: the figures are for the reader.
 func (s *scenario) tell(ctx context.Context, windows []arrival) {
 	slices.SortFunc(windows, func(a, b arrival) int { return a.Packets - b.Packets })
 	packets, open, longest := 0, 0, time.Duration(0)

@@ -15,6 +15,7 @@ import (
 
 // flow is a direction of packets between two pods, over one network, to one address and service. It is the key of
 // results.
+// An example: from web to database over net1, to 10.10.0.20, service tcp/5432.
 type flow struct {
 	from, to string // names of the pods
 	network  string // name of the interface in both pods
@@ -27,12 +28,14 @@ type flow struct {
 var services = []string{"tcp/80", "tcp/5432", "tcp/8080", "tcp/9090", "udp/53", "udp/5432"}
 
 // target is the receiver of the flow in the syntax of hack/probe.
+// An example: tcp://10.10.0.20:5432.
 func (f flow) target() string {
 	protocol, port, _ := strings.Cut(f.service, "/")
 	return protocol + "://" + net.JoinHostPort(f.address.String(), port)
 }
 
 // flows returns all flows between two different pods, over all networks that both pods have.
+// The pod from sends; a pod with two addresses on a network is the receiver of a flow for each.
 func flows(pods map[string]*pod, from string) []flow {
 	var all []flow
 	for _, to := range names(pods) {
@@ -55,6 +58,7 @@ func flows(pods map[string]*pod, from string) []flow {
 
 // probe sends packets on all flows between the pods, from all pods at once. It returns the result of each flow: "open",
 // "timeout", or another reason.
+// All pods send at the same time, which takes as long as the slowest pod.
 func (c *cluster) probe(ctx context.Context, pods map[string]*pod) (map[flow]string, error) {
 	results := map[flow]string{}
 	var (
@@ -105,6 +109,7 @@ func (c *cluster) probeFrom(ctx context.Context, pods map[string]*pod, from stri
 
 // leak sends datagrams on a flow that must be closed, every few milliseconds, until the caller calls stop. stop returns
 // an error if any answer came back.
+// A datagram every 5 ms finds gaps of some milliseconds, such as a table that is deleted and created again.
 func (c *cluster) leak(ctx context.Context, pods map[string]*pod, f flow) (stop func() error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	args := []string{filepath.Join(c.dir, "bin/probe"), "dial", "-timeout", "3m", "-interval", "5ms", f.target()}
@@ -116,6 +121,7 @@ func (c *cluster) leak(ctx context.Context, pods map[string]*pod, f flow) (stop 
 		return nil, err
 	}
 	return func() error {
+		// The signal reaches the probe, which prints the answer that it has.
 		cancel() // the probe prints its result and ends
 		err := cmd.Wait()
 		var answer struct{ Result string }

@@ -32,6 +32,7 @@ func main() {
 }
 
 // options are the flags of the command.
+// The zero value builds the image, and runs everything, and takes the cluster down.
 type options struct {
 	root, image   string
 	keep, noAgent bool
@@ -43,6 +44,7 @@ func run(ctx context.Context, r *report, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	// Nothing of a cluster exists before this point, so an error of the build leaves nothing behind.
 	c := newCluster(root)
 	if err := c.build(ctx); err != nil {
 		return fmt.Errorf("build: %w", err)
@@ -66,6 +68,7 @@ func run(ctx context.Context, r *report, o options) (err error) {
 		return fmt.Errorf("bring the cluster up: %w", err)
 	}
 	r.note("the cluster is up")
+	// Failed checks are in the report, and the deferred call takes the cluster down in any case.
 	s := &scenario{cluster: c, report: r}
 	return s.play(ctx, o.noAgent)
 }

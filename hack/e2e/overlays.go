@@ -11,6 +11,7 @@ import (
 
 // nodeTaint deploys the agent to nodes with the taint that keeps pods away until the agent runs, as if the kubelet had
 // registered them with the taint.
+// The taint must be on the nodes before the agent starts, and gone when it is ready.
 func (s *scenario) nodeTaint(ctx context.Context) error {
 	const taint = "multi-networkpolicy/agent-not-ready"
 	if err := s.must(ctx, "taint", "nodes", "--all", taint+":NoSchedule"); err != nil {
@@ -36,6 +37,7 @@ func (s *scenario) tainted(ctx context.Context, taint string, want int) error {
 
 // prometheus finds and scrapes the agents in the way that the PodMonitor describes to the Prometheus operator. Only the
 // CRD of the operator is there, not the operator.
+// The test reads the PodMonitor and the pods, and computes the targets from them as the operator would.
 func (s *scenario) prometheus(ctx context.Context) error {
 	if err := s.must(ctx, "apply", "-f", "hack/e2e/podmonitor-crd.yaml"); err != nil {
 		return err
@@ -46,6 +48,7 @@ func (s *scenario) prometheus(ctx context.Context) error {
 	if err := s.deployAnew(ctx, "prometheus"); err != nil {
 		return err
 	}
+	// The operator would watch the PodMonitor and the pods; a single look is enough here.
 	targets, err := s.targets(ctx)
 	if err == nil && len(targets) != len(nodes) {
 		err = fmt.Errorf("they are %q", targets)
@@ -63,6 +66,7 @@ func (s *scenario) prometheus(ctx context.Context) error {
 }
 
 // deployAnew deletes all agents and then starts the agent from an overlay. It waits until the agent is ready.
+// --cascade=foreground waits until the pods are gone.
 func (s *scenario) deployAnew(ctx context.Context, overlay string) error {
 	err := s.must(ctx, "delete", "daemonset", "-n", namespace, "--all", "--cascade=foreground")
 	if err == nil {
@@ -76,6 +80,7 @@ func (s *scenario) deployAnew(ctx context.Context, overlay string) error {
 
 // targets returns the addresses that the PodMonitor selects, like the operator: the address of each selected pod with
 // each port of the endpoint's name.
+// A port that the PodMonitor names must exist in the pod, or the pod has no target.
 func (s *scenario) targets(ctx context.Context) (targets []string, err error) {
 	var monitor struct {
 		Spec struct {
@@ -122,6 +127,7 @@ func (s *scenario) targets(ctx context.Context) (targets []string, err error) {
 }
 
 // read reads objects as JSON, from the namespace of the agent if they have a namespace.
+// to gets the JSON of the object or of the list.
 func (s *scenario) read(ctx context.Context, to any, args ...string) error {
 	out, err := s.kubectl(ctx, append([]string{"get", "-n", namespace, "-o", "json"}, args...)...)
 	if err != nil {

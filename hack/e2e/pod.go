@@ -13,15 +13,18 @@ import (
 )
 
 // pod is the state of a test pod when it was read. A new sandbox has other addresses.
+// Steps that restart pods must read them again.
 type pod struct {
 	name      string
 	node      string
 	uid       string
 	addresses map[string][]netip.Addr // by interface
-	sandbox   int                     // process ID of the pause process, in the process namespace of the cluster
+	// The pause process holds the network namespace of the pod.
+	sandbox int // process ID of the pause process, in the process namespace of the cluster
 }
 
 // object is the part of a Pod that the test reads.
+// Its field names are those of the API; encoding/json ignores their case.
 type object struct {
 	Metadata struct {
 		Name, UID   string
@@ -68,6 +71,7 @@ func (c *cluster) testPods(ctx context.Context, flags ...string) (map[string]*po
 }
 
 // pod reads the state of one pod.
+// It needs the annotation of Multus: a pod without it is an error.
 func (c *cluster) pod(o object) (*pod, error) {
 	statuses := o.Status.ContainerStatuses
 	if len(statuses) == 0 || !statuses[0].Ready {
@@ -90,6 +94,7 @@ func (c *cluster) pod(o object) (*pod, error) {
 // than starting a client.
 func (c *cluster) sandbox(node, container string) (int, error) {
 	tasks := filepath.Join(c.dir, "run", node+".d", "state/io.containerd.runtime.v2.task/k8s.io")
+	// The container's OCI configuration names its sandbox in an annotation of the CRI plugin.
 	spec, err := os.ReadFile(filepath.Join(tasks, container, "config.json"))
 	if err != nil {
 		return 0, err
@@ -98,6 +103,7 @@ func (c *cluster) sandbox(node, container string) (int, error) {
 	if err := json.Unmarshal(spec, &config); err != nil {
 		return 0, fmt.Errorf("container %s: %w", container, err)
 	}
+	// The sandbox is a task too; its first process is the pause process.
 	text, err := os.ReadFile(filepath.Join(tasks, config.Annotations["io.kubernetes.cri.sandbox-id"], "init.pid"))
 	if err != nil {
 		return 0, err
@@ -109,6 +115,7 @@ func (c *cluster) sandbox(node, container string) (int, error) {
 
 // inside returns a command that runs in the network namespace of the pod, but with the files of this machine: images
 // need no tools.
+// Tools of this machine, such as nft and the probe, work in it.
 func (c *cluster) inside(p *pod, args ...string) []string {
 	return c.in("cp", append([]string{"nsenter", "-t", fmt.Sprint(p.sandbox), "--net"}, args...)...)
 }

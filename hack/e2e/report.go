@@ -6,12 +6,14 @@ import (
 )
 
 // report prints and counts the checks. It is for a single goroutine.
+// The zero value with a start time is ready for use.
 type report struct {
 	start          time.Time
 	passed, failed int
 }
 
 // check prints that the named condition holds, or the error.
+// A failed check does not stop the run.
 func (r *report) check(name string, err error) {
 	if err != nil {
 		r.failed++
@@ -23,6 +25,7 @@ func (r *report) check(name string, err error) {
 }
 
 // note prints the progress of the run.
+// The time is since the start of the run.
 func (r *report) note(format string, args ...any) {
 	fmt.Printf("---- %s (%.1f s)\n", fmt.Sprintf(format, args...), time.Since(r.start).Seconds())
 }

@@ -27,6 +27,7 @@ type scenario struct {
 }
 
 // play runs all steps. It returns an error if the next step cannot run. Failed checks go to the report.
+// The order of steps matters: each starts from the state that the step before it left.
 func (s *scenario) play(ctx context.Context, noAgent bool) error {
 	steps := []func(context.Context) error{
 		s.before, s.deploy, s.schema, s.enforce, s.restart, s.sandboxAnew, s.release, s.refuse, s.firstInstant,
@@ -76,6 +77,7 @@ func (s *scenario) before(ctx context.Context) error {
 }
 
 // deploy starts the agent as a user does. Without policies the agent makes no table.
+// deploy uses the manifests with the image of this run. Tables appear only with policies.
 func (s *scenario) deploy(ctx context.Context) error {
 	if err := s.must(ctx, "apply", "-k", "hack/e2e/agent"); err != nil {
 		return err
@@ -98,6 +100,7 @@ func (s *scenario) agentReady(ctx context.Context, check string) error {
 }
 
 // enforce applies the example policies.
+// The policies of the examples select web, frontend and database.
 func (s *scenario) enforce(ctx context.Context) error {
 	if err := s.must(ctx, append([]string{"apply"}, policies...)...); err != nil {
 		return err
@@ -109,6 +112,8 @@ func (s *scenario) enforce(ctx context.Context) error {
 
 // restart deletes the agent of a node. Its rules must stay in force, and the next agent must take over the table and
 // change nothing in it.
+// The flow that must stay closed is tried without a pause, and the handles of the table tell whether it was made
+// again.
 func (s *scenario) restart(ctx context.Context) error {
 	web := s.pods["web"]
 	was, err := s.handles(ctx, web)
@@ -117,6 +122,7 @@ func (s *scenario) restart(ctx context.Context) error {
 	}
 	closed := flow{"other", "web", "net1", web.addresses["net1"][0], "udp/53"}
 	// A flow that the policies deny is tried during the whole restart.
+	// From here to stop, every answer on the closed flow is a leak.
 	stop, err := s.leak(ctx, s.pods, closed)
 	if err != nil {
 		return err
@@ -140,6 +146,7 @@ func (s *scenario) restart(ctx context.Context) error {
 }
 
 // sandboxAnew kills the pause process of a pod, so that the kubelet creates a new sandbox for the same pod.
+// The UID stays, so the agent must notice the new sandbox by itself.
 func (s *scenario) sandboxAnew(ctx context.Context) error {
 	old := s.pods["web"]
 	if _, err := s.output(ctx, s.in("cp", "kill", "-KILL", fmt.Sprint(old.sandbox))...); err != nil {
@@ -176,6 +183,7 @@ func (s *scenario) release(ctx context.Context) error {
 }
 
 // refuse stores a policy with an invalid field. The policy isolates, its valid parts allow packets, and an Event names the field.
+// It comes by a cluster that had a policy before the CRD of this project was installed.
 func (s *scenario) refuse(ctx context.Context) error {
 	file := []string{"-f", "hack/e2e/invalid-policy.yaml"}
 	if err := s.store(ctx, file[1]); err != nil {
@@ -216,6 +224,7 @@ func (s *scenario) eventually(ctx context.Context, try func() error) error {
 
 // reach probes all flows until the results are as expected or patience is over. It reports the last results, with a check for
 // each pair of pods and network.
+// A flow that is not as expected may be late: probes repeat until all are as expected.
 func (s *scenario) reach(ctx context.Context, phase string, want func(flow) bool) {
 	var results map[flow]string
 	err := s.eventually(ctx, func() (err error) {

@@ -14,6 +14,7 @@ import (
 )
 
 // policyFiles hold policies that the CRD must accept: all policies of the pages, the examples and the demo.
+// The paths are patterns, relative to the project's folder.
 var policyFiles = []string{"README.md", "docs/*.md", "manifests/examples/*.yaml", "internal/demo/files/policies/*.yaml"}
 
 // schema checks in dry runs that the CRD accepts valid policies, and refuses invalid policies with the expected message.
@@ -40,6 +41,7 @@ func (s *scenario) schema(ctx context.Context) error {
 }
 
 // refuses returns an error unless the API server refuses a policy with the spec, with a message that contains the text.
+// The dry run of the server validates as a create does, and stores nothing.
 func (s *scenario) refuses(ctx context.Context, spec, message string) error {
 	policy, err := parseObject("spec: " + spec)
 	if err != nil {
@@ -84,6 +86,7 @@ func (s *scenario) store(ctx context.Context, file string) error {
 }
 
 // dryRun applies policies without storing them. It gives each its own name in the namespace default.
+// The kind, the version and the metadata are the same for each policy, so a spec is enough.
 func (s *scenario) dryRun(ctx context.Context, policies ...map[string]any) error {
 	var manifest bytes.Buffer
 	for i, p := range policies {
@@ -104,12 +107,14 @@ func (s *scenario) dryRun(ctx context.Context, policies ...map[string]any) error
 }
 
 // policyFile is a file of the project with its policies.
+// The name is the path below the project's folder.
 type policyFile struct {
 	name     string
 	policies []map[string]any
 }
 
 // policiesOf reads the policies of policyFiles. It leaves out files without policies.
+// An object that cannot be parsed is an error.
 func policiesOf(root string) (files []policyFile, err error) {
 	for _, pattern := range policyFiles {
 		paths, err := filepath.Glob(filepath.Join(root, pattern))
@@ -137,6 +142,7 @@ func policiesOf(root string) (files []policyFile, err error) {
 var yamlBlock = regexp.MustCompile("(?ms)^```yaml\n(.*?)^```$")
 
 // policiesIn returns the policies in the text of a manifest, or in the YAML blocks of a page.
+// Documents of other kinds are left out.
 func policiesIn(path, text string) (policies []map[string]any, err error) {
 	blocks := []string{text}
 	if filepath.Ext(path) == ".md" {

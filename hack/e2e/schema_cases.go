@@ -4,6 +4,8 @@ import "strings"
 
 // invalidPolicies are specs that the CRD refuses. The message is a part of the API server's answer, which must tell a
 // user the field and the reason.
+// The specs are flow-style YAML. A number at a limit has a case on each side: here beyond it, in validPolicies within
+// it.
 var invalidPolicies = []struct{ name, spec, message string }{
 	{"no podSelector", `{policyTypes: [Ingress]}`, "spec.podSelector: Required value"},
 	{"an unknown field", `{podSelector: {}, ingres: []}`, `unknown field "spec.ingres"`},
@@ -115,6 +117,7 @@ var validPolicies = []struct{ name, spec string }{
 }
 
 // ports returns the spec of a policy with ingress ports.
+// The helpers put items into the smallest policy that can have them.
 func ports(items string) string { return `{podSelector: {}, ingress: [{ports: [` + items + `]}]}` }
 
 // peers returns the spec of a policy with ingress peers.
@@ -124,4 +127,5 @@ func peers(items string) string { return `{podSelector: {}, ingress: [{from: [` 
 func expression(items string) string { return `{podSelector: {matchExpressions: [` + items + `]}}` }
 
 // list returns a list of n equal items.
+// n is chosen at, or just beyond, a limit of the CRD.
 func list(n int, item string) string { return "[" + strings.Repeat(item+", ", n) + "]" }

@@ -22,6 +22,7 @@ const (
 
 // starterManifest is a pod whose first process sends packets from its first instruction on: an init container, which
 // starts before all other containers.
+// The init container floods and ends, then the pod becomes ready.
 var starterManifest = template.Must(template.New("starter").Parse(`---
 apiVersion: v1
 kind: Pod
@@ -39,6 +40,7 @@ spec:
 `))
 
 // starters is a group of pods that start together.
+// Group is also the value of a label by which the pods are found.
 type starters struct {
 	group string // prefix of the names
 	node  string
@@ -54,6 +56,7 @@ func (s starters) names() (names []string) {
 }
 
 // arrival counts the packets that arrived from a pod. It is a line of the output of hack/probe.
+// Pods are told apart by the name in each packet.
 type arrival struct {
 	From        string // name of the pod; empty: the end of the counts
 	Packets     int
@@ -61,6 +64,7 @@ type arrival struct {
 }
 
 // window is the time between the first and the last packet that left the pod.
+// It is 0 for a pod from which at most a packet arrived.
 func (a arrival) window() time.Duration { return time.Duration(a.Last-a.First) * time.Microsecond }
 
 // receive counts the packets that arrive at a pod, until the caller calls stop. It returns when the receiver listens.
@@ -76,6 +80,7 @@ func (c *cluster) receive(ctx context.Context, at *pod) (stop func() (map[string
 		return nil, err
 	}
 	select {
+	// The receiver listens. Otherwise the first packets would be lost, and a leak with them.
 	case <-ready:
 	case <-time.After(10 * time.Second):
 		cancel()
@@ -116,6 +121,7 @@ func (a *announced) Write(p []byte) (int, error) {
 }
 
 // launch starts all pods at the same time and waits until they run. Each pod floods the address.
+// They are in a single manifest, so that the API server gets them nearly at the same time.
 func (c *cluster) launch(ctx context.Context, to string, all ...starters) error {
 	var manifest bytes.Buffer
 	pods := []string{"wait", "--for=condition=Ready", "--timeout=" + launchPatience}
@@ -176,6 +182,7 @@ func (c *cluster) land(ctx context.Context, all ...starters) error {
 }
 
 // metric scrapes the agent of a node and returns the sum of the samples whose name and labels start with the prefix.
+// The prefix may end in the middle of the labels, such as hooks_total{result="enforced".
 func (c *cluster) metric(ctx context.Context, node, prefix string) (float64, error) {
 	out, err := c.scrape(ctx, node, "127.0.0.1:10349")
 	if err != nil {
@@ -199,6 +206,7 @@ func (c *cluster) metric(ctx context.Context, node, prefix string) (float64, err
 }
 
 // scrape reads the metrics at an address, from a node or the control plane.
+// The address needs a port.
 func (c *cluster) scrape(ctx context.Context, where, address string) (string, error) {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {

@@ -19,11 +19,13 @@ func (c *cluster) hasTable(ctx context.Context, p *pod) (bool, error) {
 }
 
 // table prints the agent's table in a pod, with handles and without counters (-s).
+// Counters would differ between two listings of the same rules.
 func (c *cluster) table(ctx context.Context, p *pod) ([]byte, error) {
 	return c.output(ctx, c.inside(p, append([]string{"nft", "-s", "-a", "list"}, strings.Fields(tableName)...)...)...)
 }
 
 // tables returns an error unless exactly the selected pods have the table.
+// Without selected pods, no pod may have the table.
 func (c *cluster) tables(ctx context.Context, pods map[string]*pod, selected ...string) error {
 	var errs []error
 	for _, name := range names(pods) {
@@ -38,6 +40,7 @@ func (c *cluster) tables(ctx context.Context, pods map[string]*pod, selected ...
 }
 
 // handle matches the handle of an object in the output of nft.
+// An example: "# handle 12".
 var handle = regexp.MustCompile(`# handle \d+`)
 
 // handles returns the handles of all objects in the table. An object that is made again, even with equal content, has a new

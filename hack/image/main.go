@@ -27,6 +27,7 @@ func main() {
 }
 
 // file is a regular file in a tar.
+// name is the path in the image, without a slash in front
 type file struct {
 	name string
 	mode int64
@@ -34,6 +35,8 @@ type file struct {
 }
 
 // pack writes the archive of an image. Each argument is FILE:PATH; the image runs the first file.
+// The image has a single layer with these files and nothing else: no shell and no libraries. The archive has the form
+// of docker save, which containerd and Docker can load.
 func pack(out, ref, arch string, args []string) error {
 	if ref == "" || len(args) == 0 {
 		return errors.New("want -ref NAME:TAG and at least one FILE:PATH")
@@ -58,6 +61,7 @@ func pack(out, ref, arch string, args []string) error {
 }
 
 // config is the part of an image's configuration that a runtime needs.
+// Runtimes read the entry point and the digests of the layers, which they compare with the layers.
 type config struct {
 	Architecture string    `json:"architecture"`
 	OS           string    `json:"os"`
@@ -78,11 +82,18 @@ type manifest struct {
 	Layers   []string
 }
 
+// archive returns the image as a tar: the configuration, the layer and manifest.json.
+// The same input gives the same bytes:
+//
+//	<digest>.json   configuration
+//	<digest>.tar    layer with the files
+//	manifest.json   names of both, and the tag
 func archive(ref, arch string, files []file) ([]byte, error) {
 	layer, err := tarball(files)
 	if err != nil {
 		return nil, err
 	}
+	// A fixed time, so that the image depends on nothing but its files.
 	c := config{Architecture: arch, OS: "linux", Created: time.Unix(0, 0).UTC()}
 	c.Config.Entrypoint = []string{"/" + files[0].name}
 	c.RootFS.Type, c.RootFS.DiffIDs = "layers", []string{"sha256:" + digest(layer)}
@@ -102,6 +113,7 @@ func archive(ref, arch string, files []file) ([]byte, error) {
 	})
 }
 
+// digest returns the SHA-256 of the data in hexadecimal digits.
 func digest(data []byte) string { return fmt.Sprintf("%x", sha256.Sum256(data)) }
 
 // tarball returns a tar with the files and their folders. All have the same time, so that equal files make equal tars.
@@ -110,6 +122,7 @@ func tarball(files []file) ([]byte, error) {
 	w := tar.NewWriter(&out)
 	epoch, seen := time.Unix(0, 0), map[string]bool{}
 	for _, f := range files {
+		// Each folder on the way to the file comes before the file, and only once.
 		for i, c := range f.name {
 			if dir := f.name[:i]; c == '/' && !seen[dir] {
 				seen[dir] = true

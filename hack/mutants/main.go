@@ -15,6 +15,7 @@ import (
 )
 
 // fastPackages have tests that take seconds.
+// A mutant costs at least a run of the tests of its package, so slow packages are left out by default.
 const fastPackages = "./sets ./expr/... ./engine/... ./cache/... ./informers/... ./internal/reconciler"
 
 // timed are tests with time limits. On a busy machine they fail without a mutant.
@@ -23,6 +24,7 @@ const timed = "IsLinear$|CostNothing$"
 // memory limits each process, since a mutant may allocate without end.
 const memory = 8 << 30
 
+// options are the flags of the command.
 type options struct {
 	dir      string // inside the module
 	packages []string
@@ -51,6 +53,8 @@ func main() {
 }
 
 // run prints a row for each mutant, and then the sums.
+// It first runs all tests without a mutant: a test that fails anyway would notice every mutant. Mutants that do not
+// compile are not counted.
 func run(w io.Writer, o options) error {
 	packages, err := o.list()
 	if err != nil {
@@ -69,6 +73,7 @@ func run(w io.Writer, o options) error {
 	}
 	// Importers with fast tests run first, since one failure is enough.
 	slices.SortStableFunc(packages, func(a, b *goPackage) int { return cmp.Compare(a.duration, b.duration) })
+	// The seed chooses the same places again as long as the sources are the same.
 	rand.New(rand.NewPCG(o.seed, 0)).Shuffle(len(places), func(i, j int) { places[i], places[j] = places[j], places[i] })
 	var own, importers, survivors int
 	for _, m := range places {
@@ -81,6 +86,7 @@ func run(w io.Writer, o options) error {
 		} else if err != nil {
 			return err
 		}
+		// own and importers say whose tests noticed the mutant.
 		switch tester {
 		case m.pkg:
 			own++
@@ -101,6 +107,7 @@ func run(w io.Writer, o options) error {
 }
 
 // brief returns a piece of code as one short line.
+// It is at most 60 characters long.
 func brief(code string) string {
 	words := []rune(strings.Join(strings.Fields(code), " "))
 	return string(words[:min(len(words), 60)])

@@ -11,6 +11,7 @@ import (
 )
 
 // A place is a piece of code with the piece that replaces it in the mutant.
+// pkg, file and line are for the report; start and end are the bytes that broken replaces.
 type place struct {
 	pkg          *goPackage
 	file         string // in the folder of the package
@@ -20,6 +21,7 @@ type place struct {
 }
 
 // opposites are operators that a mutant exchanges.
+// A comparison is exchanged with a neighbor, such as < with <=, since a test of the boundary alone notices that.
 var opposites = map[token.Token]token.Token{
 	token.EQL: token.NEQ, token.NEQ: token.EQL, token.LSS: token.LEQ, token.LEQ: token.LSS, token.GTR: token.GEQ, token.GEQ: token.GTR,
 	token.LAND: token.LOR, token.LOR: token.LAND, token.ADD: token.SUB, token.SUB: token.ADD, token.MUL: token.ADD,
@@ -30,6 +32,7 @@ var opposites = map[token.Token]token.Token{
 var logging = regexp.MustCompile(`(?i)^[a-z.]*log(ger)?(\(.*\))?\.`)
 
 // appendPlaces appends all places of the package, in the order of the sources.
+// The files of a package are those of this platform, without tests.
 func (p *goPackage) appendPlaces(places []place) ([]place, error) {
 	for _, name := range p.GoFiles {
 		source, err := os.ReadFile(filepath.Join(p.Dir, name))
@@ -60,6 +63,7 @@ func (p *goPackage) appendPlaces(places []place) ([]place, error) {
 type adder func(from, to token.Pos, replace func(text string) string)
 
 // breakNode adds the ways to break a node of the syntax tree.
+// The ways are: another operator, a negated condition, another result, and a lost statement.
 func breakNode(n ast.Node, add adder) {
 	switch n := n.(type) {
 	case *ast.BinaryExpr:
@@ -82,6 +86,7 @@ func breakNode(n ast.Node, add adder) {
 }
 
 // otherValue returns a value that differs from the returned value, or the value itself.
+// Only numbers, booleans and err have another value that is likely to compile in their place.
 func otherValue(text string) string {
 	if n, err := strconv.Atoi(text); err == nil {
 		return strconv.Itoa(n + 1)
@@ -105,6 +110,7 @@ func dropEach(list []ast.Stmt, add adder) {
 	for _, s := range list {
 		switch s := s.(type) {
 		case *ast.AssignStmt:
+			// Without a definition, the rest would not compile.
 			if s.Tok != token.DEFINE {
 				add(s.Pos(), s.End(), drop)
 			}

@@ -15,6 +15,7 @@ import (
 )
 
 // goPackage has the fields of `go list -json` that mutants need.
+// Imports are those of the package and of its tests, so that the packages that use it can be found.
 type goPackage struct {
 	ImportPath, Dir                             string
 	GoFiles, Imports, TestImports, XTestImports []string
@@ -22,6 +23,7 @@ type goPackage struct {
 	duration                                    time.Duration // of the tests without a mutant
 }
 
+// failed matches the name of a test that failed, or that ran when the time was over.
 var (
 	errNotCompiled = errors.New("the mutant does not compile")
 	failed         = regexp.MustCompile(`(?:--- FAIL: |running tests:\n\t)(\S+)`)
@@ -56,6 +58,7 @@ func (m *place) try(o options, packages []*goPackage) (tester *goPackage, test s
 		return nil, "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	// The overlay makes the go command read the mutant in place of the source, so the work tree stays as it is.
 	original, broken, overlay := filepath.Join(m.pkg.Dir, m.file), filepath.Join(dir, m.file), filepath.Join(dir, "overlay.json")
 	source, err := os.ReadFile(original)
 	if err == nil {
@@ -64,6 +67,7 @@ func (m *place) try(o options, packages []*goPackage) (tester *goPackage, test s
 	if err == nil {
 		err = os.WriteFile(overlay, fmt.Appendf(nil, `{"Replace": {%q: %q}}`, original, broken), 0o644)
 	}
+	// The package's own tests come first: they are the likeliest to notice it.
 	testers := []*goPackage{m.pkg}
 	for _, p := range packages {
 		if p != m.pkg && slices.Contains(slices.Concat(p.Imports, p.TestImports, p.XTestImports), m.pkg.ImportPath) {
@@ -82,10 +86,12 @@ func (m *place) try(o options, packages []*goPackage) (tester *goPackage, test s
 }
 
 // test runs the tests of the package and returns the name of the first test that fails. The overlay may be "".
+// -count=1 keeps the go command from using results of an earlier run. The first failure is enough.
 func (p *goPackage) test(o options, overlay string) (string, error) {
 	out, err := o.goTool("test", "-short", "-vet=off", "-count=1", "-failfast", "-timeout", o.limit.String(),
 		"-skip", timed, "-overlay", overlay, p.ImportPath)
 	switch name := failed.FindSubmatch(out); {
+	// No failure, or the go command could not run at all.
 	case err == nil || !errors.As(err, new(*exec.ExitError)):
 		return "", err
 	case bytes.Contains(out, []byte("[build failed]")):

@@ -9,6 +9,7 @@ import (
 	"strings"
 )
 
+// The sizes are in units of the picture. charWidth is the width of a character of a monospaced font with fontSize.
 const (
 	fontSize, lineHeight, charWidth = 14, 20, 8.43
 	margin                          = 20
@@ -27,17 +28,20 @@ func main() {
 }
 
 // keep returns the lines to draw.
+// It drops tables beyond the first of each part of the demo, repeated empty lines, and the nftables table at the end.
 func keep(in io.Reader) ([]string, error) {
 	lines := []string{"$ go run . demo"}
 	shown, inTable := 0, false
 	s := bufio.NewScanner(in)
 	for s.Scan() {
 		line := s.Text()
+		// Tables are indented by two blanks; other lines are titles and sentences.
 		isTable := strings.HasPrefix(line, "  ")
 		switch {
 		case strings.HasPrefix(line, "The table in"):
 			return lines, nil
 		case !isTable && line != "":
+			// A title begins a part, so its tables are counted anew.
 			shown = 0
 		case isTable && !inTable:
 			shown++
@@ -52,6 +56,7 @@ func keep(in io.Reader) ([]string, error) {
 }
 
 // draw writes the picture. Check marks are green, crosses are red.
+// Each line is a text of the SVG. The text is escaped first; the marks are then wrapped in colors.
 func draw(out io.Writer, lines []string) error {
 	widest := 0
 	for _, l := range lines {

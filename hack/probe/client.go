@@ -28,9 +28,11 @@ func result(err error) string {
 }
 
 // hello is the payload. The server must echo it.
+// A server that answers with another payload is not the server of a test, so the result is an error.
 const hello = "hello"
 
 // connect makes a connection whose reads and writes end with the context.
+// The caller closes the connection. At the end of the context reads fail with os.ErrDeadlineExceeded.
 func connect(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
@@ -44,6 +46,7 @@ func connect(ctx context.Context, network, address string) (net.Conn, error) {
 }
 
 // warn logs an error that changes no result.
+// A connection that was closed on purpose is no error.
 func warn(err error) {
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		log.Print("probe: ", err)
@@ -51,6 +54,7 @@ func warn(err error) {
 }
 
 // dialTCP returns nil if the server echoes over a new connection.
+// The whole exchange counts: a connection that is made but whose data do not arrive is not open.
 func dialTCP(ctx context.Context, address string) error {
 	conn, err := connect(ctx, "tcp", address)
 	if err != nil {
@@ -68,12 +72,15 @@ func dialTCP(ctx context.Context, address string) error {
 }
 
 // dialUDP sends datagrams until the server echoes a datagram, and returns nil then.
+// A datagram may be lost without a policy, so a single datagram would not do. EPERM is the verdict of the pod's own
+// egress rules.
 func dialUDP(ctx context.Context, interval time.Duration, address string) error {
 	conn, err := connect(ctx, "udp", address)
 	if err != nil {
 		return err
 	}
 	defer func() { warn(conn.Close()) }()
+	// The sender ends with this function: the first answer, an error, or the end of the context.
 	sending, stop := context.WithCancel(ctx)
 	defer stop()
 	go func() {
@@ -93,6 +100,7 @@ func dialUDP(ctx context.Context, interval time.Duration, address string) error 
 	return same(back[:n])
 }
 
+// same returns an error unless the server echoed hello.
 func same(back []byte) error {
 	if string(back) != hello {
 		return fmt.Errorf("got %q back", back)

@@ -15,9 +15,11 @@ import (
 )
 
 // started is about the time of the first instruction of the process.
+// It is a package variable, so it is set before main runs.
 var started = time.Now()
 
 // packet is the payload of a datagram of a flood.
+// The receiver tells senders apart by the name, and sees by the age how long after the start a packet left.
 type packet struct {
 	From   string `json:"from"`   // name of the pod
 	Number int    `json:"number"` // from 1 on
@@ -33,7 +35,9 @@ type flooded struct {
 const enough = 100
 
 // flood sends packets to the address until the context ends, and at least enough packets.
+// Write errors do not end it: a packet that is refused now may pass later.
 func flood(ctx context.Context, interval time.Duration, address string) error {
+	// In a pod, the host name is the name of the pod.
 	name, err := os.Hostname()
 	if err != nil {
 		return err
@@ -68,12 +72,15 @@ type arrival struct {
 }
 
 // count receives floods until the context ends. Then it prints a line for each sender, and an empty arrival as the end mark.
+// The socket is in the network namespace of the caller, so no pod needs a receiver of its own.
 func count(ctx context.Context, port string) error {
 	conn, err := net.ListenPacket("udp", ":"+port)
 	if err != nil {
 		return err
 	}
+	// Closing the socket ends the read below.
 	context.AfterFunc(ctx, func() { warn(conn.Close()) })
+	// The test waits for this line before it starts senders.
 	fmt.Println("ready")
 	arrivals, buf := map[string]*arrival{}, make([]byte, 2048)
 	for {
@@ -82,6 +89,7 @@ func count(ctx context.Context, port string) error {
 			break
 		}
 		var p packet
+		// A datagram that is not of a flood is skipped.
 		if err != nil || json.Unmarshal(buf[:n], &p) != nil {
 			continue
 		}
@@ -91,6 +99,7 @@ func count(ctx context.Context, port string) error {
 			arrivals[p.From] = a
 		}
 		a.Packets++
+		// Packets may arrive in another order than they were sent.
 		a.First, a.Last = min(a.First, p.Age), max(a.Last, p.Age)
 	}
 	out := json.NewEncoder(os.Stdout)
@@ -99,5 +108,6 @@ func count(ctx context.Context, port string) error {
 			return err
 		}
 	}
+	// Without the end mark, a reader cannot tell a cut output from a sender whose packets did not arrive.
 	return out.Encode(arrival{})
 }

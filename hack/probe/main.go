@@ -63,12 +63,15 @@ func main() {
 }
 
 // parse exits the program if the arguments are invalid: the flag set has ExitOnError.
+// The flag set has already printed the usage.
 func parse(flags *flag.FlagSet, args []string) {
 	if err := flags.Parse(args); err != nil {
 		fail(err)
 	}
 }
 
+// fail prints the reason and exits with 2, so that a test tells a wrong call from a target without an answer, which
+// is 1.
 func fail(reason ...any) {
 	fmt.Fprintln(os.Stderr, "probe:", fmt.Sprint(reason...))
 	os.Exit(2)
@@ -82,6 +85,7 @@ type answer struct {
 }
 
 // dialAll probes all targets, prints the answers, and reports whether all targets answered.
+// All targets are probed at the same time; answers are printed in the order of the targets, a line of JSON for each.
 func dialAll(ctx context.Context, interval time.Duration, targets []string) bool {
 	answers := make([]answer, len(targets))
 	var wg sync.WaitGroup
@@ -105,6 +109,7 @@ func dialAll(ctx context.Context, interval time.Duration, targets []string) bool
 	return open
 }
 
+// dial probes a target such as tcp://10.0.0.1:80 until it answers or the context ends.
 func dial(ctx context.Context, interval time.Duration, target string) error {
 	u, err := url.Parse(target)
 	if err != nil {

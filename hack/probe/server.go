@@ -10,6 +10,7 @@ import (
 )
 
 // serve echoes on the ports until the context ends.
+// An error to listen is returned; errors of single connections are only logged.
 func serve(ctx context.Context, tcp, udp string) error {
 	for _, port := range split(tcp) {
 		l, err := net.Listen("tcp", ":"+port)
@@ -30,10 +31,12 @@ func serve(ctx context.Context, tcp, udp string) error {
 	return nil
 }
 
+// split returns the ports of a list. An empty list has none.
 func split(ports string) []string {
 	return strings.FieldsFunc(ports, func(c rune) bool { return c == ',' })
 }
 
+// serveTCP echoes each connection until its client closes it.
 func serveTCP(l net.Listener) {
 	for {
 		conn, err := l.Accept()
@@ -47,10 +50,12 @@ func serveTCP(l net.Listener) {
 	}
 }
 
+// serveUDP echoes each datagram to its sender.
 func serveUDP(conn net.PacketConn) {
 	buf := make([]byte, 2048)
 	for {
 		n, peer, err := conn.ReadFrom(buf)
+		// A read without a sender is a socket that is closed.
 		if peer == nil {
 			return
 		}

@@ -28,6 +28,7 @@ const (
 )
 
 // The kubelet's probe of the agent's life, as the DaemonSet sets it, only more often.
+// The patience is the same, so an agent that is too busy to answer in time counts as dead.
 const (
 	probePeriod   = time.Second
 	probePatience = 5 * time.Second
@@ -37,22 +38,29 @@ const (
 const restartPause = time.Second
 
 // agent is the agent as a process. Like the kubelet, it starts an agent that ended by itself.
+// dir has the agent's binary and its log
 type agent struct {
 	dir      string
 	launcher *launcher
-	group    *group
-	limit    int64 // memory of the DaemonSet
-	args     []string
-	env      []string
+	// group is the memory cgroup, which survives restarts of the agent
+	group *group
+	limit int64 // memory of the DaemonSet
+	// args is the command line, env what it has beyond the environment of the rig
+	args []string
+	env  []string
 
-	mu        sync.Mutex
-	process   *process // nil: stopped
-	deaths    []string // how agents ended that nobody killed
+	mu      sync.Mutex
+	process *process // nil: stopped
+	// since the last call of takeHealth, like the two fields below
+	deaths []string // how agents ended that nobody killed
+	// badProbes counts probes that failed; the kubelet restarts a container after several of them
 	badProbes int
 	slowest   time.Duration // probe
 }
 
 // daemonSetMemory reads the memory limit and the environment variable GOMEMLIMIT of the agent.
+// The attacks must use the numbers of the manifests: with more memory, an attack that kills the agent of a user would
+// pass here.
 func daemonSetMemory(file string) (limit int64, goLimit string, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -77,6 +85,7 @@ func daemonSetMemory(file string) (limit int64, goLimit string, err error) {
 
 // newAgent returns an agent that is not started yet.
 func newAgent(dir string, l *launcher, g *groups, kubeconfig, runtimeSocket, nriSocket string) (*agent, error) {
+	// The numbers are those of the manifest.
 	limit, goLimit, err := daemonSetMemory(filepath.Join(dir, "daemonset.yaml"))
 	if err != nil {
 		return nil, err
@@ -86,6 +95,8 @@ func newAgent(dir string, l *launcher, g *groups, kubeconfig, runtimeSocket, nri
 		return nil, err
 	}
 	return &agent{
+		// GOMEMLIMIT is below the limit of the cgroup, so the garbage collector works harder before the kernel kills
+		// the agent.
 		dir: dir, launcher: l, group: group, limit: limit, env: []string{"GOMEMLIMIT=" + goLimit},
 		args: []string{
 			filepath.Join(dir, "agent"), "--kubeconfig=" + kubeconfig, "--hostname-override=" + nodeName,
@@ -106,6 +117,7 @@ func (a *agent) start(ctx context.Context) error {
 	})
 }
 
+// launch starts the process without waiting until it is ready.
 func (a *agent) launch() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -115,6 +127,8 @@ func (a *agent) launch() error {
 }
 
 // kill ends the agent with SIGKILL.
+// Nothing is saved or cleaned up then, as after a crash. supervise does not start an agent that was killed by this
+// method.
 func (a *agent) kill() {
 	a.mu.Lock()
 	p := a.process
@@ -129,6 +143,8 @@ func (a *agent) supervise(ctx context.Context) {
 		a.mu.Lock()
 		p := a.process
 		a.mu.Unlock()
+		// An agent that ended by itself is a broken bound, but the attack goes on: the victim shows how much the loss
+		// hurts.
 		if p != nil && p.hasEnded() {
 			a.mu.Lock()
 			a.deaths = append(a.deaths, p.why())
@@ -145,6 +161,7 @@ func (a *agent) supervise(ctx context.Context) {
 	}
 }
 
+// probe asks the agent's health listener once. It counts only answers of a running process.
 func (a *agent) probe(ctx context.Context) {
 	start := time.Now()
 	_, err := httpGet(ctx, "http://"+healthAddress+"/livez", probePatience)
@@ -167,12 +184,14 @@ func isRefused(err error) bool {
 }
 
 // health is how an agent fared since the last call.
+// The report adds it to the row of an attack.
 type health struct {
 	deaths    []string
 	badProbes int
 	slowest   time.Duration
 }
 
+// takeHealth returns the health since its last call, and starts a new count.
 func (a *agent) takeHealth() health {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -185,6 +204,7 @@ func (a *agent) takeHealth() health {
 func (a *agent) logFile() string { return filepath.Join(a.dir, "agent.log") }
 
 // left is the resources that an agent holds for the objects that it knows.
+// An agent that keeps either for deleted objects would fill up by an attack that is repeated.
 type left struct{ goroutines, descriptors int }
 
 // left reads the numbers from the agent's metrics.
@@ -193,6 +213,7 @@ func (a *agent) left(ctx context.Context) (l left, err error) {
 	if err != nil {
 		return l, err
 	}
+	// The metrics are lines of a name and a number, such as "go_goroutines 42".
 	for line := range strings.Lines(text) {
 		var n float64
 		if scan, err := fmt.Sscanf(line, "go_goroutines %g", &n); scan == 1 && err == nil {
@@ -209,6 +230,7 @@ func (a *agent) left(ctx context.Context) (l left, err error) {
 }
 
 // saveProfiles writes a CPU profile of the next seconds and a heap profile.
+// The files are dir/name.cpu.pprof and dir/name.heap.pprof. It takes the length of the CPU profile.
 func (a *agent) saveProfiles(ctx context.Context, dir, name string, length time.Duration) error {
 	for kind, query := range map[string]string{"cpu": fmt.Sprintf("profile?seconds=%d", int(length.Seconds())), "heap": "heap"} {
 		text, err := httpGet(ctx, "http://"+metricsAddress+"/debug/pprof/"+query, length+30*time.Second)
@@ -223,6 +245,7 @@ func (a *agent) saveProfiles(ctx context.Context, dir, name string, length time.
 }
 
 // httpGet returns the body of an answer. An answer that is not a success is an error.
+// patience bounds the whole request, reading included.
 func httpGet(ctx context.Context, url string, patience time.Duration) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -37,6 +37,7 @@ const (
 	agentUser  = "agent"  // the service account in manifests/base/rbac.yaml
 )
 
+// agentAccount is the user name of a service account, as the API server builds it from namespace and name.
 const agentAccount = "system:serviceaccount:multi-networkpolicy-system:multi-networkpolicy-nftables"
 
 // tokens is the token file: token, user, UID, groups.
@@ -47,6 +48,7 @@ const tokens = adminUser + `,admin,admin,system:masters
 `
 
 // apiServer is etcd, kube-apiserver and the namespace controller.
+// The namespace controller deletes the objects of a deleted namespace; no other controller is needed.
 type apiServer struct {
 	apiserver.Server
 	processes []*process
@@ -68,7 +70,10 @@ func startAPIServer(ctx context.Context, l *launcher, g *groups, dir string) (*a
 		memory int64
 		args   []string
 	}{
+		// etcd may grow to 4 GiB, twice its default, as several attacks write objects of more than a megabyte again
+		// and again.
 		{etcdMemory, s.Etcd("--quota-backend-bytes=4294967296")},
+		// RBAC decides, so that the tenant, the victim and the agent have exactly the rights of their roles.
 		{serverMemory, s.APIServer("--authorization-mode=RBAC", "--profiling=false")},
 	} {
 		if err := s.start(l, g, binary, c.memory, c.args); err != nil {
@@ -94,12 +99,15 @@ func startAPIServer(ctx context.Context, l *launcher, g *groups, dir string) (*a
 		return s, err
 	}
 	return s, s.start(l, g, binary, controllerMemory, []string{
+		// Only this controller runs, with enough requests per second that the deletion of a namespace does not wait
+		// for its client.
 		"kube-controller-manager", "--kubeconfig=" + kubeconfig, "--controllers=namespace-controller", "--leader-elect=false",
 		"--bind-address=127.0.0.1", "--secure-port=" + controllerPort, "--cert-dir=" + s.Path("certs"),
 		"--concurrent-namespace-syncs=2", "--kube-api-qps=1000", "--kube-api-burst=1000",
 	})
 }
 
+// start starts a process of the binary in a cgroup of its own. args[0] is the name of the program.
 func (s *apiServer) start(l *launcher, g *groups, binary string, memory int64, args []string) error {
 	c, err := g.add(args[0], memory)
 	if err != nil {
@@ -112,6 +120,7 @@ func (s *apiServer) start(l *launcher, g *groups, binary string, memory int64, a
 	}
 	p, err := l.start(s.Dir, command{
 		name: args[0], group: c, nice: otherNice, args: append([]string{program}, args[1:]...),
+		// The garbage collector keeps below the limit of the cgroup; 80% leaves room for memory outside the Go heap.
 		env: []string{fmt.Sprintf("GOMEMLIMIT=%d", memory/10*8)},
 	})
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 )
 
 // issueAttacks are the attacks that hurt earlier versions of the agent.
+// They stay in the list so that the faults never come back.
 func issueAttacks() []attack {
 	return []attack{
 		{name: "port-int32", does: "a policy with a port beyond 32 bits", start: portBeyondInt32, quick: true},
@@ -30,17 +31,21 @@ func rulesPath() string { return pathOf(policies, evilNamespace, "p") }
 
 // portBeyondInt32 writes a number that the Go type of a port cannot hold. A client that decodes whole lists fails for every
 // policy of the cluster.
+// The bounds on changes, starts and Events show whether the victim's policies still reach the agent.
 func portBeyondInt32(ctx context.Context, t *tenant) error {
 	return t.policy(ctx, "p", "net", object{"podSelector": object{}, "ingress": []object{{"ports": []object{{"port": 2147483648}}}}})
 }
 
 // hugeEndPort does the same with the other number of a policy.
+// The CRD is open, as a schema refuses the number before the agent sees it.
 func hugeEndPort(ctx context.Context, t *tenant) error {
 	spec := object{"podSelector": object{}, "ingress": []object{{"ports": []object{{"port": 80, "endPort": 99999999999}}}}}
 	return t.policy(ctx, "p", "net", spec)
 }
 
 // manyRules inserts rules in front: a comparison of the old with the new rules by a table costs their product.
+// With 40,000 rules in both versions, the victim's changes would wait behind such a comparison: ownAtMost. The limit
+// policy-rules (1,000) keeps rules beyond it out of the tables.
 func manyRules(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -58,9 +63,12 @@ func manyRules(ctx context.Context, t *tenant) error {
 }
 
 // block returns the i-th of many blocks with a single address. No two blocks are adjacent.
+// Blocks start at 10.100.0.0 and are every other address, so a set keeps n ranges for n blocks.
 func block(i int) string { return fmt.Sprintf("10.%d.%d.%d/32", 100+i>>15, i>>7&255, i<<1&255) }
 
 // peerLists is a policy spec with n rules. Each rule has a list of peers of its own, so each needs a set.
+// The limit policy-rules is 1,000 rules: n above it tests how the agent cuts the policy off, n below it the cost of
+// many sets.
 func peerLists(n int) any {
 	return rawSpec(`{"podSelector": {}, "ingress": [` + repeat(n, ",", func(i int) string {
 		return fmt.Sprintf(`{"from": [{"ipBlock": {"cidr": %q}}]}`, block(i))
@@ -68,6 +76,7 @@ func peerLists(n int) any {
 }
 
 // manyPeerLists makes the kernel search a list of thousands of sets for each set that the agent adds.
+// Without a limit, the worker that adds them would be busy for a time that grows with the square of the sets.
 func manyPeerLists(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -81,6 +90,8 @@ func networkNames(n int) string {
 }
 
 // networksTimesPeers makes each peer a peer on each network.
+// 2,000 networks with 2,000 peers each could fill the memory of the agent, so its peak and the kernel's kills are the
+// bounds to look at. The limit policy-networks is 100.
 func networksTimesPeers(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -90,6 +101,8 @@ func networksTimesPeers(ctx context.Context, t *tenant) error {
 }
 
 // networksTimesRules repeats the long list of networks in the identity of each rule.
+// 35,000 names are a string of 200 kB; with a copy in each of 2,000 rules, every edit would cost hundreds of
+// megabytes.
 func networksTimesRules(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -107,6 +120,7 @@ func networksTimesRules(ctx context.Context, t *tenant) error {
 }
 
 // invalidPorts has a problem to report in each port.
+// A log line or an Event for each of 100,000 ports would fill the node's disk or etcd: logAtMost, eventsAtMost.
 func invalidPorts(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -116,6 +130,8 @@ func invalidPorts(ctx context.Context, t *tenant) error {
 }
 
 // traceAnnotations asks for a new trace with each change, of packets that never end.
+// A trace reads every marked packet from the kernel. Traces must stay within their budget, so that the agent's cores
+// and its log are free for the victim.
 func traceAnnotations(ctx context.Context, t *tenant) error {
 	list, err := t.startPods(ctx, 8, podOptions{})
 	if err != nil {
@@ -140,11 +156,14 @@ func traceAnnotations(ctx context.Context, t *tenant) error {
 }
 
 // emptyStatus starts a pod whose creator wants it to start without rules.
+// An agent that trusts the annotation would find no interface to isolate, and the pod would start open.
 func emptyStatus(ctx context.Context, t *tenant) error {
 	return startUnruly(ctx, t, podOptions{annotations: map[string]string{statusAnnotation: "[]"}})
 }
 
 // startUnruly starts a pod, and claims that no packet reaches it, although Multus has reported nothing yet.
+// The promise is about the tenant's own policy: the pod must be isolated from its first packet on, whatever the
+// annotation says.
 func startUnruly(ctx context.Context, t *tenant, o podOptions) error {
 	if err := t.policy(ctx, "p", "net", object{"podSelector": matchLabel("app", "unruly")}); err != nil {
 		return err
@@ -153,6 +172,7 @@ func startUnruly(ctx context.Context, t *tenant, o podOptions) error {
 	if err != nil {
 		return err
 	}
+	// unreported: no kubelet and no Multus overwrites the annotation.
 	o.labels, o.unreported = map[string]string{"app": "unruly"}, true
 	p, err := t.startPod(ctx, "unruly", o)
 	if err != nil {
@@ -161,17 +181,21 @@ func startUnruly(ctx context.Context, t *tenant, o podOptions) error {
 	if err := p.isolates(ctx, other); err != nil {
 		t.fault("the pod is open when it starts: %v", err)
 	}
+	// Once more at the end of the attack, when the agent had time to believe the annotation.
 	t.claim("the pod stays isolated", func(ctx context.Context) error { return p.isolates(ctx, other) })
 	return nil
 }
 
 // neverScheduled needs no node, so that no kubelet and no Multus ever corrects the status.
+// If the agent made the address a member of the group, the stranger's packets would pass: leaksAtMost.
 func neverScheduled(ctx context.Context, t *tenant) error {
 	return t.create(ctx, pods, evilNamespace, podObject("spoof", "", map[string]string{"role": metricsLabel, "app": "friend"},
 		map[string]string{statusAnnotation: networkStatus(victimNetwork, addresses["stranger"])}))
 }
 
 // hangingStatus has a pod of the victim start without NRI, so that the agent must ask for the status of its sandbox.
+// A runtime that answers slowly about the tenant's sandboxes must not delay the answer about the victim's:
+// changeAtMost.
 func hangingStatus(ctx context.Context, t *tenant) error {
 	err := t.many(40, func(i int) error {
 		name := fmt.Sprintf("pod-%d", i)
@@ -179,6 +203,7 @@ func hangingStatus(ctx context.Context, t *tenant) error {
 		if err != nil {
 			return err
 		}
+		// hang comes before the sandbox exists, so the agent never gets a status of it.
 		t.runtime.hang(uid)
 		_, err = t.runPod(ctx, name, uid, podOptions{namespace: evilNamespace, quiet: true})
 		return err
@@ -198,6 +223,7 @@ func hangingStatus(ctx context.Context, t *tenant) error {
 }
 
 // manyChains changes the ruleset generation of the namespace all the time, so the agent must look at its table again and again.
+// The more the namespace holds, the more each look can cost; the victim's pods must not wait for it: ownAtMost.
 func manyChains(ctx context.Context, t *tenant) error {
 	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}}); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 )
 
 // objectAttacks are attacks by the content and the size of single objects.
+// An object may be as large as etcd admits, and hold any text that the schema of its CRD lets through.
 func objectAttacks() []attack {
 	return []attack{
 		{name: "text-in-logs", does: "control characters, line breaks and forged log lines in every text that an object may have", start: oddText, schema: openCRD, quick: true},
@@ -24,6 +25,9 @@ func objectAttacks() []attack {
 }
 
 // oddTexts are texts that would break a log, a terminal, or a program that reads the log.
+// In order: escape sequences of terminals, a forged line of klog, a forged line with carriage returns, characters
+// that change the direction of text or end a line in Unicode, a closing quote with forged key-values, formats of
+// several languages, and a long text with characters that combine.
 var oddTexts = []string{
 	"\x1b[2J\x1b]0;owned\x07\x1b[31m",
 	"x\nE1128 00:00:00.000000       1 agent.go:1] \"The node is on fire\" pod=\"victim/server\"\n",
@@ -35,6 +39,8 @@ var oddTexts = []string{
 }
 
 // oddText puts each text into every field that the agent may quote in a log line, an Event or a comment of nftables.
+// After the attack checkLog reads the agent's log: each line must be of the logger's form, without control
+// characters.
 func oddText(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -42,6 +48,7 @@ func oddText(ctx context.Context, t *tenant) error {
 	for i, text := range oddTexts {
 		selector := object{"matchLabels": object{text: text}, "matchExpressions": []object{{"key": text, "operator": text, "values": []string{text}}}}
 		peer := object{"podSelector": selector, "namespaceSelector": selector, "ipBlock": object{"cidr": text, "except": []string{text}}, text: text}
+		// The name has the greatest length that the API server admits.
 		o := policyObject(strings.Repeat("a", validation.DNS1123SubdomainMaxLength-2)+fmt.Sprint(i), text, object{
 			"podSelector": object{}, "policyTypes": []string{text, "Ingress"}, text: text,
 			"ingress": []object{{"from": []object{peer, {"ipBlock": object{"cidr": text}}, {"podSelector": selector}}, "ports": []object{{"port": text, "protocol": text}}}},
@@ -49,6 +56,7 @@ func oddText(ctx context.Context, t *tenant) error {
 		if err := t.create(ctx, policies, evilNamespace, o); err != nil {
 			return fmt.Errorf("policy %d: %w", i, err)
 		}
+		// The same spec once more for a network that exists, so that it also reaches pods.
 		named := policyObject(fmt.Sprintf("named-%d", i), "net", o["spec"])
 		if err := t.create(ctx, policies, evilNamespace, named); err != nil {
 			return fmt.Errorf("policy %d: %w", i, err)
@@ -57,6 +65,7 @@ func oddText(ctx context.Context, t *tenant) error {
 		if err := t.create(ctx, nads, evilNamespace, nad); err != nil {
 			return fmt.Errorf("network %d: %w", i, err)
 		}
+		// A pod of this node and a pod of another node: the agent reads different parts of them.
 		for _, node := range []string{nodeName, "node-2"} {
 			annotations := map[string]string{
 				requestAnnotation: text, statusAnnotation: statusText(object{"name": text, "interface": text, "ips": []string{text}}),
@@ -70,6 +79,7 @@ func oddText(ctx context.Context, t *tenant) error {
 	return nil
 }
 
+// quoted returns the text as a JSON string.
 func quoted(text string) string {
 	b, err := json.Marshal(text)
 	if err != nil {
@@ -79,6 +89,7 @@ func quoted(text string) string {
 }
 
 // commas makes each name in the list of networks empty or invalid.
+// A parser that copies the rest of the text at each comma would need the square of its length.
 func commas(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -93,10 +104,13 @@ func commas(ctx context.Context, t *tenant) error {
 }
 
 // wrongTypes needs a CRD without a schema. The agent must not rely on the schema.
+// The API server fills nothing in and refuses nothing then, so each of the values reaches the agent's decoder. It
+// must neither panic nor drop the policies of others: the agent's deaths and the victim's changes show it.
 func wrongTypes(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
 	}
+	// Every JSON type in a valid and an invalid form. A shape puts the value in each place of a policy.
 	wrong := []string{`null`, `true`, `-1`, `1.5`, `"text"`, `[]`, `[[]]`, `{}`, `{"a": {}}`, `[null]`}
 	shapes := []string{
 		`%s`, `{"podSelector": %s}`, `{"podSelector": {}, "policyTypes": %s}`, `{"podSelector": {}, "ingress": %s}`,
@@ -117,6 +131,7 @@ func wrongTypes(ctx context.Context, t *tenant) error {
 }
 
 // oddNumbers also nests JSON deeply in annotations, which no schema checks.
+// A recursive parser could exhaust the stack, and a number that is read as a float could allow another port.
 func oddNumbers(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -127,6 +142,7 @@ func oddNumbers(ctx context.Context, t *tenant) error {
 	} {
 		spec := fmt.Sprintf(`{"podSelector": {}, "ingress": [{"ports": [{"port": %s}, {"port": 1, "endPort": %[1]s}]}], "deep": %[1]s}`, port)
 		if err := t.policy(ctx, fmt.Sprintf("p-%d", i), "net", rawSpec(spec)); err != nil {
+			// The API server has a limit of depth of its own; a refused policy is a remark, not a fault.
 			t.note("refused: %.80v", err)
 		}
 	}
@@ -143,6 +159,8 @@ func oddNumbers(ctx context.Context, t *tenant) error {
 }
 
 // eventFlood has new problems to report with each edit. The victim's Events must not wait behind them.
+// Each namespace has a budget of Events: eventAtMost bounds the victim's wait, eventsAtMost the load on the API
+// server.
 func eventFlood(ctx context.Context, t *tenant) error {
 	spec := func(i int) json.RawMessage {
 		return rawSpec(`{"podSelector": {}, "ingress": [{"ports": [` + repeat(20, ",", func(n int) string { return fmt.Sprintf(`{"port": "Bad_%d_%d"}`, i, n) }) + `]}]}`)
@@ -151,6 +169,7 @@ func eventFlood(ctx context.Context, t *tenant) error {
 	if err != nil {
 		return err
 	}
+	// Four loops edit different policies, so that edits come faster than a single client could send them.
 	for n := range 4 {
 		t.loop(func(ctx context.Context, i int) error {
 			return t.api.merge(ctx, policies, evilNamespace, fmt.Sprintf("p-%d", (4*i+n)%500), object{"spec": spec(i)})
@@ -163,6 +182,8 @@ func eventFlood(ctx context.Context, t *tenant) error {
 const largest = 1_400_000
 
 // largestObjects makes each kind of list or text as large as etcd admits.
+// Each object is decoded while its watch waits, and the decoded form may be many times larger: the peak is the bound
+// to look at.
 func largestObjects(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -181,6 +202,8 @@ func largestObjects(ctx context.Context, t *tenant) error {
 		`{"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "::/0", "except": [` + fill(`"::1"`) + `]}}]}]}`,
 		`{"podSelector": {}, "ingress": [{"ports": [{"port": "` + text + `", "protocol": "x"}]}]}`,
 	} {
+		// Some of the fields have a bound in the published CRD; then the API server refuses the policy, which is a
+		// remark.
 		if err := t.policy(ctx, fmt.Sprintf("p-%d", i), "net", rawSpec(spec)); err != nil {
 			t.note("policy %d refused: %.80v", i, err)
 		}
@@ -194,6 +217,8 @@ func largestObjects(ctx context.Context, t *tenant) error {
 }
 
 // manyLargeObjects makes the list of all policies large, which the agent reads when it starts.
+// 56 MB of JSON in a list must fit into the memory of the DaemonSet, together with the decoded objects. The restart
+// of the agent during the attack is the test.
 func manyLargeObjects(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -206,6 +231,8 @@ func manyLargeObjects(ctx context.Context, t *tenant) error {
 }
 
 // schemaChanges stores policies under a loose schema, then replaces the schema by a stricter schema.
+// A stored object stays as it is when the schema changes, though it cannot be written any more. The agent must read
+// such policies as before.
 func schemaChanges(ctx context.Context, t *tenant) error {
 	if err := portBeyondInt32(ctx, t); err != nil {
 		return err

@@ -10,6 +10,8 @@ import (
 )
 
 // podAttacks are attacks by pods and networks in the API and in the container runtime.
+// The tenant may create pods, write their labels and annotations, and choose the node. The kubelet and Multus only
+// correct some of that, later.
 func podAttacks() []attack {
 	return []attack{
 		{name: "peers-flap", does: "200 pods that the victim allows join and leave its peers all the time", start: flappingPeers, quick: true},
@@ -31,18 +33,22 @@ func podAttacks() []attack {
 }
 
 // evilAddress is an address of the attacker.
+// Addresses start at 10.80.0.0 and are every other address, so that no two form a range. i is below 2^23.
 func evilAddress(i int) netip.Addr {
 	i += 80 << 15
 	return netip.AddrFrom4([4]byte{10 + byte(i>>23), byte(i >> 15), byte(i >> 7), byte(i << 1)})
 }
 
 // flappingPeers changes the members of the victim's own peer group, and with them the tables of the victim's pods.
+// That is allowed: the victim selects pods of all namespaces. But these changes must neither delay the victim's
+// own changes nor lose allowed packets.
 func flappingPeers(ctx context.Context, t *tenant) error {
 	const peers = 200
 	status := func(i int) string { return networkStatus(victimNetwork, evilAddress(i)) }
 	if err := t.createPods(ctx, peers, map[string]string{"role": metricsLabel}, status); err != nil {
 		return err
 	}
+	// All pods leave, then all join, as i runs through the pods of a loop.
 	roles := []string{"none", metricsLabel}
 	for n := range 8 {
 		t.loop(func(ctx context.Context, i int) error {
@@ -55,6 +61,8 @@ func flappingPeers(ctx context.Context, t *tenant) error {
 
 // manyPeerAddresses makes the sets in the victim's pods large: in the memory of the agent and of the kernel, and in the time
 // that a new pod of the victim needs to start.
+// The limits are 64 addresses of a pod (pod-addresses) and 2,500 of a namespace (namespace-addresses). Addresses of
+// the tenant beyond them are no peers; the victim's own peers must stay: lostAtMost.
 func manyPeerAddresses(ctx context.Context, t *tenant) error {
 	return t.createPods(ctx, 2_500, map[string]string{"role": metricsLabel}, func(i int) string {
 		var addrs []netip.Addr
@@ -66,6 +74,8 @@ func manyPeerAddresses(ctx context.Context, t *tenant) error {
 }
 
 // claimFriend makes two pods have the same address. The end of a pod must not take the address from the other.
+// The sets must count the owners of an address: if a pod of the tenant took the friend's address away, the friend's
+// packets would be lost: lostAtMost.
 func claimFriend(ctx context.Context, t *tenant) error {
 	for n := range 4 {
 		name := fmt.Sprintf("claim-%d", n)
@@ -82,6 +92,8 @@ func claimFriend(ctx context.Context, t *tenant) error {
 }
 
 // hugeStatus has many interfaces in half of the pods, and many addresses on an interface in the others.
+// Half of the pods are on this node, where interfaces may need isolation; the others are peers only. The limits are
+// 64 interfaces (pod-interfaces) and 64 addresses (pod-addresses) of a pod.
 func hugeStatus(ctx context.Context, t *tenant) error {
 	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}, "ingress": []object{{"from": []object{{"podSelector": object{}}}}}}); err != nil {
 		return err
@@ -103,6 +115,7 @@ func hugeStatus(ctx context.Context, t *tenant) error {
 }
 
 // manyRequests makes the agent expect an interface for each requested network.
+// That is 200,000 expected interfaces in ten pods. The limit pod-interfaces is 64.
 func manyRequests(ctx context.Context, t *tenant) error {
 	if err := t.policy(ctx, "p", networkNames(2_000), object{"podSelector": object{}}); err != nil {
 		return err
@@ -118,6 +131,8 @@ func manyRequests(ctx context.Context, t *tenant) error {
 }
 
 // flappingLabels makes other policies select a pod with each change.
+// Each change replaces the chains of 20 policies in a pod by others. The queue must give the victim's pods their
+// turn: ownAtMost.
 func flappingLabels(ctx context.Context, t *tenant) error {
 	list, err := t.startPods(ctx, 20, podOptions{labels: map[string]string{"app": "a"}})
 	if err != nil {
@@ -142,6 +157,8 @@ func flappingLabels(ctx context.Context, t *tenant) error {
 }
 
 // flappingStatus overwrites the status that Multus wrote: a tenant may change the annotations of its pods.
+// Some values cannot be parsed, some name a network or an address of the victim. Neither may open the pod nor change
+// the victim's groups.
 func flappingStatus(ctx context.Context, t *tenant) error {
 	list, err := t.startPods(ctx, 20, podOptions{})
 	if err != nil {
@@ -161,6 +178,8 @@ func flappingStatus(ctx context.Context, t *tenant) error {
 }
 
 // sameName makes events of an earlier pod arrive after events of the next pod with the same name.
+// The agent must tell pods apart by UID. With names only, the end of the earlier sandbox would remove the rules of
+// the next pod.
 func sameName(ctx context.Context, t *tenant) error {
 	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}}); err != nil {
 		return err
@@ -171,6 +190,7 @@ func sameName(ctx context.Context, t *tenant) error {
 		if err != nil {
 			return err
 		}
+		// The earlier sandbox ends only when the next pod runs.
 		if last != nil {
 			t.endPods(ctx, last)
 		}
@@ -181,6 +201,8 @@ func sameName(ctx context.Context, t *tenant) error {
 }
 
 // ghosts makes the agent look for sandboxes that never come.
+// The agent looks again and again for a sandbox of a local pod. Questions about 1,000 pods must not slow down the
+// answers about the victim's pods that start: hookAtMost.
 func ghosts(ctx context.Context, t *tenant) error {
 	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}, "ingress": []object{{"from": []object{{"podSelector": object{}}}}}}); err != nil {
 		return err
@@ -193,6 +215,8 @@ func ghosts(ctx context.Context, t *tenant) error {
 
 // manyStarts starts all pods at once. The runtime asks the agent about the pods in turn, and the victim's pods wait in the same
 // queue.
+// The budget of kernel time for starts makes the tenant's pods start closed, so that the victim's pods wait no longer
+// than hookAtMost.
 func manyStarts(ctx context.Context, t *tenant) error {
 	err := t.many(500, func(i int) error {
 		return t.policy(ctx, fmt.Sprintf("p-%d", i), "net", object{"podSelector": object{}, "ingress": []object{{
@@ -202,11 +226,13 @@ func manyStarts(ctx context.Context, t *tenant) error {
 	if err != nil {
 		return err
 	}
+	// 100 KB of annotations make the message of the runtime large, which has the pod in it.
 	o := podOptions{annotations: map[string]string{"text": strings.Repeat("a", 100_000)}, held: true}
 	list, err := t.startPods(ctx, 100, o)
 	if err != nil {
 		return err
 	}
+	// held pods are complete; only the runtime's question is left, so all questions come at the same time.
 	start := time.Now()
 	var all sync.WaitGroup
 	for _, p := range list {
@@ -222,7 +248,10 @@ func manyStarts(ctx context.Context, t *tenant) error {
 }
 
 // mirrors creates pods that claim to be the API's picture of static pods, whose UIDs are those of the victim's pods.
+// If the agent believed them, it could apply policies of the namespace evil in the network namespaces of the victim's
+// pods.
 func mirrors(ctx context.Context, t *tenant) error {
+	// The policy would open the victim's pods, if it selected them: leaksAtMost.
 	if err := t.policy(ctx, "open", "victim/net,net", object{"podSelector": object{}, "ingress": []object{{}}, "egress": []object{{}}}); err != nil {
 		return err
 	}
@@ -245,6 +274,7 @@ func mirrors(ctx context.Context, t *tenant) error {
 // an object change them, and only ignores them when the object is created. A scheduling gate gives the time for that. The
 // agent must not conclude from managedFields that Multus wrote the status.
 func forgedManagedFields(ctx context.Context, t *tenant) error {
+	// entry says that a manager owned an annotation at a time.
 	entry := func(manager, subresource, annotation, at string) object {
 		return object{
 			"manager": manager, "operation": "Update", "apiVersion": "v1", "time": at, "subresource": subresource, "fieldsType": "FieldsV1",
@@ -253,12 +283,14 @@ func forgedManagedFields(ctx context.Context, t *tenant) error {
 	}
 	forged := object{"metadata": object{"managedFields": []object{
 		entry("kubectl", "", requestAnnotation, "2020-01-01T00:00:00Z"),
+		// The time of Multus is in the future, so that it comes after everything.
 		entry("multus", "status", statusAnnotation, "2099-01-01T00:00:00Z"),
 	}}}
 	return startUnruly(ctx, t, podOptions{annotations: map[string]string{statusAnnotation: "[]"}, forged: forged})
 }
 
 // flappingNetworks makes policies isolate a network, and not isolate it, by its plugin type.
+// Each edit parses up to 500 KB and may change the interfaces of ten pods.
 func flappingNetworks(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 10, podOptions{}); err != nil {
 		return err
@@ -267,6 +299,7 @@ func flappingNetworks(ctx context.Context, t *tenant) error {
 		return err
 	}
 	plugins := `{"plugins": [` + repeat(20_000, ",", func(i int) string { return fmt.Sprintf(`{"type": "t%d"}`, i) }) + `]}`
+	// Enforced plugins, an unknown plugin, JSON that is invalid or of another type, and large texts.
 	configs := []string{
 		`{"type": "macvlan"}`, `{"type": "bridge"}`, `{"type": "none"}`, `{`, ``, `null`, `[]`, `{"type": 1}`, `{"plugins": {}}`, plugins,
 		`{"type": "` + strings.Repeat("x", 500_000) + `"}`,
@@ -285,6 +318,7 @@ func flappingNetworks(ctx context.Context, t *tenant) error {
 }
 
 // flappingSandboxes makes the agent forget and enforce the same pods again and again.
+// Each new sandbox is a new network namespace for the agent, which opens it and applies the whole table.
 func flappingSandboxes(ctx context.Context, t *tenant) error {
 	list, err := t.startPods(ctx, 10, podOptions{})
 	if err != nil {
@@ -297,6 +331,7 @@ func flappingSandboxes(ctx context.Context, t *tenant) error {
 		t.loop(func(ctx context.Context, i int) error {
 			again := list[(2*i+n)%len(list)].pod
 			t.runtime.end(ctx, again)
+			// Each sandbox needs an identifier of its own, as the runtime never uses an identifier twice.
 			again.SandboxID = fmt.Sprintf("%s-%d-%d", again.UID, n, i)
 			t.atEnd(func() { t.runtime.end(context.WithoutCancel(ctx), again) })
 			return t.runtime.run(ctx, again)

@@ -7,6 +7,7 @@ import (
 )
 
 // policyAttacks are attacks by policies.
+// All of these policies are valid by the schema, or only too large; each is an amount of work for the agent.
 func policyAttacks() []attack {
 	return []attack{
 		{name: "policies-2000", does: "2,000 policies select 10 pods", start: manyPolicies(10), quick: true},
@@ -25,11 +26,13 @@ func policyAttacks() []attack {
 }
 
 // manyPolicies returns an attack on so many pods. Policies beyond the limit of a pod need no memory there.
+// The limit pod-policies is 500.
 func manyPolicies(onPods int) func(ctx context.Context, t *tenant) error {
 	return func(ctx context.Context, t *tenant) error {
 		if _, err := t.startPods(ctx, onPods, podOptions{}); err != nil {
 			return err
 		}
+		// Each policy has its own block, peers and port, so no two policies share a set or a rule.
 		return t.many(min(2_000, 50_000/onPods), func(i int) error {
 			return t.policy(ctx, fmt.Sprintf("p-%d", i), "net", object{"podSelector": object{}, "ingress": []object{{
 				"from":  []object{{"ipBlock": object{"cidr": block(i)}}, podsWith("app", fmt.Sprint(i))},
@@ -40,6 +43,7 @@ func manyPolicies(onPods int) func(ctx context.Context, t *tenant) error {
 }
 
 // editedPolicies changes rules and peers with each edit.
+// An edit changes the tables of ten pods. The victim's changes must not wait for the backlog: ownAtMost.
 func editedPolicies(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 10, podOptions{}); err != nil {
 		return err
@@ -63,6 +67,9 @@ func editedPolicies(ctx context.Context, t *tenant) error {
 }
 
 // churn leaves nothing behind: each object is deleted as soon as it exists.
+// The agent must forget all of it: goroutines and descriptors are counted after the attack. The pods claim the
+// stranger's address and the labels of the victim's friend, but in the namespace evil, so no packet of the stranger
+// may pass.
 func churn(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 4, podOptions{}); err != nil {
 		return err
@@ -90,6 +97,7 @@ func churn(ctx context.Context, t *tenant) error {
 }
 
 // hugeSelectors uses the selectors both for the pods of a policy and for its peers.
+// Matching a selector against every pod must not cost the product of labels and requirements.
 func hugeSelectors(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 4, podOptions{labels: map[string]string{"app": "a"}}); err != nil {
 		return err
@@ -101,6 +109,7 @@ func hugeSelectors(ctx context.Context, t *tenant) error {
 	values := `{"matchExpressions": [{"key": "app", "operator": "In", "values": [` +
 		repeat(50_000, ",", func(i int) string { return fmt.Sprintf(`"v%d"`, i) }) + `]}]}`
 	for i, s := range []string{labels, expressions, values} {
+		// As target the selector chooses pods of the policy; as peer it makes groups.
 		for place, spec := range map[string]string{
 			"target": `{"podSelector": ` + s + `}`,
 			"peer":   `{"podSelector": {}, "ingress": [{"from": [{"podSelector": ` + s + `}, {"namespaceSelector": ` + s + `}]}]}`,
@@ -114,6 +123,8 @@ func hugeSelectors(ctx context.Context, t *tenant) error {
 }
 
 // everythingSelected gives each policy a peer group of its own, with all pods of the cluster as members.
+// 500 groups with 1,500 members each are 750,000 memberships, which the limit namespace-members (250,000) bounds. A
+// change of a single pod touches all groups.
 func everythingSelected(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 10, podOptions{}); err != nil {
 		return err
@@ -131,11 +142,14 @@ func everythingSelected(ctx context.Context, t *tenant) error {
 }
 
 // cidrs is a JSON list of n CIDRs, or their ipBlocks.
+// from must be a JSON list of peers; the function gives the elements of the list without brackets.
 func cidrs(n int, text func(i int) string) string {
 	return repeat(n, ",", func(i int) string { return `{"ipBlock": {"cidr": "` + text(i) + `"}}` })
 }
 
 // manyBlocks exceeds the limits of the agent with two of its policies.
+// The limits of a policy are 5,000 peers (policy-peers) and 20,000 CIDRs (policy-blocks). Overlapping CIDRs merge
+// into few ranges.
 func manyBlocks(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 4, podOptions{}); err != nil {
 		return err
@@ -150,6 +164,7 @@ func manyBlocks(ctx context.Context, t *tenant) error {
 }
 
 // adjacentBlocks replaces nearly all ranges of a set with each edit.
+// The set has 10,000 ranges, then a single range. The difference is 10,000 deletions and an addition, at each edit.
 func adjacentBlocks(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 2, podOptions{}); err != nil {
 		return err
@@ -174,12 +189,15 @@ func adjacentBlocks(ctx context.Context, t *tenant) error {
 }
 
 // onePeer returns a policy spec with a single peer. Its n excepts split its block into more than n ranges.
+// The excepts start at block number first, so two policies with different numbers have different sets.
 func onePeer(n, first int) json.RawMessage {
 	excepts := repeat(n, ",", func(i int) string { return `"` + block(first+i) + `"` })
 	return rawSpec(`{"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [` + excepts + `]}}]}]}`)
 }
 
 // blocksInManyPods stays below the limits of each policy and pod. All pods together need much kernel memory.
+// The node's budget of kernel memory must keep the total in bounds, and share it fairly among namespaces: the
+// kernel's part of the memory and the victim's starts show it.
 func blocksInManyPods(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 100, podOptions{}); err != nil {
 		return err
@@ -194,6 +212,7 @@ func blocksInManyPods(ctx context.Context, t *tenant) error {
 }
 
 // setsInManyPods does the same with sets, which need kernel memory even when they are small.
+// 999 sets in each of 100 pods are nearly 100,000 sets. The policy stays below policy-rules.
 func setsInManyPods(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 100, podOptions{}); err != nil {
 		return err
@@ -202,6 +221,8 @@ func setsInManyPods(ctx context.Context, t *tenant) error {
 }
 
 // namedPorts has the agent resolve names of ports of both the peers and the selected pods.
+// A name can mean another number in each pod, so the agent must look at the ports of each peer. The limits are 100
+// named ports of a pod (pod-ports) and 5,000 ports of a policy (policy-ports).
 func namedPorts(ctx context.Context, t *tenant) error {
 	name := func(i int) string { return fmt.Sprintf("p%d", i) }
 	var ports []object
@@ -213,6 +234,7 @@ func namedPorts(ctx context.Context, t *tenant) error {
 			statusAnnotation: networkStatus("evil/net", evilAddress(i)),
 		}}
 		body := o.body(fmt.Sprintf("peer-%d", i))
+		// Pods of another node are peers only; the agent resolves their ports for egress.
 		body["spec"].(object)["nodeName"] = "node-2"
 		return t.create(ctx, pods, evilNamespace, body)
 	}); err != nil {
@@ -221,6 +243,7 @@ func namedPorts(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 10, podOptions{ports: ports}); err != nil {
 		return err
 	}
+	// 5,000 names are requested, of which the pods have 250.
 	list := repeat(5_000, ",", func(i int) string { return `{"port": "` + name(i) + `"}` })
 	for direction, peers := range map[string]string{"ingress": "from", "egress": "to"} {
 		spec := fmt.Sprintf(`{"podSelector": {}, %q: [{%q: [{"podSelector": {}}], "ports": [%s]}]}`, direction, peers, list)
@@ -232,6 +255,7 @@ func namedPorts(ctx context.Context, t *tenant) error {
 }
 
 // deletedNamespace is about the second namespace of the attacker. An administrator deletes it.
+// The namespace controller deletes 1,000 policies and 10 pods, in an order that the agent does not know.
 func deletedNamespace(ctx context.Context, t *tenant) error {
 	if _, err := t.startPods(ctx, 10, podOptions{namespace: evilNamespace2}); err != nil {
 		return err

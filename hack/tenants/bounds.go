@@ -10,6 +10,8 @@ import (
 )
 
 // Bounds that every attack must keep. A victim must not notice the attack, so most of them do not depend on it.
+// Each bound names the harm that it excludes. A wider bound hides the harm, a narrower bound breaks on a busy
+// machine.
 const (
 	// No forbidden packet may pass and no allowed packet may be lost, at any time, restart of the agent included.
 	leaksAtMost = 0
@@ -62,6 +64,8 @@ const (
 )
 
 // judge notes the bounds that a row breaks, and whether all of them are times: these depend on the other work of the machine.
+// memoryLimit is the limit of the agent's cgroup in bytes. If all broken bounds are times, the rig runs the attack
+// again.
 func (r *row) judge(memoryLimit int64) {
 	r.onlyTimes = true
 	note := func(isTime, ok bool, format string, args ...any) {
@@ -74,6 +78,7 @@ func (r *row) judge(memoryLimit int64) {
 	checkTime := func(ok bool, format string, args ...any) { note(true, ok, format, args...) }
 	check(r.leaks <= leaksAtMost, "%d packets leaked", r.leaks)
 	check(r.lost <= lostAtMost, "%d allowed packets lost", r.lost)
+	// The typical change before the attack tells how busy the machine is; the bound is relative to it.
 	typical := max(changeFloor, changeFactor*median(r.phases[before].changes))
 	for p, s := range r.phases {
 		checkTime(slowest(s.changes) <= changeAtMost, "a change took %s %s", round(slowest(s.changes)), phase(p))
@@ -81,6 +86,7 @@ func (r *row) judge(memoryLimit int64) {
 		checkTime(median(s.changes) <= typical, "a typical change took %s %s", round(median(s.changes)), phase(p))
 		checkTime(slowest(s.hooks) <= hookAtMost, "a pod waited %s for the hook %s", round(slowest(s.hooks)), phase(p))
 		checkTime(slowest(s.events) <= eventAtMost, "an Event took %s %s", round(slowest(s.events)), phase(p))
+		// A pod that was refused since its rules were late is a time as well: the runtime would try again.
 		note(areLate(s.refused), len(s.refused) <= refusedAtMost, "%d pods did not start %s: %.200v", len(s.refused), phase(p), s.refused)
 		check(len(s.failed) == 0, "%s: %.300v", phase(p), s.failed)
 	}
@@ -90,9 +96,11 @@ func (r *row) judge(memoryLimit int64) {
 	check(len(r.health.deaths) <= deathsAtMost, "the agent ended %d times: %.200v", len(r.health.deaths), r.health.deaths)
 	check(r.kills == 0, "the kernel killed the agent for its memory")
 	check(r.health.badProbes <= probesAtMost, "%d probes of the agent's life failed", r.health.badProbes)
+	// The kernel reclaims page cache before it kills, so reaching the limit is no kill yet; it is a bound of its own.
 	check(r.peak < memoryLimit, "the agent reached its memory limit")
 	check(r.goroutines <= goroutinesMargin, "%d goroutines remain", r.goroutines)
 	check(r.descriptors <= descriptorsMargin, "%d descriptors remain", r.descriptors)
+	// Faults are promises of single attacks, and steps that failed.
 	check(len(r.faults) == 0, "%s", strings.Join(r.faults, "; "))
 }
 

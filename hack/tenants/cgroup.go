@@ -15,11 +15,14 @@ import (
 
 // groups is the parent of all memory cgroups of a run. It works with cgroup v2 and, where the memory controller belongs to
 // it, with cgroup v1.
+// dir is the path of the parent, below it is a cgroup for each process of the run. v2 says which of the two
+// interfaces it has.
 type groups struct {
 	dir string
 	v2  bool
 }
 
+// memoryV1 is where cgroup v1 has the hierarchy of the memory controller.
 const memoryV1 = "/sys/fs/cgroup/memory"
 
 // newGroups makes the parent cgroup.
@@ -31,6 +34,7 @@ func newGroups(name string) (*groups, error) {
 	if err := os.Mkdir(g.dir, 0o755); err != nil {
 		return nil, fmt.Errorf("make the cgroup: %w", err)
 	}
+	// Children have the memory controller only if their parent passes it on.
 	if g.v2 {
 		err = os.WriteFile(filepath.Join(g.dir, "cgroup.subtree_control"), []byte("+memory"), 0)
 	}
@@ -47,6 +51,7 @@ func findGroups() (*groups, error) {
 	if err != nil {
 		return nil, err
 	}
+	// A line is "4:memory:/path" in v1 and "0::/path" in v2.
 	for line := range strings.Lines(string(own)) {
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		switch {
@@ -59,6 +64,7 @@ func findGroups() (*groups, error) {
 	return nil, errors.New("no cgroup has a memory controller")
 }
 
+// isCgroup2 reports whether a directory is a mount of cgroup v2.
 func isCgroup2(dir string) bool {
 	var s unix.Statfs_t
 	return unix.Statfs(dir, &s) == nil && s.Type == unix.CGROUP2_SUPER_MAGIC
@@ -75,6 +81,7 @@ func openGroups(name string) (*groups, error) {
 }
 
 // remove kills all processes in the cgroups, which are all of this run, and removes the cgroups.
+// A process that was killed stays in its cgroup for a moment, so it tries for ten seconds.
 func (g *groups) remove() error {
 	var err error
 	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
@@ -123,6 +130,7 @@ func (g *groups) add(name string, limit int64) (*group, error) {
 		return nil, fmt.Errorf("make the cgroup of %s: %w", name, err)
 	}
 	files := []string{"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}
+	// In v1 the second limit is for memory and swap together, so equal limits leave no swap.
 	values := []string{fmt.Sprint(limit), fmt.Sprint(limit)}
 	if c.v2 {
 		files, values = []string{"memory.max", "memory.swap.max"}, []string{fmt.Sprint(limit), "0"}
@@ -139,6 +147,7 @@ func (g *groups) add(name string, limit int64) (*group, error) {
 	return c, nil
 }
 
+// procs is the file to which a process writes its ID, or 0 for itself, to enter the cgroup.
 func (c *group) procs() string { return filepath.Join(c.dir, "cgroup.procs") }
 
 // number reads a file with a single number; -1 if there is none.
@@ -155,6 +164,7 @@ func (c *group) number(file string) int64 {
 }
 
 // entry reads an entry of a file of names and numbers; -1 if there is none.
+// The file has a line for each entry, such as "oom_kill 0" in memory.events.
 func (c *group) entry(file, name string) int64 {
 	text, err := os.ReadFile(filepath.Join(c.dir, file))
 	if err != nil {
@@ -173,6 +183,8 @@ func (c *group) entry(file, name string) int64 {
 }
 
 // kernel returns the kernel memory that is charged to the cgroup now.
+// Tables of the pods are charged to the process that writes them, the agent, so this has the kernel memory of all
+// tables. It is -1 if the kernel does not tell.
 func (c *group) kernel() int64 {
 	if c.v2 {
 		return c.entry("memory.stat", "kernel")
@@ -181,6 +193,7 @@ func (c *group) kernel() int64 {
 }
 
 // highest returns the highest use of memory since resetHighest, kernel memory and page cache included.
+// It is in bytes, or -1 if the kernel does not tell.
 func (c *group) highest() int64 {
 	if !c.v2 {
 		return c.number("memory.max_usage_in_bytes")
@@ -188,6 +201,7 @@ func (c *group) highest() int64 {
 	if c.peak == nil {
 		return c.number("memory.peak")
 	}
+	// A descriptor that was written to gives the peak since that write.
 	text := make([]byte, 32)
 	n, err := c.peak.ReadAt(text, 0)
 	if n == 0 && err != nil {

@@ -16,6 +16,7 @@ import (
 )
 
 // requestPatience is how long a request may take.
+// It is long, since a busy API server takes its time for large objects.
 const requestPatience = 2 * time.Minute
 
 // object is an object of the API as JSON. Attacks write objects that no Go type could hold.
@@ -62,6 +63,7 @@ const (
 )
 
 // do sends a request and returns the answer. An answer that is not a success is a *apierrors.StatusError.
+// The context of the caller and requestPatience both end it.
 func (c *client) do(ctx context.Context, method, path, contentType, accept string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestPatience)
 	defer cancel()
@@ -83,6 +85,7 @@ func (c *client) do(ctx context.Context, method, path, contentType, accept strin
 	if answer.StatusCode < 300 {
 		return data, nil
 	}
+	// The API server describes an error in a Status.
 	var status metav1.Status
 	if json.Unmarshal(data, &status) != nil || status.Code == 0 {
 		return nil, fmt.Errorf("%s %s: %s: %.200s", method, path, answer.Status, data)
@@ -90,11 +93,13 @@ func (c *client) do(ctx context.Context, method, path, contentType, accept strin
 	return nil, &apierrors.StatusError{ErrStatus: status}
 }
 
+// get returns the whole object or list as JSON.
 func (c *client) get(ctx context.Context, path string) ([]byte, error) {
 	return c.do(ctx, http.MethodGet, path, jsonType, jsonType, nil)
 }
 
 // create creates an object and returns its UID.
+// The answer has only metadata, so a large object does not travel twice.
 func (c *client) create(ctx context.Context, resource, namespace string, o any) (uid string, err error) {
 	body, err := encode(o)
 	if err != nil {
@@ -162,6 +167,8 @@ func (c *client) remove(ctx context.Context, resource, namespace, name string) e
 }
 
 // removeAll deletes all objects of a resource in a namespace. A namespace that does not exist has none.
+// New objects may come meanwhile, and a deletion of many objects may meet a conflict, so it repeats until nothing is
+// left.
 func (c *client) removeAll(ctx context.Context, resource, namespace string) error {
 	for {
 		_, err := c.do(ctx, http.MethodDelete, pathOf(resource, namespace)+"?gracePeriodSeconds=0", jsonType, metadataList, nil)
@@ -178,6 +185,7 @@ func (c *client) removeAll(ctx context.Context, resource, namespace string) erro
 }
 
 // count returns the number of objects of a resource.
+// It asks for a single item; the API server adds the number of the others to a list that it cuts off.
 func (c *client) count(ctx context.Context, resource, namespace string) (int, error) {
 	data, err := c.do(ctx, http.MethodGet, pathOf(resource, namespace)+"?limit=1", jsonType, metadataList, nil)
 	if err != nil {

@@ -14,16 +14,21 @@ import (
 )
 
 // counting holds the counters as of the start of an attack.
+// At the end, finish compares the agent's numbers with these.
 type counting struct {
-	rig     *rig
-	log     int64 // size
-	kills   int64
-	left    left
+	// rig has the agent whose numbers are counted
+	rig *rig
+	log int64 // size
+	// kills is the cgroup's count of kills, which never goes back
+	kills int64
+	left  left
+	// sampled is closed when sample has ended; stop tells it to end
 	sampled chan struct{}
 	stop    chan struct{}
 	kernel  int64 // highest
 }
 
+// startCounting starts new counts and removes all Events, so that those of an earlier attack do not count.
 func (r *rig) startCounting(ctx context.Context) (*counting, error) {
 	for _, ns := range append([]string{victimNamespace}, evilNamespaces...) {
 		if err := r.admin.removeAll(ctx, events, ns); err != nil {
@@ -44,6 +49,7 @@ func (r *rig) startCounting(ctx context.Context) (*counting, error) {
 	return c, nil
 }
 
+// sample keeps the highest kernel memory, which the kernel does not keep by itself.
 func (c *counting) sample() {
 	defer close(c.sampled)
 	for {
@@ -62,6 +68,7 @@ func (c *counting) events(ctx context.Context) (int, error) {
 }
 
 // finish puts the counts into the row.
+// It must be called after undo, so that only leaks remain of the objects. It ends the counting.
 func (c *counting) finish(ctx context.Context, x *row) {
 	close(c.stop)
 	<-c.sampled
@@ -84,6 +91,7 @@ func (c *counting) finish(ctx context.Context, x *row) {
 		}
 		return nil
 	})
+	// The questions failed, though the last numbers were good: the agent did not answer.
 	if err != nil && x.goroutines <= goroutinesMargin && x.descriptors <= descriptorsMargin {
 		x.faults = append(x.faults, err.Error())
 	}
@@ -103,6 +111,7 @@ func size(path string) int64 {
 
 // checkLog returns an error if the log, from an offset on, has a line that the agent's logger cannot have written: a
 // tenant would have put it there.
+// A forged line could hide an attack or blame another namespace.
 func checkLog(path string, offset int64) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -112,6 +121,7 @@ func checkLog(path string, offset int64) error {
 	if _, err := f.Seek(offset, io.SeekStart); err != nil {
 		return err
 	}
+	// Longer logs break logAtMost anyway.
 	text, err := io.ReadAll(io.LimitReader(f, 64<<20))
 	if err != nil {
 		return err
@@ -126,6 +136,7 @@ var logLine = regexp.MustCompile(`^[IWEF]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ \S+:\d+\
 func checkLines(text string) error {
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(line, "\n")
+		// klog writes a value of several lines with an indentation, so that its lines differ from lines of the log.
 		if strings.HasPrefix(line, "\t") || strings.HasPrefix(line, " >") { // a value of several lines
 			line = strings.TrimPrefix(line, "\t")
 			if logLine.MatchString(line) {

@@ -13,16 +13,21 @@ import (
 
 // options are the flags.
 type options struct {
-	run      string
-	skip     string
-	list     bool
-	quick    bool
-	agent    string
+	// run and skip are regular expressions on names of attacks; an empty run chooses all, an empty skip leaves out
+	// none
+	run   string
+	skip  string
+	list  bool
+	quick bool
+	// agent is the path of a binary; empty: it is built
+	agent string
+	// The other fields are paths of files and directories; empty: not written.
 	out      string
 	keepLogs string
 	profile  string
 }
 
+// addFlags defines the flags. The supervisor passes its whole command line to the rig, so both read the same flags.
 func (o *options) addFlags(f *flag.FlagSet) {
 	f.StringVar(&o.run, "run", "", "run only the attacks whose names match the regular expression")
 	f.StringVar(&o.skip, "skip", "", "leave out the attacks whose names match the regular expression")
@@ -58,6 +63,8 @@ func (o *options) chosen() ([]attack, error) {
 
 func main() { os.Exit(run()) }
 
+// run is the supervisor, unless the environment says that this process is the rig. The exit code is 2 for wrong
+// flags, and 1 if an attack broke a bound or the run failed.
 func run() int {
 	var o options
 	o.addFlags(flag.CommandLine)

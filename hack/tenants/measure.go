@@ -24,12 +24,15 @@ const (
 )
 
 // A change that forbids shows when so many datagrams in a row, over so much time, have not arrived.
+// A datagram that is still on its way at the change does not count as a packet that passes: the last arrival counts,
+// by the time at which it was sent.
 const (
 	quietDatagrams = 25
 	quietTime      = 30 * time.Millisecond
 )
 
 // startWatch is how long a pod that has started is flooded with forbidden packets.
+// It is the time in which a pod without rules would be open: until the agent notices it.
 const startWatch = 40 * time.Millisecond
 
 // samples are the measurements of a phase.
@@ -62,6 +65,8 @@ func median(list []time.Duration) time.Duration {
 }
 
 // cycle measures two kinds of changes and the start of a pod, once each.
+// A cycle takes as long as the agent needs; while an attack lasts, cycles follow each other. The changes take
+// different ways through the agent: a label of a peer comes by the watch of pods, a CIDR by the watch of policies.
 func (v *victim) cycle(ctx context.Context, s *samples) {
 	label := func(app string) func() (metadata, error) {
 		return func() (metadata, error) {
@@ -81,9 +86,13 @@ func (v *victim) cycle(ctx context.Context, s *samples) {
 }
 
 // change lets a host reach the server, and forbids it again.
+// beams send a datagram every millisecond all the time, so an arrival dates a change to a millisecond. Packets that
+// arrive before the change is made are leaks.
 func (v *victim) change(ctx context.Context, s *samples, name string, b *beam, allow, forbid func() (metadata, error)) {
 	from := addresses[name]
+	// Datagrams since the last cycle were forbidden all the time.
 	s.leaks += int(v.receiver.mark(from).count)
+	// The answer has the resource version, by which the watch dates the change.
 	written, err := allow()
 	if err != nil {
 		s.fail(ctx, "allow %s: %v", name, err)
@@ -92,6 +101,7 @@ func (v *victim) change(ctx context.Context, s *samples, name string, b *beam, a
 	asked := time.Since(clockStart)
 	got, ok := v.await(ctx, func() (arrivals, bool) { a := v.receiver.got(from); return a, a.count > 0 })
 	if !ok {
+		// The sample counts with the patience then, as no packet shows the change.
 		s.fail(ctx, "%s is allowed, and no packet passes within %s", name, changePatience)
 		got.firstAt = time.Since(clockStart)
 	}
@@ -103,6 +113,8 @@ func (v *victim) change(ctx context.Context, s *samples, name string, b *beam, a
 	asked = time.Since(clockStart)
 	got, ok = v.await(ctx, func() (arrivals, bool) {
 		a := v.receiver.got(from)
+		// Enough datagrams were sent after the last arrival, and enough time has passed since the request was
+		// answered.
 		isQuiet := b.sent.Load() >= a.last+quietDatagrams && time.Since(clockStart)-max(a.lastAt, asked-quietTime) >= quietTime
 		return a, isQuiet
 	})
@@ -110,12 +122,14 @@ func (v *victim) change(ctx context.Context, s *samples, name string, b *beam, a
 		s.fail(ctx, "%s is forbidden, and packets pass after %s", name, changePatience)
 	}
 	s.changed(asked, got.lastAt, v.watch.told(written))
+	// Between the first and the last arrival every datagram was allowed, so each gap is a loss.
 	s.lost += got.missing()
 	v.receiver.mark(from)
 }
 
 // changed notes a change: when the API server answered, when packets showed it, and when a watch delivered it. The
 // times are since clockStart.
+// The agent's part starts when the change can have reached the agent. A negative time counts as 0.
 func (s *samples) changed(asked, shown, told time.Duration) {
 	s.changes = append(s.changes, max(0, shown-asked))
 	s.own = append(s.own, max(0, shown-max(asked, told)))
@@ -139,6 +153,8 @@ func (s *samples) fail(ctx context.Context, format string, args ...any) {
 }
 
 // start starts a pod of the victim through the hook, while an allowed and a forbidden host flood it.
+// The host is wiped before, so it looks like a new sandbox. The floods run before the pod starts: a pod that is open
+// for a moment lets forbidden datagrams in, which its socket counts.
 func (v *victim) start(ctx context.Context, s *samples) {
 	i := v.starter
 	v.starter = (v.starter + 1) % starters
@@ -153,6 +169,7 @@ func (v *victim) start(ctx context.Context, s *samples) {
 		s.fail(ctx, "create a pod that starts: %v", err)
 		return
 	}
+	// The floods run before the pod starts.
 	stop, err := v.beamTo(starterAddress(i))
 	if err != nil {
 		s.fail(ctx, "%v", err)
@@ -160,7 +177,9 @@ func (v *victim) start(ctx context.Context, s *samples) {
 	}
 	defer stop()
 	asked := time.Now()
+	// The hook: the agent enforces the policies of the pod, or refuses it.
 	err = v.runtime.run(ctx, pod)
+	// A pod that is refused counts too: its caller waited for the refusal.
 	s.hooks = append(s.hooks, time.Since(asked))
 	if err != nil {
 		if ctx.Err() == nil {
@@ -174,6 +193,7 @@ func (v *victim) start(ctx context.Context, s *samples) {
 
 // watchStarted is the first process of a pod that has started: the allowed host gets through at once, the forbidden host
 // does not.
+// The network status comes after the start, as Multus and the kubelet report it then.
 func (v *victim) watchStarted(ctx context.Context, s *samples, h *lab.Host, name string, addr netip.Addr) {
 	r, err := newReceiver(h)
 	if err != nil {
@@ -182,6 +202,7 @@ func (v *victim) watchStarted(ctx context.Context, s *samples, h *lab.Host, name
 	}
 	defer r.close()
 	opened := time.Now()
+	// The allowed host must reach the pod although no status of it exists yet.
 	_, ok := v.await(ctx, func() (arrivals, bool) { a := r.got(addresses["friend"]); return a, a.count > 0 })
 	if !ok {
 		s.fail(ctx, "the allowed peer does not reach the pod %s that has started", name)
@@ -189,12 +210,15 @@ func (v *victim) watchStarted(ctx context.Context, s *samples, h *lab.Host, name
 	if err := v.admin.report(ctx, victimNamespace, name, networkStatus(victimNetwork, addr)); err != nil {
 		s.fail(ctx, "report the status of %s: %v", name, err)
 	}
+	// Opening the receiver and the report took part of the time already.
 	pause(ctx, startWatch-time.Since(opened))
 	s.leaks += int(r.got(addresses["stranger"]).count)
 	s.lost += r.got(addresses["friend"]).missing()
 }
 
 // startWithoutNRI starts a pod of the victim without the hook, and returns how long the pod was open.
+// The runtime lists the pod, and the agent finds it at its next look. The duration ends when the agent's table is
+// there.
 func (v *victim) startWithoutNRI(ctx context.Context) (took time.Duration, err error) {
 	i := v.starter
 	v.starter = (v.starter + 1) % starters
@@ -225,6 +249,7 @@ func hasTable(h *lab.Host) error {
 }
 
 // beamTo starts beams from the friend and the stranger.
+// Both send all the time until stop, whether or not anything answers.
 func (v *victim) beamTo(to netip.Addr) (stop func(), err error) {
 	allowed, err := startBeam(v.hosts["friend"], to)
 	if err != nil {
@@ -239,6 +264,7 @@ func (v *victim) beamTo(to netip.Addr) (stop func(), err error) {
 }
 
 // endPod removes a pod that was started.
+// The deletion of the pod in the API comes after the end of its sandbox, as with a kubelet.
 func (v *victim) endPod(ctx context.Context, s *samples, id, name string) {
 	if id == "" {
 		return
@@ -261,6 +287,7 @@ func wipe(ctx context.Context, h *lab.Host) error {
 			return err
 		}
 		// The kernel walks all connections of the machine when a table with ct rules comes into a namespace that has any.
+		// Their entries would make the next start slower, which is no work of the attack.
 		return h.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 	})
 }
@@ -275,6 +302,8 @@ func runNFT(h *lab.Host, script string) (string, error) {
 }
 
 // event measures how long the Event about an invalid policy of the victim takes.
+// The policy has a CIDR that no parser takes, so the agent must report it. Each policy has a new name, since Events
+// about the same object have a budget.
 func (v *victim) event(ctx context.Context, s *samples) {
 	v.typos++
 	name := fmt.Sprintf("typo-%d", v.typos)

@@ -24,6 +24,10 @@ func (p phase) String() string {
 }
 
 // attack runs an attack with all measurements.
+// The phases follow the life of the objects of the attack. The counts of packets are over all phases.
+//
+//	before ─► start ─► hold ─► claims ─► restart of the agent ─► undo ─► after
+//	  2 cycles   cycles without pause      2 cycles               cycles   2 cycles
 func (r *rig) attack(ctx context.Context, a attack) (*row, error) {
 	x := &row{attack: a}
 	if err := r.server.check(); err != nil {
@@ -34,24 +38,31 @@ func (r *rig) attack(ctx context.Context, a attack) (*row, error) {
 			return nil, err
 		}
 	}
+	// The tenant has nothing yet but its networks.
 	t, err := r.newTenant(ctx)
 	if err != nil {
 		return nil, err
 	}
+	// The counters start before the first measurement, so that they cover all phases.
 	count, err := r.startCounting(ctx)
 	if err != nil {
 		return nil, err
 	}
+	// The flows are in flight until the end of the attack; each datagram of them is counted.
 	flows := r.victim.startFlows()
 	r.victim.cycle(ctx, &x.phases[before])
 	r.victim.cycle(ctx, &x.phases[before])
+	// The attack, with the victim measured all the time.
 	r.during(ctx, a, t, x)
 	r.restart(ctx, x)
+	// Events are counted while the namespaces of the attack still have them.
 	x.events, err = count.events(ctx)
+	// The victim is measured during the removal, too, and twice after it.
 	undone := r.undo(ctx, t, x)
 	r.victim.cycle(ctx, &x.phases[after])
 	r.victim.cycle(ctx, &x.phases[after])
 	x.leaks, x.lost = flows.end()
+	// A run that is interrupted gives no row: its figures would be of half an attack.
 	if err := errors.Join(err, undone, ctx.Err()); err != nil {
 		return nil, err
 	}
@@ -67,11 +78,14 @@ func (r *rig) attack(ctx context.Context, a attack) (*row, error) {
 	}
 	x.policy, x.notes, x.rounds = t.policy0, t.notes, t.rounds.Load()
 	x.faults = append(x.faults, t.faults...)
+	// All numbers are known, so the bounds can be checked.
 	x.judge(r.agent.limit)
 	return x, nil
 }
 
 // measuring measures the victim again and again until stop is called.
+// It returns at once; stop returns when the cycle that runs has ended. s belongs to the measuring goroutine until
+// then.
 func (r *rig) measuring(ctx context.Context, s *samples) (stop func()) {
 	end := make(chan struct{})
 	var done sync.WaitGroup
@@ -92,6 +106,7 @@ func (r *rig) measuring(ctx context.Context, s *samples) (stop func()) {
 const startPatience = 90 * time.Second
 
 // during starts the attack and lets it last.
+// The victim is measured while the attack starts and lasts.
 func (r *rig) during(ctx context.Context, a attack, t *tenant, x *row) {
 	stop := r.measuring(ctx, &x.phases[during])
 	starting, cancel := context.WithTimeout(ctx, startPatience)
@@ -114,7 +129,9 @@ func (r *rig) during(ctx context.Context, a attack, t *tenant, x *row) {
 		pause(ctx, hold)
 	}
 	stop()
+	// A single Event while all objects of the attack exist.
 	r.victim.event(ctx, &x.phases[during])
+	// Claims of the attack are checked while it lasts, after the cycles.
 	for _, c := range t.claims {
 		if err := c.fail(ctx); err != nil {
 			x.faults = append(x.faults, fmt.Sprintf("%s: %v", c.says, err))
@@ -123,6 +140,8 @@ func (r *rig) during(ctx context.Context, a attack, t *tenant, x *row) {
 }
 
 // restart kills the agent and starts it while the objects of the attack exist.
+// The kill gives the agent no time to remove tables, and no policy may stop being enforced meanwhile. The new agent
+// must read the tables back and take them over.
 func (r *rig) restart(ctx context.Context, x *row) {
 	r.agent.kill()
 	start := time.Now()
@@ -135,6 +154,7 @@ func (r *rig) restart(ctx context.Context, x *row) {
 }
 
 // undo ends the attack while the victim is measured.
+// The removal is a part of the attack: thousands of deletions reach the agent.
 func (r *rig) undo(ctx context.Context, t *tenant, x *row) error {
 	stop := r.measuring(ctx, &x.phases[during])
 	defer stop()

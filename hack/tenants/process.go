@@ -16,6 +16,7 @@ import (
 )
 
 // output runs a program and returns its output without the space around it.
+// An error has the program's standard error.
 func output(ctx context.Context, name string, args ...string) (string, error) {
 	out, err := exec.CommandContext(ctx, name, args...).Output()
 	var exit *exec.ExitError
@@ -28,6 +29,7 @@ func output(ctx context.Context, name string, args ...string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
+// lockThread wires the goroutine to its thread until unlock is called.
 func lockThread() (unlock func()) {
 	runtime.LockOSThread()
 	return runtime.UnlockOSThread
@@ -37,6 +39,7 @@ func lockThread() (unlock func()) {
 // single thread starts all of them and lives as long as this process.
 type launcher struct{ requests chan func() }
 
+// newLauncher starts the thread. It is never stopped.
 func newLauncher() *launcher {
 	l := &launcher{make(chan func())}
 	go func() {
@@ -49,6 +52,7 @@ func newLauncher() *launcher {
 }
 
 // process is a program in a memory cgroup, with its output in a file.
+// err may be read with the lock once ended is closed.
 type process struct {
 	name string
 	log  string // file
@@ -60,6 +64,7 @@ type process struct {
 }
 
 // command describes a program to start.
+// args starts with the path of the program; name is for its log and for messages.
 type command struct {
 	name  string
 	group *group
@@ -77,10 +82,12 @@ func (l *launcher) start(dir string, c command) (*process, error) {
 		return nil, err
 	}
 	defer log.Close() //nolint:errcheck // the process has its own descriptor
+	// $0 is the file of the cgroup; the other arguments are the priority and the program with its arguments.
 	script := `echo $$ > "$0" && exec nice -n "$@"`
 	p.cmd = exec.Command("sh", append([]string{"-c", script, c.group.procs(), fmt.Sprint(c.nice)}, c.args...)...)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.cmd.Env = append(os.Environ(), c.env...)
+	// Its own process group keeps signals of the terminal away from it.
 	p.cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
 	started := make(chan error)
 	l.requests <- func() { started <- p.cmd.Start() }
@@ -127,6 +134,7 @@ func (p *process) kill() {
 }
 
 // eventually retries until try succeeds. After the patience it returns the last error of try.
+// It tries at least once, and again every 10 ms. what names the condition in the error.
 func eventually(ctx context.Context, patience time.Duration, what string, try func() error) error {
 	for end := time.Now().Add(patience); ; {
 		err := try()

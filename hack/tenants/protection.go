@@ -20,6 +20,8 @@ const (
 )
 
 // protect installs the component, or removes it, and returns when the API server has noticed.
+// It tries the effect with a dry run, since the API server compiles admission policies some time after they are
+// created.
 func (r *rig) protect(ctx context.Context, install bool) error {
 	if install {
 		if err := r.apply(ctx, protection); err != nil {
@@ -35,6 +37,7 @@ func (r *rig) protect(ctx context.Context, install bool) error {
 	return eventually(ctx, 30*time.Second, "the API server has noticed the admission policy", func() error {
 		_, err := r.evil.do(ctx, http.MethodPost, pathOf(pods, evilNamespace)+"?dryRun=All", jsonType, metadataOnly, body)
 		switch {
+		// A refusal is the sign that the policy works; any other answer is of a server that does not know it yet.
 		case install && !apierrors.IsForbidden(err):
 			return fmt.Errorf("a pod with a network status is not refused: %v", err) //nolint:errorlint // may be nil
 		case !install:
@@ -46,6 +49,8 @@ func (r *rig) protect(ctx context.Context, install bool) error {
 
 // claimStranger needs no node: the API server admits a pod with the name of any node, and a kubelet leaves a pod that
 // waits for a volume as it is. Only admission control can prevent that.
+// Without the component, the stranger's packets would reach the victim: leaksAtMost. The attack runs with the
+// component, tries each way to write the annotation, and checks that Multus and the scheduler still can.
 func claimStranger(ctx context.Context, t *tenant) error {
 	if err := t.protect(ctx, true); err != nil {
 		return err
@@ -63,6 +68,7 @@ func claimStranger(ctx context.Context, t *tenant) error {
 	if err := t.create(ctx, pods, evilNamespace, podObject("unbound", "", labels, nil)); err != nil {
 		return err
 	}
+	// Both names of the annotation, current and legacy, by creation, change and binding.
 	for i, name := range []string{statusAnnotation, legacyStatusAnnotation} {
 		annotation := map[string]string{name: stolen}
 		t.mustRefuse("create a pod with "+name, t.create(ctx, pods, evilNamespace, podObject(fmt.Sprintf("spoof-%d", i), "node-2", labels, annotation)))
@@ -98,6 +104,7 @@ func bind(ctx context.Context, c *client, pod string, annotations map[string]str
 }
 
 // mustRefuse notes a fault unless the API server has refused a request.
+// what names the request. A request that fails for another reason is a fault too: it proves nothing.
 func (t *tenant) mustRefuse(what string, err error) {
 	if !apierrors.IsForbidden(err) {
 		t.fault("%s is not refused: %v", what, err)

@@ -9,31 +9,39 @@ import (
 
 // row is the result of an attack.
 type row struct {
-	attack      attack
-	startTook   time.Duration
-	undoTook    time.Duration
-	phases      [phases]samples
+	attack attack
+	// startTook and undoTook are how long the attack took to start and to remove
+	startTook time.Duration
+	undoTook  time.Duration
+	// phases has the measurements of each phase, by number
+	phases [phases]samples
+	// leaks and lost are numbers of packets over all phases
 	leaks, lost int
 	ready       time.Duration // the agent, after its restart
 	peak        int64         // memory of the agent
 	kernel      int64         // the kernel's part of it, at most
 	kills       int64         // by the kernel, for memory
-	logBytes    int64
-	events      int
+	// logBytes is the length of the agent's log, events the number of Events in all namespaces
+	logBytes int64
+	events   int
+	// health is over all phases, the restart included
 	health      health
 	goroutines  int // more than before
 	descriptors int // more than before
-	rounds      int64
-	policy      []byte // the first policy of the attack; nil: the attack has none
-	shipped     string // whether the shipped CRD admits the policy
-	notes       []string
-	faults      []string // beyond the bounds
-	broken      []string
-	onlyTimes   bool          // the broken bounds are all times
-	repeated    bool          // the next row is the same attack again
-	took        time.Duration // with all measurements
+	// rounds is how often loops of the attack ran; 0: it has no loop
+	rounds  int64
+	policy  []byte // the first policy of the attack; nil: the attack has none
+	shipped string // whether the shipped CRD admits the policy
+	notes   []string
+	faults  []string // beyond the bounds
+	// broken has a text for each broken bound
+	broken    []string
+	onlyTimes bool          // the broken bounds are all times
+	repeated  bool          // the next row is the same attack again
+	took      time.Duration // with all measurements
 }
 
+// verdict is the last column. A repeated row does not count against the run.
 func (r *row) verdict() string {
 	switch {
 	case len(r.broken) == 0:
@@ -44,6 +52,7 @@ func (r *row) verdict() string {
 	return "BROKEN: " + strings.Join(r.broken, "; ")
 }
 
+// anyBroken reports whether the run fails.
 func anyBroken(rows []*row) bool {
 	for _, r := range rows {
 		if len(r.broken) > 0 && !r.repeated {
@@ -53,6 +62,7 @@ func anyBroken(rows []*row) bool {
 	return false
 }
 
+// round keeps milliseconds of short durations and tenths of seconds of long durations.
 func round(d time.Duration) time.Duration {
 	if d > 10*time.Second {
 		return d.Round(100 * time.Millisecond)
@@ -61,6 +71,7 @@ func round(d time.Duration) time.Duration {
 }
 
 // table returns the report in Markdown.
+// It is for the terminal and has more columns than the page.
 func table(rows []*row) string {
 	var b strings.Builder
 	b.WriteString("Time from a change of the victim until packets show it, and time of the hook before a pod of the victim starts, in ms " +
@@ -98,6 +109,7 @@ func table(rows []*row) string {
 }
 
 // page returns docs/tenants.md, with a row for each attack.
+// Rows that were repeated are left out: the second run of the attack counts.
 func page(rows []*row) string {
 	var b strings.Builder
 	var took time.Duration
@@ -156,6 +168,7 @@ runs a second time.
 	return b.String()
 }
 
+// pair returns the median and the slowest of the samples in ms, or a dash.
 func pair(list []time.Duration) string {
 	if len(list) == 0 {
 		return "-"
@@ -163,6 +176,7 @@ func pair(list []time.Duration) string {
 	return ms(median(list)) + " / " + ms(slowest(list))
 }
 
+// ms returns a duration in whole milliseconds, without the unit.
 func ms(d time.Duration) string {
 	return fmt.Sprintf("%.0f", float64(d)/float64(time.Millisecond))
 }

@@ -13,21 +13,26 @@ import (
 )
 
 // rig is everything that an attack runs on.
+// dir has all files of the run: binaries, sockets, logs, manifests
 type rig struct {
 	dir      string
 	options  options
 	launcher *launcher
-	server   *apiServer
-	runtime  *containerRuntime
-	agent    *agent
-	victim   *victim
-	admin    *client
-	evil     *client
+	// The parts in the order of their start.
+	server  *apiServer
+	runtime *containerRuntime
+	agent   *agent
+	victim  *victim
+	// admin acts for the cluster, evil is the tenant
+	admin *client
+	evil  *client
 
+	// stops end the parts; stop calls them in reverse order
 	stops []func()
 }
 
 // runRig runs the attacks and returns the exit code. The supervisor removes all files and processes that remain.
+// The report is printed even if the run ends early, with the rows so far.
 func runRig(ctx context.Context, dir string, o options, chosen []attack) int {
 	r := &rig{dir: dir, options: o}
 	rows, err := r.run(ctx, chosen)
@@ -50,6 +55,7 @@ func runRig(ctx context.Context, dir string, o options, chosen []attack) int {
 	return 0
 }
 
+// run sets up the rig, then runs the attacks in order. An attack that breaks only times runs a second time.
 func (r *rig) run(ctx context.Context, chosen []attack) ([]*row, error) {
 	if err := r.setUp(ctx); err != nil {
 		return nil, fmt.Errorf("set up: %w", err)
@@ -74,6 +80,7 @@ func (r *rig) run(ctx context.Context, chosen []attack) ([]*row, error) {
 			}
 		}
 	}
+	// At the end, so that the CRD of the attacks is not disturbed.
 	return rows, r.tryShipped(ctx, rows)
 }
 
@@ -83,6 +90,7 @@ func (r *rig) setUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The rig itself is in a cgroup too: large objects of the attacks are built here.
 	own, err := g.add("rig", rigMemory)
 	if err != nil {
 		return err
@@ -94,6 +102,9 @@ func (r *rig) setUp(ctx context.Context) error {
 		return err
 	}
 	r.launcher = newLauncher()
+	// The server may have started some of its processes when it fails, so stop is noted before the error is looked
+	// at.
+	// The order is that of a cluster: API server, runtime, objects, agent.
 	r.server, err = startAPIServer(ctx, r.launcher, g, r.dir)
 	r.stops = append(r.stops, r.server.stop)
 	if err != nil {
@@ -115,6 +126,7 @@ func (r *rig) setUp(ctx context.Context) error {
 	}
 	r.stops = append(r.stops, r.agent.kill)
 	if err := r.startAgent(ctx); err != nil {
+		// The log of an agent that does not start is the only hint; it is removed with the directory.
 		return fmt.Errorf("%w\n%s", err, tail(r.agent.logFile()))
 	}
 	r.victim.forgetArrivals() // of the time without an agent
@@ -122,6 +134,7 @@ func (r *rig) setUp(ctx context.Context) error {
 }
 
 // isolate makes loopback work in the network namespace of the rig, and keeps mounts in its mount namespace.
+// Without private mounts, the paths of network namespaces would appear on the machine and outlive the rig.
 func isolate() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -151,6 +164,7 @@ func (r *rig) fillCluster(ctx context.Context) error {
 			return fmt.Errorf("namespace %s: %w", ns, err)
 		}
 	}
+	// The RBAC of the manifests, so that an agent that needs more rights than users give it fails here.
 	if err := r.apply(ctx, "rbac.yaml"); err != nil {
 		return err
 	}
@@ -170,6 +184,7 @@ func (r *rig) fillCluster(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// The victim exists before the agent starts, so all of its pods are open until then.
 	r.victim, err = newVictim(ctx, r.admin, user, r.runtime)
 	if r.victim != nil {
 		r.stops = append(r.stops, func() { r.victim.close() }) //nolint:errcheck // the process ends
@@ -190,6 +205,7 @@ func (r *rig) startAgent(ctx context.Context) error {
 	})
 }
 
+// stop may be called more than once.
 func (r *rig) stop() {
 	for len(r.stops) > 0 {
 		last := r.stops[len(r.stops)-1]
@@ -212,6 +228,7 @@ func (r *rig) copyLogs(dir string) error {
 }
 
 // tail returns the end of a file.
+// It is for an error message: the last 4,000 bytes.
 func tail(path string) string {
 	text, err := os.ReadFile(path)
 	if err != nil {

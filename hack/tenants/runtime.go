@@ -24,25 +24,30 @@ import (
 
 // containerRuntime is the container runtime of the node: the sandboxes of running pods by CRI, and the question before a
 // pod starts by NRI.
+// cri answers about sandboxes, server is its listener, nri asks the plugins
 type containerRuntime struct {
 	dir    string
 	cri    *cluster.Runtime
 	server *grpc.Server
 	nri    *cluster.NRI
 
+	// mu guards the fields below
 	mu        sync.Mutex
 	sandboxes map[string]sandbox
 	hanging   map[string]bool // sandboxes whose status never comes
-	created   int64
+	// created counts the sandboxes, and is the time of creation of the last
+	created int64
 }
 
 // sandbox is a running pod.
 type sandbox struct {
-	pod     cluster.Pod
+	pod cluster.Pod
+	// created orders the sandboxes: a greater number is newer
 	created int64
 	info    map[string]string
 }
 
+// newContainerRuntime starts the servers of both sockets in the directory. The caller must stop it.
 func newContainerRuntime(dir string) (*containerRuntime, error) {
 	r := &containerRuntime{dir: dir, sandboxes: map[string]sandbox{}, hanging: map[string]bool{}}
 	if err := os.Mkdir(filepath.Join(dir, "netns"), 0o755); err != nil {
@@ -82,6 +87,7 @@ func (h *hangingRuntime) PodSandboxStatus(ctx context.Context, r *runtimeapi.Pod
 	hangs := h.runtime.hanging[r.GetPodSandboxId()]
 	h.runtime.mu.Unlock()
 	if hangs {
+		// The agent's own patience ends the question.
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
@@ -89,6 +95,7 @@ func (h *hangingRuntime) PodSandboxStatus(ctx context.Context, r *runtimeapi.Pod
 }
 
 // mount gives the network namespace of a host a path of its own, as CNI plugins do.
+// The path stays valid when the host gets another name, and vanishes with unmount like the path of a real sandbox.
 func (r *containerRuntime) mount(h *lab.Host, id string) (path string, err error) {
 	path = filepath.Join(r.dir, "netns", id)
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -109,6 +116,7 @@ func (r *containerRuntime) unmount(id string) {
 
 // newRuntimePod describes a pod of the API for the runtime. As a kubelet does, it sets the annotation about the source of the
 // pod, whatever the pod's creator wrote there.
+// The maps are copied, as attacks share them among pods.
 func newRuntimePod(id, uid, namespace, name, netns string, labels, annotations map[string]string) cluster.Pod {
 	annotations = maps.Clone(annotations)
 	if annotations == nil {
@@ -120,11 +128,13 @@ func newRuntimePod(id, uid, namespace, name, netns string, labels, annotations m
 	if labels == nil {
 		labels = map[string]string{}
 	}
+	// These labels are how a kubelet names the pod to the runtime.
 	labels["io.kubernetes.pod.name"], labels["io.kubernetes.pod.namespace"], labels["io.kubernetes.pod.uid"] = name, namespace, uid
 	return cluster.Pod{SandboxID: id, UID: uid, Namespace: namespace, Name: name, Labels: labels, Annotations: annotations, NetNS: netns}
 }
 
 // run asks the agent about a pod that starts, and has the sandbox from then on. An error is a pod that does not start.
+// The sandbox appears in lists of the CRI only after the plugins have answered, as in containerd.
 func (r *containerRuntime) run(ctx context.Context, p cluster.Pod) error {
 	if err := r.nri.Run(ctx, p); err != nil {
 		return err
@@ -145,6 +155,7 @@ func (r *containerRuntime) add(pods ...cluster.Pod) {
 }
 
 // hang makes the status of sandboxes hang.
+// It holds for sandboxes that come later, too.
 func (r *containerRuntime) hang(ids ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -161,6 +172,7 @@ func (r *containerRuntime) uidOf(id string) string {
 }
 
 // end removes sandboxes.
+// The lists lack them before the plugins hear of the end.
 func (r *containerRuntime) end(ctx context.Context, pods ...cluster.Pod) {
 	r.mu.Lock()
 	for _, p := range pods {
@@ -190,6 +202,7 @@ func (r *containerRuntime) publish() {
 }
 
 // infoOf is the verbose info of containerd, with the annotations and labels that the pod's creator chose.
+// The agent takes the network namespace from the runtime's specification; all else is what an attacker controls.
 func infoOf(p cluster.Pod) map[string]string {
 	text, err := json.Marshal(map[string]any{
 		"pid":    0,

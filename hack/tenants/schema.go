@@ -13,6 +13,8 @@ import (
 )
 
 // The CRDs of policies.
+// The published CRD is that of the upstream project, which clusters have if they do not install the CRD of this
+// project.
 const (
 	publishedCRD = "published-crd.yaml" // loose
 	shippedCRD   = "shipped-crd.yaml"   // of this project
@@ -22,6 +24,7 @@ const (
 const crds = "apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 // apply creates the objects in a file.
+// A file may have several objects. Each must be of a kind that the map knows.
 func (r *rig) apply(ctx context.Context, file string) error {
 	text, err := os.ReadFile(filepath.Join(r.dir, file))
 	if err != nil {
@@ -49,6 +52,8 @@ func (r *rig) apply(ctx context.Context, file string) error {
 }
 
 // useSchema replaces the CRD of policies, and returns when the API server uses it.
+// It tries policies that only some of the CRDs admit, since the API server takes over a CRD some time after the
+// write.
 func (r *rig) useSchema(ctx context.Context, file string) error {
 	if err := r.applyCRD(ctx, file); err != nil {
 		return err
@@ -74,6 +79,7 @@ func (r *rig) useSchema(ctx context.Context, file string) error {
 }
 
 // writeOpenCRD writes a CRD without a schema.
+// It is the published CRD with its schema replaced, so names and versions are the same.
 func (r *rig) writeOpenCRD() error {
 	text, err := os.ReadFile(filepath.Join(r.dir, publishedCRD))
 	if err != nil {
@@ -88,6 +94,7 @@ func (r *rig) writeOpenCRD() error {
 }
 
 // applyCRD creates a CRD, or replaces the CRD of the same name.
+// Only annotations and spec are replaced, so stored policies stay.
 func (r *rig) applyCRD(ctx context.Context, file string) error {
 	text, err := os.ReadFile(filepath.Join(r.dir, file))
 	if err != nil {
@@ -115,6 +122,7 @@ func (r *rig) applyCRD(ctx context.Context, file string) error {
 }
 
 // tryShipped asks the API server whether the shipped CRD admits the policies of the attacks.
+// The answer is a column of the report: a CRD that refuses the policy is a protection, but no cluster must have it.
 func (r *rig) tryShipped(ctx context.Context, rows []*row) error {
 	if err := r.useSchema(ctx, shippedCRD); err != nil {
 		return err
@@ -131,6 +139,7 @@ func (r *rig) tryShipped(ctx context.Context, rows []*row) error {
 	return nil
 }
 
+// dryRun returns the error that the creation of the policy would have.
 func (r *rig) dryRun(ctx context.Context, policy []byte) error {
 	_, err := r.evil.do(ctx, http.MethodPost, pathOf(policies, evilNamespace)+"?dryRun=All", jsonType, metadataOnly, policy)
 	return err

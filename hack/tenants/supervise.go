@@ -22,10 +22,12 @@ const rigPatience = 20 * time.Second
 
 // supervise builds the agent, runs the rig as a process of its own, and removes everything that the rig leaves: it
 // survives a rig that panics or is killed. It returns the exit code of the rig.
+// The rig inherits the command line and the standard output.
 func supervise(ctx context.Context, o options) (code int, err error) {
 	if os.Getuid() != 0 {
 		return 1, errors.New("the attacks need root: they make network namespaces and cgroups")
 	}
+	// Runs whose supervisor was killed have left cgroups with processes, which would slow down this run.
 	if err := sweep(); err != nil {
 		return 1, err
 	}
@@ -42,10 +44,12 @@ func supervise(ctx context.Context, o options) (code int, err error) {
 		return 1, err
 	}
 	defer func() { err = errors.Join(err, groups.remove()) }()
+	// The rig is this program again, in namespaces of its own.
 	rig := exec.Command("/proc/self/exe", os.Args[1:]...)
 	rig.Env = append(os.Environ(), rigVariable+"="+dir)
 	rig.Stdin, rig.Stdout, rig.Stderr = nil, os.Stdout, os.Stderr
 	rig.SysProcAttr = &unix.SysProcAttr{
+		// Its network namespace has no interface but loopback, so no packet of an attack leaves the machine.
 		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS,
 		Pdeathsig:  unix.SIGKILL,
 		Setpgid:    true, // a signal from the terminal reaches the supervisor alone
@@ -55,8 +59,10 @@ func supervise(ctx context.Context, o options) (code int, err error) {
 	if err := rig.Start(); err != nil {
 		return 1, fmt.Errorf("start the rig: %w", err)
 	}
+	// It waits for the rig or for a signal, whichever comes first.
 	ended := make(chan error, 1)
 	go func() { ended <- rig.Wait() }()
+	// A signal ends the rig first, so that it can print the rows that it has.
 	select {
 	case err = <-ended:
 	case <-ctx.Done():
@@ -82,6 +88,7 @@ func supervise(ctx context.Context, o options) (code int, err error) {
 const dirPrefix = "mnp-tenants-"
 
 // sweep removes the directories and cgroups of runs whose supervisor was killed.
+// A process ID in the name tells whether the supervisor still lives. Other directories are left alone.
 func sweep() error {
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), dirPrefix+"*"))
 	if err != nil {
@@ -105,6 +112,7 @@ func sweep() error {
 }
 
 // prepare puts the agent's binary and the files of the repository that the rig reads into the directory.
+// agent is the path of a binary to copy; empty: the agent is built as the image builds it, without cgo.
 func prepare(ctx context.Context, dir, agent string) error {
 	root, err := output(ctx, "go", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {

@@ -23,6 +23,7 @@ var evilNamespaces = []string{evilNamespace, evilNamespace2}
 
 // tenant is the attacker in an attack. It has a user of the API who may write everything in its namespaces, and network
 // namespaces of pods in which it is root.
+// Each attack gets a new tenant, so nothing of an attack stays for the next.
 type tenant struct {
 	api       *client // the tenant's own rights
 	admin     *client // for the acts of the kubelet and of Multus
@@ -33,18 +34,23 @@ type tenant struct {
 	useSchema func(ctx context.Context, file string) error  // replaces the CRD of policies
 	protect   func(ctx context.Context, install bool) error // installs or removes the component protect-network-status
 
+	// loops counts the goroutines of loop; cancel ends them.
 	loops  sync.WaitGroup
 	cancel context.CancelFunc
 	ctx    context.Context // of loops
 
-	mu      sync.Mutex
+	// mu guards the fields below
+	mu sync.Mutex
+	// running has the pods whose sandboxes undo must end
 	running []*runningPod
 	ends    []func() // at the end of the attack
+	// hosts counts the hosts so far, for their addresses
 	hosts   int
 	policy0 []byte // the first policy, to try it on the shipped CRD
 	claims  []claim
 	notes   []string
-	faults  []string
+	// faults make the attack count as broken
+	faults []string
 
 	rounds atomic.Int64 // of loops
 }
@@ -55,6 +61,7 @@ type claim struct {
 	fail func(ctx context.Context) error
 }
 
+// newTenant returns a tenant with a network in each of its namespaces. undo must be called at the end.
 func (r *rig) newTenant(ctx context.Context) (*tenant, error) {
 	t := &tenant{api: r.evil, admin: r.admin, runtime: r.runtime, victim: r.victim, launcher: r.launcher, useSchema: r.useSchema, protect: r.protect}
 	t.ctx, t.cancel = context.WithCancel(ctx)
@@ -71,6 +78,7 @@ func (r *rig) newTenant(ctx context.Context) (*tenant, error) {
 }
 
 // undo ends the attack: its loops, its pods, and all objects in its namespaces.
+// The order matters: loops would create new objects, functions of atEnd may need the pods, and pods need the network.
 func (t *tenant) undo(ctx context.Context) error {
 	t.cancel()
 	t.loops.Wait()
@@ -84,6 +92,7 @@ func (t *tenant) undo(ctx context.Context) error {
 	t.endPods(ctx, running...)
 	var errs []error
 	for _, ns := range evilNamespaces {
+		// An attack may have deleted the namespace, and the next attack needs it.
 		if err := t.recreate(ctx, ns); err != nil {
 			errs = append(errs, err)
 			continue
@@ -111,6 +120,7 @@ func (t *tenant) recreate(ctx context.Context, ns string) error {
 		switch {
 		case apierrors.IsNotFound(err):
 			return createNamespace(ctx, t.admin, ns)
+		// A namespace that is being deleted refuses new objects until it is gone.
 		case err == nil && strings.Contains(string(data), `"deletionTimestamp"`):
 			return errors.New("it is being deleted")
 		}
@@ -119,6 +129,7 @@ func (t *tenant) recreate(ctx context.Context, ns string) error {
 }
 
 // note adds a remark for the table.
+// Equal remarks in a row are kept once: a loop repeats itself.
 func (t *tenant) note(format string, args ...any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -147,6 +158,7 @@ func (t *tenant) policy(ctx context.Context, name, networks string, spec any) er
 }
 
 // create creates an object. It keeps the first policy.
+// The first policy is kept as bytes, for the shipped CRD and the report.
 func (t *tenant) create(ctx context.Context, resource, ns string, o any) error {
 	body, err := encode(o)
 	if err != nil {
@@ -164,6 +176,7 @@ func (t *tenant) create(ctx context.Context, resource, ns string, o any) error {
 }
 
 // many calls f for 0..n-1, several at a time, and returns the first error.
+// A worker stops at the first error of any worker. f may run in eight goroutines at a time.
 func (t *tenant) many(n int, f func(i int) error) error {
 	const workers = 8
 	var next atomic.Int64
@@ -187,6 +200,7 @@ func (t *tenant) many(n int, f func(i int) error) error {
 
 // loop calls f again and again until the end of the attack. f is told how often it was called. A request that the API
 // server refuses is part of the attack.
+// The loop has no pause of its own: it is as fast as the API server or the kernel allows.
 func (t *tenant) loop(f func(ctx context.Context, i int) error) {
 	t.loops.Go(func() {
 		for i := 0; t.ctx.Err() == nil; i++ {
@@ -199,6 +213,8 @@ func (t *tenant) loop(f func(ctx context.Context, i int) error) {
 }
 
 // createNamespace creates a namespace, and gives its owner all rights in it.
+// It succeeds if the namespace exists. The namespace victim belongs to the victim, every other namespace to the
+// tenant.
 func createNamespace(ctx context.Context, admin *client, name string) error {
 	_, err := admin.create(ctx, namespaces, "", object{"apiVersion": "v1", "kind": "Namespace", "metadata": object{"name": name}})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
@@ -213,6 +229,7 @@ func createNamespace(ctx context.Context, admin *client, name string) error {
 
 // grant gives a user all rights in a namespace that a tenant can have. Subresources by which the cluster reports are not
 // among them.
+// So a tenant cannot write pods/status or pods/binding, by which Multus and the scheduler act.
 func grant(ctx context.Context, admin *client, ns, user string) error {
 	const rbac = "apis/rbac.authorization.k8s.io/v1/"
 	group := "rbac.authorization.k8s.io"

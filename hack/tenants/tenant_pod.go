@@ -11,6 +11,7 @@ import (
 )
 
 // podOptions describe a pod of the attacker.
+// The zero value is a pod of the namespace evil on the network net, which starts with NRI and gets its status.
 type podOptions struct {
 	namespace   string // empty: evil
 	labels      map[string]string
@@ -33,6 +34,7 @@ func (o *podOptions) body(name string) object {
 }
 
 // runningPod is a pod of the attacker on the node.
+// The host is the pod's network namespace, and root in it is the tenant.
 type runningPod struct {
 	*lab.Host
 	pod   cluster.Pod
@@ -42,6 +44,7 @@ type runningPod struct {
 
 // startPod creates a pod on the node, with an interface on the network net, and starts it. Multus and the kubelet report
 // its status.
+// An error after the start returns the pod too, so that it can be ended.
 func (t *tenant) startPod(ctx context.Context, name string, o podOptions) (*runningPod, error) {
 	if o.namespace == "" {
 		o.namespace = evilNamespace
@@ -64,6 +67,7 @@ func (t *tenant) startPod(ctx context.Context, name string, o podOptions) (*runn
 }
 
 // runPod starts a pod that exists in the API.
+// uid is the identifier of its sandbox as well. The pod's address is new in this attack.
 func (t *tenant) runPod(ctx context.Context, name, uid string, o podOptions) (*runningPod, error) {
 	t.mu.Lock()
 	t.hosts++
@@ -82,12 +86,14 @@ func (t *tenant) runPod(ctx context.Context, name, uid string, o podOptions) (*r
 	if err != nil {
 		return nil, err
 	}
+	// The runtime shows the agent this path, as a real runtime shows that of a CNI namespace.
 	path, err := t.runtime.mount(p.Host, uid)
 	if err != nil {
 		return nil, err
 	}
 	p.pod = newRuntimePod(uid, uid, o.namespace, name, path, o.labels, o.annotations)
 	t.mu.Lock()
+	// From here on undo ends the pod, even if its start fails.
 	t.running = append(t.running, p)
 	t.mu.Unlock()
 	if o.held {
@@ -105,6 +111,7 @@ func (t *tenant) runPod(ctx context.Context, name, uid string, o podOptions) (*r
 }
 
 // startPods starts pods pod-0, pod-1 and so on.
+// They start several at a time, in any order. With an error, the list may have nil entries.
 func (t *tenant) startPods(ctx context.Context, n int, o podOptions) ([]*runningPod, error) {
 	list := make([]*runningPod, n)
 	return list, t.many(n, func(i int) (err error) {
@@ -114,6 +121,7 @@ func (t *tenant) startPods(ctx context.Context, n int, o podOptions) ([]*running
 }
 
 // createPods creates pods peer-0, peer-1 and so on of another node. The tenant itself writes their status.
+// They need no sandbox and no network namespace: only their labels and their claimed addresses count.
 func (t *tenant) createPods(ctx context.Context, n int, labels map[string]string, status func(i int) string) error {
 	return t.many(n, func(i int) error {
 		return t.create(ctx, pods, evilNamespace, podObject(fmt.Sprintf("peer-%d", i), "node-2", labels,
@@ -131,6 +139,7 @@ func (t *tenant) flood(from *runningPod, to netip.Addr) error {
 }
 
 // isolates returns an error if a packet from another pod arrives in the pod, which no policy allows.
+// It sends for startWatch from the other pod. It says nothing about packets before the call.
 func (p *runningPod) isolates(ctx context.Context, from *runningPod) error {
 	r, err := newReceiver(p.Host)
 	if err != nil {
@@ -156,6 +165,7 @@ func (p *runningPod) nft(script string) error {
 }
 
 // endPods ends the sandboxes of pods.
+// The pods stay in the API.
 func (t *tenant) endPods(ctx context.Context, list ...*runningPod) {
 	var sandboxes []cluster.Pod
 	for _, p := range list {
@@ -168,6 +178,7 @@ func (t *tenant) endPods(ctx context.Context, list ...*runningPod) {
 }
 
 // removeNetNS removes the network namespace of a pod, as far as it is the pod's alone.
+// Hosts in the network of all pods go with the network, at the end of the attack. It may be called twice.
 func (t *tenant) removeNetNS(p *runningPod) {
 	t.runtime.unmount(p.pod.SandboxID)
 	t.mu.Lock()

@@ -23,16 +23,19 @@ const beamPort = 5001
 const beamPause = time.Millisecond
 
 // clockStart is the origin of the times in datagrams.
+// It is the same clock for senders and receivers, as all are in this process.
 var clockStart = time.Now()
 
 // beam sends a numbered datagram every millisecond from a host to another host. The receiver does not answer, so connection
 // tracking never takes the beam for established: the rules judge each datagram anew.
+// sent is the number of the last datagram; the first is 1
 type beam struct {
 	sent atomic.Uint64
 	stop chan struct{}
 	done sync.WaitGroup
 }
 
+// startBeam starts sending. The caller must call end.
 func startBeam(from *lab.Host, to netip.Addr) (*beam, error) {
 	b := &beam{stop: make(chan struct{})}
 	socket, err := from.DialUDP(netip.AddrPortFrom(to, beamPort))
@@ -43,8 +46,10 @@ func startBeam(from *lab.Host, to netip.Addr) (*beam, error) {
 	return b, nil
 }
 
+// run sends a datagram at each tick. A tick that comes late on a busy machine is dropped, so numbers never jump.
 func (b *beam) run(socket *os.File) {
 	defer socket.Close() //nolint:errcheck // nothing is lost with it
+	// A datagram is 16 bytes: its number and the time at which it was sent, in network byte order.
 	message := make([]byte, 16)
 	ticker := time.NewTicker(beamPause)
 	defer ticker.Stop()
@@ -62,12 +67,14 @@ func (b *beam) run(socket *os.File) {
 	}
 }
 
+// end returns when no more datagrams are sent.
 func (b *beam) end() {
 	close(b.stop)
 	b.done.Wait()
 }
 
 // arrivals counts the datagrams that a receiver got from a sender since the last mark.
+// A gap in the numbers is a datagram that the rules dropped, or that was lost.
 type arrivals struct {
 	count       uint64
 	first, last uint64        // numbers of datagrams
@@ -84,14 +91,17 @@ func (a arrivals) missing() int {
 }
 
 // receiver counts the datagrams of beams that reach a host, by sender.
+// Times are those of the sender, so that a receiver that runs late does not shift a measurement.
 type receiver struct {
 	conn *net.UDPConn
 
-	mu     sync.Mutex
-	from   map[netip.Addr]arrivals
+	mu   sync.Mutex
+	from map[netip.Addr]arrivals
+	// mark sets it.
 	ignore map[netip.Addr]time.Duration // datagrams that were sent up to then: on a busy machine they may arrive late
 }
 
+// newReceiver starts counting on beamPort of the host. The caller must close it.
 func newReceiver(h *lab.Host) (*receiver, error) {
 	r := &receiver{from: map[netip.Addr]arrivals{}, ignore: map[netip.Addr]time.Duration{}}
 	err := h.Do(func() (err error) {
@@ -114,6 +124,7 @@ func newReceiver(h *lab.Host) (*receiver, error) {
 	return r, forced
 }
 
+// count adds a datagram. Datagrams from before the last mark do not count.
 func (r *receiver) count(from netip.Addr, message []byte) {
 	number, at := binary.BigEndian.Uint64(message), time.Duration(binary.BigEndian.Uint64(message[8:]))
 	r.mu.Lock()
@@ -150,6 +161,7 @@ func (r *receiver) mark(from netip.Addr) arrivals {
 func (r *receiver) close() { r.conn.Close() } //nolint:errcheck // nothing is lost with it
 
 // flows are the floods that are in flight during an attack.
+// Unlike beams, they have TCP connections too, and count each packet that was sent.
 type flows struct {
 	tb        *testbench
 	allowed   []flow
@@ -164,6 +176,7 @@ type flow struct {
 }
 
 // testbench is the lab's view of the rig. Package lab reports failures as it does to a test.
+// The rig is no test, so errors are kept, and close runs the cleanups in reverse order.
 type testbench struct {
 	cleanups []func()
 	errs     []error
@@ -186,6 +199,7 @@ func (t *testbench) Fatalf(format string, args ...any) { panic(fmt.Sprintf(forma
 // Cleanup implements lab.TB.
 func (t *testbench) Cleanup(f func()) { t.cleanups = append(t.cleanups, f) }
 
+// close runs the functions of Cleanup, the last first.
 func (t *testbench) close() {
 	for len(t.cleanups) > 0 {
 		last := t.cleanups[len(t.cleanups)-1]
@@ -205,6 +219,7 @@ func (v *victim) startFlows() *flows {
 		target := netip.AddrPortFrom(addresses[to], lab.FloodPort)
 		return flow{lab.StartFlood(f.tb, v.hosts[from], target, patience), sinks[to], addresses[from]}
 	}
+	// Two directions: the ingress of server and the egress of client.
 	f.allowed = []flow{start("friend", "server", lab.AllowedPatience), start("client", "service", lab.AllowedPatience)}
 	f.forbidden = []flow{start("stranger", "server", lab.ForbiddenPatience), start("client", "outside", lab.ForbiddenPatience)}
 	return f
@@ -215,10 +230,13 @@ const drainTime = 2 * time.Second
 
 // end stops the floods. leaks is the number of forbidden packets and connections that arrived, lost the number of allowed
 // packets and connections that did not.
+// After the floods have ended, allowed packets may still be on their way; a forbidden packet that comes later than
+// drainTime would be missed.
 func (f *flows) end() (leaks, lost int) {
 	for _, x := range append(f.allowed, f.forbidden...) {
 		x.flood.End()
 	}
+	// As long as a packet is missing, it may still be on its way.
 	for end := time.Now().Add(drainTime); f.lost() > 0 && time.Now().Before(end); {
 		time.Sleep(10 * time.Millisecond)
 	}

@@ -26,6 +26,7 @@ const (
 )
 
 // addresses are the hosts of the victim's network.
+// The node of the agent has server and client; the others are peers or senders, without an agent.
 var addresses = map[string]netip.Addr{
 	"server":   netip.MustParseAddr("10.9.0.1"), // pod of the node, isolated in ingress
 	"friend":   netip.MustParseAddr("10.9.0.2"), // pod of another node; a peer of server
@@ -40,6 +41,7 @@ var addresses = map[string]netip.Addr{
 // starters is the number of hosts for pods that start in turn.
 const starters = 4
 
+// starterAddress is the address of host number i. Pods that start after each other in a host have the same address.
 func starterAddress(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 9, 1, byte(i + 1)}) }
 
 // metricsLabel is the label by which the victim lets pods of all namespaces in. A tenant may have such pods; then their
@@ -50,7 +52,9 @@ const metricsLabel = "metrics"
 const scrapePolicies = 10
 
 // victim is a namespace with its owner and its pods. No other tenant may hurt the enforcement of its policies.
+// It has all kinds of policies whose enforcement the attacks try to delay or to open.
 type victim struct {
+	// user is the owner of the namespace, admin the cluster
 	admin, user *client
 	runtime     *containerRuntime
 	network     *lab.Lab
@@ -58,12 +62,14 @@ type victim struct {
 	receiver    *receiver // of server
 	beams       []*beam   // of mover and block
 	watch       *watch
-	starter     int // the next
-	started     int // pods so far
-	typos       int // invalid policies so far
+	// starter is the number of the next host for a pod that starts
+	starter int // the next
+	started int // pods so far
+	typos   int // invalid policies so far
 }
 
 // newVictim makes the network, the namespace and its pods.
+// With an error it may return a victim that must still be closed.
 func newVictim(ctx context.Context, admin, user *client, r *containerRuntime) (*victim, error) {
 	v := &victim{admin: admin, user: user, runtime: r, hosts: map[string]*lab.Host{}}
 	var err error
@@ -90,6 +96,7 @@ func newVictim(ctx context.Context, admin, user *client, r *containerRuntime) (*
 	return v, nil
 }
 
+// makeHosts creates a network namespace for each address and starter, all on a bridge.
 func (v *victim) makeHosts() error {
 	all := map[string]netip.Addr{}
 	for name, addr := range addresses {
@@ -109,6 +116,7 @@ func (v *victim) makeHosts() error {
 }
 
 // close lets go of the network.
+// It ends the beams first.
 func (v *victim) close() error {
 	for _, b := range v.beams {
 		b.end()
@@ -120,12 +128,14 @@ func (v *victim) close() error {
 }
 
 // forgetArrivals starts new counts of the beams.
+// It must be called when the policies are in force: before, forbidden datagrams passed.
 func (v *victim) forgetArrivals() {
 	for _, name := range []string{"mover", "block"} {
 		v.receiver.mark(addresses[name])
 	}
 }
 
+// createObjects creates the network, the pods and the policies of the victim.
 func (v *victim) createObjects(ctx context.Context) error {
 	if _, err := v.user.create(ctx, nads, victimNamespace, nadObject("net", `{"cniVersion": "0.3.1", "type": "macvlan"}`)); err != nil {
 		return err
@@ -155,6 +165,7 @@ func (v *victim) createObjects(ctx context.Context) error {
 			"from":  []object{podsWith("app", "friend"), metricsPeer()},
 			"ports": floodPorts(),
 		}}}),
+		// The policy extra allows nobody; the measurement changes its block.
 		v.createPolicy(ctx, "extra", "server", blockSpec(noBlock)),
 		v.createPolicy(ctx, "client", "client", object{
 			"policyTypes": []string{"Egress"}, "egress": []object{{"to": []object{podsWith("app", "service")}, "ports": floodPorts()}},
@@ -168,6 +179,7 @@ func metricsPeer() object {
 }
 
 // floodPorts are the ports of the floods and beams.
+// They cover FloodPort up to beamPort of UDP, and FloodPort of TCP.
 func floodPorts() []object {
 	return []object{{"protocol": "UDP", "port": lab.FloodPort, "endPort": beamPort}, {"protocol": "TCP", "port": lab.FloodPort}}
 }
@@ -176,11 +188,13 @@ func floodPorts() []object {
 const noBlock = "192.0.2.1/32"
 
 // blockSpec is the part of the policy extra that the measurements change.
+// Nothing but the block changes, so an edit is the smallest possible change of a policy.
 func blockSpec(cidr string) object {
 	return object{"ingress": []object{{"from": []object{{"ipBlock": object{"cidr": cidr}}}, "ports": floodPorts()}}}
 }
 
 // createPod creates a pod with an address on the victim's network. A pod of the node has a sandbox.
+// The address is that of the host with the same name.
 func (v *victim) createPod(ctx context.Context, name, app, node string) error {
 	labels := map[string]string{"app": app}
 	annotations := map[string]string{requestAnnotation: "net"}
@@ -206,6 +220,7 @@ func (v *victim) createPolicy(ctx context.Context, name, app string, spec object
 }
 
 // startingPod creates a pod of the policy server that is about to start in a host.
+// With an error, the result has no sandbox, unless only the mount failed.
 func (v *victim) startingPod(ctx context.Context, h *lab.Host) (cluster.Pod, error) {
 	v.started++
 	name := fmt.Sprintf("starting-%d", v.started)

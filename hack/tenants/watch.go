@@ -15,6 +15,7 @@ import (
 type watch struct {
 	client *client
 
+	// mu guards seen
 	mu   sync.Mutex
 	seen map[string]time.Duration // resource version: since clockStart
 }
@@ -24,6 +25,7 @@ type watch struct {
 // the agent, but in a form that costs the API server little. So the victim's pods, without their content, are enough.
 func newWatch(ctx context.Context, c *client) *watch {
 	w := &watch{client: c, seen: map[string]time.Duration{}}
+	// The path of policies has no namespace, so it is the whole cluster's.
 	for _, source := range []struct{ path, accept string }{{pathOf(pods, victimNamespace), metadataOnly}, {"/" + policies, jsonType}} {
 		go func() {
 			for ctx.Err() == nil {
@@ -39,6 +41,7 @@ func newWatch(ctx context.Context, c *client) *watch {
 const longestEvent = 64 << 10
 
 // follow reads a watch until it ends.
+// Events before the first watch starts are missed; told then says now.
 func (w *watch) follow(ctx context.Context, path, accept string) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://127.0.0.1:"+serverPort+path+"?watch=true", nil)
 	if err != nil {
@@ -53,6 +56,7 @@ func (w *watch) follow(ctx context.Context, path, accept string) error {
 	if answer.StatusCode != http.StatusOK {
 		return fmt.Errorf("watch %s: %s", path, answer.Status)
 	}
+	// A line that does not fit into the buffer is skipped in pieces.
 	in := bufio.NewReaderSize(answer.Body, longestEvent)
 	for isRest := false; ; {
 		line, err := in.ReadSlice('\n') // a line for each event
@@ -72,6 +76,7 @@ func (w *watch) follow(ctx context.Context, path, accept string) error {
 	}
 }
 
+// take notes when an event of the victim came.
 func (w *watch) take(line []byte) error {
 	now := time.Since(clockStart)
 	var event struct {
@@ -94,6 +99,7 @@ func (w *watch) take(line []byte) error {
 }
 
 // told returns when the watch delivered a version of an object, or the time now if it did not.
+// The version is forgotten then, so each change can be asked for once.
 func (w *watch) told(m metadata) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()

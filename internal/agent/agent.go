@@ -117,6 +117,7 @@ func Run(ctx context.Context, config Config) error {
 
 // reconsider gives policies that exceed a limit of their namespace another try at intervals: room can come from a pod
 // that shrinks, which no event of the policy reports.
+// It returns when the context ends.
 func reconsider(ctx context.Context, state *cache.Cache, r *reconciler.Reconciler) {
 	ticker := time.NewTicker(roomInterval)
 	defer ticker.Stop()
@@ -134,6 +135,7 @@ func reconsider(ctx context.Context, state *cache.Cache, r *reconciler.Reconcile
 // probe asks the kernel for its features, and tries the rules that all pods share, in a namespace of its own. A rule
 // that the kernel refuses there would make every batch of every pod fail. It sets the support for bridges in the
 // options.
+// Nothing of it stays in the kernel.
 func probe(ctx context.Context, o *cache.Options) (engine.Features, error) {
 	features, err := engine.Probe()
 	if err != nil {

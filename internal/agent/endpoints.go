@@ -58,6 +58,7 @@ type endpoint struct {
 }
 
 // listen opens the listeners. An empty address has no listener. After an error, no listener stays open.
+// The error is an *AddressError.
 func listen(config Config, m *metrics, h *health) (endpoints []*endpoint, err error) {
 	for _, e := range []struct {
 		option, address string

@@ -67,6 +67,7 @@ func (h *health) whyNotReady() string {
 
 // stalledAfter is longer than any step of a worker takes: the kernel answers a batch sooner, and no read from its
 // socket waits.
+// The probe of the kubelet then restarts the agent.
 const stalledAfter = 2 * time.Minute
 
 // whyNotAlive returns the reason why the agent should be restarted, or an empty string. The reason is that no worker

@@ -20,6 +20,7 @@ var inputSources = []string{
 }
 
 // metricDoc describes a metric. A test compares these descriptions with docs/metrics.md.
+// labels are in the order of the metric.
 type metricDoc struct {
 	name, kind, help string
 	labels           []string
@@ -46,6 +47,7 @@ type metrics struct {
 }
 
 // newMetrics makes a registry of its own, so that many agents can be in one process.
+// The caller serves the registry.
 func newMetrics(version string) *metrics {
 	m := &metrics{registry: prometheus.NewRegistry()}
 	fast := prometheus.ExponentialBuckets(0.0001, 2, 18) // 100 µs to 13 s
@@ -108,6 +110,7 @@ func (m *metrics) document(name, kind, help string, labels []string) {
 }
 
 // counter registers a counter. Without labels, WithLabelValues() returns its only series.
+// It panics if the name is registered already.
 func (m *metrics) counter(name, help string, labels ...string) *prometheus.CounterVec {
 	m.document(name, "counter", help, labels)
 	v := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricsPrefix + name, Help: help}, labels)
@@ -132,6 +135,7 @@ func (m *metrics) histogram(name, help string, buckets []float64) prometheus.His
 }
 
 // Outage notes the loss or the return of an input. It implements informers.Observer and sandbox.NRIObserver.
+// down is true for a loss.
 func (m *metrics) Outage(source string, down bool) {
 	if !down {
 		m.down.WithLabelValues(source).Set(0)

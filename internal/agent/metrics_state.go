@@ -9,6 +9,7 @@ import (
 )
 
 // sources are read at the time of a scrape. No read takes a lock that enforcement needs: the counts are atomic.
+// They are set once, before the first scrape.
 type sources struct {
 	state      *cache.Cache           // counts of objects
 	progress   *progress              // the queue
@@ -27,6 +28,7 @@ type snapshot struct {
 }
 
 // read returns a snapshot.
+// It can be called at any time, from any goroutine.
 func (s *sources) read() snapshot {
 	now := snapshot{Stats: s.state.Stats(), backlog: s.progress.backlog(), work: s.reconciler.Stats()}
 	if s.reports != nil {
@@ -129,6 +131,7 @@ func (c *stateCollector) one(kind prometheus.ValueType, name, help string, value
 }
 
 // by adds a metric with a series for each value of a label.
+// The values of the label are known in advance, so each series exists from the first scrape on.
 func (c *stateCollector) by(kind prometheus.ValueType, name, help, label string, samples []labeled) {
 	c.metrics.document(name, typeNames[kind], help, []string{label})
 	desc := prometheus.NewDesc(metricsPrefix+name, help, []string{label}, nil)

@@ -24,6 +24,7 @@ type meteredTable struct {
 }
 
 // meter returns a function that opens tables like open, with metrics.
+// Each opened table starts with counts of 0.
 func (m *metrics) meter(open reconciler.OpenTable) reconciler.OpenTable {
 	return func(pod, netns string) (reconciler.Table, error) {
 		inner, err := open(pod, netns)
@@ -62,6 +63,7 @@ func (t *meteredTable) Changed(ctx context.Context) (bool, error) {
 
 // readCounts adds the packets that the rules have counted since the last reading, at most once in countsInterval: a
 // reading dumps all rules of the table.
+// It returns nil if it is too early, or if the table has no counters.
 func (t *meteredTable) readCounts() error {
 	// Tables of tests have no counters.
 	reader, ok := t.Table.(interface {
@@ -79,6 +81,7 @@ func (t *meteredTable) readCounts() error {
 
 // count adds the costs since the last call. engine.Stats only grows, so the difference is the new part.
 // A failed call has costs too, so the costs are counted whatever the error is.
+// The totals are exact also if calls fail.
 func (t *meteredTable) count(err error) {
 	m := t.metrics
 	if err != nil {

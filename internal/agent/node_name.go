@@ -14,6 +14,7 @@ const nodeNameInterval = 30 * time.Second
 
 // watchNodeName logs once if the runtime has pods, but none of them is a pod of this node according to the API server.
 // The agent then has another name for the node than the kubelet, and enforces nothing. Tables in force stay.
+// It returns after the log line, or when the context ends.
 func watchNodeName(ctx context.Context, state *cache.Cache, node string, every time.Duration) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()

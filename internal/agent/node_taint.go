@@ -25,6 +25,7 @@ const (
 
 // removeTaint removes the taint from the node when the agent is ready, and retries until it succeeds or the context
 // ends.
+// It never fails: an error is logged, and the pause doubles.
 func removeTaint(ctx context.Context, nodes typedcorev1.NodeInterface, node string, h *health) {
 	if !h.waitUntilReady(ctx) {
 		return
@@ -54,6 +55,7 @@ const taintTries = 5
 
 // removeTaintOnce reads the node again after a conflict: Invalid is the answer if the operation "test" of the patch
 // fails.
+// removed says whether the node had the taint.
 func removeTaintOnce(ctx context.Context, nodes typedcorev1.NodeInterface, node string) (removed bool, err error) {
 	for try := 1; ; try++ {
 		removed, err = patchTaint(ctx, nodes, node)

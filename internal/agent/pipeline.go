@@ -16,6 +16,7 @@ import (
 )
 
 // Pipeline connects the stages from the inputs to the kernel. The agent and the demo have different inputs.
+// The zero value is not usable: the first three fields are required.
 type Pipeline struct {
 	Informers  *informers.Informers
 	Reconciler *reconciler.Reconciler
@@ -27,6 +28,8 @@ type Pipeline struct {
 }
 
 // SandboxSource tells the cache where pods run.
+// Run adds and removes sandboxes until the context ends. HasSynced reports whether the cache has had a first list of
+// them.
 type SandboxSource interface {
 	Run(ctx context.Context)
 	HasSynced() bool
@@ -61,6 +64,7 @@ func (p *Pipeline) Run(ctx context.Context) {
 }
 
 // waitForInformers waits up to a second: a reflector in back-off notices cancellation only at its next try.
+// A watch that still runs after that ends with the process.
 func (p *Pipeline) waitForInformers() {
 	done := make(chan struct{})
 	go func() { p.Informers.Wait(); close(done) }()
@@ -109,6 +113,7 @@ func (p *Pipeline) waitForSync(ctx context.Context) error {
 }
 
 // missing returns the names of the inputs that are not in sync, as log lines and /readyz show them.
+// An empty list means that all are in sync.
 func (p *Pipeline) missing() []string {
 	var missing []string
 	if !p.Informers.HasSynced() {

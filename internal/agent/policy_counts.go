@@ -38,12 +38,14 @@ func newPolicyMetrics(m *metrics) *policyMetrics {
 }
 
 // counted is the last reading of the counters of a table: the values that the metrics include already.
+// The zero value has read nothing.
 type counted struct {
 	at    time.Time
 	rules map[ruleHandle]engine.RuleCount
 }
 
 // ruleHandle identifies a rule in a network namespace.
+// A rule that is deleted and added again has a new handle, so its count starts at 0.
 type ruleHandle struct {
 	family expr.TableFamily
 	handle uint64
@@ -86,6 +88,7 @@ type isolatedInterface struct {
 }
 
 // isolatingPolicies returns the policies that isolate each interface: the rules that jump to their chains have their names.
+// A policy is named as in comments: "shop/web".
 func isolatingPolicies(rules []engine.RuleCount) map[isolatedInterface][]string {
 	policies := map[isolatedInterface][]string{}
 	for _, r := range rules {
@@ -100,6 +103,7 @@ func isolatingPolicies(rules []engine.RuleCount) map[isolatedInterface][]string 
 }
 
 // count adds packets to the series of a policy, unless the policy is deleted.
+// verdict is "allowed" or "dropped".
 func (p *policyMetrics) count(policy, direction, verdict string, packets, bytes float64) {
 	namespace, name, _ := strings.Cut(policy, "/")
 	p.mu.Lock()
@@ -113,6 +117,7 @@ func (p *policyMetrics) count(policy, direction, verdict string, packets, bytes 
 }
 
 // meet starts the count of a policy that the API server has.
+// It may be called again for the same policy.
 func (p *policyMetrics) meet(key cache.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -120,6 +125,7 @@ func (p *policyMetrics) meet(key cache.Key) {
 }
 
 // forget removes the series of a deleted policy.
+// It may be called for a policy without series.
 func (p *policyMetrics) forget(key cache.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

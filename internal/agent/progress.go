@@ -25,6 +25,7 @@ const (
 )
 
 // change has the times of a change that the rules of a pod must follow.
+// Both clocks differ: seen is of the node, made is of the API server.
 type change struct {
 	// seen is when the agent received it.
 	seen time.Time
@@ -73,11 +74,13 @@ type progress struct {
 }
 
 // waitingPod is a wait: a pod, and since when it waits.
+// A pod can have several in the list; only the wait since its current time counts.
 type waitingPod struct {
 	pod  cache.PodID
 	seen time.Time
 }
 
+// newProgress returns a progress whose agent starts now.
 func newProgress(m *metrics) *progress {
 	return &progress{
 		metrics: m, born: time.Now(), waiting: map[cache.PodID]change{}, working: map[cache.PodID]change{},
@@ -88,6 +91,7 @@ func newProgress(m *metrics) *progress {
 }
 
 // Queued implements reconciler.Observer.
+// Pods may be queued already.
 func (p *progress) Queued(pods []cache.PodID) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -132,6 +136,7 @@ func (p *progress) Applied(t cache.Target) {
 }
 
 // Finished implements reconciler.Observer.
+// An error means that the pod is queued for a retry.
 func (p *progress) Finished(pod cache.PodID, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,6 +165,7 @@ func (p *progress) Finished(pod cache.PodID, err error) {
 }
 
 // wait notes that a pod waits since a change. If the pod waits already, the older time stays.
+// The caller holds mu.
 func (p *progress) wait(pod cache.PodID, c change) {
 	before, waits := p.waiting[pod]
 	now := before.earlier(c)
@@ -170,6 +176,7 @@ func (p *progress) wait(pod cache.PodID, c change) {
 }
 
 // setFailing notes the reason why a pod fails. An empty reason means that it does not fail.
+// The caller holds mu.
 func (p *progress) setFailing(pod cache.PodID, reason string) {
 	if before, fails := p.failing[pod]; fails {
 		p.reasons[before].Add(-1)
@@ -182,6 +189,7 @@ func (p *progress) setFailing(pod cache.PodID, reason string) {
 }
 
 // waits reports whether a wait has not ended: the pod still waits or is worked on, since the same time.
+// The caller holds mu.
 func (p *progress) waits(w waitingPod) bool {
 	return p.waiting[w.pod].seen.Equal(w.seen) || p.working[w.pod].seen.Equal(w.seen)
 }
@@ -207,6 +215,7 @@ func (p *progress) publish() {
 
 // found notes a new sandbox. A sandbox from before the start of the agent is ignored: its age does not tell how long
 // the agent took.
+// Sandboxes that are older than startWindow are forgotten.
 func (p *progress) found(uid types.UID, created time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -218,6 +227,7 @@ func (p *progress) found(uid types.UID, created time.Time) {
 
 // changed notes the time at which an object was changed. An object that is older than an earlier object of its kind was
 // listed again, and did not change now.
+// kind is a kind of the package informers.
 func (p *progress) changed(kind string, t time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -230,6 +240,7 @@ func (p *progress) changed(kind string, t time.Time) {
 }
 
 // backlog counts the changes that are not in force yet, for a scrape.
+// Failed pods are in depth too.
 type backlog struct {
 	depth   int64
 	age     time.Duration // of the oldest change
@@ -249,6 +260,7 @@ func (p *progress) backlog() backlog {
 }
 
 // allTried reports whether every pod that was queued so far has been reconciled once, with or without success.
+// It is true before the first pod is queued.
 func (p *progress) allTried() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()

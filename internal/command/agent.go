@@ -14,10 +14,12 @@ import (
 )
 
 // agentOptions are the flags of the agent.
+// A zero value has no defaults: addFlags sets them.
 type agentOptions struct {
-	version     string // version of the program, for the metric build_info
-	hostname    string // the name of the node, before it is normalized; empty: the host name
-	nriSocket   string // a path, "auto" or "none"
+	version   string // version of the program, for the metric build_info
+	hostname  string // the name of the node, before it is normalized; empty: the host name
+	nriSocket string // a path, "auto" or "none"
+	// removeTaint removes agent.NotReadyTaint from the node when the agent is ready
 	removeTaint bool
 	api         apiOptions      // access to the API server
 	runtime     runtimeOptions  // access to the container runtime
@@ -42,6 +44,7 @@ func (o *agentOptions) addFlags(flags *pflag.FlagSet) {
 // be bound is another error. An error about an address is reported with the name of its flag, which the package agent
 // does not know.
 func (o *agentOptions) run(ctx context.Context) error {
+	// Errors of the command line come first, so that a mistyped flag ends the process at once.
 	config, err := o.config()
 	if err != nil {
 		return err
@@ -58,11 +61,14 @@ func (o *agentOptions) run(ctx context.Context) error {
 }
 
 // config makes the configuration from the flags and from the files that they name.
+// An error of the flags or files is found here, before the agent connects to anything. The error of restConfig is
+// returned with an otherwise complete configuration.
 func (o *agentOptions) config() (agent.Config, error) {
 	node, err := o.node()
 	if err != nil {
 		return agent.Config{}, err
 	}
+	// The files of custom rules are read here, once: a change of a file needs a new agent.
 	options, err := o.table.load(node)
 	if err != nil {
 		return agent.Config{}, err
@@ -81,6 +87,7 @@ func (o *agentOptions) config() (agent.Config, error) {
 }
 
 // node returns the name of this node: pods with this nodeName are local.
+// The API server compares names exactly, so a name in another case would make every pod remote.
 func (o *agentOptions) node() (string, error) {
 	name := o.hostname
 	if name == "" {
@@ -99,6 +106,7 @@ func (o *agentOptions) node() (string, error) {
 }
 
 // endpointOptions are the flags of the HTTP endpoints.
+// metrics and health are addresses with a port, such as 127.0.0.1:10349; empty: no listener. profiles needs metrics.
 type endpointOptions struct {
 	metrics, health string
 	profiles        bool

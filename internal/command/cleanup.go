@@ -42,6 +42,7 @@ It prints a line for each pod. The exit code is 0 if no table of the agent is le
 }
 
 // run cleans each network namespace and prints a line for it. An error in a namespace does not stop the others.
+// The error at the end counts the failures; their reasons are in the lines.
 func (o *cleanupOptions) run(ctx context.Context, out io.Writer) error {
 	namespaces, err := o.namespaces(ctx)
 	if err != nil {
@@ -49,6 +50,7 @@ func (o *cleanupOptions) run(ctx context.Context, out io.Writer) error {
 	}
 	failed := 0
 	for _, n := range namespaces {
+		// In turn: the order of the lines is that of the runtime's list.
 		line, err := n.clean(ctx)
 		if err != nil {
 			failed++
@@ -65,12 +67,14 @@ func (o *cleanupOptions) run(ctx context.Context, out io.Writer) error {
 }
 
 // podNamespace is the network namespace of a pod, which may have the agent's table.
+// A pod whose path is unknown still gets a line, so the user sees that its table may be left.
 type podNamespace struct {
 	name, path string // name in the output, and path of the namespace
 	err        error  // why the path is unknown; nil: it is known
 }
 
 // namespaces returns the network namespaces of --netns, or else of all pods of the container runtime.
+// An error to reach the runtime is returned with the way around it.
 func (o *cleanupOptions) namespaces(ctx context.Context) ([]podNamespace, error) {
 	var all []podNamespace
 	for _, path := range o.netns {
@@ -90,10 +94,12 @@ func (o *cleanupOptions) namespaces(ctx context.Context) ([]podNamespace, error)
 }
 
 // clean removes the agent's tables and the table of a killed trace. It returns the line for the user.
+// Both tables are removed even if the first removal fails.
 func (n podNamespace) clean(ctx context.Context) (string, error) {
 	if n.err != nil {
 		return "", n.err
 	}
+	// Without ownership: this process ends at once, and leaves nothing.
 	e, err := engine.OpenNamespace(n.name, n.path, engine.Options{})
 	if err != nil {
 		return "", cause(err)
@@ -117,6 +123,7 @@ func (n podNamespace) clean(ctx context.Context) (string, error) {
 
 // cause returns the error without the name of the pod, which the output has already. It explains EPERM: the kernel refuses to
 // change a table that another process owns (NFT_TABLE_F_OWNER), and operations without the capabilities.
+// err must come from the engine to be shortened; every other error is returned as it is.
 func cause(err error) error {
 	var apply *engine.ApplyError
 	if !errors.As(err, &apply) {

@@ -46,12 +46,15 @@ func Main(version string, args []string, stdout, stderr io.Writer) int {
 }
 
 // exitCode is an error whose message was printed already. Main returns it as the exit code and prints nothing.
+// The demo uses it: its child process in the user namespace has printed the error.
 type exitCode int
 
 // Error implements error. Nothing prints it.
 func (c exitCode) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
 
 // Root returns the command that runs the agent, with the other commands as its subcommands. The version may be empty.
+// The root command runs the agent, so that the container needs no subcommand. Each call returns a new tree, with
+// flags of its own.
 func Root(version string) *cobra.Command {
 	version = versionText(version)
 	agent := agentOptions{version: version}
@@ -61,7 +64,8 @@ func Root(version string) *cobra.Command {
 		Short: "Enforces MultiNetworkPolicy on this node's pods with nftables",
 		Long: `Runs on every node and enforces MultiNetworkPolicy on the secondary networks of the pods there, with nftables inside
 each pod's network namespace. Rules stay in force when it stops.`,
-		Args:          asUsage(cobra.NoArgs),
+		Args: asUsage(cobra.NoArgs),
+		// Main prints errors itself, as a single line and without the usage.
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		// Runs before each command, with the flags parsed: the context carries the logger from here on.

@@ -13,11 +13,13 @@ import (
 )
 
 // commonOptions are the flags with rules for all isolated interfaces, which come before the policies.
+// The rules are the same in the tables of all pods. Without the flags there are none.
 type commonOptions struct {
 	acceptICMP   bool
 	acceptICMPv6 bool
 
 	// Paths of files with custom rules; empty: none.
+	// Each file has the rules of a family and a direction. Its syntax is that of the package custom.
 	v4Ingress, v4Egress, v6Ingress, v6Egress string // paths of files
 
 	// Lists of prefixes. source applies to ingress and destination to egress, where the address is the peer's. ipv6Source and
@@ -74,6 +76,7 @@ func (o *commonOptions) readFiles(to *cache.Options) error {
 		if err != nil {
 			return fmt.Errorf("custom rules: %w", err)
 		}
+		// A rule that asks for ct state would let packets pass that revoke must judge again.
 		for i, r := range rules.Rules {
 			if to.RevokeEstablished && r.AsksState {
 				return fmt.Errorf("custom rules: rule %d of %s asks for ct state, but with --established=revoke the rules see every packet",
@@ -86,6 +89,7 @@ func (o *commonOptions) readFiles(to *cache.Options) error {
 }
 
 // readRules reads a file of custom rules for packets of a family.
+// The path is only for messages of the parser.
 func readRules(path string, f sets.Family) (custom.Rules, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -96,6 +100,7 @@ func readRules(path string, f sets.Family) (custom.Rules, error) {
 }
 
 // readPrefixes parses the prefixes.
+// Each text must be a prefix with its length, such as 10.0.0.0/8.
 func (o *commonOptions) readPrefixes(to *cache.Options) error {
 	for _, list := range []struct {
 		flag       string

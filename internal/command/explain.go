@@ -31,6 +31,7 @@ type explainOptions struct {
 }
 
 // newExplain returns the command explain.
+// The subcommand diff is part of it.
 func newExplain() *cobra.Command {
 	var o explainOptions
 	cmd := &cobra.Command{
@@ -98,6 +99,7 @@ func (o *explainOptions) run(ctx context.Context, out, warnings io.Writer) error
 }
 
 // query makes the query from the flags.
+// Its errors are usage errors. The address of the other end is unmapped.
 func (o *explainOptions) query() (explain.Query, error) {
 	q := explain.Query{Interface: o.net, Port: o.port}
 	var err error
@@ -124,6 +126,7 @@ func (o *explainOptions) query() (explain.Query, error) {
 var echoRequests = map[uint8]uint8{unix.IPPROTO_ICMP: 8, unix.IPPROTO_ICMPV6: 128}
 
 // readProtocol sets the protocol of the query, and checks that port, message type and family fit it.
+// It needs the address in q. The caller makes its error a usage error.
 func (o *explainOptions) readProtocol(q *explain.Query) error {
 	var err error
 	if q.Protocol, err = tracing.ParseProtocol(o.protocol); err != nil {

@@ -12,6 +12,7 @@ import (
 )
 
 // diffOptions are the flags of explain diff.
+// files may be empty; the two arguments are paths of their own.
 type diffOptions struct {
 	files  []string // manifests of both sets
 	table  tableOptions

@@ -14,6 +14,8 @@ import (
 //	DENIED: 80/tcp, ingress on net1 of shop/web from 10.10.0.33
 //	  policy shop/web-policy isolates the interface
 //	    no  ingress[0]: …
+//
+// An explanation without interfaces writes nothing.
 func printExplanation(out io.Writer, e explain.Explanation) error {
 	var b strings.Builder
 	remote, preposition := e.Remote, "from"
@@ -46,6 +48,7 @@ func printExplanation(out io.Writer, e explain.Explanation) error {
 }
 
 // printCustomRules writes the custom rules that the packet met, in their order.
+// Custom rules come before the policies, so they can decide before a policy is asked.
 func printCustomRules(b *strings.Builder, rules []explain.CustomRuleExplanation) {
 	for _, r := range rules {
 		// An unsure verdict depends on properties of the packet that the query does not have.
@@ -84,6 +87,7 @@ func printPolicy(b *strings.Builder, p explain.PolicyExplanation) {
 }
 
 // printChanges writes a block for each interface and direction.
+// Before and after are shown only if they differ.
 func printChanges(out io.Writer, changes []explain.Change) error {
 	var b strings.Builder
 	if len(changes) == 0 {

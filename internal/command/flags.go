@@ -25,6 +25,8 @@ func (o *apiOptions) addFlags(flags *pflag.FlagSet) {
 }
 
 // restConfig returns the configuration of --kubeconfig, or else of the pod's service account.
+// Both configurations have the name of the program as the user agent. errNotInCluster is returned if the process has
+// neither.
 func (o *apiOptions) restConfig() (*rest.Config, error) {
 	if o.kubeconfig != "" {
 		config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
@@ -44,6 +46,7 @@ func (o *apiOptions) restConfig() (*rest.Config, error) {
 }
 
 // errNotInCluster is the error of a process without --kubeconfig and without a service account.
+// Commands add their own advice to it.
 var errNotInCluster = errors.New("not in a cluster")
 
 // runtimeOptions are the flags for access to the container runtime, and to the host's files that it names. endpoint is
@@ -58,12 +61,14 @@ func (o *runtimeOptions) addFlags(flags *pflag.FlagSet) {
 }
 
 // Values of --established.
+// keep lets established connections pass; revoke judges each of their packets again.
 const (
 	keepEstablished   = "keep"
 	revokeEstablished = "revoke"
 )
 
 // tableOptions are the flags that affect the tables of all pods.
+// They decide what the tables have, so explain, render and the agent read the same flags and come to the same rules.
 type tableOptions struct {
 	networkPlugins []string      // CNI types of the networks that policies isolate
 	unenforceable  []string      // shell patterns of RuntimeClasses and handlers whose pods no rules reach
@@ -90,6 +95,7 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 
 // load makes the options of a cache from the flags and from the files that they name. node is empty for commands that treat pods
 // of all nodes as local.
+// An error of the command line is a usage error; an error in a file is not.
 func (o *tableOptions) load(node string) (cache.Options, error) {
 	options := cache.Options{
 		Node: node, NetworkPlugins: o.networkPlugins, UnenforceableRuntimes: o.unenforceable, PolicyCounters: o.policyCounters, Limits: o.limits,
@@ -114,6 +120,7 @@ type usageError struct{ error }
 func (e usageError) Unwrap() error { return e.error }
 
 // asUsage turns the errors of a check of arguments into usage errors.
+// It is for the Args of a command.
 func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {

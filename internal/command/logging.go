@@ -14,12 +14,14 @@ import (
 )
 
 // loggingOptions are the flags of the log. They apply to the program and to the Kubernetes libraries in it, which log by klog.
+// The zero value has no flag set; addFlags must come first.
 type loggingOptions struct {
 	klog   *flag.FlagSet // klog's own flags; it also holds their values
 	format string        // text or json
 }
 
 // addFlags adds the flags of klog that are useful here. klog has many others, for its own files.
+// The flags are persistent, so each subcommand has them.
 func (o *loggingOptions) addFlags(flags *pflag.FlagSet) {
 	o.klog = flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(o.klog)
@@ -31,6 +33,7 @@ func (o *loggingOptions) addFlags(flags *pflag.FlagSet) {
 
 // setUp configures klog and returns a context with the logger.
 // The logger must be set before any goroutine logs, because klog's logger is global.
+// An unknown format is a usage error. In the text format, klog writes to the standard error of the process.
 func (o *loggingOptions) setUp(ctx context.Context, stderr io.Writer) (context.Context, error) {
 	switch o.format {
 	case "text":

@@ -42,6 +42,7 @@ kernel, and changes nothing.`,
 }
 
 // run loads the objects and prints the pod's table. It writes problems of the pod and of policies in its namespace as warnings.
+// The table is that of the cache's plan: the agent would apply the same table.
 func (o *renderOptions) run(ctx context.Context, out, warnings io.Writer) error {
 	pod, err := parsePodKey(o.pod)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 )
 
 // traceOptions are the flags of trace.
+// netns needs no container runtime. With both, pod is only the name in the output.
 type traceOptions struct {
 	tracing.Options // the filter, and the length of the trace
 	runtime         runtimeOptions
@@ -21,6 +22,7 @@ type traceOptions struct {
 }
 
 // newTrace returns the command trace.
+// Filter and duration are flags of the package tracing, which annotations of pods share.
 func newTrace() *cobra.Command {
 	var o traceOptions
 	cmd := &cobra.Command{
@@ -50,8 +52,10 @@ rules do not change the verdict, and the kernel removes them when the command en
 }
 
 // run traces the pod until the time is over or a signal ends the context.
+// notes gets messages that are no packets, such as the start of the trace.
 func (o *traceOptions) run(ctx context.Context, out, notes io.Writer) error {
 	// Errors of the command line come before the runtime is asked.
+	// The filter is complete before the pod is looked up.
 	filter, err := o.Filter()
 	if err != nil {
 		return usageError{err}
@@ -69,6 +73,7 @@ func (o *traceOptions) run(ctx context.Context, out, notes io.Writer) error {
 }
 
 // namespace returns the name for the output and the path of the pod's network namespace.
+// An error says that the pod is not on this node or that its path cannot be told.
 func (o *traceOptions) namespace(ctx context.Context) (name, path string, err error) {
 	if o.netns != "" {
 		if o.pod == "" {

@@ -18,6 +18,7 @@ type list struct {
 }
 
 // addList adds a flag with the content of items as its default.
+// short is a letter, or empty for a flag without a short form.
 func addList(flags *pflag.FlagSet, items *[]string, name, short, usage string) {
 	flags.VarP(&list{items: items}, name, short, usage)
 }
@@ -53,10 +54,12 @@ func (l *list) String() string {
 }
 
 // limitValue is the value of the flag --limit. It may be given several times.
+// The text has the form NAME=N, such as policy-rules=2000.
 type limitValue struct{ limits *policy.Limits }
 
 // Set implements pflag.Value. The name is a name of a limit, see policy.Limits.
 func (l limitValue) Set(text string) error {
+	// Blanks around the name and the number are ignored, as in lists.
 	name, number, found := strings.Cut(text, "=")
 	value, err := strconv.Atoi(strings.TrimSpace(number))
 	if !found || err != nil {

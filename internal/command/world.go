@@ -15,6 +15,7 @@ import (
 )
 
 // worldOptions are the flags for the source of objects, manifests or an API server, and for their interpretation.
+// Explain and render have them.
 type worldOptions struct {
 	files []string // files and directories; empty: the API server
 	api   apiOptions
@@ -30,6 +31,7 @@ func (o *worldOptions) addFlags(flags *pflag.FlagSet) {
 }
 
 // load reads the objects once, from the files if there are any, else from the API server.
+// The context bounds the requests to the API server. Files are read without it.
 func (o *worldOptions) load(ctx context.Context) (*world, error) {
 	options, err := o.table.load("")
 	if err != nil {
@@ -38,6 +40,7 @@ func (o *worldOptions) load(ctx context.Context) (*world, error) {
 	if len(o.files) > 0 {
 		return loadFiles(ctx, options, o.files...)
 	}
+	// The objects of the cluster, by the rights of the user who runs the command.
 	config, err := o.api.restConfig()
 	if errors.Is(err, errNotInCluster) {
 		return nil, fmt.Errorf("%w, or -f manifests", err)
@@ -53,11 +56,13 @@ func (o *worldOptions) load(ctx context.Context) (*world, error) {
 }
 
 // settingsOf returns settings with which pods of all nodes are local.
+// The node stays empty, and with it every pod is local, so a pod of any node has a table.
 func settingsOf(options *cache.Options) informers.Settings {
 	return informers.Settings{Limits: &options.Limits}
 }
 
 // loadFiles reads the objects in manifests.
+// An error names the file that cannot be read or parsed. Objects with problems are no errors.
 func loadFiles(ctx context.Context, options cache.Options, paths ...string) (*world, error) {
 	files, err := informers.FromFiles(paths...)
 	if err != nil {
@@ -67,6 +72,7 @@ func loadFiles(ctx context.Context, options cache.Options, paths ...string) (*wo
 }
 
 // world is a cache with a snapshot of all objects, and the problems of these objects.
+// It does not change after newWorld: no watch follows the objects.
 type world struct {
 	cache    *cache.Cache
 	origin   string              // files or "the API server", for errors
@@ -76,6 +82,7 @@ type world struct {
 
 // worldProblem is a problem with the object that has it.
 type worldProblem struct {
+	// kind is a kind of the package informers, such as informers.KindPolicy.
 	kind string
 	key  cache.Key
 	policy.Problem
@@ -106,6 +113,7 @@ func (n podNotes) UpsertPod(p cache.Pod) []policy.Problem {
 }
 
 // whyOutside returns the reason why policies cannot apply to a pod, or nil.
+// Such a pod gets no table, so an explanation of it would mislead.
 func whyOutside(p cache.Pod) error {
 	switch {
 	case p.Outside != "":
@@ -118,6 +126,7 @@ func whyOutside(p cache.Pod) error {
 }
 
 // has returns an error if the pod does not exist or policies cannot apply to it.
+// The error names the files or the API server, as the pod may be in the other.
 func (w *world) has(key cache.Key) error {
 	outside, there := w.pods[key]
 	switch {
@@ -130,6 +139,7 @@ func (w *world) has(key cache.Key) error {
 }
 
 // warn writes the problems of the objects for which about returns true.
+// The text is for standard error, so that the output stays parseable.
 func (w *world) warn(to io.Writer, about func(kind string, key cache.Key) bool) error {
 	for _, p := range w.problems {
 		if !about(p.kind, p.key) {
@@ -143,6 +153,7 @@ func (w *world) warn(to io.Writer, about func(kind string, key cache.Key) bool) 
 }
 
 // parsePodKey reads NAMESPACE/NAME, or NAME in the namespace default.
+// An error is a usage error.
 func parsePodKey(s string) (cache.Key, error) {
 	key := cache.Key{Namespace: "default", Name: s}
 	if namespace, name, found := strings.Cut(s, "/"); found {

@@ -30,6 +30,7 @@ const (
 )
 
 // demo is a cluster of a single node, with the hosts of a lab as its pods.
+// Everything but the kubelet, Multus, the API server and the container runtime is the code of the product.
 type demo struct {
 	out io.Writer
 	// printErr is the first error of out. All output goes through printf, which keeps it for the end.
@@ -37,8 +38,9 @@ type demo struct {
 	expected  *expectation        // the expected verdicts with the policies
 	open      informers.Manifests // the cluster without policies
 	selecting informers.Manifests // the cluster with policies
-	files     *informers.Files
-	state     *cache.Cache
+	// files is the source of the informers; Load replaces its objects, as a change in the cluster does
+	files *informers.Files
+	state *cache.Cache
 	// agent is only the reconciler of the agent; the demo has no metrics and no API server.
 	agent *reconciler.Reconciler
 	pods  []*pod
@@ -46,6 +48,7 @@ type demo struct {
 
 // Run runs the demo and prints it. It needs permission to make network namespaces, see lab.Reexec. It returns an error if the
 // demo fails, or if a probe has an unexpected verdict.
+// A context that ends interrupts the demo, and the namespaces are removed all the same.
 func Run(ctx context.Context, out io.Writer) error {
 	d := &demo{out: out}
 	if err := d.load(); err != nil {
@@ -66,6 +69,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 	}
 	// The context ends the pipeline, whether play succeeds or not.
 	ctx, cancel := context.WithCancel(ctx)
+	// The deferred calls run in reverse order: cancel, wait for the pipeline, then remove the network namespaces.
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel()
@@ -82,6 +86,7 @@ func (d *demo) run(ctx context.Context) (err error) {
 }
 
 // load reads the embedded files.
+// An error is a fault of the build, as the files are part of the program.
 func (d *demo) load() (err error) {
 	cluster, err := fs.Sub(files, "files/cluster")
 	if err != nil {
@@ -109,6 +114,7 @@ func (d *demo) load() (err error) {
 }
 
 // pipeline returns the pipeline of the agent, with other sources of objects and sandboxes.
+// It must run until the context ends. No event and no metric leaves it, as it has neither API server nor listener.
 func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
 	features, err := engine.Probe()
 	if err != nil {
@@ -127,6 +133,7 @@ func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
 
 // play probes without policies, loads the policies, waits for their enforcement, probes again, and prints a table.
 // The probes before the policies show that a drop later is the work of a policy.
+// It ends with the table of a pod, so that the reader sees how little is in it.
 func (d *demo) play(ctx context.Context) error {
 	if _, err := d.settle(ctx, 0); err != nil {
 		return err
@@ -136,6 +143,7 @@ func (d *demo) play(ctx context.Context) error {
 		return err
 	}
 	start := time.Now()
+	// The reader sees the time from here to the acknowledgement of the last table.
 	if err := d.files.Load(d.selecting); err != nil {
 		return err
 	}
@@ -177,6 +185,7 @@ func (d *demo) settle(ctx context.Context, policies int) (time.Time, error) {
 }
 
 // isSettled reports whether the condition of settle holds now.
+// A cache that has all objects is not enough: the kernel must have acknowledged each table that follows from them.
 func (d *demo) isSettled(policies int) bool {
 	s := d.state.Stats()
 	if s.LocalPods != int64(len(d.pods)) || s.Policies != int64(policies) {
@@ -187,6 +196,7 @@ func (d *demo) isSettled(policies int) bool {
 }
 
 // ruleset returns the table of a pod.
+// A pod that no policy selects has an empty ruleset.
 func (d *demo) ruleset(p *pod) engine.Ruleset {
 	target, _ := d.state.Target(p.id)
 	return target.Tables[engine.Inet]
@@ -204,6 +214,7 @@ func (d *demo) selected() int {
 }
 
 // show probes all pairs of pods and prints a table for each service. It returns the number of unexpected verdicts.
+// A context that ends while probes wait is an error, since their results mean nothing.
 func (d *demo) show(ctx context.Context, title string, expected *expectation) (int, error) {
 	start := time.Now()
 	seen := d.probeAll(ctx, expected)

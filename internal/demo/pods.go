@@ -18,6 +18,7 @@ import (
 const networkInterface = "net1"
 
 // pod is a pod of the manifests and the host (a network namespace) that stands for it.
+// host and addrs are set by start
 type pod struct {
 	id    cache.PodID
 	host  *lab.Host
@@ -59,6 +60,7 @@ func (d *demo) start(ctx context.Context, network *lab.Lab) error {
 }
 
 // addrsOf returns a pod's addresses on the secondary network.
+// A status that cannot be read has no addresses; covers then finds that flows are missing.
 func addrsOf(pod *corev1.Pod) []netip.Addr {
 	var statuses []netv1.NetworkStatus
 	if err := json.Unmarshal([]byte(pod.Annotations[netv1.NetworkStatusAnnot]), &statuses); err != nil {
@@ -79,6 +81,7 @@ func addrsOf(pod *corev1.Pod) []netip.Addr {
 }
 
 // sandboxes replaces the container runtime.
+// A demo needs no CRI: it knows where its pods are.
 type sandboxes struct {
 	demo   *demo
 	synced atomic.Bool

@@ -15,6 +15,7 @@ import (
 )
 
 // probeTimeout is the time without an answer after which a probe counts as dropped.
+// A forbidden packet gets no answer, so each dropped probe takes this time.
 const probeTimeout = time.Second
 
 // service is a port on which every pod of the demo has a server.
@@ -23,6 +24,7 @@ type service struct {
 	port  uint16
 }
 
+// String returns the protocol and the port: "tcp/80".
 func (s service) String() string { return fmt.Sprintf("%s/%d", s.proto, s.port) }
 
 // parseService reads a service in the form of String: "tcp/80".
@@ -41,9 +43,11 @@ type flow struct {
 	service  service
 }
 
+// String returns the flow in words, for messages about unexpected verdicts.
 func (f flow) String() string { return fmt.Sprintf("%s from %s to %s", f.service, f.from, f.to) }
 
 // expectation holds the expected verdicts of all flows.
+// It comes from files/expected.txt, which is written by hand.
 type expectation struct {
 	services []service
 	names    []string      // names of the pods, in the order of the tables
@@ -56,6 +60,8 @@ type expectation struct {
 //	tcp/80    web  db
 //	web       .    +
 //	db        x    .
+//
+// An error names the line. Each table may have its own receivers.
 func parseExpectation(text string) (*expectation, error) {
 	e := &expectation{allowed: map[flow]bool{}}
 	var s service
@@ -102,6 +108,7 @@ func (e *expectation) without() *expectation {
 }
 
 // covers returns an error unless the expectation has exactly the flows between these pods.
+// So a pod that is added to the manifests makes the demo fail until the expectation has it.
 func (e *expectation) covers(pods []*pod) error {
 	for _, from := range pods {
 		for _, to := range pods {
@@ -121,6 +128,7 @@ func (e *expectation) covers(pods []*pod) error {
 }
 
 // probe is a flow to an address of the receiver, with its result.
+// A receiver with two addresses has two probes for a flow.
 type probe struct {
 	flow
 	to     netip.Addr
@@ -131,6 +139,7 @@ type probe struct {
 type probes []*probe
 
 // probeAll sends every flow of the expectation to every address, all at the same time.
+// It takes as long as the slowest probe: probeTimeout, if any packet is dropped.
 func (d *demo) probeAll(ctx context.Context, e *expectation) probes {
 	var all probes
 	var running sync.WaitGroup
@@ -156,6 +165,7 @@ func (d *demo) probeAll(ctx context.Context, e *expectation) probes {
 }
 
 // unexpected describes the probes with an unexpected verdict, sorted.
+// Each text names the flow, the address and both verdicts.
 func (ps probes) unexpected(e *expectation) []string {
 	var wrong []string
 	for _, p := range ps {
@@ -177,6 +187,7 @@ func (ps probes) unexpected(e *expectation) []string {
 }
 
 // tables returns a table for each service, with a row for each sender and a column for each receiver.
+// A mark is ✔ for allowed, ✘ for dropped, ? for a probe that failed for another reason.
 func (ps probes) tables(e *expectation) string {
 	cells := map[flow][]*probe{}
 	for _, p := range ps {
@@ -205,6 +216,7 @@ func (ps probes) tables(e *expectation) string {
 }
 
 // cell returns a single mark if all addresses have the same verdict, else a mark for each address, IPv4 first.
+// It is a dot for the sender itself.
 func cell(ps []*probe) string {
 	if len(ps) == 0 {
 		return "·"

@@ -20,13 +20,17 @@ import (
 // apiServer is a real API server with etcd, each a process, without scheduler and kubelet.
 type apiServer struct {
 	apiserver.Server
-	config    *rest.Config
+	// config reaches the API server directly, without the tap
+	config *rest.Config
+	// processes are etcd and the API server, in the order of their start
 	processes []*exec.Cmd
 }
 
 // token authenticates clients.
 const token = "bench"
 
+// startAPIServer starts etcd and the API server with their files in dir, and returns when the API server is ready.
+// The caller must stop it. All requests are authorized, so no time is spent on RBAC.
 func startAPIServer(dir string) (s *apiServer, err error) {
 	binary, err := apiserver.Binary()
 	if err != nil {
@@ -68,6 +72,7 @@ func (s *apiServer) start(binary string, command []string) error {
 	c := exec.Command(binary)
 	c.Args = command
 	c.Stdout, c.Stderr = log, log
+	// The process ends with this program, even if this program is killed.
 	c.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := startIdle(c); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -89,6 +94,7 @@ func startIdle(c *exec.Cmd) error {
 	return errors.Join(err, back)
 }
 
+// wait returns when the API server reports that it is ready, or after a minute with the last error.
 func (s *apiServer) wait() error {
 	client, err := kubernetes.NewForConfig(s.config)
 	if err != nil {
@@ -113,6 +119,7 @@ func eventually(most time.Duration, what string, try func() error) error {
 }
 
 // stop ends the processes in reverse order.
+// Nothing is kept, so the processes are killed.
 func (s *apiServer) stop() error {
 	var errs []error
 	for i := len(s.processes) - 1; i >= 0; i-- {
@@ -128,6 +135,7 @@ func (s *apiServer) stop() error {
 }
 
 // freePorts returns free TCP ports of 127.0.0.1. It holds each port until all are found, so that they differ.
+// Another program can take a port between the return and its use; the start then fails with an error.
 func freePorts(n int) (ports []string, err error) {
 	for range n {
 		l, e := net.Listen("tcp", "127.0.0.1:0")

@@ -10,6 +10,7 @@ import (
 
 // series is a line of a chart.
 type series struct {
+	// way is the name of the way in the rows, and the CSS class of the line
 	way, label string
 	points     [][2]float64 // peers, seconds
 }
@@ -31,12 +32,16 @@ const (
 // axis is a logarithmic scale between two powers of ten.
 type axis struct{ from, to, low, high float64 }
 
+// at returns the coordinate of a value above 0 on the scale. y axes have from below to, as the coordinates of SVG
+// grow downwards.
 func (a axis) at(v float64) float64 {
 	low, high := math.Log10(a.low), math.Log10(a.high)
 	return a.from + (math.Log10(v)-low)/(high-low)*(a.to-a.from)
 }
 
 // drawLatency returns an SVG: the latency of an added peer over the number of peers, for a single pod.
+// Only rows with scattered peers, a single local pod and a single policy count: a line must not mix sizes that differ
+// in anything but the number of peers. A way without such a row has no line.
 func drawLatency(rows []row) string {
 	var lines []series
 	for _, s := range charted {
@@ -80,6 +85,8 @@ polyline.floor, polyline.agent, polyline.knftables, polyline.rewrite { fill: non
 </style>
 `
 
+// drawGrid draws a label for each power of ten of the peers, and a line with a label for each power of ten of the
+// latency, from 1 µs to 10 s.
 func drawGrid(b *strings.Builder, x, y axis) {
 	for v := x.low; v <= x.high; v *= 10 {
 		fmt.Fprintf(b, `<text class="muted" x="%.0f" y="%d" text-anchor="middle">%s</text>`+"\n", x.at(v), bottom+20, thousands(int(v)))
@@ -94,6 +101,7 @@ func drawGrid(b *strings.Builder, x, y axis) {
 	}
 }
 
+// thousands formats a number of peers with a comma. Numbers above 1,000 must be multiples of 1,000.
 func thousands(n int) string {
 	if n < 1000 {
 		return fmt.Sprint(n)
@@ -106,6 +114,8 @@ func drawLines(b *strings.Builder, x, y axis, lines []series) {
 	slices.SortFunc(lines, func(a, b series) int {
 		return int(y.at(a.points[len(a.points)-1][1]) - y.at(b.points[len(b.points)-1][1]))
 	})
+	// lineHeight is the least distance between two names. The lines are sorted from top to bottom, so a name moves
+	// down only.
 	const lineHeight = 18
 	label := 0.0
 	for _, s := range lines {

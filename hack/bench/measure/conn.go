@@ -16,14 +16,18 @@ const connName = "google/nftables"
 
 // connWay writes the difference with the Conn of github.com/google/nftables, in a batch for each pod on a socket that stays open.
 // The difference and the handles of rules are known before the event, since an agent of this kind can remember them.
+// It measures the encoding, the system calls and the reading of answers by that library. An agent that computes the
+// difference or asks for handles at each event takes longer than the figure.
 type connWay struct {
 	*fleet
-	world   *world
-	conns   []*nftables.Conn // by pod; nil: not open
+	world *world
+	conns []*nftables.Conn // by pod; nil: not open
+	// deltas has each difference that was needed so far, by from and to
 	deltas  map[[2]state]*delta
 	handles []handles // by pod
 }
 
+// newConnWay returns the way. It opens no socket before the first event.
 func newConnWay(f *fleet, w *world) *connWay {
 	return &connWay{
 		fleet: f, world: w,
@@ -38,6 +42,8 @@ func (*connWay) name() string { return connName }
 // sent returns 0: a Conn does not tell the number of bytes.
 func (*connWay) sent() uint64 { return 0 }
 
+// prepare brings the tables to the state from which the event starts, and reads the handles that the event needs. A
+// row of events that goes back and forth needs no bringing.
 func (y *connWay) prepare(e event) error {
 	for _, to := range []state{absent, e.from} { // through the empty table, which every state can reach
 		if y.at == e.from {
@@ -57,11 +63,14 @@ func (y *connWay) prepare(e event) error {
 }
 
 // plan opens the sockets, and finds the difference and the handles of rules that it needs.
+// The result is in deltas and handles. Handles are read anew each time, since the kernel gives a rule that was
+// deleted and added again a new handle.
 func (y *connWay) plan(from, to state) error {
 	step := [2]state{from, to}
 	if y.deltas[step] == nil {
 		y.deltas[step] = newDelta(y.world.rulesets[from][0], y.world.rulesets[to][0])
 	}
+	// Only rules need handles: elements, sets and chains are deleted by name.
 	if err := y.open(); err != nil || from == absent || !y.deltas[step].hasRules() {
 		return err
 	}
@@ -80,6 +89,8 @@ func (y *connWay) plan(from, to state) error {
 	})
 }
 
+// run carries out the event. A restart without changes only reads the tables: the comparison that such an agent would
+// make with the result is not measured.
 func (y *connWay) run(e event) error {
 	if e.reopen {
 		if err := y.open(); err != nil {
@@ -92,12 +103,14 @@ func (y *connWay) run(e event) error {
 	return y.change(e.from, e.to)
 }
 
+// change writes the prepared difference into the table of each pod, with as many threads as cores.
 func (y *connWay) change(from, to state) error {
 	d := y.deltas[[2]state{from, to}]
 	err := each(len(y.conns), func(i int) error {
 		c := y.conns[i]
 		switch {
 		case to == absent:
+			// With the table, the kernel deletes all its sets, chains and rules.
 			c.DelTable(connTable)
 			return c.Flush()
 		case from == absent:
@@ -118,6 +131,8 @@ func (y *connWay) change(from, to state) error {
 var connTable = &nftables.Table{Name: engine.TableName, Family: nftables.TableFamilyINet}
 
 // addDelta adds the change to the next batch.
+// The order is that of the dependencies: sets before the rules that look them up, chains before the rules that jump
+// to them, and old rules before the chains and sets that they use.
 func addDelta(conn *nftables.Conn, d *delta, h handles) error {
 	for _, s := range d.newSets {
 		set, elements := connSet(s)
@@ -135,6 +150,7 @@ func addDelta(conn *nftables.Conn, d *delta, h handles) error {
 		}
 	}
 	for _, c := range d.newChains {
+		// All chains come before all rules, since a rule may jump to a chain that comes later in the list.
 		conn.AddChain(connChain(c))
 	}
 	for _, c := range d.newChains {
@@ -143,6 +159,8 @@ func addDelta(conn *nftables.Conn, d *delta, h handles) error {
 		}
 	}
 	for _, r := range d.newRules {
+		// Without a position, InsertRule puts the rule at the start of the chain. AddRule puts it behind the rule of
+		// the handle Position.
 		rule := connRule(r.chain, r.rule)
 		if r.after == 0 {
 			conn.InsertRule(rule)
@@ -158,6 +176,7 @@ func addDelta(conn *nftables.Conn, d *delta, h handles) error {
 		}
 	}
 	for _, c := range d.oldChains {
+		// The kernel refuses to delete a chain while a rule jumps to it.
 		conn.FlushChain(connChain(c))
 		conn.DelChain(connChain(c))
 	}
@@ -167,6 +186,7 @@ func addDelta(conn *nftables.Conn, d *delta, h handles) error {
 	return nil
 }
 
+// connChain returns the chain in the form of google/nftables. A chain without a hook is regular: rules jump to it.
 func connChain(c *engine.Chain) *nftables.Chain {
 	chain := &nftables.Chain{Table: connTable, Name: c.Name}
 	if c.Hook != engine.HookNone {
@@ -178,6 +198,7 @@ func connChain(c *engine.Chain) *nftables.Chain {
 	return chain
 }
 
+// connRule returns the rule with the same expressions as the engine's, so that only the way into the kernel differs.
 func connRule(chain string, r *engine.Rule) *nftables.Rule {
 	rule := &nftables.Rule{Table: connTable, Chain: &nftables.Chain{Table: connTable, Name: chain}}
 	for _, s := range r.Statements {
@@ -189,8 +210,11 @@ func connRule(chain string, r *engine.Rule) *nftables.Rule {
 	return rule
 }
 
+// connPorts is the key of a set of ports: a port and a protocol.
 var connPorts = nftables.MustConcatSetType(nftables.TypeInetService, nftables.TypeInetProto)
 
+// connSet returns the set and its elements in the form of google/nftables: an interval set of addresses, a hash set
+// of addresses, or a set of ports, which has ranges unless it is plain.
 func connSet(s *engine.Set) (*nftables.Set, []nftables.SetElement) {
 	key := map[sets.Family]nftables.SetDatatype{sets.V4: nftables.TypeIPAddr, sets.V6: nftables.TypeIP6Addr}
 	set := &nftables.Set{Table: connTable, Name: s.Name, Comment: s.Comment}
@@ -206,6 +230,7 @@ func connSet(s *engine.Set) (*nftables.Set, []nftables.SetElement) {
 	return set, connElements(addressElements(rangesOf(s), isHash(s)))
 }
 
+// connElements converts elements. A range of an interval set is two elements: its start, and the first key behind it.
 func connElements(list []element) []nftables.SetElement {
 	elements := make([]nftables.SetElement, len(list))
 	for i, e := range list {
@@ -226,6 +251,7 @@ func (y *connWay) readAll(pod int) error {
 			return err
 		}
 	}
+	// The sets come behind the rules; their elements are a request for each set.
 	all, err := c.GetSets(connTable)
 	if err != nil {
 		return err
@@ -238,6 +264,7 @@ func (y *connWay) readAll(pod int) error {
 	return nil
 }
 
+// open opens a socket that stays open, in the network namespace of each pod that has none.
 func (y *connWay) open() error {
 	return each(len(y.conns), func(i int) error {
 		if y.conns[i] != nil {
@@ -250,6 +277,7 @@ func (y *connWay) open() error {
 	})
 }
 
+// close closes all sockets. An event with reopen opens them again inside its measured time.
 func (y *connWay) close() error {
 	var errs []error
 	for i, c := range y.conns {

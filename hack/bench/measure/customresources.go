@@ -8,6 +8,7 @@ import (
 )
 
 // definition is a CustomResourceDefinition without a schema, so that validation takes no time.
+// Arguments: the plural, the kind and the version.
 const definition = `{
 "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
 "metadata": {"name": "%[1]s.k8s.cni.cncf.io", "annotations": {"api-approved.kubernetes.io": "unapproved, for a measurement"}},
@@ -17,11 +18,13 @@ const definition = `{
   "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]
 }}`
 
+// The local pods, their networks and all policies are in the namespace local.
 const (
 	nadsPath     = "/apis/k8s.cni.cncf.io/v1/namespaces/local/network-attachment-definitions"
 	policiesPath = "/apis/k8s.cni.cncf.io/v1beta1/namespaces/local/multi-networkpolicies"
 )
 
+// post creates an object by its JSON: the client has no methods for the custom kinds.
 func (w *wholeAgent) post(ctx context.Context, path string, body []byte) error {
 	return w.client.Discovery().RESTClient().Post().AbsPath(path).SetHeader("Content-Type", "application/json").Body(body).Do(ctx).Error()
 }
@@ -46,6 +49,8 @@ func (w *wholeAgent) createCustom(ctx context.Context) error {
 	})
 }
 
+// createCustomObjects creates the networks, then the policies of the base state. The copies get their kind, which
+// typed objects lack and the API server requires.
 func (w *wholeAgent) createCustomObjects(ctx context.Context) error {
 	for _, n := range w.objects.networks {
 		n = n.DeepCopy()

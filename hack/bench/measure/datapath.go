@@ -20,19 +20,25 @@ type packetRow struct {
 	Flow     string        `json:"flow"`
 	Rules    string        `json:"rules"`
 	Wall     time.Duration `json:"ns"`
-	CPU      time.Duration `json:"cpu_ns"`
-	Rate     int           `json:"packets_per_second"` // of a single core
+	// CPU has the whole receive path of the kernel, not only the rules; the row without rules tells the difference.
+	CPU time.Duration `json:"cpu_ns"`
+	// Rate is a second divided by CPU.
+	Rate int `json:"packets_per_second"` // of a single core
 }
 
+// A turn is short, so that other load on the machine slows all lanes alike.
 const (
 	newFlows    = 1 << 14 // largest number of packets in a turn, each of another flow
 	fewestFlows = 1 << 8  // smallest number, if a turn would take longer than turnTime
 	turnTime    = 30 * time.Millisecond
 	oldFlows    = 64   // established flows
 	stride      = 7919 // distance between consecutive senders: a prime, so that all peers send
+	// the figure of a lane is the median of its turns
 	packetTurns = 11
 )
 
+// measureDatapath measures 1 to 100 policies of 10 to 10,000 peers each. The packet is always allowed by the last
+// policy, so a style that tries policy by policy pays for all of them.
 func measureDatapath(o options) (rows []packetRow, err error) {
 	counts, peers := []int{1, 10, 100}, []int{10, 1_000, 10_000}
 	if o.smoke {
@@ -43,7 +49,9 @@ func measureDatapath(o options) (rows []packetRow, err error) {
 			if policies*peers > 100_000 && !o.full {
 				continue
 			}
+			// Policies that share their ports can share a lookup; policies with own ports cannot.
 			for _, shared := range []bool{false, true} {
+				// A single policy has nobody to share with.
 				if shared && policies == 1 {
 					continue
 				}
@@ -60,16 +68,21 @@ func measureDatapath(o options) (rows []packetRow, err error) {
 }
 
 // lane is a link whose server has rules in a single style.
+// All lanes carry the same packets; only the rules of the server differ.
 type lane struct {
 	*link
 	style ruleStyle
 	*sender
 	*sink
+	// fresh has a packet of each new flow; turn shortens it for slow rules. old has a packet of each established
+	// flow.
 	fresh, old       []mmsghdr
 	frames           [][]byte // the lists refer to these frames
 	costNew, costOld []cost
 }
 
+// measurePackets measures all styles of rules side by side, in a lab of their own. A style is left out if its most is
+// exceeded.
 func measurePackets(policies, peers int, shared bool) (rows []packetRow, err error) {
 	w := newWorld(size{Layout: scattered, Peers: policies * peers, Pods: 1, Policies: policies, Interfaces: 1, Ports: 2 * policies, SharedPorts: shared})
 	ports := map[bool]string{false: "own", true: "shared"}[shared]
@@ -89,6 +102,7 @@ func measurePackets(policies, peers int, shared bool) (rows []packetRow, err err
 		}
 		lanes = append(lanes, n)
 	}
+	// The lanes take turns, so that a slow moment of the machine spreads over all of them.
 	for range packetTurns {
 		for _, n := range lanes {
 			if err := n.turn(); err != nil {
@@ -110,6 +124,7 @@ func measurePackets(policies, peers int, shared bool) (rows []packetRow, err err
 	return rows, nil
 }
 
+// medianOf returns the median of a component. The median ignores turns that another program interrupted.
 func medianOf(costs []cost, of func(cost) time.Duration) time.Duration {
 	var list []time.Duration
 	for _, c := range costs {
@@ -119,6 +134,7 @@ func medianOf(costs []cost, of func(cost) time.Duration) time.Duration {
 	return list[len(list)/2]
 }
 
+// newLane loads the rules and prepares the frames before anything is measured.
 func newLane(l *lab.Lab, w *world, style ruleStyle) (*lane, error) {
 	k, err := newLink(l)
 	if err != nil {
@@ -128,6 +144,7 @@ func newLane(l *lab.Lab, w *world, style ruleStyle) (*lane, error) {
 		return nil, err
 	}
 	n := &lane{link: k, style: style}
+	// The last policy is the worst case of rules that are tried in order.
 	peers, ports := w.allowed(w.Policies - 1)
 	port := uint16(ports[0])
 	if n.sender, err = newSender(k); err != nil {
@@ -136,6 +153,8 @@ func newLane(l *lab.Lab, w *world, style ruleStyle) (*lane, error) {
 	if n.sink, err = newSink(k, port); err != nil {
 		return nil, err
 	}
+	// The sender changes with each frame, so that lookups are spread over all elements. The port changes once all
+	// peers have sent, so that each frame is another flow.
 	for i := range newFlows + oldFlows {
 		from := netip.AddrPortFrom(peers[i*stride%len(peers)], uint16(1024+i/len(peers)))
 		n.frames = append(n.frames, k.frame(from, port))
@@ -145,7 +164,10 @@ func newLane(l *lab.Lab, w *world, style ruleStyle) (*lane, error) {
 }
 
 // turn measures new flows, then established flows.
+// Before each turn the server forgets all flows, so each packet of fresh is the first of its connection: it meets all
+// rules. Packets of old belong to established connections.
 func (n *lane) turn() error {
+	// Entries of the previous turn would make its packets established.
 	if err := n.forgetFlows(); err != nil {
 		return err
 	}
@@ -154,10 +176,13 @@ func (n *lane) turn() error {
 		return err
 	}
 	n.costNew = append(n.costNew, c)
+	// The first turn tells the cost of a packet; later turns have as many packets as fit into turnTime.
 	n.fresh = n.fresh[:min(len(n.fresh), max(fewestFlows, int(turnTime/max(1, c.wall))))]
+	// The old flows were forgotten too, so they must be established again.
 	if err := n.establish(); err != nil {
 		return err
 	}
+	// The same few flows are sent again and again, as many packets in total as new flows have at most.
 	if c, err = n.count(n.old, newFlows/oldFlows); err != nil {
 		return err
 	}
@@ -166,7 +191,11 @@ func (n *lane) turn() error {
 }
 
 // count floods and checks that every packet reached the socket.
+// A packet that the rules drop is cheaper than an allowed packet, so lost packets would make the figure too low. The
+// server's socket counts the packets that its full buffer drops; these and the packets in the buffer must be all that
+// were sent.
 func (n *lane) count(list []mmsghdr, times int) (cost, error) {
+	// The counter of the socket only grows, so the difference belongs to this flood.
 	before, err := n.dropped()
 	if err != nil {
 		return cost{}, err
@@ -175,6 +204,7 @@ func (n *lane) count(list []mmsghdr, times int) (cost, error) {
 	if err != nil {
 		return c, err
 	}
+	// The smallest buffer still holds some datagrams.
 	queued, err := n.drain(false)
 	if err != nil {
 		return c, err
@@ -187,6 +217,8 @@ func (n *lane) count(list []mmsghdr, times int) (cost, error) {
 }
 
 // establish sends a packet of each flow and answers it.
+// The buffer is large for a moment, so that the server sees every packet and can answer it. Then it is as small as
+// before.
 func (n *lane) establish() error {
 	if err := n.buffer(1 << 20); err != nil {
 		return err

@@ -10,12 +10,15 @@ import (
 // delta is the difference between two rulesets. It is computed naively, with maps, independently of the engine's plan. It covers
 // only the changes that the events make: elements of address sets, whole sets and chains, and added or deleted rules in a chain.
 type delta struct {
+	// The kernel needs old objects deleted after the rules that use them, and new objects created before.
 	newSets, oldSets     []*engine.Set
 	elements             []elementDelta
 	newChains, oldChains []*engine.Chain
 	newRules, oldRules   []ruleDelta
 }
 
+// elementDelta is the change of a set that exists before and after: the ranges to delete and the ranges to add. If a
+// peer fills the hole between two ranges, old has both ranges and more has the joined range.
 type elementDelta struct {
 	set       string
 	old, more []sets.AddrRange
@@ -29,11 +32,14 @@ type ruleDelta struct {
 	rule  *engine.Rule
 }
 
+// newDelta returns the difference. Sets and chains with equal names count as the same object, whose content is
+// compared.
 func newDelta(from, to engine.Ruleset) *delta {
 	d := &delta{}
 	d.newSets, d.oldSets = missing(to.Sets, from.Sets, setName), missing(from.Sets, to.Sets, setName)
 	for _, s := range to.Sets {
 		i := slices.IndexFunc(from.Sets, func(f *engine.Set) bool { return f.Name == s.Name })
+		// Equal pointers mean equal sets: rulesets share the sets that an event does not change.
 		if i < 0 || from.Sets[i] == s {
 			continue
 		}
@@ -90,8 +96,12 @@ func missing[T any, K comparable](in, notIn []T, key func(T) K) []T {
 	return list
 }
 
+// compareRules finds added rules if the chain grows, and deleted rules if it shrinks. An event never does both in a
+// chain. A deleted rule is found by the kept rule behind it, so it must neither be last nor follow another deleted
+// rule.
 func (d *delta) compareRules(from, to *engine.Chain) {
 	have := 0
+	// have is the next rule of from that has no partner in to yet.
 	for i := range to.Rules {
 		w := &to.Rules[i]
 		switch {
@@ -101,6 +111,7 @@ func (d *delta) compareRules(from, to *engine.Chain) {
 			d.newRules = append(d.newRules, ruleDelta{chain: to.Name, after: have, rule: w})
 		default:
 			d.oldRules = append(d.oldRules, ruleDelta{chain: to.Name, after: have, rule: &from.Rules[have]})
+			// past the deleted rule and the rule behind it, which is w
 			have += 2
 		}
 	}

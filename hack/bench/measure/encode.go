@@ -12,6 +12,7 @@ import (
 )
 
 // handles are the kernel's handles of the rules, by chain.
+// The slice of a chain is in the order of its rules, as the kernel dumps them.
 type handles map[string][]uint64
 
 // encodeTable returns the batch that creates a whole table.
@@ -24,6 +25,7 @@ func encodeTable(rs engine.Ruleset) []byte {
 	})
 }
 
+// encodeNoTable returns the batch that deletes the table with all its content.
 func encodeNoTable() []byte {
 	return encode(&delta{}, nil, func(m *messages) {
 		m.message(unix.NFT_MSG_DELTABLE, 0, func() { m.text(unix.NFTA_TABLE_NAME, engine.TableName) })
@@ -31,6 +33,7 @@ func encodeNoTable() []byte {
 }
 
 // encode returns the batch of the change. first appends messages before it.
+// handles may be nil if the change has no rules.
 func encode(d *delta, h handles, first func(*messages)) []byte {
 	m := &messages{}
 	m.batch(func() {
@@ -38,9 +41,12 @@ func encode(d *delta, h handles, first func(*messages)) []byte {
 			first(m)
 		}
 		for i, s := range d.newSets {
+			// The number identifies the set within the batch.
 			m.newSet(s, i+1)
 		}
 		for _, e := range d.elements {
+			// Deletions come first: a range that grows overlaps its old form, and the kernel refuses overlapping
+			// ranges.
 			m.elements(unix.NFT_MSG_DELSETELEM, e.set, addressElements(e.old, e.isHash))
 			m.elements(unix.NFT_MSG_NEWSETELEM, e.set, addressElements(e.more, e.isHash))
 		}
@@ -53,6 +59,7 @@ func encode(d *delta, h handles, first func(*messages)) []byte {
 			}
 		}
 		for _, r := range d.newRules {
+			// Without a position and without NLM_F_APPEND, the kernel puts the rule at the start of the chain.
 			if r.after == 0 {
 				m.newRule(r.chain, r.rule, 0, 0)
 			} else {
@@ -64,6 +71,8 @@ func encode(d *delta, h handles, first func(*messages)) []byte {
 	return m.buf
 }
 
+// deletions appends the deletions: rules, then chains, then sets, as each can only be deleted when nothing uses it
+// any more.
 func (m *messages) deletions(d *delta, h handles) {
 	for _, r := range d.oldRules {
 		m.message(unix.NFT_MSG_DELRULE, 0, func() {
@@ -90,6 +99,7 @@ func (m *messages) deletions(d *delta, h handles) {
 	}
 }
 
+// newChain creates a base chain of type filter with policy accept, or a regular chain.
 func (m *messages) newChain(c *engine.Chain) {
 	m.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func() {
 		m.text(unix.NFTA_CHAIN_TABLE, engine.TableName)
@@ -109,6 +119,7 @@ func (m *messages) newChain(c *engine.Chain) {
 // newRule adds a rule: with the flag NLM_F_APPEND at the end of the chain, or behind the rule with the handle; without it at the
 // start of the chain.
 func (m *messages) newRule(chain string, r *engine.Rule, place int, behind uint64) {
+	// The expressions of a rule are the product's: the floor checks their way into the kernel, not their bytes.
 	expressions, err := expr.Marshal(expr.Inet, r.Statements)
 	if err != nil {
 		panic(err) // cannot happen: the engine accepted the ruleset
@@ -132,8 +143,12 @@ func userdata(typ byte, value []byte) []byte { return append([]byte{typ, byte(le
 // keyOfSet is nft's number of the key type of a set, and the length of the key in bytes.
 var keyOfSet = map[sets.Family][2]int{sets.V4: {7, 4}, sets.V6: {8, 16}}
 
+// newSet creates the set and fills it. id is its number in the batch, from 1.
 func (m *messages) newSet(s *engine.Set, id int) {
 	const concatenation, interval = 0x80, unix.NFT_SET_INTERVAL
+	// nft combines the types of a concatenation into a number, with 6 bits for each type: 13 is inet_service, 12 is
+	// inet_proto.
+	// The layout of a set of ports first; the cases below change it for the other kinds.
 	flags, key, data := interval, [2]int{13<<6 | 12, 8}, []byte(nil) // inet_service . inet_proto
 	list := portElements(s)
 	switch e := s.Elements.(type) {
@@ -156,6 +171,7 @@ func (m *messages) newSet(s *engine.Set, id int) {
 		m.u32(unix.NFTA_SET_FLAGS, flags)
 		m.u32(unix.NFTA_SET_KEY_TYPE, key[0])
 		m.u32(unix.NFTA_SET_KEY_LEN, key[1])
+		// The kernel requires a number for each new set of a batch.
 		m.u32(unix.NFTA_SET_ID, id)
 		if flags&concatenation != 0 {
 			m.fieldLengths(2, 1)
@@ -167,7 +183,9 @@ func (m *messages) newSet(s *engine.Set, id int) {
 	m.elements(unix.NFT_MSG_NEWSETELEM, s.Name, list)
 }
 
+// fieldLengths describes a concatenation to the kernel: the length of each field in bytes, without padding.
 func (m *messages) fieldLengths(lengths ...int) {
+	// The constants are NFTA_SET_DESC_CONCAT and NFTA_SET_FIELD_LEN of the kernel.
 	const descConcat, fieldLen = 2, 1
 	m.nest(unix.NLA_F_NESTED|unix.NFTA_SET_DESC, func() {
 		m.nest(unix.NLA_F_NESTED|descConcat, func() {
@@ -179,6 +197,7 @@ func (m *messages) fieldLengths(lengths ...int) {
 }
 
 // element is an element of a set. Concatenations use keyEnd, interval sets use isEnd.
+// Keys are in network byte order. isEnd marks a key that is the first behind a range, not part of it.
 type element struct {
 	key, keyEnd []byte
 	isEnd       bool
@@ -197,12 +216,15 @@ func addressElements(ranges []sets.AddrRange, isHash bool) []element {
 	return list
 }
 
+// portElements returns the elements of a set of ports, or nil for a set of addresses. A plain set is a hash set, so a
+// range becomes an element for each port; the other sets have the first and the last key of each range.
 func portElements(s *engine.Set) []element {
 	p, ok := s.Elements.(engine.Ports)
 	if !ok {
 		return nil
 	}
 	var list []element
+	// In a key, each field is padded to four bytes: port 80 of UDP is 00 50 00 00 11 00 00 00.
 	key := func(port uint16, protocol byte) []byte {
 		return append(binary.BigEndian.AppendUint16(nil, port), 0, 0, protocol, 0, 0, 0)
 	}
@@ -221,6 +243,7 @@ func portElements(s *engine.Set) []element {
 
 // elements appends messages with the elements. An attribute holds at most 64 KiB, so a long list needs several messages.
 func (m *messages) elements(typ int, set string, list []element) {
+	// keyEnd is NFTA_SET_ELEM_KEY_END of the kernel. No element takes more than longest bytes.
 	const keyEnd, longest = 10, 64
 	flags := 0
 	if typ == unix.NFT_MSG_NEWSETELEM {
@@ -229,11 +252,14 @@ func (m *messages) elements(typ int, set string, list []element) {
 	key := func(typ int, value []byte) {
 		m.nest(unix.NLA_F_NESTED|typ, func() { m.attr(unix.NFTA_DATA_VALUE, value...) })
 	}
+	// Each message takes as many elements as fit, and the rest goes into the next message.
 	for len(list) > 0 {
 		m.message(typ, flags, func() {
 			m.text(unix.NFTA_SET_ELEM_LIST_TABLE, engine.TableName)
 			m.text(unix.NFTA_SET_ELEM_LIST_SET, set)
 			m.nest(unix.NLA_F_NESTED|unix.NFTA_SET_ELEM_LIST_ELEMENTS, func() {
+				// Twice the longest element is left free, so that the attribute never reaches the 16 bits of its
+				// length.
 				for start := len(m.buf); len(list) > 0 && len(m.buf)-start < math.MaxUint16-2*longest; list = list[1:] {
 					m.nest(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, func() {
 						key(unix.NFTA_SET_ELEM_KEY, list[0].key)

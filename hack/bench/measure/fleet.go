@@ -13,9 +13,11 @@ import (
 type fleet struct {
 	lab   *lab.Lab
 	hosts []*lab.Host
-	at    state
+	// at is the state of the tables in the kernel. The way that changes them keeps it up to date.
+	at state
 }
 
+// newFleet creates the namespaces, with nothing in them but the loopback interface.
 func newFleet(pods int) (*fleet, error) {
 	l, err := lab.New()
 	if err != nil {
@@ -35,6 +37,7 @@ func newFleet(pods int) (*fleet, error) {
 func (f *fleet) close() error { return f.lab.Close() }
 
 // each calls do with each number below n, on as many threads as cores, like the workers of the agent.
+// It returns the errors of all threads. A thread stops at its first error; the other threads go on.
 func each(n int, do func(i int) error) error {
 	if n == 1 {
 		return do(0)

@@ -31,6 +31,8 @@ func (k *link) frame(from netip.AddrPort, port uint16) []byte {
 	binary.BigEndian.PutUint16(ip[2:], frameLen-ethernetLen)
 	copy(ip[12:], from.Addr().AsSlice())
 	copy(ip[16:], serverAddr.IP)
+	// The checksum of the IPv4 header (RFC 791): the one's complement of the sum of its 16-bit words. Its own field
+	// is 0 so far.
 	var sum uint32
 	for i := 0; i < ipv4Len; i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(ip[i:]))
@@ -45,6 +47,7 @@ func (k *link) frame(from netip.AddrPort, port uint16) []byte {
 }
 
 // mmsghdr is struct mmsghdr of sendmmsg(2).
+// The kernel writes the number of sent bytes into length.
 type mmsghdr struct {
 	header unix.Msghdr
 	length uint32
@@ -53,8 +56,10 @@ type mmsghdr struct {
 
 // sender sends frames out of the client's end of a link. A veth runs the receiver's network stack in the context of the sender.
 // So the CPU time of the sender is the whole cost of the packet up to the receiver's socket.
+// The file descriptor belongs to the client's namespace, whichever thread uses it.
 type sender struct{ fd int }
 
+// newSender opens a packet socket on the client's interface.
 func newSender(k *link) (*sender, error) {
 	s := &sender{fd: -1}
 	err := k.client.Do(func() (err error) {
@@ -65,6 +70,7 @@ func newSender(k *link) (*sender, error) {
 		return nil, fmt.Errorf("packet socket: %w", err)
 	}
 	return s, errors.Join(
+		// Without a queueing discipline, the frame goes straight into the veth.
 		unix.SetsockoptInt(s.fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1),
 		unix.Bind(s.fd, &unix.SockaddrLinklayer{Ifindex: k.index}),
 	)
@@ -84,14 +90,17 @@ func prepare(frames [][]byte) []mmsghdr {
 }
 
 // cost is the time of a packet.
+// Both are means over a flood. wall also has the time in which another program had the core, cpu does not.
 type cost struct{ wall, cpu time.Duration }
 
 // flood sends the whole list the given number of times, and returns the cost of a packet.
 func (s *sender) flood(list []mmsghdr, times int) (cost, error) {
+	// CPU time is counted by thread, so the goroutine must stay on its thread.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	cpu, start := threadTime(), time.Now()
 	for range times {
+		// sendmmsg takes at most 1,024 messages in a call, and returns the number that it sent.
 		for rest := list; len(rest) > 0; {
 			n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&rest[0])), uintptr(len(rest)), 0, 0, 0)
 			if errno != 0 {
@@ -100,10 +109,12 @@ func (s *sender) flood(list []mmsghdr, times int) (cost, error) {
 			rest = rest[n:]
 		}
 	}
+	// The number of packets: both figures are for a single packet.
 	n := time.Duration(len(list) * times)
 	return cost{wall: time.Since(start) / n, cpu: (threadTime() - cpu) / n}, nil
 }
 
+// threadTime returns the CPU time of the calling thread, user and kernel together.
 func threadTime() time.Duration {
 	var t unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
@@ -115,6 +126,7 @@ func threadTime() time.Duration {
 // sink is the server's socket. No process reads from it: the kernel drops and counts packets beyond the smallest buffer.
 type sink struct{ fd int }
 
+// newSink binds the server's socket to the port on all addresses of the pod.
 func newSink(k *link, port uint16) (*sink, error) {
 	s := &sink{fd: -1}
 	err := k.server.Do(func() (err error) {
@@ -130,6 +142,7 @@ func newSink(k *link, port uint16) (*sink, error) {
 	return s, s.buffer(1)
 }
 
+// buffer sets the size of the receive buffer in bytes. The kernel raises a smaller size to its minimum.
 func (s *sink) buffer(size int) error {
 	return unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, size)
 }

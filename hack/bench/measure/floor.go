@@ -13,17 +13,25 @@ import (
 
 // floorWay is the least cost of a change: a system call sends prepared messages, and a second system call reads the
 // acknowledgement.
+// No implementation can be faster with the same messages. The figure would be too high if a batch had more messages
+// than necessary, and too low if it left another table than the engine; check excludes the latter.
 type floorWay struct {
 	*fleet
-	world   *world
+	world *world
+	// by pod; nil: not open
 	sockets []*socket
-	deltas  map[[2]state]*delta
+	// computed once for each pair of states, outside the measured time
+	deltas map[[2]state]*delta
+	// the same bytes for all pods
 	batches map[[2]state][]byte // batches without handles
-	next    [][]byte            // next batch of each pod
-	asks    [][]byte            // the dump requests of an agent at its start
-	bytes   uint64
+	// with the handles of the pod, if the event adds or deletes rules
+	next [][]byte // next batch of each pod
+	asks [][]byte // the dump requests of an agent at its start
+	// sent so far
+	bytes uint64
 }
 
+// newFloorWay returns the way. It opens no socket before the first event.
 func newFloorWay(f *fleet, w *world) *floorWay {
 	y := &floorWay{
 		fleet: f, world: w,
@@ -32,6 +40,7 @@ func newFloorWay(f *fleet, w *world) *floorWay {
 		batches: map[[2]state][]byte{},
 		next:    make([][]byte, len(f.hosts)),
 	}
+	// The base state is what a restart finds, so the sets to read are known before.
 	rs := w.rulesets[base][0]
 	for _, typ := range []int{unix.NFT_MSG_GETCHAIN, unix.NFT_MSG_GETRULE, unix.NFT_MSG_GETSET} {
 		y.asks = append(y.asks, encodeDump(typ, ""))
@@ -43,6 +52,7 @@ func newFloorWay(f *fleet, w *world) *floorWay {
 }
 
 // encodeDump returns a request for all objects of a kind. Attributes 1 and 2 are the names of the table and the set in all kinds.
+// An empty set asks without the name of a set.
 func encodeDump(typ int, set string) []byte {
 	m := &messages{}
 	m.message(typ, unix.NLM_F_DUMP, func() {
@@ -57,6 +67,7 @@ func encodeDump(typ int, set string) []byte {
 func (*floorWay) name() string   { return "floor" }
 func (y *floorWay) sent() uint64 { return y.bytes }
 
+// prepare encodes everything that the event sends. In a restart, the dump requests are all that is sent.
 func (y *floorWay) prepare(e event) error {
 	if y.at != e.from {
 		if err := y.move(e.from); err != nil {
@@ -76,6 +87,7 @@ func (y *floorWay) prepare(e event) error {
 }
 
 // move deletes the table, then creates the table of the state.
+// The way over the absent state needs no difference, so it works between any two states.
 func (y *floorWay) move(to state) error {
 	if err := y.openSockets(); err != nil {
 		return err
@@ -95,10 +107,13 @@ func (y *floorWay) move(to state) error {
 }
 
 // plan prepares the batches of all pods.
+// A batch that needs no handles is encoded once and sent to all pods. Handles differ from pod to pod and from run to
+// run, so a change of rules is encoded for each pod each time.
 func (y *floorWay) plan(from, to state) error {
 	if err := y.openSockets(); err != nil {
 		return err
 	}
+	// The first plan of a step encodes it; later plans find it.
 	step := [2]state{from, to}
 	if y.batches[step] == nil && y.deltas[step] == nil {
 		switch {
@@ -117,6 +132,7 @@ func (y *floorWay) plan(from, to state) error {
 		if y.next[i] = y.batches[step]; y.next[i] != nil {
 			continue
 		}
+		// A change of rules names the handles of this pod's rules, so it cannot be shared.
 		h, err := y.sockets[i].handles()
 		if err != nil {
 			return err
@@ -127,6 +143,7 @@ func (y *floorWay) plan(from, to state) error {
 }
 
 // handles reads the handles of all rules.
+// The kernel dumps the rules of a chain in their order.
 func (s *socket) handles() (handles, error) {
 	h := handles{}
 	err := s.dump(encodeDump(unix.NFT_MSG_GETRULE, ""), func(body []byte) {
@@ -137,6 +154,7 @@ func (s *socket) handles() (handles, error) {
 	return h, err
 }
 
+// run opens sockets if the event starts without them, and sends what prepare encoded.
 func (y *floorWay) run(e event) error {
 	if e.reopen {
 		if err := y.openSockets(); err != nil {
@@ -149,6 +167,7 @@ func (y *floorWay) run(e event) error {
 	return y.send(e.to)
 }
 
+// send sends the next batch of each pod and waits for each acknowledgement.
 func (y *floorWay) send(to state) error {
 	if err := each(len(y.next), func(i int) error { return y.sockets[i].exchange(y.next[i]) }); err != nil {
 		return fmt.Errorf("floor: %w", err)
@@ -160,6 +179,8 @@ func (y *floorWay) send(to state) error {
 	return nil
 }
 
+// readAll dumps chains, rules, sets and the elements of each set, and throws the answers away. An agent must also
+// understand them, which the floor does not pay for.
 func (y *floorWay) readAll() error {
 	return each(len(y.sockets), func(i int) error {
 		for _, ask := range y.asks {

@@ -12,6 +12,8 @@ import (
 
 // knftablesWay writes the difference as text for `nft -f -`, with sigs.k8s.io/knftables, in a run for each pod. Like agents of
 // this kind, it first looks up the handles of deleted rules by their comments, in another run of nft.
+// The figure has the start of nft, which reads the ruleset into its cache, and its parsing of the text. It grows with
+// the table, even if the change is small.
 type knftablesWay struct {
 	*fleet
 	world  *world
@@ -20,6 +22,7 @@ type knftablesWay struct {
 	bytes  []uint64 // by pod
 }
 
+// newKnftablesWay returns the way. knftables looks for nft and asks for its version here, outside the measured time.
 func newKnftablesWay(f *fleet, w *world) (*knftablesWay, error) {
 	y := &knftablesWay{
 		fleet: f, world: w,
@@ -28,6 +31,7 @@ func newKnftablesWay(f *fleet, w *world) (*knftablesWay, error) {
 		bytes:  make([]uint64, len(f.hosts)),
 	}
 	err := each(len(f.hosts), func(i int) error {
+		// The process of nft belongs to the namespace of the thread that starts it.
 		return f.hosts[i].Do(func() (err error) {
 			y.nft[i], err = knftables.New(knftables.InetFamily, engine.TableName)
 			return err
@@ -47,6 +51,7 @@ func (y *knftablesWay) sent() uint64 {
 	return sum
 }
 
+// prepare needs no handles: the event itself looks them up, like an agent of this kind.
 func (y *knftablesWay) prepare(e event) error {
 	for _, to := range []state{absent, e.from} { // through the empty table, which every state can reach
 		if y.at == e.from {
@@ -73,6 +78,7 @@ func (y *knftablesWay) inEach(f func(pod int, nft knftables.Interface) error) er
 	})
 }
 
+// change writes the difference into each pod, in a transaction of its own.
 func (y *knftablesWay) change(from, to state) error {
 	step := [2]state{from, to}
 	if y.deltas[step] == nil {
@@ -105,6 +111,7 @@ func (y *knftablesWay) change(from, to state) error {
 }
 
 // transact adds the change to the transaction.
+// The order is that of addDelta.
 func transact(tx *knftables.Transaction, nft knftables.Interface, d *delta) error {
 	for _, s := range d.newSets {
 		addSet(tx, s)
@@ -131,6 +138,7 @@ func transact(tx *knftables.Transaction, nft knftables.Interface, d *delta) erro
 			continue
 		}
 		rule := newRule(r.chain, r.rule)
+		// nft counts rules from 0; the new rule comes behind the rule with the index.
 		rule.Index = knftables.PtrTo(r.after - 1)
 		tx.Add(rule)
 	}
@@ -149,6 +157,8 @@ func transact(tx *knftables.Transaction, nft knftables.Interface, d *delta) erro
 	return nil
 }
 
+// addSet adds the set and its elements. nft finds ranges in interval sets only, so plain sets have an element for
+// each port.
 func addSet(tx *knftables.Transaction, s *engine.Set) {
 	set := &knftables.Set{Name: s.Name, Flags: []knftables.SetFlag{knftables.IntervalFlag}}
 	if p, ok := s.Elements.(engine.Ports); ok && p.IsPlain() {
@@ -186,6 +196,7 @@ func addSet(tx *knftables.Transaction, s *engine.Set) {
 	}
 }
 
+// addChain adds a base chain, or a regular chain without type, hook and priority.
 func addChain(tx *knftables.Transaction, c *engine.Chain) {
 	chain := &knftables.Chain{Name: c.Name}
 	if c.Hook != engine.HookNone {
@@ -204,6 +215,7 @@ func newRule(chain string, r *engine.Rule) *knftables.Rule {
 	return rule
 }
 
+// deleteRule looks up the handle of the rule by its comment, in a run of nft that lists the chain.
 func deleteRule(tx *knftables.Transaction, nft knftables.Interface, r ruleDelta) error {
 	rules, err := nft.ListRules(context.Background(), r.chain)
 	if err != nil {

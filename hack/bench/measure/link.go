@@ -19,11 +19,15 @@ var (
 
 // link is a veth pair from a client's namespace to a pod's net1.
 type link struct {
+	// The namespaces. Each has its own connection tracking, so lanes do not share entries.
 	client, server *lab.Host
 	index          int // interface index of the client's end
-	from, to       net.HardwareAddr
+	// The hardware addresses of the client's and the server's end.
+	from, to net.HardwareAddr
 }
 
+// newLink creates both namespaces and the pair. The server is ready to answer; the client has no address, as its
+// packets are made by hand.
 func newLink(l *lab.Lab) (*link, error) {
 	k := &link{}
 	var err error
@@ -39,6 +43,7 @@ func newLink(l *lab.Lab) (*link, error) {
 	return k, k.server.Do(k.configureServer)
 }
 
+// addPair creates the pair from the client's namespace, with the other end in the server's.
 func (k *link) addPair() error {
 	netns, err := os.Open(k.server.NetNS())
 	if err != nil {
@@ -53,6 +58,7 @@ func (k *link) addPair() error {
 	if err := netlink.LinkAdd(veth); err != nil {
 		return fmt.Errorf("add veth pair: %w", err)
 	}
+	// The kernel chose the index and the hardware address.
 	made, err := netlink.LinkByName("net1")
 	if err != nil {
 		return err
@@ -61,6 +67,8 @@ func (k *link) addPair() error {
 	return netlink.LinkSetUp(made)
 }
 
+// configureServer gives net1 an address, and a route for all other addresses over the client. The neighbor entry is
+// permanent, so no ARP is necessary: no process in the client's namespace would answer it.
 func (k *link) configureServer() error {
 	net1, err := netlink.LinkByName("net1")
 	if err != nil {
@@ -77,6 +85,7 @@ func (k *link) configureServer() error {
 }
 
 // forgetFlows deletes all entries of the server's connection tracking.
+// The next packet of each flow is the first packet of a new connection then.
 func (k *link) forgetFlows() error {
 	return k.server.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) })
 }

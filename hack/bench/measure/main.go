@@ -15,13 +15,21 @@ import (
 // options are the flags of the command.
 type options struct {
 	changes, large, events, datapath bool // parts to measure; none: all except the large pod
-	full, raw, json, smoke           bool
-	chart, document, cpuProfile      string
-	peers, pods                      int
-	budget                           time.Duration
-	only                             string
+	// full: all sizes; raw: no ways that run nft; json: print JSON; smoke: as short as possible, to see whether all
+	// parts work
+	full, raw, json, smoke bool
+	// Files to write; empty: none.
+	chart, document, cpuProfile string
+	// A size instead of all sizes, if peers is not 0.
+	peers, pods int
+	// Time of a way in a cycle of events, preparations included; 0: the default.
+	budget time.Duration
+	// Part of the name of the events to measure; empty: all events.
+	only string
 }
 
+// The program has three roles: the agent of the events of an API server, the process in its own user and network
+// namespaces, and the process that starts the latter and passes its exit code on.
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == agentArgument {
 		os.Exit(runAgent(os.Args[2:]))
@@ -37,6 +45,7 @@ func main() {
 	os.Exit(code)
 }
 
+// With -only, which names events of changes, the other parts are left out unless they are asked for.
 func parseFlags() options {
 	var o options
 	flag.BoolVar(&o.changes, "changes", false, "measure changes: the engine and the cache against the floor and others")
@@ -61,6 +70,8 @@ func parseFlags() options {
 	return o
 }
 
+// run measures the wanted parts, then delivers the report. An error of a part ends the run without a report: half of
+// a document would be of another machine or time than the other half.
 func run(o options) (err error) {
 	if o.cpuProfile != "" {
 		f, err := os.Create(o.cpuProfile)
@@ -89,6 +100,7 @@ func run(o options) (err error) {
 			return err
 		}
 	}
+	// The load at the end tells whether other programs disturbed the run.
 	r.Machine.LoadAfter = load()
 	return r.deliver(o)
 }
@@ -114,6 +126,7 @@ func (r *report) deliver(o options) error {
 	return err
 }
 
+// measureChanges measures all sizes of the plan and names each size on standard error when it starts.
 func measureChanges(o options) (rows []row, err error) {
 	if o.only != "" {
 		keepCycles(o.only)

@@ -10,9 +10,11 @@ import (
 
 // samples are the runs of an event in a way.
 type samples struct {
-	took   []time.Duration
-	cpu    time.Duration // of all runs: this process and the programs that it waited for
-	bytes  uint64        // of the last run
+	// Programs that run in parallel on several cores add up, so cpu can exceed the sum of took.
+	took  []time.Duration
+	cpu   time.Duration // of all runs: this process and the programs that it waited for
+	bytes uint64        // of the last run
+	// allocs is a number of allocations, not of bytes. Runs of nft allocate in another process and do not count.
 	allocs uint64        // of the last counted run, in this process
 	spent  time.Duration // including preparations
 }
@@ -21,6 +23,7 @@ type samples struct {
 func (s *samples) median() time.Duration { return s.percentile(50) }
 func (s *samples) p99() time.Duration    { return s.percentile(99) }
 
+// percentile returns the smallest sample that at least p percent of the samples do not exceed, or 0 without samples.
 func (s *samples) percentile(p int) time.Duration {
 	if len(s.took) == 0 {
 		return 0
@@ -29,6 +32,8 @@ func (s *samples) percentile(p int) time.Duration {
 	return sorted[max(0, (len(sorted)*p+99)/100-1)]
 }
 
+// cpuEach returns the mean CPU time of a run, without the cost of the measurement itself. Runs that only
+// counted allocations are not in it.
 func (s *samples) cpuEach() time.Duration {
 	if len(s.took) == 0 {
 		return 0
@@ -61,6 +66,8 @@ func cpuTime() time.Duration {
 
 // measure runs an event once and records its time or its allocations. It cannot record both: counting allocations stops the
 // world.
+// The measured time starts after prepare and the pause, and ends when run returns: at the acknowledgement of the last
+// pod. It includes garbage collections that happen to run then, also those that an earlier run caused.
 func (s *samples) measure(w way, e event, count bool) error {
 	start := time.Now()
 	if err := w.prepare(e); err != nil {
@@ -87,6 +94,7 @@ func (s *samples) measure(w way, e event, count bool) error {
 	} else {
 		s.took, s.cpu = append(s.took, took), s.cpu+used
 	}
+	// A way whose preparation is slow gets fewer samples, since its budget counts preparations.
 	s.spent += time.Since(start)
 	return nil
 }

@@ -20,6 +20,7 @@ const node = "node-1"
 // networkName returns the network of interface number i, from 1.
 func networkName(i int) string { return fmt.Sprintf("net-%d", i) }
 
+// The plugin type is in the agent's --network-plugins, so that the agent enforces policies on the network.
 func newNetwork(i int) *netv1.NetworkAttachmentDefinition {
 	return &netv1.NetworkAttachmentDefinition{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "local", Name: networkName(i)},
@@ -27,11 +28,13 @@ func newNetwork(i int) *netv1.NetworkAttachmentDefinition {
 	}
 }
 
+// newNamespace returns a namespace with the label team, which the policies select by.
 func newNamespace(name, team string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"team": team}}}
 }
 
 // newPod returns a pod with an address on each of the networks 1, 2, ….
+// The pod runs, and Multus has written its network status, so its addresses count. Its UID is the same in each run.
 func newPod(namespace, name, app, onNode string, addrs ...netip.Addr) *corev1.Pod {
 	var status []netv1.NetworkStatus
 	for i, a := range addrs {
@@ -61,6 +64,7 @@ func podsOf(team, app string) mnpv1.MultiNetworkPolicyPeer {
 	return mnpv1.MultiNetworkPolicyPeer{NamespaceSelector: labeled("team", team), PodSelector: labeled("app", app)}
 }
 
+// labeled returns a selector for a label, or a selector for everything if the value is empty.
 func labeled(key, value string) *metav1.LabelSelector {
 	if value == "" {
 		return &metav1.LabelSelector{}
@@ -68,6 +72,7 @@ func labeled(key, value string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchLabels: map[string]string{key: value}}
 }
 
+// newPort returns a single port of a policy.
 func newPort(protocol corev1.Protocol, port int) mnpv1.MultiNetworkPolicyPort {
 	number := intstr.FromInt32(int32(port))
 	return mnpv1.MultiNetworkPolicyPort{Protocol: &protocol, Port: &number}

@@ -10,6 +10,7 @@ func packetTable(rows []packetRow) string {
 	for _, s := range ruleStyles {
 		lines[0] = append(lines[0], s.name)
 	}
+	// The row without rules comes first in each group of rows; the differences of the rows behind it are to this row.
 	none := packetRow{}
 	for _, x := range rows {
 		if x.Rules == ruleStyles[0].name {

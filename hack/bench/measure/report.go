@@ -12,6 +12,7 @@ import (
 )
 
 // report holds the results of a run.
+// Parts that were not measured are nil. It is also the form of the JSON.
 type report struct {
 	Machine machine     `json:"machine"`
 	Changes []row       `json:"changes,omitempty"`
@@ -20,8 +21,14 @@ type report struct {
 }
 
 // section is a part of the report in Markdown. A document has it between two markers with the name.
+// The markers are comments of HTML, so that a reader of the page does not see them:
+//
+//	<!-- bench: latency -->
+//	| peers | pods | …
+//	<!-- end: latency -->
 type section struct{ name, text string }
 
+// sections returns a section for each table of the parts that were measured.
 func (r *report) sections() []section {
 	list := []section{{"machine", r.Machine.String() + "\n"}}
 	if r.Changes != nil {
@@ -36,6 +43,7 @@ func (r *report) sections() []section {
 	return list
 }
 
+// text returns the report for the terminal.
 func (r *report) text() string {
 	var b strings.Builder
 	for _, s := range r.sections() {
@@ -45,6 +53,8 @@ func (r *report) text() string {
 }
 
 // writeInto replaces the text between the markers of each section.
+// Sections of parts that were not measured keep their text. A document without the markers of a section is an error
+// and stays unchanged.
 func (r *report) writeInto(file string) error {
 	b, err := os.ReadFile(file)
 	if err != nil {
@@ -65,14 +75,18 @@ func (r *report) writeInto(file string) error {
 
 // machine describes the machine of the run. On a shared machine, ratios are more reliable than times.
 type machine struct {
-	Date       string `json:"date"`
-	Kernel     string `json:"kernel"`
-	Go         string `json:"go"`
-	Cores      int    `json:"cores"`
+	Date   string `json:"date"`
+	Kernel string `json:"kernel"`
+	// Version of Go that built this program.
+	Go string `json:"go"`
+	// Threads that Go runs at the same time: fewer than the cores if the affinity or GOMAXPROCS says so.
+	Cores int `json:"cores"`
+	// Load averages of the last minute. High values say that other programs slowed the measurement.
 	LoadBefore string `json:"load_before"`
 	LoadAfter  string `json:"load_after"`
 }
 
+// thisMachine describes the machine at the start; the load after the run is added later.
 func thisMachine() machine {
 	m := machine{Date: time.Now().Format(time.DateOnly), Go: runtime.Version(), Cores: runtime.GOMAXPROCS(0), LoadBefore: load()}
 	var u unix.Utsname
@@ -97,9 +111,11 @@ func (m machine) String() string {
 }
 
 // wayNames are the columns of the tables.
+// A way that is not here has no column, and table panics for it.
 var wayNames = []string{"floor", "engine", "agent", connName, "knftables", "rewrite"}
 
 // latencies returns the table of median / p99 (as a multiple of the floor's median).
+// The ratio compares medians of the same run of the benchmark, so it depends less on the machine than the times do.
 func (r *report) latencies() string {
 	return r.table(func(x row) string {
 		if x.Way == "floor" {
@@ -127,8 +143,10 @@ func (r *report) costs() string {
 func (r *report) table(cell func(row) string) string {
 	lines := [][]string{append([]string{"peers", "pods", "event"}, wayNames...)}
 	index := map[string]int{}
+	// The rows of a size and an event are a line. A way that was left out leaves its cell empty.
 	for _, x := range r.Changes {
 		id := x.String() + x.Event
+		// Line 0 is the header, so 0 says that the line is not there yet.
 		if index[id] == 0 {
 			index[id] = len(lines)
 			line := make([]string, len(lines[0]))
@@ -166,6 +184,7 @@ func markdown(lines [][]string) string {
 }
 
 // short formats a duration with two or three significant digits.
+// Below 10 it keeps a decimal place: 9.1 µs, 91 µs, 910 µs, 9.1 ms.
 func short(d time.Duration) string {
 	us := float64(d.Nanoseconds()) / 1e3
 	switch {
@@ -181,6 +200,7 @@ func short(d time.Duration) string {
 	return fmt.Sprintf("%.1f s", us/1e6)
 }
 
+// shortBytes formats a number of bytes in units of 1,000.
 func shortBytes(n uint64) string {
 	switch {
 	case n < 1e4:
@@ -191,6 +211,7 @@ func shortBytes(n uint64) string {
 	return fmt.Sprintf("%.0f MB", float64(n)/1e6)
 }
 
+// ratio formats a factor: 1.17x, 91x.
 func ratio(x float64) string {
 	if x < 10 {
 		return fmt.Sprintf("%.2fx", x)

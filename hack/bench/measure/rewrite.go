@@ -9,6 +9,7 @@ import (
 )
 
 // rewriteWay replaces the whole table at each change, with a run of `nft -f -` for each pod, in a single batch.
+// It is the simplest agent: it remembers nothing. Its time grows with the table, not with the change.
 type rewriteWay struct {
 	*fleet
 	world *world
@@ -22,6 +23,7 @@ func newRewriteWay(f *fleet, w *world) *rewriteWay {
 func (*rewriteWay) name() string { return "rewrite" }
 func (*rewriteWay) close() error { return nil }
 
+// sent counts the text that nft reads, not the messages that nft sends.
 func (y *rewriteWay) sent() uint64 {
 	var sum uint64
 	for _, b := range y.bytes {
@@ -39,6 +41,8 @@ func (y *rewriteWay) prepare(e event) error {
 
 func (y *rewriteWay) run(e event) error { return y.write(e.to) }
 
+// write replaces the table of each pod. Adding the table before its deletion makes the deletion succeed without a
+// table, too; the kernel carries out all of it as a whole.
 func (y *rewriteWay) write(to state) error {
 	err := each(len(y.hosts), func(i int) error {
 		var text bytes.Buffer
@@ -48,6 +52,7 @@ func (y *rewriteWay) write(to state) error {
 		}
 		y.bytes[i] += uint64(text.Len())
 		return y.hosts[i].Do(func() error {
+			// The process belongs to the namespace of the thread that starts it.
 			c := exec.Command("nft", "-f", "-")
 			c.Stdin = &text
 			if out, err := c.CombinedOutput(); err != nil {

@@ -14,18 +14,22 @@ import (
 // ruleStyle is a form of the policies in the server's table.
 type ruleStyle struct {
 	name string
+	// load writes the table into the network namespace of the server
 	load func(k *link, w *world) error
 	most int // largest number of policies times peers
 }
 
+// The first style has no rules: it is the cost that all packets have.
 var ruleStyles = []ruleStyle{
 	{name: "none", load: func(*link, *world) error { return nil }, most: 10_000_000},
 	{name: "ours", load: func(k *link, w *world) error { return loadOurs(k, w.rulesets[base][0]) }, most: 10_000_000},
+	// With revoke, packets of established connections meet the rules of policies too.
 	{name: "ours, revoke", load: func(k *link, w *world) error { return loadOurs(k, w.revoking()) }, most: 10_000_000},
 	{name: "peer", load: loadPeer, most: 10_000_000},
 	{name: "linear", load: loadLinear, most: 10_000},
 }
 
+// loadOurs lets the engine write the ruleset that the cache planned. The rules stay when the engine is closed.
 func loadOurs(k *link, rules engine.Ruleset) error {
 	e, err := engine.Open("server", k.server.NetNS(), engine.Options{})
 	if err != nil {
@@ -51,6 +55,8 @@ func loadPeer(k *link, w *world) error {
 }
 
 // loadLinear writes a rule for each peer.
+// Each packet tries the rules in order up to its own, so the cost grows with the peers: this style is the lower end
+// of the scale.
 func loadLinear(k *link, w *world) error {
 	var rules strings.Builder
 	w.eachPolicy(func(_ int, peers []netip.Addr, ports []int) {
@@ -61,6 +67,7 @@ func loadLinear(k *link, w *world) error {
 	return nft(k, "", rules.String())
 }
 
+// join formats a list for nft.
 func join[T any](list []T, separator string) string {
 	texts := make([]string, len(list))
 	for i, x := range list {
@@ -69,10 +76,13 @@ func join[T any](list []T, separator string) string {
 	return strings.Join(texts, separator)
 }
 
+// nft loads a table with the rules: established connections are accepted first, and the packets that no rule accepts
+// are dropped last. before has the sets and chains that the rules use.
 func nft(k *link, before, rules string) error {
 	text := fmt.Sprintf("table inet peer {\n%schain input {\ntype filter hook input priority filter; policy accept;\n"+
 		"iifname \"net1\" ct state established,related accept\n%siifname \"net1\" drop\n}\n}\n", before, rules)
 	return k.server.Do(func() error {
+		// This is not measured: the rules are loaded before the first packet.
 		c := exec.Command("nft", "-f", "-")
 		c.Stdin = strings.NewReader(text)
 		if out, err := c.CombinedOutput(); err != nil {
@@ -91,6 +101,8 @@ func (w *world) eachPolicy(visit func(i int, peers []netip.Addr, ports []int)) {
 }
 
 // allowed returns the peers and ports of policy number i.
+// Peers are spread over the policies in turn. The peer in the middle is the pod that the event adds, so it is left
+// out.
 func (s size) allowed(i int) (peers []netip.Addr, ports []int) {
 	for p := i; p < s.Peers+1; p += s.Policies {
 		if p != s.Peers/2 {

@@ -9,6 +9,7 @@ import (
 )
 
 // limits bounds the measurement of a way in a cycle of events.
+// preparations count too
 type limits struct {
 	budget time.Duration // total; every way runs each event at least twice, the first time to warm up
 	turn   time.Duration // before the next way takes its turn
@@ -32,7 +33,9 @@ type row struct {
 }
 
 // runSize measures all events at a size.
+// Each size has its own world and its own namespaces, so no state of an earlier size is left.
 func runSize(s size, wanted map[string]bool, l limits) (rows []row, err error) {
+	// The world comes first: all ways need its rulesets.
 	w := newWorld(s)
 	ways, closeAll, err := newWays(w, wanted)
 	if err != nil {
@@ -40,8 +43,10 @@ func runSize(s size, wanted map[string]bool, l limits) (rows []row, err error) {
 	}
 	defer func() { err = errors.Join(err, closeAll()) }()
 	for _, events := range cycles {
+		// The garbage of the cycle before would be collected in the middle of a measurement.
 		runtime.GC()
 		able := ways
+		// The ways that run nft sit out the events that would take them minutes, and the events alone.
 		if events[0].alone || events[0] == relabelIn && s.Peers > mostToRelabelWithNFT || events[0] != addPeer && s.Peers*s.Pods > l.nft {
 			able = slices.DeleteFunc(slices.Clone(ways), func(y way) bool { return y.name() == "knftables" || y.name() == "rewrite" })
 		}
@@ -50,6 +55,8 @@ func runSize(s size, wanted map[string]bool, l limits) (rows []row, err error) {
 			return nil, fmt.Errorf("%s: %w", s, err)
 		}
 		for _, e := range events {
+			// The floor is always measured, as the ratios need it.
+			// The ratios of a row are to the floor of the same event.
 			floor := measured[key{"floor", e}]
 			for _, y := range able {
 				rows = append(rows, newRow(s, y, e, measured[key{y.name(), e}], floor))
@@ -59,6 +66,8 @@ func runSize(s size, wanted map[string]bool, l limits) (rows []row, err error) {
 	return rows, nil
 }
 
+// newRow sums up the samples. The mean CPU time of a short event can be 0 after the overhead is taken off, so the
+// ratio divides by at least a nanosecond.
 func newRow(s size, y way, e event, m, floor *samples) row {
 	return row{
 		size: s, Event: e.name, Way: y.name(), Samples: len(m.took),
@@ -74,6 +83,7 @@ const (
 
 // newWays returns the wanted ways. The engine and the agent have their own fleets, since they detect changes by others. The other
 // ways share a fleet.
+// The engine and the agent may share theirs, since a run of a cycle brings the tables to the state that it needs.
 func newWays(w *world, wanted map[string]bool) (ways []way, closeAll func() error, err error) {
 	ours, err := newTables(w.Pods)
 	if err != nil {
@@ -103,12 +113,14 @@ func newWays(w *world, wanted map[string]bool) (ways []way, closeAll func() erro
 	return ways, closeAll, nil
 }
 
+// key names the samples of an event in a way. Events are compared by value.
 type key struct {
 	way   string
 	event event
 }
 
 // runCycle lets the ways take turns until each has used its budget, so that other load on the machine slows all alike.
+// Afterwards check compares the tables of all ways.
 func runCycle(ways []way, events []event, l limits) (map[key]*samples, error) {
 	if events[0].alone {
 		l.budget *= 5 // most of the time is pauses
@@ -122,6 +134,7 @@ func runCycle(ways []way, events []event, l limits) (map[key]*samples, error) {
 			return nil, fmt.Errorf("%s: %w", y.name(), err)
 		}
 	}
+	// A way that has used its budget, or has enough samples, does nothing in its turn.
 	for active := true; active; {
 		active = false
 		for _, y := range ways {
@@ -136,6 +149,8 @@ func runCycle(ways []way, events []event, l limits) (map[key]*samples, error) {
 }
 
 // warmUp is the first run of the events. It counts allocations, and its time is no sample.
+// It runs the events twice: the first run fills caches and buffers, and the second run's allocations remain. A way
+// that takes a second for an event runs only once, to save time.
 func warmUp(y way, events []event, measured map[key]*samples) error {
 	for range 2 {
 		for _, e := range events {
@@ -152,6 +167,9 @@ func warmUp(y way, events []event, measured map[key]*samples) error {
 }
 
 // takeTurn runs the events until the turn is over. more reports whether the way needs another turn.
+// spent returns the time of the way in the cycle so far, and the number of its samples.
+// A turn runs all events of the cycle at least once, in their order, so that each event starts where the event before
+// it ended.
 func takeTurn(y way, events []event, measured map[key]*samples, l limits) (more bool, err error) {
 	spent := func() (sum time.Duration, n int) {
 		for _, e := range events {

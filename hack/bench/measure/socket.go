@@ -10,14 +10,18 @@ import (
 )
 
 // socket is a bare nfnetlink socket.
+// in is the receive buffer. It is large enough for an answer to a dump, which the kernel sends in pieces of up to 32
+// KiB.
 type socket struct {
 	fd int
 	in []byte
 }
 
 // largestBatch is larger than every batch.
+// The kernel refuses a message that does not fit into the send buffer.
 const largestBatch = 64 << 20
 
+// openSocket opens the socket in the namespace of the host. Its descriptor then works in every thread.
 func openSocket(h *lab.Host) (*socket, error) {
 	s := &socket{fd: -1, in: make([]byte, 64<<10)}
 	err := h.Do(func() (err error) {
@@ -40,6 +44,8 @@ func openSocket(h *lab.Host) (*socket, error) {
 }
 
 // exchange sends a batch and reads the acknowledgement, with a system call each: the floor.
+// The kernel carries out the batch before write returns, so read does not wait. The first error of the kernel is
+// returned, with the number of the message that it refuses.
 func (s *socket) exchange(batch []byte) error {
 	if _, err := unix.Write(s.fd, batch); err != nil {
 		return fmt.Errorf("send %d bytes: %w", len(batch), err)
@@ -48,6 +54,7 @@ func (s *socket) exchange(batch []byte) error {
 	if err != nil {
 		return fmt.Errorf("receive: %w", err)
 	}
+	// An acknowledgement is an error message with the number 0.
 	eachMessage(s.in[:n], func(typ uint16, seq uint32, body []byte) {
 		if errno := -int32(binary.NativeEndian.Uint32(body)); typ == unix.NLMSG_ERROR && errno != 0 && err == nil {
 			err = fmt.Errorf("message %d of the batch: %w", seq, unix.Errno(errno))
@@ -57,6 +64,8 @@ func (s *socket) exchange(batch []byte) error {
 }
 
 // dump sends a request and calls visit with each answer.
+// The answers come in several reads; the last of them has the message NLMSG_DONE. visit may be nil, and must not keep
+// body.
 func (s *socket) dump(question []byte, visit func(body []byte)) error {
 	if _, err := unix.Write(s.fd, question); err != nil {
 		return fmt.Errorf("ask: %w", err)

@@ -24,22 +24,29 @@ import (
 // agentArgument makes this program run the agent, with the same code as the product, in a separate process.
 const agentArgument = "agent"
 
+// runAgent runs the agent with the arguments and returns its exit code.
 func runAgent(args []string) int { return command.Main("bench", args, os.Stdout, os.Stderr) }
 
 // wholeAgent is an agent process with its environment: an API server, a container runtime and the network namespaces of local
 // pods.
+// Only the network plugins and the kubelet are missing: objects say that the pods run, and the namespaces have no
+// interfaces.
 type wholeAgent struct {
 	size
 	*apiServer
 	*fleet
 	*acks
 	*tap
+	// objects are the objects of the API server, without the local pods
 	objects objects
 	client  *kubernetes.Clientset
 	runtime *cluster.Runtime
-	agent   *exec.Cmd
+	// agent is nil until it has started
+	agent *exec.Cmd
 }
 
+// startWholeAgent starts everything in the order of need, and returns when all local pods have their rules. The
+// caller must stop it.
 func startWholeAgent(s size) (w *wholeAgent, err error) {
 	dir, err := os.MkdirTemp("", "bench-")
 	if err != nil {
@@ -54,12 +61,14 @@ func startWholeAgent(s size) (w *wholeAgent, err error) {
 	if w.apiServer, err = startAPIServer(dir); err != nil {
 		return w, err
 	}
+	// The agent reaches the API server by the tap; this process reaches it directly.
 	if w.tap, err = openTap(w.config); err != nil {
 		return w, err
 	}
 	if w.fleet, err = newFleet(s.Pods); err != nil {
 		return w, err
 	}
+	// The listeners must exist before the agent writes its first batch.
 	if w.acks, err = listen(w.hosts); err != nil {
 		return w, err
 	}
@@ -74,6 +83,7 @@ func startWholeAgent(s size) (w *wholeAgent, err error) {
 
 // createPod creates the pod, by default on another node. It adds a container, which the API server requires.
 func (w *wholeAgent) createPod(ctx context.Context, p *corev1.Pod) (*corev1.Pod, error) {
+	// The API server gives the pod its own UID and refuses a pod that has one with another value.
 	p = p.DeepCopy()
 	p.UID = ""
 	if p.Spec.NodeName == "" {
@@ -83,11 +93,14 @@ func (w *wholeAgent) createPod(ctx context.Context, p *corev1.Pod) (*corev1.Pod,
 	return w.client.CoreV1().Pods(p.Namespace).Create(ctx, p, metav1.CreateOptions{})
 }
 
+// deletePod deletes the pod at once: no kubelet is there to end it.
 func (w *wholeAgent) deletePod(ctx context.Context, p *corev1.Pod) error {
 	now := int64(0)
 	return w.client.CoreV1().Pods(p.Namespace).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
 }
 
+// createAll creates the objects before the agent starts, so that its first lists have them, then the container
+// runtime with the sandboxes of the local pods.
 func (w *wholeAgent) createAll(ctx context.Context) error {
 	if err := w.createCustom(ctx); err != nil {
 		return err
@@ -110,6 +123,8 @@ func (w *wholeAgent) createAll(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		// The runtime must know the UID that the API server chose, as the agent compares them. The path of a
+		// namespace names this process, since it says self and the agent is another process.
 		sandboxes = append(sandboxes, cluster.Sandbox{
 			ID: "sandbox-" + p.Name, UID: string(p.UID), Namespace: p.Namespace, Name: p.Name, CreatedAt: 1,
 			Info: cluster.InfoOf(strings.Replace(h.NetNS(), "self", fmt.Sprint(os.Getpid()), 1)),
@@ -133,6 +148,7 @@ func (w *wholeAgent) createPeers(ctx context.Context) error {
 			}
 		})
 	}
+	// The other peers belong to events that are not measured here.
 	for _, p := range w.objects.peers {
 		if p.Namespace == "peers" {
 			peers <- p
@@ -144,6 +160,7 @@ func (w *wholeAgent) createPeers(ctx context.Context) error {
 }
 
 // startAgent starts the agent and returns when all local pods have their rules.
+// Pods of a namespace may have more addresses here than the default limit allows. Metrics and health listen nowhere.
 func (w *wholeAgent) startAgent() error {
 	kubeconfig := w.Path("kubeconfig")
 	if err := apiserver.WriteKubeconfig(kubeconfig, w.url, ""); err != nil {
@@ -177,10 +194,13 @@ func (w *wholeAgent) startAgent() error {
 		text, _ := os.ReadFile(filepath.Clean(log.Name())) //nolint:errcheck // for the message only
 		return fmt.Errorf("%w\n%.3000s", err, text)
 	}
+	// Otherwise the batch with the rules would count as the first change.
 	time.Sleep(300 * time.Millisecond) // the batch with the sets comes before the batch with the rules
 	return nil
 }
 
+// stop ends the agent first, so that it sees nothing of the end of the other parts. It works on an agent that is half
+// started.
 func (w *wholeAgent) stop() error {
 	var errs []error
 	if w.agent != nil && w.agent.Process != nil {

@@ -16,6 +16,7 @@ import (
 )
 
 // layout is the arrangement of the addresses of peers.
+// It decides how many ranges a set of peers has, and so what a change costs the kernel.
 type layout string
 
 const (
@@ -26,14 +27,17 @@ const (
 // size is the size of a world: the peers of a group and the local pods.
 type size struct {
 	Layout layout `json:"layout"`
-	Peers  int    `json:"peers"`
-	Pods   int    `json:"pods"`
+	// Peers is the number of peers in the base state, without the added peer.
+	Peers int `json:"peers"`
+	// Pods is the number of local pods, which all have the same table.
+	Pods int `json:"pods"`
 
 	// Only the large pod has several policies and interfaces: the peers and ports are spread over the policies, and each policy
 	// isolates all interfaces.
 	Policies   int `json:"policies"`
 	Interfaces int `json:"interfaces"`
-	Ports      int `json:"ports"`
+	// Ports is the number of all policies together.
+	Ports int `json:"ports"`
 
 	SharedPorts bool `json:"sharedPorts,omitempty"` // all policies have the ports of the first policy
 }
@@ -67,12 +71,15 @@ const (
 // world is a cluster in the agent's cache. Its state is base, except between enter and leave.
 type world struct {
 	size
-	cache    *cache.Cache
-	pods     []*corev1.Pod            // local
+	cache *cache.Cache
+	pods  []*corev1.Pod // local
+	// the same objects in each state, converted when they enter the cache
 	objects                           // prepared, as in the informers
 	rulesets [states][]engine.Ruleset // by pod, for ways without the cache
 }
 
+// newWorld fills a cache, and notes the rulesets of each state: the cache enters the state, plans all pods, and
+// leaves it.
 func newWorld(s size) *world {
 	w := &world{size: s, cache: newCache(), objects: newObjects(s)}
 	w.fill(w.cache)
@@ -80,6 +87,7 @@ func newWorld(s size) *world {
 		w.pods = append(w.pods, newPod("local", fmt.Sprintf("pod-%d", i), "web", node, s.podAddrs(i)...))
 	}
 	w.addPods(w.cache)
+	// Pods without a table have an empty ruleset.
 	w.rulesets[absent] = make([]engine.Ruleset, s.Pods)
 	for at := base; at < states; at++ {
 		w.enter(at)
@@ -88,10 +96,12 @@ func newWorld(s size) *world {
 		}
 		w.leave(at)
 	}
+	// All pods are planned, so nothing is dirty when the first event comes.
 	w.cache.TakeDirty()
 	return w
 }
 
+// newCache returns an empty cache with the options of the measurement.
 func newCache() *cache.Cache { return cache.New(cacheOptions) }
 
 var cacheOptions = cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}, Limits: withManyPeers()}
@@ -99,6 +109,7 @@ var cacheOptions = cache.Options{Node: node, NetworkPlugins: []string{"macvlan"}
 // manyPeers is more than the peers of a namespace in any measurement.
 const manyPeers = 1_000_000
 
+// withManyPeers raises the limit of the addresses of a namespace, which the peers of a measurement exceed.
 func withManyPeers() policy.Limits {
 	l := policy.DefaultLimits()
 	l.NamespaceAddresses = manyPeers
@@ -106,6 +117,7 @@ func withManyPeers() policy.Limits {
 }
 
 // revoking returns the first pod's ruleset with --established=revoke.
+// It plans with a cache of its own, since the option belongs to the cache.
 func (w *world) revoking() engine.Ruleset {
 	o := cacheOptions
 	o.RevokeEstablished = true
@@ -135,6 +147,7 @@ func rulesetOf(c *cache.Cache, p *corev1.Pod) engine.Ruleset {
 	return target.Tables[engine.Inet]
 }
 
+// idOf and keyOf return the names of a pod in the cache.
 func idOf(p *corev1.Pod) cache.PodID { return cache.PodID{Key: keyOf(p), UID: p.UID} }
 
 func keyOf(p *corev1.Pod) cache.Key { return cache.Key{Namespace: p.Namespace, Name: p.Name} }
@@ -147,11 +160,14 @@ type objects struct {
 	policies   []*mnpv1.MultiNetworkPolicy
 
 	// The objects that the events add or change.
-	peer            *corev1.Pod
+	peer *corev1.Pod
+	// movedIn and moving are the same namespace with and without the label that policies select by.
 	movedIn, moving *corev1.Namespace
 	policy          *mnpv1.MultiNetworkPolicy
 }
 
+// newObjects makes the objects of a size. Three blocks of addresses keep the groups apart: 10.0.0.0/8 for the peers,
+// 172.16.0.0 for the pods of the relabeled namespace, and 172.24.0.0 for the peers of the added policy.
 func newObjects(s size) objects {
 	o := objects{
 		namespaces: []*corev1.Namespace{newNamespace("peers", "a"), newNamespace("others", "others")},
@@ -168,6 +184,7 @@ func newObjects(s size) objects {
 	for i := range s.Peers + 1 {
 		add("peers", app(i%s.Policies), [4]byte{10}, i)
 	}
+	// The added peer is in the middle, so that it fills the hole of contiguous peers.
 	o.peer = o.peers[s.Peers/2]
 	o.peers = slices.Delete(o.peers, s.Peers/2, s.Peers/2+1)
 	for i := range namespacePods {
@@ -198,6 +215,7 @@ func (w *world) fill(c *cache.Cache) {
 	}
 }
 
+// addPods adds the local pods, or updates them.
 func (w *world) addPods(c *cache.Cache) {
 	for _, p := range w.pods {
 		upsert(c, p)
@@ -208,6 +226,7 @@ func (w *world) addPods(c *cache.Cache) {
 func app(i int) string { return fmt.Sprintf("app-%d", i) }
 
 // addr returns address number i of the block.
+// Scattered addresses are four apart: no two are neighbors, and each is a range.
 func (s size) addr(block [4]byte, i int) netip.Addr {
 	if s.Layout == scattered {
 		i *= 4
@@ -237,6 +256,7 @@ func (s size) portsOf(i int) []mnpv1.MultiNetworkPolicyPort {
 }
 
 // enter changes the state from base to s.
+// The world must be in base; leave with the same state goes back.
 func (w *world) enter(s state) {
 	switch s {
 	case withPeer:

@@ -99,8 +99,6 @@ type eventFile struct {
 	Table  *Key   `json:"table,omitempty"`
 }
 
-// The documents of a file are separate cases. The name of a case is the name of the file, a slash, and the case's own
-// name. The cases of a directory come in the order of the names of the files.
 // ReadCases reads the cases of a file, or of all YAML files of a directory.
 // The documents of a file are separate cases. The name of a case is the name of the file, a slash, and the case's own
 // name. The cases of a directory come in the order of the names of the files.
@@ -133,6 +131,7 @@ func ReadCases(path string) ([]Case, error) {
 
 // parseCase reads one document. A field that does not exist is an error: a mistyped "denied" would otherwise be a case
 // that expects nothing.
+// document is a part of the file between two lines "---".
 func parseCase(document []byte) (Case, error) {
 	var f caseFile
 	if err := yaml.UnmarshalStrict(document, &f); err != nil {
@@ -162,6 +161,7 @@ func parseCase(document []byte) (Case, error) {
 }
 
 // parseOutsiders reads "w0 10.1.9.9 fd00:1::9": a wire and the addresses of outsiders on it.
+// An outsider has a single address, so the line gives several outsiders.
 func parseOutsiders(text string) ([]Outsider, error) {
 	var out []Outsider
 	fields := strings.Fields(text)
@@ -177,6 +177,7 @@ func parseOutsiders(text string) ([]Outsider, error) {
 
 // builder turns the short forms of a case into objects. It remembers the networks and namespaces that earlier lines
 // made.
+// It is for a single case.
 type builder struct {
 	// The wire of each network.
 	wires map[Key]string // of networks
@@ -184,6 +185,7 @@ type builder struct {
 	namespaces map[string]bool
 }
 
+// newBuilder returns a builder that knows no network and no namespace.
 func newBuilder() *builder { return &builder{wires: map[Key]string{}, namespaces: map[string]bool{}} }
 
 // step turns the fields of a step into events.
@@ -253,6 +255,7 @@ func (b *builder) step(f stepFile) (Step, error) {
 }
 
 // parseExpectations reads the flows that pass, and then the flows that are dropped.
+// All flows of allowed are expected to pass, and all flows of denied to be dropped.
 func parseExpectations(allowed, denied []string) ([]Expectation, error) {
 	var out []Expectation
 	for _, text := range slices.Concat(allowed, denied) {
@@ -282,6 +285,7 @@ func parseRef(text string) (Ref, error) {
 }
 
 // need makes a namespace if the case has not made it yet: an API server refuses objects whose namespace does not exist.
+// put appends the object to the step.
 func (b *builder) need(name string, put func(Object)) {
 	if !b.namespaces[name] {
 		put(b.namespace(name, nil))
@@ -289,6 +293,7 @@ func (b *builder) need(name string, put func(Object)) {
 }
 
 // namespace makes a namespace whose UID is its name: a case that puts it twice changes the labels of one object.
+// The labels may be nil.
 func (b *builder) namespace(name string, labels map[string]string) *corev1.Namespace {
 	b.namespaces[name] = true
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels, UID: types.UID(name)}}
@@ -341,6 +346,7 @@ func (p policyFile) policy() *mnpv1.MultiNetworkPolicy {
 }
 
 // parseLabels reads "app=web". A word without an equals sign is a label with an empty value.
+// The result is never nil.
 func parseLabels(fields []string) map[string]string {
 	labels := map[string]string{}
 	for _, f := range fields {

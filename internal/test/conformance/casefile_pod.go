@@ -28,6 +28,7 @@ const defaultNode = "node-1"
 
 // statusEntry is an entry of the annotation network-status, in the form that Multus writes (the NetworkStatus of the
 // Network Plumbing Working Group's specification). Fields that the agent does not read are left out.
+// An entry without IPs is an interface without addresses.
 type statusEntry struct {
 	Name      string   `json:"name"`
 	Interface string   `json:"interface,omitempty"`
@@ -108,6 +109,7 @@ func (b *builder) pod(text string) (*corev1.Pod, error) {
 
 // setStatus writes the network status of a pod. An empty list is written as "null", which the agent reads as a status
 // without interfaces.
+// The annotations of the pod must not be nil.
 func setStatus(pod *corev1.Pod, status []statusEntry) {
 	raw, err := json.Marshal(status)
 	if err != nil {
@@ -118,6 +120,7 @@ func setStatus(pod *corev1.Pod, status []statusEntry) {
 
 // iface reads an interface, for example "net1 ops/a 10.1.0.1 fd00:1::1" or "vrf:net2 b 10.2.0.1". The network must be
 // on a wire already.
+// namespace is that of the pod, for a network without a namespace.
 func (b *builder) iface(namespace string, fields []string) (Link, statusEntry, error) {
 	if len(fields) < 2 {
 		return Link{}, statusEntry{}, fmt.Errorf("%q names no network", fields[0])
@@ -152,6 +155,7 @@ func (b *builder) iface(namespace string, fields []string) (Link, statusEntry, e
 
 // addPorts adds a container with named ports. Three kinds exist because only the ports of containers that run as long
 // as the pod count: ordinary containers, and init containers that restart always (sidecars, KEP-753).
+// A text is NAME=NUMBER/PROTOCOL.
 func addPorts(pod *corev1.Pod, kind string, texts []string) error {
 	c := corev1.Container{Name: kind}
 	for _, s := range texts {

@@ -98,6 +98,7 @@ func Format(c Case) (string, error) {
 }
 
 // formatEvent writes an event. The object is copied, because setting its kind changes it, and cases share objects.
+// Exactly a single field of the result is set.
 func formatEvent(e Event) (eventFile, error) {
 	f := eventFile{Settle: e.Settle, Stop: e.Stop, Start: e.Start, Forget: e.Forget, Table: e.Table}
 	if e.Open != nil {

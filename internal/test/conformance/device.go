@@ -87,8 +87,6 @@ func isMachine(p *corev1.Pod) bool {
 	return p.Labels[virtualMachineLabel] != "" || slices.ContainsFunc(linksOf(p), isBridged)
 }
 
-// A sender in a VRF or in a virtual machine does not get EPERM when the rules drop a packet. So a probe from there
-// shows only whether the packet arrives.
 // hidesDrops reports whether a send on the interface succeeds although the rules of the pod drop the packet.
 // A sender in a VRF or in a virtual machine does not get EPERM when the rules drop a packet. So a probe from there
 // shows only whether the packet arrives.
@@ -113,12 +111,15 @@ func (t Terminal) socketDevice() string {
 	return ""
 }
 
+// vrfOf returns the name of the VRF of an interface.
 func vrfOf(iface string) string { return "vrf-" + iface }
 
+// bondPorts returns the names of the ports of a bond.
 func bondPorts(iface string) []string { return []string{iface + "-p1", iface + "-p2"} }
 
 // attachDevice attaches the host to a wire by a device. For [Bridge], the port on the wire is in the pod's namespace,
 // and the interface that sends is in the virtual machine's namespace, behind the bridge.
+// The interface has no address yet.
 func (h *host) attachDevice(iface, wire, device string) error {
 	bridge := "br-" + wire
 	switch device {
@@ -133,6 +134,7 @@ func (h *host) attachDevice(iface, wire, device string) error {
 }
 
 // enslaveToVRF makes the interface a port of a VRF with routes of its own.
+// Each interface has a VRF of its own.
 func (h *host) enslaveToVRF(iface string) error {
 	link, err := h.handle.LinkByName(iface)
 	if err != nil {
@@ -157,6 +159,7 @@ func (h *host) enslaveToVRF(iface string) error {
 
 // attachBond makes a bond with two ports on a bridge, in active-backup mode, so that the bridge sees one address on one
 // port. A bond needs its ports to be down when they are added.
+// It returns when the bond carries packets, or with an error after patience.
 func (h *host) attachBond(iface, bridge string) error {
 	bond := netlink.NewLinkBond(netlink.NewLinkAttrs())
 	bond.Name, bond.Mode, bond.Miimon = iface, netlink.BOND_MODE_ACTIVE_BACKUP, 10
@@ -196,7 +199,6 @@ func (h *host) attachBond(iface, bridge string) error {
 	}
 }
 
-// A VRF outlives its ports, and the ports of a bond outlive the bond. So each part is removed by itself.
 // detachDevice removes a device and its parts.
 // A VRF outlives its ports, and the ports of a bond outlive the bond. So each part is removed by itself.
 func (h *host) detachDevice(iface, device string) error {

@@ -10,6 +10,7 @@ import (
 
 // Expectation is a line that a person wrote: flows between two pods, or between an address and a pod, that all pass or
 // that are all dropped. Example: "client -> web@net1 tcp/80 udp/53".
+// A line is about all packets that match it: all addresses of a pod, both families, and each service.
 type Expectation struct {
 	// The line itself, for messages and for [Format].
 	Text    string
@@ -24,13 +25,14 @@ type Expectation struct {
 // party is one end of an expectation: a pod, one interface of a pod, or an address.
 // The zero Key means that the party is an address.
 type party struct {
+	pod Key
 	// Empty: all interfaces of the pod.
-	pod   Key
 	iface string
 	addr  netip.Addr
 }
 
 // service is a protocol and a destination port. The port is 0 for ICMP.
+// It is comparable, so that it can be the key of a map.
 type service struct {
 	proto Protocol
 	port  uint16
@@ -61,6 +63,7 @@ func parseExpectation(text string, allowed bool) (Expectation, error) {
 }
 
 // and returns a copy with a further service. The original is shared between cases and must not change.
+// Text has the service too, so that Format writes it.
 func (e Expectation) and(s service) *Expectation {
 	e.Text += fmt.Sprintf(" %s/%d", s.proto, s.port)
 	e.Services = append(slices.Clone(e.Services), s)
@@ -68,6 +71,7 @@ func (e Expectation) and(s service) *Expectation {
 }
 
 // parseParty reads an address, a pod, or a pod and its interface ("ops/web@net1").
+// A text that is not an address is the name of a pod, whether or not the pod exists.
 func parseParty(s string) party {
 	if addr, err := netip.ParseAddr(s); err == nil {
 		return party{addr: addr}
@@ -104,6 +108,7 @@ func parseService(s string) (service, error) {
 }
 
 // is reports whether a terminal belongs to the party.
+// A party without an interface has all terminals of its pod.
 func (p party) is(t Terminal) bool {
 	if p.addr.IsValid() {
 		return t.addr == p.addr
@@ -113,6 +118,7 @@ func (p party) is(t Terminal) bool {
 
 // Faults returns a message for each probe whose verdict differs from the expectation, and for each service that no
 // probe was about. The second kind keeps a mistyped line from being a line that always holds.
+// probes are those of a step, with their results. No message means that the expectation holds.
 func (e Expectation) Faults(probes []*Probe) []string {
 	seen := map[service]bool{}
 	var faults []string

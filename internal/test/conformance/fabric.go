@@ -39,6 +39,7 @@ func annotatedLinks(p *corev1.Pod) []Link {
 }
 
 // setLinks writes the annotation that [annotatedLinks] reads.
+// The pod may have no annotations before.
 func setLinks(p *corev1.Pod, links []Link) {
 	raw, err := json.Marshal(links)
 	if err != nil {
@@ -176,6 +177,7 @@ func (f *Fabric) Leave(state State) ([]types.UID, error) {
 }
 
 // reach attaches the outside to a wire. The wire of a VLAN is named after its parent wire: "w0.7" is VLAN 7 on w0.
+// It does nothing if the outside is there already.
 func (f *Fabric) reach(wire string) error {
 	if f.wires[wire] {
 		return nil
@@ -231,6 +233,7 @@ func (f *Fabric) present() []*host {
 }
 
 // manyPort is the UDP port of multicast and broadcast probes.
+// It is a port to which random policies refer, so that some of them allow the probes.
 const manyPort = 53
 
 // everybody returns the multicast and broadcast addresses that reach all hosts on the wire of an address: ff02::1 for

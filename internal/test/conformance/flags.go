@@ -32,6 +32,7 @@ func (f Flags) Args(dir string) ([]string, error) {
 
 // flagged returns the verdict of the flags on a packet. It is false when the flags leave the packet to the policies.
 // The order is the agent's: ICMP and prefixes come before custom rules.
+// d is the direction in the eyes of the pod whose agent judges.
 func (o *Oracle) flagged(d direction, p Packet) (Ruling, bool) {
 	version, icmp := "v4", "accept-icmp"
 	if p.From.Addr.Is6() {
@@ -75,6 +76,7 @@ func (o *Oracle) flagged(d direction, p Packet) (Ruling, bool) {
 // under returns the verdict of a custom rule on the packet, empty if the rule does not match. It knows only the few
 // forms that random cases have: "ip saddr PREFIX", "ip daddr PREFIX", the same with "ip6", "PROTOCOL dport N-M", and a
 // verdict at the end. It is written apart from the agent's parser, which it judges.
+// An example: "ip saddr 10.0.0.0/30 tcp dport 80-90 drop".
 func (p Packet) under(words []string) string {
 	// Each match has three words; the verdict is the last word.
 	for ; len(words) > 1; words = words[3:] {
@@ -99,6 +101,7 @@ func (p Packet) under(words []string) string {
 }
 
 // flags makes random flags. Each of them is rare, so that most cases are about policies.
+// A file has at most three rules.
 func (g *generator) flags() Flags {
 	f := Flags{}
 	if g.chance(40) {

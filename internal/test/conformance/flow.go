@@ -40,6 +40,7 @@ func (f *flow) packet(reply bool) Packet {
 }
 
 // probe returns a probe of a direction. It is one-way: no answer is waited for on an open connection.
+// Its number is given when it is sent.
 func (f *flow) probe(reply bool) *Probe {
 	p := &Probe{From: f.from, To: f.to, Proto: f.proto, Port: f.port, OneWay: true, flow: f, reply: reply}
 	if reply {
@@ -49,6 +50,7 @@ func (f *flow) probe(reply bool) *Probe {
 }
 
 // appendPacket appends the packet of a direction to b, with the number of its probe.
+// b is returned with the packet behind it.
 func (f *flow) appendPacket(b []byte, reply bool, id uint32) []byte {
 	from, to, sport, dport, own, other := f.from.addr, f.to.addr, f.sport, f.port, f.next[0], f.next[1]
 	if reply {
@@ -132,6 +134,7 @@ func (f *flow) readTags() error {
 
 // nextSequence waits until the other end has acknowledged all bytes, and returns the sequence number of the next byte.
 // A segment that repeats older bytes is then sure to be a duplicate.
+// The socket stays as it was.
 func nextSequence(end lab.FlowEnd) (uint32, error) {
 	raw, err := end.SyscallConn()
 	if err != nil {
@@ -281,6 +284,7 @@ func (r *play) compareFlows() (probes []*Probe, err error) {
 
 // awaitEntries waits until the agent has noticed the loss of connection tracking entries and has restored its mark in
 // each isolated pod.
+// Pods that no policy isolates need no mark.
 func (r *play) awaitEntries(ctx context.Context) error {
 	for _, h := range r.fabric.present() {
 		if h == r.fabric.outside || !r.oracle.Enforced(h.key) || !r.oracle.Isolated(h.key) {

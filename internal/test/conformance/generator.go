@@ -17,6 +17,7 @@ import (
 
 // Random returns the case of a seed. The same seed gives the same case in every run of the same code; a change of the
 // generator may change all cases.
+// The steps have no expectations: an oracle judges each packet.
 func Random(seed uint64) Case {
 	g := &generator{
 		Rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), state: State{}, broken: map[types.UID]bool{},
@@ -68,6 +69,7 @@ type generator struct {
 }
 
 // netLink is an interface of a pod, with its network.
+// The generator needs the network to write annotations.
 type netLink struct {
 	Link
 	network Key
@@ -80,6 +82,7 @@ func one[T any](g *generator, from ...T) T { return from[g.IntN(len(from))] }
 func (g *generator) chance(n int) bool { return g.IntN(100) < n }
 
 // put creates or replaces an object.
+// The object must not change afterwards.
 func (g *generator) put(o Object) {
 	g.happen(Event{Put: o})
 }
@@ -108,6 +111,7 @@ func (g *generator) settle() { g.events = append(g.events, Event{Settle: true}) 
 
 // make makes the whole case: flags, wires and addresses first, then the first objects, then some steps of random
 // events.
+// A restart of the agent may add a step of its own.
 func (g *generator) make(name string) Case {
 	c := Case{Name: name, Flags: g.flags()}
 	for i := range 1 + g.IntN(3) {
@@ -164,6 +168,7 @@ func (g *generator) take(wire string, v4 bool) netip.Addr {
 }
 
 // giveBack makes the addresses of interfaces free again.
+// The next pod may get them at once.
 func (g *generator) giveBack(links []netLink) {
 	for _, l := range links {
 		g.free[l.Wire] = append(g.free[l.Wire], l.Addrs...)
@@ -209,6 +214,7 @@ func (g *generator) start() {
 	g.quiet()
 }
 
+// labels makes labels that selectors may ask for; an empty value is a value too.
 func (g *generator) labels() map[string]string {
 	labels := map[string]string{}
 	for _, k := range someKeys {
@@ -219,6 +225,7 @@ func (g *generator) labels() map[string]string {
 	return labels
 }
 
+// namespace makes a namespace with new labels, or the next version of a namespace.
 func (g *generator) namespace(name string) *corev1.Namespace {
 	return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, UID: types.UID(name), Labels: g.labels()}}
 }
@@ -271,6 +278,7 @@ func created(nad *netv1.NetworkAttachmentDefinition, at int64) {
 }
 
 // edited gives a definition that has been changed its times.
+// The entry of the creation stays the first.
 func edited(nad *netv1.NetworkAttachmentDefinition, at int64) {
 	nad.Generation++
 	nad.ManagedFields = append(slices.Clone(nad.ManagedFields[:1]), metav1.ManagedFieldsEntry{Manager: "edit", Time: new(metav1.Unix(at, 0))})

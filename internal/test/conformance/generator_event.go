@@ -51,6 +51,7 @@ func (g *generator) somePod() *corev1.Pod {
 }
 
 // relabelPod gives a pod other labels: policies and peers may select it now, or no more.
+// The labels may be the same as before.
 func (g *generator) relabelPod() {
 	if pod := g.somePod(); pod != nil {
 		pod.Labels = g.labels()
@@ -224,6 +225,7 @@ func (g *generator) breakStatus() {
 }
 
 // somePolicy returns a copy of a policy, or nil.
+// The copy can be changed.
 func (g *generator) somePolicy() *mnpv1.MultiNetworkPolicy {
 	if all := objectsOf[*mnpv1.MultiNetworkPolicy](g.state); len(all) > 0 {
 		return one(g, all...).DeepCopy()
@@ -232,6 +234,7 @@ func (g *generator) somePolicy() *mnpv1.MultiNetworkPolicy {
 }
 
 // editPolicy changes a part of a policy.
+// It stays the same object, with the same UID.
 func (g *generator) editPolicy() {
 	p := g.somePolicy()
 	if p == nil {
@@ -292,6 +295,7 @@ const maxOpened = 6
 
 // openFlows opens connections of TCP and UDP between two addresses on a wire. At least one address belongs to a pod;
 // the other may be an outsider's.
+// The number of calls is limited by maxOpened.
 func (g *generator) openFlows() {
 	if g.opened >= maxOpened {
 		return

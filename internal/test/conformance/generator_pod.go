@@ -25,6 +25,7 @@ func (g *generator) newPod() {
 }
 
 // makePod makes a pod with up to four interfaces. It may be on another node, pending, or on its node's network.
+// The UID is new.
 func (g *generator) makePod(key Key) {
 	g.uids++
 	pod := &corev1.Pod{
@@ -56,6 +57,7 @@ func (g *generator) makePod(key Key) {
 }
 
 // stepBack replaces the last event, which put a pod, by two events: in the first event the pod has no network status.
+// The agent sees a pod without a status first, as on a real cluster.
 func (g *generator) stepBack(pod *corev1.Pod) {
 	bare := pod.DeepCopy()
 	delete(bare.Annotations, statusAnnotation)
@@ -65,6 +67,7 @@ func (g *generator) stepBack(pod *corev1.Pod) {
 }
 
 // link makes an interface on a network, with free addresses: mostly one of each family, sometimes none or two.
+// An interface may have no address, or none of a family whose addresses are all taken.
 func (g *generator) link(iface string, n Key) netLink {
 	wire := g.wireOf[n]
 	l := netLink{Link{Iface: iface, Wire: wire}, n}
@@ -147,6 +150,7 @@ type networkRequest struct {
 
 // requestOf makes an entry of the requested networks. Sometimes it leaves out the namespace or the name of the
 // interface, where the defaults are right: the pod's namespace, and "net" with the place in the list.
+// place counts from 1.
 func (g *generator) requestOf(pod *corev1.Pod, place int, n Key, iface string) networkRequest {
 	r := networkRequest{Name: n.Name, Namespace: n.Namespace}
 	if n.Namespace == pod.Namespace && g.chance(50) {
@@ -164,6 +168,7 @@ func (g *generator) requestOf(pod *corev1.Pod, place int, n Key, iface string) n
 
 // describe writes the interfaces of a pod into its annotations: for the kernel, in the network status, and sometimes as
 // requested networks. The network status is sometimes incomplete or has entries that are not valid.
+// The pod is not put; the caller does that.
 func (g *generator) describe(pod *corev1.Pod) {
 	key := Key{Namespace: pod.Namespace, Name: pod.Name}
 	var links []Link

@@ -47,6 +47,7 @@ func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
 
 // policyFor makes the annotation policy-for: networks with or without a namespace, with blanks, and sometimes names
 // that are not valid.
+// Blanks around a name do not matter.
 func (g *generator) policyFor(namespace string) string {
 	var names []string
 	for range one(g, 2, 2, 3, 4) {
@@ -124,6 +125,7 @@ func (g *generator) peers() []mnpv1.MultiNetworkPolicyPeer {
 
 // block makes an IP block on a wire of the case. The edges of blocks and exceptions lie between the addresses of
 // [someAddrs].
+// A block may have no exception, or exceptions outside of it.
 func (g *generator) block() *mnpv1.IPBlock {
 	wire := g.IntN(len(g.wires))
 	v4, v6 := fmt.Sprintf("10.%d.", wire), fmt.Sprintf("fd00:%d::", wire)
@@ -151,6 +153,7 @@ func (g *generator) block() *mnpv1.IPBlock {
 }
 
 // ports makes the ports of a rule.
+// None means every port.
 func (g *generator) ports() []mnpv1.MultiNetworkPolicyPort {
 	ports := one(g, nil, []mnpv1.MultiNetworkPolicyPort{})
 	for range one(g, 0, 0, 1, 1, 1, 2, 2, 3, 5) {

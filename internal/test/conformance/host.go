@@ -115,6 +115,7 @@ func (h *host) close() error {
 
 // setLinks changes the interfaces until they are the given ones. Interfaces that stay are not touched, and their
 // connections survive.
+// An interface that moves to another wire is detached and attached again.
 func (h *host) setLinks(want []Link) error {
 	for _, l := range slices.Clone(h.links) {
 		i := slices.IndexFunc(want, func(w Link) bool { return w.Iface == l.Iface && w.Wire == l.Wire && w.Device == l.Device })
@@ -154,6 +155,7 @@ func (h *host) setLinks(want []Link) error {
 
 // prefixOf returns an address with the length of its subnet: each wire has a /16 of its own for IPv4 and a /64 for
 // IPv6.
+// The length decides which addresses are on the link.
 func prefixOf(a netip.Addr) netip.Prefix {
 	if a.Is4() {
 		return netip.PrefixFrom(a, 16)
@@ -162,6 +164,7 @@ func prefixOf(a netip.Addr) netip.Prefix {
 }
 
 // attach makes an interface on a wire and records it.
+// The interface has no address yet.
 func (h *host) attach(iface, wire, device string) error {
 	var err error
 	parent, id, isVLAN := strings.Cut(iface, ".")
@@ -186,6 +189,7 @@ func (h *host) attach(iface, wire, device string) error {
 }
 
 // attachVLAN makes a VLAN device on an interface. Its frames cross the wire of the interface with a tag.
+// The parent must exist.
 func (h *host) attachVLAN(parent, iface, id string) error {
 	n, err := strconv.Atoi(id)
 	if err != nil {
@@ -208,6 +212,7 @@ func (h *host) attachVLAN(parent, iface, id string) error {
 
 // addRoute makes all IPv6 addresses reachable on an interface. Without the route, the kernel sends no packet with a
 // source that is not the host's. For IPv4, a socket that is bound to an interface needs no route.
+// The outside needs it for forged sources.
 func (h *host) addRoute(iface string) error {
 	link, err := h.handle.LinkByName(iface)
 	if err == nil {
@@ -225,6 +230,7 @@ func (h *host) addRoute(iface string) error {
 
 // detach removes an interface. Its sockets are closed first: a new interface of the same name has another index, to
 // which the old sockets are not bound.
+// The connections of the interface end with it, see Fabric.dropFlows.
 func (h *host) detach(link Link) error {
 	iface := link.Iface
 	for _, v6 := range []bool{false, true} {
@@ -240,6 +246,7 @@ func (h *host) detach(link Link) error {
 }
 
 // removeAddr removes an address from an interface.
+// The address must be there.
 func (h *host) removeAddr(iface string, a netip.Addr) error {
 	link, err := h.handle.LinkByName(iface)
 	if err == nil {
@@ -255,6 +262,7 @@ func (h *host) removeAddr(iface string, a netip.Addr) error {
 
 // leave removes all addresses, as if the host were gone, and closes its sockets. It does not wait until the interfaces
 // are removed, because the kernel takes long to remove an interface.
+// The host must not be used afterwards.
 func (h *host) leave() error {
 	for i := range h.links {
 		for _, a := range h.links[i].Addrs {

@@ -17,6 +17,7 @@ import (
 //
 // It has a memory, because the specification asks for a memory: while the network status or the requested networks of a
 // pod on its node cannot be read, the interfaces that were known stay known.
+// It is written from the specification and shares no code with the agent.
 type Oracle struct {
 	Node    string   // the node of the agent under test: only its pods are enforced
 	Plugins []string // the network types that policies isolate, as in --network-plugins
@@ -90,12 +91,14 @@ func (o *Oracle) Observe(s State) {
 }
 
 // Forget loses the memory, like an agent that starts without a memory.
+// Interfaces of pods with unreadable annotations are unknown afterwards.
 func (o *Oracle) Forget() {
 	o.attachments = nil
 	o.Observe(o.state)
 }
 
 // Judge returns the verdict of the sender's policies and the verdict of the receiver's policies on a first packet.
+// A packet arrives if both allow it. The verdict of a side that is no enforced pod is to allow.
 func (o *Oracle) Judge(p Packet) (atSender, atReceiver Ruling) {
 	return o.rule(egress, p.From, p.To.Addr, p), o.rule(ingress, p.To, p.From.Addr, p)
 }
@@ -150,6 +153,7 @@ func (o *Oracle) Enforced(pod Key) bool {
 }
 
 // question is everything that an [answer] depends on: protocols and ports are looked up in the answer.
+// It is comparable, so that it can be the key of memo.
 type question struct {
 	direction direction
 	pod       Key
@@ -177,6 +181,7 @@ type portRange struct {
 }
 
 // rule returns the verdict of the policies of one pod. The order is the agent's: isolation, flags, own packets, rules.
+// self is the end that the policies protect, peer the address of the other end.
 func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet) Ruling {
 	if !self.IsPod() || !o.Enforced(self.Pod) {
 		return Ruling{true, string(d) + " of " + self.String() + " is not enforced here"}
@@ -210,7 +215,6 @@ func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet
 }
 
 // answer collects the rules of all isolating policies. A packet passes if any of them allows it.
-
 func (o *Oracle) answer(q question) answer {
 	p := o.state.pod(q.pod)
 	isolating := o.isolating(q.direction, p, q.iface)
@@ -226,6 +230,7 @@ func (o *Oracle) answer(q question) answer {
 }
 
 // isolating returns the policies that isolate an interface of a pod in a direction.
+// p must not be nil.
 func (o *Oracle) isolating(d direction, p *corev1.Pod, iface string) []*mnpv1.MultiNetworkPolicy {
 	var networks []Key
 	iface, _, _ = strings.Cut(iface, ".") // a VLAN device is isolated like the interface that it is on

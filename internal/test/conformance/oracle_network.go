@@ -49,6 +49,7 @@ func requestedBy(p *corev1.Pod) ([]attachment, bool) {
 }
 
 // statusOf returns the network status of a pod. The older annotation counts only if the newer annotation is missing.
+// An annotation that is present and empty counts as present.
 func statusOf(p *corev1.Pod) string {
 	raw, ok := p.Annotations["k8s.v1.cni.cncf.io/network-status"]
 	if !ok {
@@ -106,6 +107,7 @@ func networkNamed(s, namespace string) (Key, bool) {
 }
 
 // networksOf returns the networks that a policy applies to. Names that are not valid are left out.
+// A policy without the annotation has none.
 func networksOf(policy *mnpv1.MultiNetworkPolicy) []Key {
 	var out []Key
 	for _, s := range strings.Split(policy.Annotations["k8s.v1.cni.cncf.io/policy-for"], ",") {

@@ -35,6 +35,7 @@ func rulesOf(policy *mnpv1.MultiNetworkPolicy, d direction) []policyRule {
 }
 
 // ruleFor returns the ports that a rule allows the peer of a question.
+// self is the pod that the policy protects.
 func (o *Oracle) ruleFor(q question, policy *mnpv1.MultiNetworkPolicy, self *corev1.Pod, r policyRule) ruleFor {
 	isPeer := len(r.peers) == 0
 	var pods []*corev1.Pod // peers that have the address
@@ -181,6 +182,7 @@ func blockHas(cidr string, a netip.Addr) (has, valid bool) {
 }
 
 // isNumber reports whether a port is a number, maybe a number in a string.
+// Such a port has no name to look up.
 func isNumber(port *intstr.IntOrString) bool {
 	_, err := strconv.Atoi(strings.TrimSpace(port.StrVal))
 	return port.Type == intstr.Int || err == nil
@@ -204,6 +206,7 @@ func protocolOf(p *corev1.Protocol) (Protocol, bool) {
 }
 
 // numbersOf returns the ports that a port without a name allows. If any part of it is not valid, it allows nothing.
+// Port 0 to 65535 stands for a port without a number.
 func numbersOf(port mnpv1.MultiNetworkPolicyPort) []portRange {
 	proto, ok := protocolOf(port.Protocol)
 	r := portRange{proto, 0, 65535}
@@ -230,6 +233,7 @@ func numbersOf(port mnpv1.MultiNetworkPolicyPort) []portRange {
 }
 
 // portsNamed returns the numbers that a pod's containers give a named port.
+// A name that no container has gives nothing.
 func portsNamed(pod *corev1.Pod, port mnpv1.MultiNetworkPolicyPort) []portRange {
 	proto, ok := protocolOf(port.Protocol)
 	name := port.Port.StrVal

@@ -46,6 +46,7 @@ func ReadPage(path string) ([]Case, error) {
 
 // tables returns the tables of a text in Markdown, each as rows of cells. The first row is the header. Backquotes are
 // left out.
+// The line of dashes below the header is left out.
 func tables(text string) [][][]string {
 	var out [][][]string
 	inTable := false
@@ -106,6 +107,7 @@ func (b *builder) cluster(tables [][][]string) (events []Event, outsiders []Outs
 }
 
 // example reads the section of a case: its policies, and the flows that they allow or deny.
+// A flow is a row: From, To, Ports, and "allowed" or "denied".
 func example(body string) (Step, error) {
 	var s Step
 	blocks := strings.Split(body, "```yaml\n")

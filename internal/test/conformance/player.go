@@ -46,6 +46,7 @@ type Player struct {
 }
 
 // Result is the outcome of a case.
+// Without faults, all comparisons of the case agreed.
 type Result struct {
 	Counts
 	Step    int      // the step that failed, from 0; valid if there are faults
@@ -108,6 +109,7 @@ const (
 
 // Play plays a case until its first fault. A fault of the agent that prevents the play ([ErrFault]) and a failure of
 // the play itself are errors; the result then has only the comparisons before.
+// Everything that the case made is removed before it returns.
 func (p *Player) Play(ctx context.Context, c Case) (result Result, err error) {
 	// The ports are part of the fabric, because each host listens on them from the beginning.
 	fabric, err := NewFabric(portsOf(c))
@@ -181,6 +183,7 @@ type play struct {
 }
 
 // spot is an address on a wire.
+// It is comparable, so that it can be the key of a map.
 type spot struct {
 	wire string
 	addr netip.Addr
@@ -198,6 +201,7 @@ func (r *play) start() error {
 }
 
 // stop ends the agent, if an agent runs.
+// Its rules stay.
 func (r *play) stop() {
 	if r.agent != nil {
 		r.agent.Stop()
@@ -206,6 +210,7 @@ func (r *play) stop() {
 }
 
 // step plays a step: its events in a burst, then the comparison once the agent is settled.
+// It returns messages about wrong verdicts.
 func (r *play) step(ctx context.Context, s Step) ([]string, error) {
 	for _, e := range s.Events {
 		if err := r.happen(ctx, e); err != nil {
@@ -280,6 +285,7 @@ func (r *play) leave() error {
 }
 
 // putPod makes the kernel's side of a pod.
+// It comes before the API server knows the pod.
 func (r *play) putPod(pod *corev1.Pod) error {
 	for _, l := range annotatedLinks(pod) {
 		for _, a := range l.Addrs {
@@ -360,6 +366,7 @@ func (r *play) compare(expect []Expectation) ([]string, error) {
 
 // judge returns messages for the verdicts of the kernel, of the agent's explanations, and for tables that are missing
 // or needless.
+// The probes must have been sent.
 func (r *play) judge(probes []*Probe) ([]string, error) {
 	faults, err := r.tables()
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 )
 
 // Probe is a packet with the expected and the observed verdict.
+// It is sent by Fabric.Send, which fills in the fields from refused on.
 type Probe struct {
 	From, To Terminal
 	Proto    Protocol
@@ -42,6 +43,7 @@ func (p *Probe) Packet() Packet {
 	return Packet{p.From.Endpoint(), p.To.Endpoint(), p.Proto, p.Port, p.shape}
 }
 
+// allowed reports whether both sides are to let the packet pass.
 func (p *Probe) allowed() bool { return p.Egress.Allowed && p.Ingress.Allowed }
 
 // missing reports whether something that should have been seen was not seen. A packet may have been lost, so the probe
@@ -209,6 +211,7 @@ func (f *Fabric) sendOne(hosts []*host, p *Probe, packet []byte) (sent bool, err
 }
 
 // drain reads the arrivals of all hosts.
+// It does not wait for packets.
 func (f *Fabric) drain(hosts []*host) error {
 	for _, h := range hosts {
 		if err := h.drain(f.take); err != nil {

@@ -73,6 +73,7 @@ func (r *play) toMany(terminals []Terminal) []*Probe {
 
 // shapes returns the shapes in which packets of a protocol are sent. In cases that a person wrote, all packets are
 // plain.
+// A sample has a single shape for each packet.
 func (r *play) shapes(proto Protocol) []shape {
 	switch {
 	case len(r.Only) > 0:
@@ -91,6 +92,7 @@ func (r *play) answersElsewhere(t Terminal) bool {
 }
 
 // services returns each protocol with each port.
+// ICMP comes once, since it has no ports.
 func services(ports []uint16) []service {
 	out := []service{{proto: ICMP}}
 	for _, proto := range transports {

@@ -59,6 +59,7 @@ func (s *Server) Put(o Object) {
 }
 
 // Delete deletes an object, if it exists.
+// The watches get the last version of it.
 func (s *Server) Delete(ref Ref) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,6 +83,7 @@ func (s *Server) Versions() map[Ref]string {
 }
 
 // serverKind holds the objects of a kind and all of their changes. It implements list and watch for an informer.
+// A version of an object is never changed, so the history can be sent again.
 type serverKind struct {
 	server  *Server
 	objects map[Key]Object
@@ -114,6 +116,7 @@ func (k *serverKind) record(event watch.EventType, o Object) {
 func (k *serverKind) IsWatchListSemanticsUnSupported() bool { return true }
 
 // List returns all objects, at the current version.
+// The options are ignored: informers here ask for everything.
 func (k *serverKind) List(metav1.ListOptions) (runtime.Object, error) {
 	k.server.mu.Lock()
 	defer k.server.mu.Unlock()
@@ -125,6 +128,7 @@ func (k *serverKind) List(metav1.ListOptions) (runtime.Object, error) {
 }
 
 // Watch sends the changes after a version, and then later changes as they come.
+// The version 0 asks for all changes.
 func (k *serverKind) Watch(o metav1.ListOptions) (watch.Interface, error) {
 	from, err := strconv.ParseUint(o.ResourceVersion, 10, 64)
 	if err != nil {

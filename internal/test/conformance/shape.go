@@ -31,6 +31,7 @@ func shapesOf(proto Protocol) []shape {
 }
 
 // someShape chooses a shape. Most packets are plain.
+// r decides, so that a case chooses the same shapes when it is repeated.
 func someShape(r *rand.Rand, proto Protocol) shape {
 	if r.IntN(100) < 60 {
 		return plain
@@ -40,6 +41,7 @@ func someShape(r *rand.Rand, proto Protocol) shape {
 }
 
 // appendPacket appends the packet of a probe to b. Fragments are cut from it later.
+// sport is the source port of this send, id the number of the probe.
 func (p *Probe) appendPacket(b []byte, sport uint16, id uint32) []byte {
 	from, to := p.From.addr, p.To.addr
 	switch {
@@ -102,6 +104,7 @@ func insertOptions(packet []byte, to netip.Addr) []byte {
 const firstFragment = 8
 
 // fragments cuts a datagram of UDP behind its header, into two IP packets.
+// The numbers of both fragments are the same, so that the receiver joins them.
 func fragments(packet []byte, id uint32) [][]byte {
 	// The offset counts bytes. IPv4 has it in units of eight bytes with flags in the upper three bits, IPv6 has it in
 	// place, with flags in the lower three bits.

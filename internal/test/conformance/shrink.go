@@ -12,6 +12,7 @@ import (
 // Shrink returns a smaller case that still fails. It leaves out steps, events, parts of objects, outsiders and flags,
 // one after another, until nothing can be left out or more returns false. A smaller case that is not sound is not
 // tried, because its failure could be the case's own fault.
+// The result fails too. more bounds the time: it returns false when the time is over.
 func Shrink(c Case, fails func(Case) bool, more func() bool) Case {
 	try := func(next Case) bool {
 		if !more() || !isSound(next) || !fails(next) {
@@ -69,7 +70,8 @@ func isSound(c Case) bool {
 	return true
 }
 
-// hasUnreadable reports whether any pod has annotations that cannot be read. An agent that starts cannot know the interfaces of such a pod.
+// hasUnreadable reports whether any pod has annotations that cannot be read. An agent that starts cannot know the
+// interfaces of such a pod.
 func hasUnreadable(state State) bool {
 	return slices.ContainsFunc(objectsOf[*corev1.Pod](state), func(p *corev1.Pod) bool {
 		_, readable := attachmentsOf(p)
@@ -163,6 +165,7 @@ func withoutOutsiders(c Case) []func() Case {
 }
 
 // withSmallerObjects leaves out a part of one object.
+// Each way is tried by itself.
 func withSmallerObjects(c Case) []func() Case {
 	var ways []func() Case
 	for i, s := range c.Steps {
@@ -194,6 +197,7 @@ func withSteps(c Case) Case {
 }
 
 // smallerObjects returns functions that make an object smaller in place. They get a copy of the object.
+// An object without parts has no way.
 func smallerObjects(o Object) []func(Object) {
 	var ways []func(Object)
 	if len(o.GetLabels()) > 0 {
@@ -269,6 +273,7 @@ func smallerPolicies(p *mnpv1.MultiNetworkPolicy) []func(Object) {
 }
 
 // withoutFlags leaves out one flag of the agent.
+// The other flags stay.
 func withoutFlags(c Case) (ways []func() Case) {
 	for _, name := range slices.Sorted(maps.Keys(c.Flags)) {
 		ways = append(ways, func() Case {

@@ -50,6 +50,7 @@ func (h *host) listen(ports []uint16) error {
 }
 
 // rawReceiver opens a raw socket that reports the receiving interface of each packet in a control message.
+// The caller closes it.
 func rawReceiver(v6 bool, proto uint8) (int, error) {
 	family, level, option := unix.AF_INET, unix.IPPROTO_IP, unix.IP_PKTINFO
 	if v6 {
@@ -94,6 +95,7 @@ func listener(port uint16) (int, error) {
 
 // sender returns a raw socket that sends packets with their IP header on an interface. It is bound to the interface, so
 // the routes do not choose another interface.
+// It is opened at the first use and kept until the interface goes.
 func (h *host) sender(iface string, v6 bool) (int, error) {
 	if fd, ok := h.senders[sender{iface, v6}]; ok {
 		return fd, nil
@@ -143,6 +145,7 @@ func (h *host) send(iface string, to netip.Addr, packet []byte) (bool, error) {
 }
 
 // drain reads all packets that have arrived, and calls take for each packet of a probe or marker.
+// take gets the name of the interface on which the packet arrived, or "" if it is unknown.
 func (h *host) drain(take func(h *host, iface string, s sighting)) error {
 	// Probes are shorter than the buffers. The end of a longer packet is cut off, and not needed.
 	var packet [256]byte

@@ -113,11 +113,11 @@ func (e Event) applyTo(s State) State {
 }
 
 // Step is a burst of events, and the verdicts that hold once the agent has applied all of them.
-// An optional title.
 type Step struct {
-	Name string
-	// The lines of a person; random steps have none. The Oracle judges every packet also without them.
+	// An optional title.
+	Name   string
 	Events []Event
+	// The lines of a person; random steps have none. The Oracle judges every packet also without them.
 	Expect []Expectation
 	Quiet  bool // nothing is sent after the step
 }
@@ -147,6 +147,7 @@ func (c Case) Size() int {
 }
 
 // Outsider is an address on a wire that belongs to no pod.
+// Policies know it by blocks only.
 type Outsider struct {
 	Wire string
 	Addr netip.Addr

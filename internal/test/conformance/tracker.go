@@ -21,6 +21,7 @@ type Tracker struct {
 func NewTracker() *Tracker { return &Tracker{versions: map[Ref]string{}} }
 
 // Has reports whether the sink has exactly these versions of objects.
+// An object that is missing, or that should be gone, makes it false.
 func (t *Tracker) Has(versions map[Ref]string) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -122,6 +122,7 @@ func appendPorts(b []byte, sport, dport uint16) []byte {
 }
 
 // appendEcho appends an echo request. Its identifier takes the place of a source port.
+// The number of the probe is its payload.
 func appendEcho(b []byte, from, to netip.Addr, ident uint16, id uint32) []byte {
 	start := len(b)
 	kind := byte(icmpEcho)
@@ -205,6 +206,7 @@ func sum(s uint32, b []byte) uint32 {
 }
 
 // fold adds the carries of a sum back into 16 bits.
+// A checksum is the complement of the result.
 func fold(s uint32) uint16 {
 	for s > 0xffff {
 		s = s>>16 + s&0xffff
@@ -213,6 +215,7 @@ func fold(s uint32) uint16 {
 }
 
 // sighting is the information in a packet that arrived.
+// The zero value is a packet that the prober did not send.
 type sighting struct {
 	kind sightingKind
 	// The number of the probe or marker; for an INIT or INIT ACK of a real connection, its initiate tag.

@@ -18,7 +18,9 @@ import (
 const FloodPort = 5000
 
 // Sink counts the datagrams and connections that arrive at a host, by source address.
+// A sink never answers datagrams; it echoes on connections.
 type Sink struct {
+	// udp and tcp are closed with the test
 	udp *net.UDPConn
 	tcp net.Listener
 	mu  sync.Mutex // guards the maps
@@ -55,6 +57,7 @@ func NewSink(t TB, server *Host) *Sink {
 }
 
 // count counts a datagram.
+// A message is the number of a datagram, 8 bytes in network byte order.
 func (s *Sink) count(from netip.Addr, message []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,6 +70,7 @@ func (s *Sink) count(from netip.Addr, message []byte) {
 }
 
 // EachDatagram calls do for each datagram of the given size, until the socket is closed. The message is valid during the call.
+// It ends without an error when the socket is closed. A datagram of another size is ignored.
 func EachDatagram(socket *net.UDPConn, size int, do func(from netip.Addr, message []byte)) {
 	b := make([]byte, size+1) // a larger datagram is cut to size+1 bytes
 	for {
@@ -108,6 +112,7 @@ func (s *Sink) connections() {
 }
 
 // Received returns the number of different datagrams and the number of connections from an address.
+// It may be called while a flood runs; datagrams on their way are missing then.
 func (s *Sink) Received(from netip.Addr) (datagrams, connections int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -125,6 +130,7 @@ type Flood struct {
 	done    sync.WaitGroup
 }
 
+// A gap in the enforcement of a millisecond thus lets a datagram or two pass.
 const floodPause = 400 * time.Microsecond // between two datagrams
 
 // Timeouts for a connection of a Flood to open and to echo. AllowedPatience is long, for a busy machine, but below the second
@@ -148,6 +154,7 @@ func StartFlood(t TB, from *Host, to netip.AddrPort, patience time.Duration) *Fl
 }
 
 // DialUDP opens a UDP socket over IPv4 in the host for datagrams to a server.
+// The caller closes the socket. It can be used outside of the host's namespace.
 func (h *Host) DialUDP(to netip.AddrPort) (socket *os.File, err error) {
 	err = h.Do(func() error {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
@@ -161,6 +168,7 @@ func (h *Host) DialUDP(to netip.AddrPort) (socket *os.File, err error) {
 }
 
 // running reports whether End was not called yet.
+// The goroutines of the flood ask before each datagram and each connection.
 func (f *Flood) running() bool {
 	select {
 	case <-f.stop:
@@ -185,6 +193,7 @@ func (f *Flood) datagrams(socket *os.File) {
 }
 
 // connections opens a connection after another, and waits for an echo on each.
+// An attempt that takes the whole patience is the normal case of a forbidden flood.
 func (f *Flood) connections(from *Host, to netip.AddrPort, patience time.Duration) {
 	for f.running() {
 		if r := Probe(context.Background(), from, to, TCP, patience); r.Verdict == Allowed {
@@ -203,6 +212,7 @@ func (f *Flood) End() {
 }
 
 // HasAllFrom fails the test if any datagram or connection of a flood from the address was lost.
+// Call it after End, and when packets that are on their way have arrived.
 func (s *Sink) HasAllFrom(t TB, from netip.Addr, f *Flood) {
 	t.Helper()
 	datagrams, connections := s.Received(from)

@@ -19,6 +19,7 @@ type FlowKind string
 
 // The kinds of flows. The server's socket of a FlowUDPServer is not connected, like a DNS server's. Both sockets of a FlowUDP are
 // connected.
+// The difference matters to an agent that reads the pod's sockets: an unconnected socket does not tell its peer.
 const (
 	FlowTCP       FlowKind = "tcp"
 	FlowUDP       FlowKind = "udp"
@@ -29,21 +30,24 @@ const (
 // FlowSpec describes the connection that OpenFlow opens.
 type FlowSpec struct {
 	Kind     FlowKind
-	From, To *Host          // From opens the connection
-	Source   netip.Addr     // in From; if invalid, the kernel chooses it
-	Target   netip.AddrPort // in To
+	From, To *Host      // From opens the connection
+	Source   netip.Addr // in From; if invalid, the kernel chooses it
+	// Target is an address of To and the port on which To listens
+	Target netip.AddrPort // in To
 
 	// The sockets are bound to these devices, such as a VRF; empty: to none.
 	SourceDevice, TargetDevice string
 }
 
 // Flow is an open connection between two hosts, with a socket at each end.
+// A test keeps it open while policies change, and then writes on it.
 type Flow struct {
 	Opener, Other FlowEnd
 	Source        netip.AddrPort // of the opener
 }
 
 // FlowEnd is the socket at an end of a Flow. With UDP, a Read or a Write transfers a single message.
+// Its operations end with os.ErrDeadlineExceeded at the deadline.
 type FlowEnd interface {
 	io.ReadWriteCloser
 	SetDeadline(t time.Time) error
@@ -59,6 +63,7 @@ const (
 )
 
 // OpenFlow opens a connection, and sends a message in each direction. The server's socket no longer listens when it returns.
+// Both directions have carried a packet then, so connection tracking sees an established connection.
 func OpenFlow(ctx context.Context, s FlowSpec) (*Flow, error) {
 	var accept func(deadline time.Time) (FlowEnd, error)
 	err := s.To.Do(func() (err error) {
@@ -100,6 +105,7 @@ func OpenFlow(ctx context.Context, s FlowSpec) (*Flow, error) {
 }
 
 // answer sends a message from the server back to the opener.
+// The deadlines of both ends are removed at the end, for the caller's own.
 func (f *Flow) answer(deadline time.Time) error {
 	if err := f.Other.SetDeadline(deadline); err != nil {
 		return err
@@ -116,6 +122,7 @@ func (f *Flow) answer(deadline time.Time) error {
 }
 
 // listen returns a function that waits for the connection and its first message, and stops listening.
+// SO_REUSEPORT allows several flows to the same port, also while earlier flows are open.
 func (s FlowSpec) listen(ctx context.Context) (accept func(deadline time.Time) (FlowEnd, error), err error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return control(c, func(fd int) error {
@@ -175,6 +182,7 @@ func (s FlowSpec) acceptUDP(c *net.UDPConn, deadline time.Time) (FlowEnd, error)
 }
 
 // peerless is the unconnected UDP socket of a server. It sends to a single client.
+// Write works before a Read, since the client's address is known from its first message.
 type peerless struct {
 	*net.UDPConn
 	client netip.AddrPort
@@ -190,6 +198,7 @@ func (p peerless) Read(b []byte) (int, error) {
 func (p peerless) Write(b []byte) (int, error) { return p.WriteToUDPAddrPort(b, p.client) }
 
 // greeted waits for the first message of an accepted connection.
+// It closes the connection if the message does not come.
 func greeted(c FlowEnd, deadline time.Time) (FlowEnd, error) {
 	err := c.SetDeadline(deadline)
 	if err == nil {
@@ -202,6 +211,7 @@ func greeted(c FlowEnd, deadline time.Time) (FlowEnd, error) {
 }
 
 // dial opens the client's end.
+// An end whose Source is given is bound to it, with a port that the kernel chooses.
 func (s FlowSpec) dial(ctx context.Context, deadline time.Time) (FlowEnd, error) {
 	d := net.Dialer{Deadline: deadline, Control: func(_, _ string, c syscall.RawConn) error {
 		return control(c, func(fd int) error { return bindToDevice(fd, s.SourceDevice) })
@@ -231,6 +241,7 @@ func dialed[C FlowEnd](c net.Conn, err error) (FlowEnd, error) {
 }
 
 // listenSCTP is listen for SCTP, which the net package does not know.
+// It has the same contract. Its time limit is flowPatience, not the deadline.
 func (s FlowSpec) listenSCTP() (accept func(deadline time.Time) (FlowEnd, error), err error) {
 	fd, err := socketSCTP(s.Target, s.TargetDevice)
 	if err != nil {
@@ -278,6 +289,7 @@ func (s FlowSpec) dialSCTP() (FlowEnd, error) {
 }
 
 // socketSCTP opens an SCTP socket with a single stream of bytes (SOCK_STREAM), bound to a device if a device is given.
+// The caller closes the descriptor.
 func socketSCTP(at netip.AddrPort, device string) (int, error) {
 	family := unix.AF_INET
 	if at.Addr().Is6() {
@@ -302,6 +314,7 @@ func bindToDevice(fd int, name string) error {
 }
 
 // fileSCTP turns the descriptor into a file that the runtime polls, so that deadlines work.
+// It closes the descriptor if it fails.
 func fileSCTP(fd int) (FlowEnd, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
@@ -310,6 +323,7 @@ func fileSCTP(fd int) (FlowEnd, error) {
 }
 
 // HasSCTP reports whether the kernel has sockets of SCTP.
+// The module may be missing, so tests of SCTP are skipped then.
 func HasSCTP(t TB) bool {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP)
@@ -321,6 +335,7 @@ func HasSCTP(t TB) bool {
 }
 
 // localPort returns the local address and port of a socket.
+// It works for sockets of any protocol over IPv4 and IPv6.
 func localPort(end FlowEnd) (at netip.AddrPort, err error) {
 	raw, err := end.SyscallConn()
 	if err != nil {
@@ -340,6 +355,7 @@ func localPort(end FlowEnd) (at netip.AddrPort, err error) {
 }
 
 // control runs a function with the descriptor of a socket.
+// The descriptor is valid during the call only.
 func control(c syscall.RawConn, f func(fd int) error) error {
 	var inner error
 	err := c.Control(func(fd uintptr) { inner = f(int(fd)) })

@@ -4,6 +4,7 @@ import "github.com/google/nftables"
 
 // Generation returns the generation of the nftables ruleset in the host's namespace (NFTA_GEN_ID). The kernel increments it for
 // each batch that changes something. If it stays the same, nothing was written.
+// A test compares the generations before and after a step that must not write.
 func Generation(t TB, h *Host) uint32 {
 	t.Helper()
 	var id uint32

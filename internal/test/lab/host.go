@@ -29,6 +29,7 @@ type Host struct {
 }
 
 // Attach adds an interface to the host, on a bridge. It makes the bridge if it does not exist.
+// It returns when the interface passes packets. A prefix is the address and the length of its network.
 func (h *Host) Attach(bridge, ifname string, prefixes ...netip.Prefix) error {
 	port, err := h.lab.plug(bridge, ifname, h.ns)
 	if err != nil {
@@ -51,6 +52,7 @@ func (h *Host) Attach(bridge, ifname string, prefixes ...netip.Prefix) error {
 }
 
 // Detach removes an interface.
+// The other end on the bridge goes with it, as both are a veth pair.
 func (h *Host) Detach(ifname string) error {
 	link, err := h.ns.handle.LinkByName(ifname)
 	if err == nil {
@@ -63,6 +65,7 @@ func (h *Host) Detach(ifname string) error {
 }
 
 // AddAddr adds an address to an interface. The address can be used at once.
+// IPv6 addresses skip duplicate address detection.
 func (h *Host) AddAddr(ifname string, p netip.Prefix) error {
 	link, err := h.ns.handle.LinkByName(ifname)
 	if err == nil {
@@ -84,6 +87,7 @@ func (h *Host) AddAddr(ifname string, p netip.Prefix) error {
 }
 
 // BindTo binds the sockets of later probes and servers of the host to an interface, such as a VRF.
+// Sockets that are open already stay as they are.
 func (h *Host) BindTo(ifname string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -111,6 +115,7 @@ func (h *Host) Do(f func() error) error {
 
 // NetNS returns the path of the host's namespace. It works in all threads of this process, but not in other processes, until the
 // lab is closed.
+// The path is a descriptor of this process, so a child process must replace "self" by the process ID of its parent.
 func (h *Host) NetNS() string { return fmt.Sprintf("/proc/self/fd/%d", h.ns.handleFD()) }
 
 // keep makes the host the owner of a server, which it closes at its end. If the host is closed already, it closes the server and
@@ -126,6 +131,7 @@ func (h *Host) keep(server io.Closer) error {
 }
 
 // close closes the servers and waits for their goroutines before it closes the namespace.
+// It returns all errors. A host must not be used afterwards.
 func (h *Host) close() error {
 	h.mu.Lock()
 	servers := h.servers

@@ -61,6 +61,7 @@ func KernelAtLeast(t TB, major, minor int) bool {
 }
 
 // HasDevices reports whether the kernel makes devices of a type: "vlan", "vrf" or "bond".
+// A kind beyond these three fails the test. An error other than a missing driver does too.
 func HasDevices(t TB, kind string) bool {
 	t.Helper()
 	// The devices vanish with the lab.

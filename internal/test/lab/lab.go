@@ -16,6 +16,10 @@ const DefaultBridge = "br0"
 const firstPortIndex = 1000
 
 // Lab is a network: a namespace with bridges, and the hosts on these bridges. It is safe for concurrent use.
+// A picture of a lab with two hosts:
+//
+//	host web         fabric          host db
+//	net1 ─── port1 ─ br0 ─ port2 ─── net1
 type Lab struct {
 	mu sync.Mutex // guards the fields below
 	// The fabric has a namespace of its own, so packets of a lab never touch the machine's interfaces.
@@ -27,6 +31,7 @@ type Lab struct {
 }
 
 // New makes a lab with no hosts.
+// The caller must close the lab. It needs CAP_SYS_ADMIN, see Reexec.
 func New() (*Lab, error) {
 	fabric, err := newNamespace()
 	if err != nil {
@@ -73,6 +78,7 @@ func ForTest(t TB) *Lab {
 }
 
 // Host makes a network namespace with an interface net1 on the default bridge that has these addresses.
+// name is for messages and need not be unique. A host ends with its lab.
 func (l *Lab) Host(name string, prefixes ...netip.Prefix) (*Host, error) {
 	h, err := l.Bare(name)
 	if err != nil {
@@ -85,6 +91,7 @@ func (l *Lab) Host(name string, prefixes ...netip.Prefix) (*Host, error) {
 }
 
 // Bare makes a host with only the interface lo. Attach adds others.
+// A test gives it interfaces at the time of its choice, as a hot plug does.
 func (l *Lab) Bare(name string) (*Host, error) {
 	ns, err := newNamespace()
 	if err != nil {
@@ -130,6 +137,7 @@ func (l *Lab) bridge(name string) (netlink.Link, error) {
 }
 
 // plug makes a veth pair. The end port is on the bridge, and the end ifname is in ns.
+// The interface is down in ns until the caller sets it up.
 func (l *Lab) plug(bridge, ifname string, ns *namespace) (port string, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

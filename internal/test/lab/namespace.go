@@ -16,12 +16,14 @@ import (
 )
 
 // namespace is a network namespace without a name. It exists as long as its descriptor is open.
+// A process that is inside, or a path that is mounted, keeps it too.
 type namespace struct {
 	ns     netns.NsHandle  // a descriptor
 	handle *netlink.Handle // a route socket in the namespace
 }
 
 // newNamespace makes a network namespace with lo up and without duplicate address detection.
+// The caller must close it.
 func newNamespace() (*namespace, error) {
 	ns, err := unshareNetNS()
 	if err != nil {
@@ -52,6 +54,7 @@ func newNamespace() (*namespace, error) {
 
 // clearSysctl sets a sysctl of the thread's network namespace to 0. It ignores a sysctl that does not exist or cannot be
 // changed, such as in a container with a read-only /proc/sys.
+// A lab works without it, only slower or with other hooks.
 func clearSysctl(name string) error {
 	err := os.WriteFile("/proc/sys/"+name, []byte("0"), 0)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, unix.EROFS) {
@@ -61,6 +64,7 @@ func clearSysctl(name string) error {
 }
 
 // unshareNetNS makes a network namespace. The thread is in its old namespace again afterwards.
+// The new namespace is empty: it has no addresses, rules or connections.
 func unshareNetNS() (netns.NsHandle, error) {
 	made := netns.None()
 	err := onLockedThread(func() error {
@@ -77,6 +81,7 @@ func unshareNetNS() (netns.NsHandle, error) {
 }
 
 // do runs f on a thread in the namespace.
+// The goroutine keeps its thread for as long as f runs, so many calls may run at the same time.
 func (n *namespace) do(f func() error) error {
 	return onLockedThread(func() error {
 		if err := netns.Set(n.ns); err != nil {
@@ -107,6 +112,7 @@ func onLockedThread(f func() error) (err error) {
 }
 
 // waitUp waits until an interface can pass packets: the kernel reports carrier some time after both ends are up.
+// It fails after ten seconds with the state in which the interface is.
 func (n *namespace) waitUp(ifname string) error {
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
 		link, err := n.handle.LinkByName(ifname)

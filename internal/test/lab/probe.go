@@ -12,6 +12,7 @@ import (
 )
 
 // Verdict is the outcome of a probe.
+// The zero value is Failed, so a probe without a result never passes for a verdict.
 type Verdict int
 
 // The verdicts. Failed means that the probe shows nothing about the policy, for example because the server does not listen.
@@ -27,6 +28,7 @@ func (v Verdict) String() string {
 }
 
 // resendAfter is the time without an answer after which a probe sends its datagram again.
+// A lost datagram would otherwise make an allowed flow look dropped.
 const resendAfter = 200 * time.Millisecond
 
 // Result is the verdict of a probe with details.
@@ -38,6 +40,7 @@ type Result struct {
 
 // Probe sends real packets from a host to a server and waits for the answer: a TCP connection with an echo, or a UDP echo. No
 // answer within the timeout means Dropped. Any number of probes may run concurrently, since a waiting probe holds no thread.
+// Err tells why a probe failed, for example that a connection was refused: the packet passed, and no server listened.
 func Probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, timeout time.Duration) Result {
 	start := time.Now()
 	// Dropped packets give no answer, so only the timeout ends such a probe.
@@ -57,6 +60,7 @@ func Probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, t
 }
 
 // probe returns nil after an echo. Any other end is an error.
+// The deadline is for all steps together.
 func probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, deadline time.Time) error {
 	f, err := from.socket(to, proto)
 	if err != nil {
@@ -76,6 +80,7 @@ func probe(ctx context.Context, from *Host, to netip.AddrPort, proto Protocol, d
 }
 
 // socket opens a non-blocking socket in the host's namespace. It can be used from any thread.
+// The caller closes it.
 func (h *Host) socket(to netip.AddrPort, proto Protocol) (*os.File, error) {
 	family, kind := unix.AF_INET, unix.SOCK_STREAM
 	if to.Addr().Is6() {
@@ -104,6 +109,7 @@ func (h *Host) socket(to netip.AddrPort, proto Protocol) (*os.File, error) {
 }
 
 // connect waits for the handshake in the runtime's poller.
+// It returns the error of the handshake, such as ECONNREFUSED, or os.ErrDeadlineExceeded at the deadline.
 func connect(f *os.File, to netip.AddrPort) error {
 	raw, err := f.SyscallConn()
 	if err != nil {
@@ -141,6 +147,7 @@ func connect(f *os.File, to netip.AddrPort) error {
 
 // echo sends a message and waits for its echo. It resends a datagram, so that a datagram that the network lost does not count as
 // dropped.
+// An answer to any of the datagrams is enough.
 func echo(ctx context.Context, f *os.File, proto Protocol, deadline time.Time) error {
 	message := []byte("probe")
 	buf := make([]byte, 64)

@@ -16,6 +16,7 @@ const insideVar = "MULTI_NETWORKPOLICY_LAB_INSIDE"
 
 // Main runs the tests of a package that uses labs, and exits. TestMain calls it with its *testing.M. If the process may not make
 // network namespaces, Main runs the test binary again in a user namespace.
+// The interface has the method of *testing.M, so the package testing is not needed here.
 func Main(m interface{ Run() int }) {
 	code, done, err := Reexec()
 	if err != nil {
@@ -31,6 +32,8 @@ func Main(m interface{ Run() int }) {
 // Reexec ensures that the program can make network namespaces. If this process may make them, it returns done == false, and the
 // caller continues. Otherwise it runs the program again as root of a new user namespace, with the same arguments and standard
 // streams, waits for its end, and returns done == true with its exit code.
+// As root of a user namespace the program may do everything in the network namespaces that it makes, and nothing to
+// the machine.
 func Reexec() (code int, done bool, err error) {
 	inside := os.Getenv(insideVar) != ""
 	cause := mayUnshare()
@@ -59,6 +62,7 @@ func Reexec() (code int, done bool, err error) {
 }
 
 // mayUnshare returns an error unless this process may make network namespaces. It tries to make a namespace.
+// An attempt is the only reliable test: capabilities, seccomp and sysctls all play a part.
 func mayUnshare() error {
 	n, err := newNamespace()
 	if err != nil {
@@ -80,6 +84,7 @@ func setLoopbackUp() error {
 }
 
 // startInUserNS starts this program again, as root of new user, network and mount namespaces.
+// The child has no privileges outside. The caller waits for it.
 func startInUserNS() (*os.Process, error) {
 	return os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
 		Env:   append(os.Environ(), insideVar+"=1"),
@@ -94,6 +99,7 @@ func startInUserNS() (*os.Process, error) {
 }
 
 // forwardSignals waits for the end of the child, and forwards signals to it that would end this process.
+// Without this, a signal to the parent would leave the child behind.
 func forwardSignals(child *os.Process) (*os.ProcessState, error) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)

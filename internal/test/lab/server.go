@@ -12,6 +12,7 @@ import (
 )
 
 // Protocol is the transport protocol of a server or a probe.
+// The names are those of package net.
 type Protocol string
 
 // The transport protocols that labs support.
@@ -21,6 +22,7 @@ const (
 )
 
 // Serve runs an echo server on a port, on all addresses of both families, until the lab is closed.
+// It returns when the server listens, so a probe right after it is answered.
 func (h *Host) Serve(ctx context.Context, proto Protocol, port uint16) error {
 	// A socket of IPv6 takes IPv4 as well, unless it is limited to IPv6.
 	addr := netip.AddrPortFrom(netip.IPv6Unspecified(), port).String()
@@ -51,6 +53,7 @@ func (h *Host) Serve(ctx context.Context, proto Protocol, port uint16) error {
 }
 
 // serveTCP accepts connections until the listener is closed, and echoes on each connection.
+// Each connection has a goroutine; all end when the lab is closed.
 func (h *Host) serveTCP(l net.Listener) error {
 	conns := &openConns{conns: map[net.Conn]struct{}{}}
 	if err := h.keep(closers{l, conns}); err != nil {
@@ -77,6 +80,7 @@ func (h *Host) serveTCP(l net.Listener) error {
 }
 
 // serveUDP echoes datagrams until the socket is closed.
+// A datagram of more than 2,048 bytes is cut off.
 func (h *Host) serveUDP(c net.PacketConn) error {
 	if err := h.keep(c); err != nil {
 		return err
@@ -140,6 +144,7 @@ func hangUp(c io.Closer) {
 }
 
 // closers closes several servers as one server.
+// All belong to a single server, so an error of each matters.
 type closers []io.Closer
 
 // Close closes all closers, even if some return an error.

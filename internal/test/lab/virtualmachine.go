@@ -22,6 +22,12 @@ const guestLink = "eth0"
 //     its other end. eth0 gets the hardware address and the addresses of the interface;
 //   - a dummy gets the name and the addresses of the interface, and the pod answers no ARP for them. This step is left out if the
 //     kernel has no dummy devices.
+//
+// The result:
+//
+//	pod                                     guest
+//	net1-nic ─ k6t-net1 ─ tap-net1 ──────── eth0
+//	net1 (dummy)
 func (h *Host) VirtualMachine(ifname string) (*Host, error) {
 	guest, err := h.lab.Bare(h.Name + "-guest")
 	if err != nil {
@@ -32,6 +38,7 @@ func (h *Host) VirtualMachine(ifname string) (*Host, error) {
 
 // BindBridge makes the interface of the pod a port of a bridge, and connects the guest, which has the interface inside, with the
 // bridge. See VirtualMachine.
+// guest may be any host of the lab. Its interface gets the name inside.
 func (h *Host) BindBridge(guest *Host, ifname, inside string) error {
 	if err := h.bind(guest, ifname, inside); err != nil {
 		return fmt.Errorf("virtual machine in %s: %w", h.Name, err)
@@ -40,6 +47,7 @@ func (h *Host) BindBridge(guest *Host, ifname, inside string) error {
 }
 
 // UnbindBridge removes the interface, its bridge and the interface of the guest.
+// It leaves the pod without the interface, as if it had been unplugged.
 func (h *Host) UnbindBridge(ifname string) error {
 	err := errors.Join(h.Detach("tap-"+ifname), h.Detach("k6t-"+ifname), h.Detach(ifname+"-nic"))
 	if _, find := h.ns.handle.LinkByName(ifname); find == nil { // the dummy
@@ -91,6 +99,7 @@ func (h *Host) bind(guest *Host, ifname, inside string) error {
 }
 
 // enslave renames the interface and makes it a port of the bridge.
+// bridge gets the index and the hardware address that the kernel chose.
 func (h *Host) enslave(link netlink.Link, bridge *netlink.Bridge, name string) error {
 	pod := h.ns.handle
 	made, err := pod.LinkByName(bridge.Name)
@@ -120,6 +129,7 @@ func (h *Host) dropAddrs(link netlink.Link) error {
 }
 
 // standIn makes the dummy with the name and the addresses of the interface.
+// A kernel without dummy devices makes none; the pod then has no interface of the name.
 func (h *Host) standIn(ifname string, addrs []netlink.Addr) error {
 	dummy := &netlink.Dummy{LinkAttrs: netlink.NewLinkAttrs()}
 	dummy.Name = ifname
@@ -149,6 +159,7 @@ func prefixOf(n *net.IPNet) netip.Prefix {
 }
 
 // Tag adds a VLAN device with the addresses to an interface of the host. It returns false if the kernel does not support VLANs.
+// A name is that of the parent, a dot and the number: net1.5.
 func (h *Host) Tag(ifname string, vlan int, prefixes ...netip.Prefix) (ok bool, err error) {
 	parent, err := h.ns.handle.LinkByName(ifname)
 	if err != nil {

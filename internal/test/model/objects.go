@@ -27,6 +27,7 @@ const (
 )
 
 // KeyOf parses "namespace/name", or "name" in the namespace default.
+// It is the form in which tests write names.
 func KeyOf(s string) Key {
 	ns, name, ok := strings.Cut(s, "/")
 	if !ok {
@@ -36,6 +37,7 @@ func KeyOf(s string) Key {
 }
 
 // meta returns metadata with labels "key=value …". The UID follows from the name.
+// The UID differs from name to name, and stays the same for an object that is made again.
 func meta(key, labels string) metav1.ObjectMeta {
 	k := KeyOf(key)
 	m := metav1.ObjectMeta{Namespace: k.Namespace, Name: k.Name, UID: types.UID("uid-" + key)}
@@ -50,6 +52,7 @@ func meta(key, labels string) metav1.ObjectMeta {
 }
 
 // NewPod returns a running local pod with labels "key=value …". Each attachment is "interface network address…".
+// An example: NewPod("shop/web", "app=web tier=x", "net1 net-a 10.0.0.1 fd00::1").
 func NewPod(key, labels string, attachments ...string) *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: meta(key, labels)}
 	p.Spec.NodeName = Node
@@ -59,6 +62,7 @@ func NewPod(key, labels string, attachments ...string) *corev1.Pod {
 }
 
 // NewPeer is NewPod for a pod on another node.
+// A peer has no table, so it matters only by its labels and addresses.
 func NewPeer(key, labels string, attachments ...string) *corev1.Pod {
 	p := NewPod(key, labels, attachments...)
 	p.Spec.NodeName = "node-2"
@@ -66,6 +70,7 @@ func NewPeer(key, labels string, attachments ...string) *corev1.Pod {
 }
 
 // SetStatus replaces a pod's annotations by a network status. Without attachments it changes nothing.
+// Networks are names in the namespace of the pod, or NAMESPACE/NAME.
 func SetStatus(p *corev1.Pod, attachments ...string) {
 	if len(attachments) == 0 {
 		return
@@ -84,12 +89,14 @@ func SetStatus(p *corev1.Pod, attachments ...string) {
 }
 
 // SetNetworks replaces a pod's annotations by a request for networks, as before Multus has attached the pod.
+// It returns the pod.
 func SetNetworks(p *corev1.Pod, networks string) *corev1.Pod {
 	p.Annotations = map[string]string{networksAnnotation: networks}
 	return p
 }
 
 // WithPorts adds a container with ports to a pod. Each port is "name=number/protocol".
+// An example: "http=80/TCP". It returns the pod, and panics for other texts.
 func WithPorts(p *corev1.Pod, ports ...string) *corev1.Pod {
 	var c corev1.Container
 	for _, s := range ports {
@@ -106,12 +113,14 @@ func WithPorts(p *corev1.Pod, ports ...string) *corev1.Pod {
 }
 
 // NewNamespace returns a namespace with labels "key=value …".
+// Such an object has no namespace itself.
 func NewNamespace(name, labels string) *corev1.Namespace {
 	// The key "/NAME" gives an object without a namespace.
 	return &corev1.Namespace{ObjectMeta: meta("/"+name, labels)}
 }
 
 // NewNAD returns a NetworkAttachmentDefinition with a CNI configuration of the plugin type.
+// Only the type matters to policies.
 func NewNAD(key, pluginType string) *netv1.NetworkAttachmentDefinition {
 	nad := &netv1.NetworkAttachmentDefinition{ObjectMeta: meta(key, "")}
 	nad.Spec.Config = `{"cniVersion": "0.3.1", "type": "` + pluginType + `"}`
@@ -119,6 +128,7 @@ func NewNAD(key, pluginType string) *netv1.NetworkAttachmentDefinition {
 }
 
 // NewPolicy returns a policy for the networks with a spec in YAML, where tabs are allowed as indentation.
+// It panics for an invalid text, as it is a fault of the test. Unknown fields are invalid.
 func NewPolicy(key, networks, spec string) *mnpv1.MultiNetworkPolicy {
 	p := &mnpv1.MultiNetworkPolicy{ObjectMeta: meta(key, "")}
 	p.Annotations = map[string]string{policyForAnnotation: networks}
@@ -129,6 +139,7 @@ func NewPolicy(key, networks, spec string) *mnpv1.MultiNetworkPolicy {
 }
 
 // With changes a pod and returns it.
+// It fits into a list of objects in a test.
 func With(p *corev1.Pod, change func(*corev1.Pod)) *corev1.Pod {
 	change(p)
 	return p

@@ -66,6 +66,7 @@ func (o *Oracle) Passes(pod *corev1.Pod, p Packet) bool {
 }
 
 // isolates reports whether a policy that selects the pod isolates the packet's interface in the packet's direction.
+// The interface must be on a network of the policy, and the network's type must be enforced.
 func (o *Oracle) isolates(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p Packet) bool {
 	// Without policy types, a policy is for ingress, and for egress if it has egress rules.
 	isolates := p.Direction == engine.Ingress || len(policy.Spec.Egress) > 0
@@ -94,6 +95,7 @@ func (o *Oracle) isolates(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p P
 }
 
 // allows reports whether a rule of the policy allows the packet.
+// A packet is allowed if both a peer and a port of the same rule match. Missing peers or ports match everything.
 func (o *Oracle) allows(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p Packet) bool {
 	for _, r := range rulesOf(&policy.Spec, p.Direction) {
 		var peers []*corev1.Pod
@@ -128,6 +130,7 @@ func (o *Oracle) allows(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod, p Pac
 }
 
 // rule is a rule of either direction.
+// peers are those of the field from or to.
 type rule struct {
 	ports []mnpv1.MultiNetworkPolicyPort
 	peers []mnpv1.MultiNetworkPolicyPeer
@@ -149,6 +152,8 @@ func rulesOf(spec *mnpv1.MultiNetworkPolicySpec, d engine.Direction) []rule {
 }
 
 // peersOf returns the pods that a peer selects.
+// A peer with a block, or without anything, selects no pods. Without a namespaceSelector, the pods are in the
+// policy's namespace. Pods of the host network, pods that have ended, and pods without a node are nobody's peers.
 func (o *Oracle) peersOf(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetworkPolicyPeer) []*corev1.Pod {
 	var out []*corev1.Pod
 	if peer.IPBlock != nil || peer.PodSelector == nil && peer.NamespaceSelector == nil {
@@ -177,6 +182,7 @@ func (o *Oracle) peersOf(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetwo
 }
 
 // selects reports whether a selector matches labels. For an invalid selector it returns whenInvalid.
+// A target selector that is invalid selects every pod, which isolates; an invalid peer selects nobody, which denies.
 func selects(s *metav1.LabelSelector, l map[string]string, whenInvalid bool) bool {
 	match, err := metav1.LabelSelectorAsSelector(s)
 	if err != nil {
@@ -186,15 +192,15 @@ func selects(s *metav1.LabelSelector, l map[string]string, whenInvalid bool) boo
 }
 
 // statuses returns the interfaces of a pod: the interfaces of its network status and the requested interfaces.
+// A requested interface has no addresses.
 func statuses(pod *corev1.Pod) []netv1.NetworkStatus {
 	var out []netv1.NetworkStatus
 	if raw := pod.Annotations[statusAnnotation]; raw != "" {
 		if err := json.Unmarshal([]byte(raw), &out); err != nil {
-			// The requested networks of a random pod are in the short form; Multus names their interfaces net1, net2
-			// and so on.
 			panic(err)
 		}
 	}
+	// The requested networks of a random pod are in the short form; Multus names their interfaces net1, net2 and so on.
 	if raw := pod.Annotations[networksAnnotation]; raw != "" {
 		for i, s := range strings.Split(raw, ",") {
 			name, iface, found := strings.Cut(s, "@")
@@ -208,6 +214,7 @@ func statuses(pod *corev1.Pod) []netv1.NetworkStatus {
 }
 
 // keyIn reads "namespace/name", or "name" in a namespace.
+// It is the form of networks in annotations.
 func keyIn(namespace, name string) Key {
 	if before, after, ok := strings.Cut(name, "/"); ok {
 		return Key{Namespace: before, Name: after}
@@ -225,6 +232,7 @@ func networksOf(policy *mnpv1.MultiNetworkPolicy) []Key {
 }
 
 // addrsOn returns the addresses of a pod on the networks of a policy.
+// Only these make the pod a peer of the policy.
 func addrsOn(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod) []netip.Addr {
 	var out []netip.Addr
 	for _, s := range statuses(pod) {
@@ -241,6 +249,7 @@ func addrsOn(policy *mnpv1.MultiNetworkPolicy, pod *corev1.Pod) []netip.Addr {
 }
 
 // inBlock reports whether a block contains an address. A block with a part that is not valid contains nothing.
+// An except outside of the block takes nothing away.
 func inBlock(b *mnpv1.IPBlock, a netip.Addr) bool {
 	if b == nil {
 		return false
@@ -267,6 +276,7 @@ func prefixOf(s string) (netip.Prefix, error) {
 }
 
 // protocolOf returns the IP protocol number of a port: TCP if there is no protocol, 0 if the protocol is unknown.
+// Number 0 matches no packet, so a rule with an unknown protocol allows nothing.
 func protocolOf(port mnpv1.MultiNetworkPolicyPort) uint8 {
 	if port.Protocol == nil {
 		return 6
@@ -275,6 +285,7 @@ func protocolOf(port mnpv1.MultiNetworkPolicyPort) uint8 {
 }
 
 // hasPort reports whether the packet's port is a port of the pod with the name in the rule.
+// Protocol and number must both be those of the packet.
 func hasPort(pod *corev1.Pod, port mnpv1.MultiNetworkPolicyPort, p Packet) bool {
 	if port.EndPort != nil { // a named port has no range
 		return false
@@ -293,6 +304,7 @@ func hasPort(pod *corev1.Pod, port mnpv1.MultiNetworkPolicyPort, p Packet) bool 
 }
 
 // inRange reports whether the packet's port is in the range of the rule's port.
+// A port without a number is every port of the protocol; with an endPort it is invalid and allows nothing.
 func inRange(port mnpv1.MultiNetworkPolicyPort, p Packet) bool {
 	if protocolOf(port) != p.Proto {
 		return false

@@ -11,6 +11,7 @@ import (
 )
 
 // Packet is the first packet of a connection, or with Established a later packet.
+// The pod's end is not in it: the table is already that of the pod.
 type Packet struct {
 	Direction   engine.Direction
 	Iface       string     // the pod's interface, on which the packet comes in or leaves
@@ -23,6 +24,7 @@ type Packet struct {
 
 // NewPacket parses "ingress net1 10.0.0.1 tcp 80", "egress net1 fd00::1 icmp" or "ingress net1 fd00::1 icmpv6 135". A word after
 // the port means an established connection. It panics for other texts.
+// It is the form in which tests write packets.
 func NewPacket(s string) Packet {
 	f := strings.Fields(s)
 	p := Packet{Iface: f[1], Peer: netip.MustParseAddr(f[2]), Icmpv6Type: -1}
@@ -60,6 +62,7 @@ type Table struct {
 }
 
 // NewTable returns the table of a ruleset.
+// t fails when the table meets a statement that it does not know.
 func NewTable(t testing.TB, rs engine.Ruleset) *Table {
 	tb := &Table{t, map[string]*engine.Chain{}, map[string]*engine.Set{}}
 	for _, c := range rs.Chains {
@@ -87,6 +90,7 @@ func (tb *Table) Passes(p Packet) bool {
 }
 
 // Walk evaluates a chain. It returns "accept" or "drop", or "" at the end of the chain.
+// A verdict ends the walk.
 func (tb *Table) Walk(c *engine.Chain, p Packet) string {
 	for _, r := range c.Rules {
 		if verdict := tb.Rule(r, p); verdict != "" {
@@ -97,6 +101,7 @@ func (tb *Table) Walk(c *engine.Chain, p Packet) string {
 }
 
 // Rule evaluates a rule. It returns the rule's verdict, or "" if the rule does not match.
+// Statements are evaluated from left to right; the first that does not match ends the rule.
 func (tb *Table) Rule(r engine.Rule, p Packet) string {
 	for _, s := range r.Statements {
 		word, rest, _ := strings.Cut(s.Text, " ")
@@ -127,6 +132,7 @@ func (tb *Table) Rule(r engine.Rule, p Packet) string {
 
 // Accepting adds the comments of the rules that accept a packet in a chain, and in the chains that its rules lead to. It goes on
 // where a verdict would end the way of the packet.
+// So a test sees every rule that allows a packet, not only the first.
 func (tb *Table) Accepting(c *engine.Chain, p Packet, comments map[string]bool) {
 	if c == nil {
 		return
@@ -152,6 +158,7 @@ func (tb *Table) Accepting(c *engine.Chain, p Packet, comments map[string]bool) 
 	}
 }
 
+// matches reports whether a statement matches the packet. It knows the statements that the cache makes.
 func (tb *Table) matches(s expr.Statement, p Packet) bool {
 	match, set, isLookup := strings.Cut(s.Text, " @")
 	if isLookup {

@@ -23,15 +23,18 @@ var (
 
 // World makes random objects. It uses few names, labels and addresses, so that policies often select pods, and two
 // objects often have the same key.
+// An object may be invalid in many ways, as an API server without a schema would store it.
 type World struct{ *rand.Rand }
 
 // NewWorld returns a world. Worlds with equal seeds make equal objects.
 func NewWorld(seed uint64) World { return World{rand.New(rand.NewPCG(seed, seed))} }
 
 // Pick returns a random value of the given values.
+// It panics without values.
 func Pick[T any](w World, from ...T) T { return from[w.IntN(len(from))] }
 
 // labels makes labels of the keys that selectors ask for.
+// Each key is there half of the time.
 func (w World) labels() map[string]string {
 	m := map[string]string{}
 	for _, k := range []string{"app", "tier", "zone"} {
@@ -42,6 +45,7 @@ func (w World) labels() map[string]string {
 	return m
 }
 
+// namespace makes a namespace with random labels.
 func (w World) namespace() *corev1.Namespace {
 	ns := NewNamespace(Pick(w, WorldNamespaces...), "")
 	ns.Labels = w.labels()
@@ -54,6 +58,7 @@ func (w World) nad() metav1.Object {
 }
 
 // pod makes a pod. A UID is one of two, so a pod is sometimes another pod of the same name.
+// It may be on another node or on none, have ended, or be in the host network.
 func (w World) pod() *corev1.Pod {
 	var attachments []string
 	for _, iface := range []string{"eth0", "net1", "net2"} {
@@ -78,6 +83,7 @@ func (w World) pod() *corev1.Pod {
 }
 
 // selector makes a selector with up to two parts; a few are not valid.
+// An empty selector is as likely as any other, and selects everything.
 func (w World) selector() *metav1.LabelSelector {
 	s := &metav1.LabelSelector{}
 	for range w.IntN(3) {
@@ -129,6 +135,7 @@ func (w World) peers() []mnpv1.MultiNetworkPolicyPeer {
 }
 
 // ports makes the ports of a rule. Some protocols, numbers and ranges are not valid.
+// A list without ports allows every port.
 func (w World) ports() []mnpv1.MultiNetworkPolicyPort {
 	var out []mnpv1.MultiNetworkPolicyPort
 	for range w.IntN(4) {
@@ -165,6 +172,7 @@ func (w World) policy() *mnpv1.MultiNetworkPolicy {
 }
 
 // Object returns a random object. Most of the objects are pods, then policies.
+// An object may replace an earlier object of the same key.
 func (w World) Object() metav1.Object {
 	switch w.IntN(10) {
 	case 0:
@@ -184,11 +192,13 @@ type Objects map[string]metav1.Object
 func (o Objects) Put(obj metav1.Object) { o[KindOf(obj)] = obj }
 
 // KindOf returns kind, namespace and name of an object as a text.
+// It is unique among the objects of a cluster.
 func KindOf(obj metav1.Object) string {
 	return fmt.Sprintf("%T %s/%s", obj, obj.GetNamespace(), obj.GetName())
 }
 
 // Sorted returns the objects, sorted by kind, namespace and name.
+// The order is the same in each run.
 func (o Objects) Sorted() []metav1.Object {
 	var out []metav1.Object
 	for _, k := range slices.Sorted(maps.Keys(o)) {
@@ -220,6 +230,7 @@ func Others(state []metav1.Object) []metav1.Object {
 }
 
 // Shuffled returns the objects in a random order.
+// The given slice stays as it is.
 func Shuffled(w World, state []metav1.Object) []metav1.Object {
 	state = slices.Clone(state)
 	w.Shuffle(len(state), func(i, j int) { state[i], state[j] = state[j], state[i] })
