@@ -51,12 +51,12 @@ func FuzzPolicy(f *testing.F) {
 		objects := append(fuzzCluster(), other, policy)
 		c := New(testOptions())
 		play(c, objects)
-		comparePackets(t, c, model.NewOracle(objects), all)
+		comparePackets(t, c, model.NewOracle(objects, testOptions().NetworkPlugins...), all)
 		for _, name := range []string{"a/pod-0", "a/pod-1"} {
 			checkClosed(t, c, name)
 		}
 		remove(c, policy)
-		comparePackets(t, c, model.NewOracle(objects[:len(objects)-1]), all[:40])
+		comparePackets(t, c, model.NewOracle(objects[:len(objects)-1], testOptions().NetworkPlugins...), all[:40])
 	})
 }
 

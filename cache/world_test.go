@@ -59,7 +59,7 @@ func FuzzWorld(f *testing.F) {
 			checkDirty(t, c, before, after)
 			before = after
 			w.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-			comparePackets(t, c, model.NewOracle(state.Sorted()), all[:40])
+			comparePackets(t, c, model.NewOracle(state.Sorted(), testOptions().NetworkPlugins...), all[:40])
 			if i%10 == 9 && !splits { // the way decides which groups are split
 				checkWays(t, w, state, after)
 			}

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -41,7 +43,7 @@ type plant struct {
 
 // judgedAgents starts agents that write to the log.
 func judgedAgents(log logr.Logger, dir string, fault plant) conformance.StartAgent {
-	return func(objects informers.Objects, sandboxes []conformance.Sandbox, flags conformance.Flags) (conformance.Agent, error) {
+	return func(objects informers.Objects, sandboxes []conformance.Sandbox, flags oracle.Flags) (conformance.Agent, error) {
 		features, err := engine.Probe()
 		if err != nil {
 			return nil, err
@@ -76,7 +78,7 @@ func judgedAgents(log logr.Logger, dir string, fault plant) conformance.StartAge
 }
 
 // optionsOf parses flags like the agent.
-func optionsOf(f conformance.Flags, dir string) (cache.Options, error) {
+func optionsOf(f oracle.Flags, dir string) (cache.Options, error) {
 	var o tableOptions
 	set := pflag.NewFlagSet("agent", pflag.ContinueOnError)
 	o.addFlags(set)
@@ -91,14 +93,14 @@ func optionsOf(f conformance.Flags, dir string) (cache.Options, error) {
 }
 
 // Explain returns the prediction of an explanation.
-func (a *judged) Explain(egress bool, p conformance.Packet) (allowed bool, why string, err error) {
+func (a *judged) Explain(egress bool, p oracle.Packet) (allowed bool, why string, err error) {
 	self, remote, q := p.To, p.From, explain.Query{Direction: engine.Ingress, Port: p.Port, Protocol: uint8(p.Proto)}
 	if egress {
 		self, remote, q.Direction = p.From, p.To, engine.Egress
 	}
 	q.Pod, q.Local, q.Remote = self.Pod, self.Addr, remote.Addr
 	q.Interface, _, _ = strings.Cut(self.Iface, ".") // explain knows no VLAN devices
-	if p.Proto == conformance.ICMP {
+	if p.Proto == oracle.ICMP {
 		q.ICMPType = 8 // echo request
 		if remote.Addr.Is6() {
 			q.Protocol, q.ICMPType = unix.IPPROTO_ICMPV6, 128
@@ -136,7 +138,7 @@ func (a *judged) DeleteSandbox(uid types.UID) {
 }
 
 // Settled reports whether the kernel has acknowledged all changes.
-func (a *judged) Settled(versions map[conformance.Ref]string) bool {
+func (a *judged) Settled(versions map[oracle.Ref]string) bool {
 	if !a.synced.Load() || !a.tracker.Has(versions) {
 		return false
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
@@ -62,7 +64,7 @@ func TestConformanceCases(t *testing.T) {
 func kernelHas(t *testing.T, need string) bool {
 	t.Helper()
 	switch need {
-	case conformance.SCTP.String():
+	case oracle.SCTP.String():
 		return lab.HasSCTP(t)
 	case conformance.Bridge:
 		support, err := agent.ProbeBridge(cache.Options{})
@@ -126,7 +128,7 @@ var (
 // Random clusters with random changes.
 func TestConformanceRandom(t *testing.T) {
 	r := &conformanceRun{next: *conformanceSeed}
-	for _, kind := range []string{conformance.VRF, conformance.Bond, conformance.Bridge, conformance.SCTP.String()} {
+	for _, kind := range []string{conformance.VRF, conformance.Bond, conformance.Bridge, oracle.SCTP.String()} {
 		if kernelHas(t, kind) {
 			r.kinds = append(r.kinds, kind)
 		} else {
@@ -167,7 +169,7 @@ type conformanceRun struct {
 	cases  int
 	counts conformance.Counts
 	failed *conformance.Case // up to the step that failed
-	only   []conformance.Packet
+	only   []oracle.Packet
 }
 
 // play plays the next case. It returns false at the end of the run.
@@ -194,7 +196,7 @@ func (r *conformanceRun) play(t *testing.T) bool {
 }
 
 // shrink prints the smallest failing case that it finds.
-func shrink(t *testing.T, c conformance.Case, only []conformance.Packet) {
+func shrink(t *testing.T, c conformance.Case, only []oracle.Packet) {
 	t.Helper()
 	limit := time.Now().Add(*conformanceShrink)
 	more := func() bool { return time.Now().Before(limit) && t.Context().Err() == nil }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -40,8 +42,8 @@ type caseFile struct {
 	// One sentence that says which behavior the case shows. It is the name of the test.
 	Case string `json:"case"`
 	// The flags apply to every agent of the case, also to an agent that starts later.
-	Flags Flags    `json:"flags,omitempty"`
-	Needs []string `json:"needs,omitempty"` // what not all kernels have: types of devices, "sctp"
+	Flags oracle.Flags `json:"flags,omitempty"`
+	Needs []string     `json:"needs,omitempty"` // what not all kernels have: types of devices, "sctp"
 	// Each line is a wire and addresses on the wire: hosts that are no pods.
 	Outsiders []string `json:"outsiders,omitempty"`
 	// The steps after the first step. The fields of the first step are at the top level of the document.
@@ -90,13 +92,13 @@ type policyFile struct {
 type eventFile struct {
 	Put json.RawMessage `json:"put,omitempty"`
 	// The kind and key of a deleted object, for example "Pod a/x".
-	Gone   string `json:"gone,omitempty"`
-	Settle bool   `json:"settle,omitempty"`
-	Open   string `json:"open,omitempty"`
-	Forget bool   `json:"forget,omitempty"`
-	Stop   bool   `json:"stop,omitempty"`
-	Start  bool   `json:"start,omitempty"`
-	Table  *Key   `json:"table,omitempty"`
+	Gone   string      `json:"gone,omitempty"`
+	Settle bool        `json:"settle,omitempty"`
+	Open   string      `json:"open,omitempty"`
+	Forget bool        `json:"forget,omitempty"`
+	Stop   bool        `json:"stop,omitempty"`
+	Start  bool        `json:"start,omitempty"`
+	Table  *oracle.Key `json:"table,omitempty"`
 }
 
 // ReadCases reads the cases of a file, or of all YAML files of a directory.
@@ -180,18 +182,20 @@ func parseOutsiders(text string) ([]Outsider, error) {
 // It is for a single case.
 type builder struct {
 	// The wire of each network.
-	wires map[Key]string // of networks
+	wires map[oracle.Key]string // of networks
 	// The namespaces that exist, so that [builder.need] makes each of them once.
 	namespaces map[string]bool
 }
 
 // newBuilder returns a builder that knows no network and no namespace.
-func newBuilder() *builder { return &builder{wires: map[Key]string{}, namespaces: map[string]bool{}} }
+func newBuilder() *builder {
+	return &builder{wires: map[oracle.Key]string{}, namespaces: map[string]bool{}}
+}
 
 // step turns the fields of a step into events.
 func (b *builder) step(f stepFile) (Step, error) {
 	s := Step{Name: f.When, Quiet: f.Quiet}
-	put := func(o Object) { s.Events = append(s.Events, Event{Put: o}) }
+	put := func(o oracle.Object) { s.Events = append(s.Events, Event{Put: o}) }
 	if f.Stop {
 		s.Events = append(s.Events, Event{Stop: true})
 	}
@@ -270,15 +274,15 @@ func parseExpectations(allowed, denied []string) ([]Expectation, error) {
 
 // parseRef reads the short form of a reference, for example "pod ops/client" or "network a". The kind is a word of the
 // case files, not a kind of the API.
-func parseRef(text string) (Ref, error) {
+func parseRef(text string) (oracle.Ref, error) {
 	fields := strings.Fields(text)
-	kinds := map[string]string{"pod": kindPod, "namespace": kindNamespace, "network": kindNAD, "policy": kindPolicy}
+	kinds := map[string]string{"pod": oracle.KindPod, "namespace": oracle.KindNamespace, "network": oracle.KindNAD, "policy": oracle.KindPolicy}
 	if len(fields) != 2 || kinds[fields[0]] == "" {
-		return Ref{}, fmt.Errorf("%q is not of the form %q", text, "KIND NAMESPACE/NAME")
+		return oracle.Ref{}, fmt.Errorf("%q is not of the form %q", text, "KIND NAMESPACE/NAME")
 	}
-	ref := Ref{kinds[fields[0]], parseKey(fields[1])}
+	ref := oracle.Ref{Kind: kinds[fields[0]], Key: parseKey(fields[1])}
 	// A namespace is the only kind without a namespace of its own.
-	if ref.Kind == kindNamespace {
+	if ref.Kind == oracle.KindNamespace {
 		ref.Namespace = ""
 	}
 	return ref, nil
@@ -286,7 +290,7 @@ func parseRef(text string) (Ref, error) {
 
 // need makes a namespace if the case has not made it yet: an API server refuses objects whose namespace does not exist.
 // put appends the object to the step.
-func (b *builder) need(name string, put func(Object)) {
+func (b *builder) need(name string, put func(oracle.Object)) {
 	if !b.namespaces[name] {
 		put(b.namespace(name, nil))
 	}
@@ -301,7 +305,7 @@ func (b *builder) namespace(name string, labels map[string]string) *corev1.Names
 
 // network reads NAME TYPE [WIRE]: "a bridge", "ops/a chain:bridge+tuning w0", "a broken" or "a none". The result is nil
 // for the type "none": the network has a wire, but no definition.
-func (b *builder) network(text string) Object {
+func (b *builder) network(text string) oracle.Object {
 	fields := strings.Fields(text)
 	key := parseKey(fields[0])
 	kind := fields[1]

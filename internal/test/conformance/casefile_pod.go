@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -129,7 +131,7 @@ func (b *builder) iface(namespace string, fields []string) (Link, statusEntry, e
 	if name == "" {
 		prefix, name = "", prefix
 	}
-	network, ok := networkNamed(fields[1], namespace)
+	network, ok := oracle.NetworkNamed(fields[1], namespace)
 	if !ok {
 		return Link{}, statusEntry{}, fmt.Errorf("%q is not the name of a network", fields[1])
 	}

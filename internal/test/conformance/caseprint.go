@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -14,20 +16,20 @@ import (
 
 // groupVersions are the API versions of the kinds. Objects in memory carry no version; a printed object needs it.
 var groupVersions = map[string]schema.GroupVersion{
-	kindPod: corev1.SchemeGroupVersion, kindNamespace: corev1.SchemeGroupVersion,
-	kindNAD: netv1.SchemeGroupVersion, kindPolicy: mnpv1.SchemeGroupVersion,
+	oracle.KindPod: corev1.SchemeGroupVersion, oracle.KindNamespace: corev1.SchemeGroupVersion,
+	oracle.KindNAD: netv1.SchemeGroupVersion, oracle.KindPolicy: mnpv1.SchemeGroupVersion,
 }
 
 // newObject makes an empty object to decode into. It is nil for a kind that the cases do not have.
-func newObject(kind string) Object {
+func newObject(kind string) oracle.Object {
 	switch kind {
-	case kindPod:
+	case oracle.KindPod:
 		return &corev1.Pod{}
-	case kindNamespace:
+	case oracle.KindNamespace:
 		return &corev1.Namespace{}
-	case kindNAD:
+	case oracle.KindNAD:
 		return &netv1.NetworkAttachmentDefinition{}
-	case kindPolicy:
+	case oracle.KindPolicy:
 		return &mnpv1.MultiNetworkPolicy{}
 	}
 	return nil
@@ -43,9 +45,9 @@ func (f eventFile) event() (Event, error) {
 	}
 	if f.Gone != "" {
 		kind, name, _ := strings.Cut(f.Gone, " ")
-		ref := Ref{kind, Key{Name: name}}
+		ref := oracle.Ref{Kind: kind, Key: oracle.Key{Name: name}}
 		if ns, name, ok := strings.Cut(name, "/"); ok {
-			ref.Key = Key{Namespace: ns, Name: name}
+			ref.Key = oracle.Key{Namespace: ns, Name: name}
 		}
 		e.Gone = &ref
 	}
@@ -110,8 +112,8 @@ func formatEvent(e Event) (eventFile, error) {
 	if e.Put == nil {
 		return f, nil
 	}
-	o := e.Put.DeepCopyObject().(Object)
-	kind := refOf(o).Kind
+	o := e.Put.DeepCopyObject().(oracle.Object)
+	kind := oracle.RefOf(o).Kind
 	o.GetObjectKind().SetGroupVersionKind(groupVersions[kind].WithKind(kind))
 	raw, err := json.Marshal(o)
 	f.Put = raw

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -39,8 +41,8 @@ func AddDevices(c Case, kinds []string) Case {
 			if pod, ok := e.Put.(*corev1.Pod); ok {
 				e.Put = withDevices(pod, kinds)
 			}
-			if e.Open != nil && slices.Contains(kinds, SCTP.String()) {
-				e.Open = e.Open.and(service{SCTP, e.Open.Services[0].port})
+			if e.Open != nil && slices.Contains(kinds, oracle.SCTP.String()) {
+				e.Open = e.Open.and(service{oracle.SCTP, e.Open.Services[0].port})
 			}
 		}
 	}

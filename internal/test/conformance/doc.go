@@ -5,8 +5,7 @@
 //	          ├─► State ─► Oracle ─► expected verdict ──┐     ▼
 //	          └─► probes ──────────────────────────► compared ─► Result, or Shrink ─► Format
 //
-// An Oracle decides from the plain API objects alone whether a packet may pass. It is written from the specification in the
-// simplest way, and shares no code with the packages that it judges. A Fabric makes the pods of a Case real: network namespaces
+// Package oracle decides from the API objects alone whether a packet may pass. A Fabric makes the pods of a Case real: network namespaces
 // joined by bridges. A Player feeds a Case, a sequence of changes with quiet points, to an agent through an in-memory API
 // server. At each quiet point it sends real packets between all pairs of addresses, in all protocols and to all ports, and the
 // next packet in each direction of connections that are open. It compares the arrivals with the Oracle.

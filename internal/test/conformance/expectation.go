@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // Expectation is a line that a person wrote: flows between two pods, or between an address and a pod, that all pass or
@@ -25,7 +27,7 @@ type Expectation struct {
 // party is one end of an expectation: a pod, one interface of a pod, or an address.
 // The zero Key means that the party is an address.
 type party struct {
-	pod Key
+	pod oracle.Key
 	// Empty: all interfaces of the pod.
 	iface string
 	addr  netip.Addr
@@ -34,7 +36,7 @@ type party struct {
 // service is a protocol and a destination port. The port is 0 for ICMP.
 // It is comparable, so that it can be the key of a map.
 type service struct {
-	proto Protocol
+	proto oracle.Protocol
 	port  uint16
 }
 
@@ -81,21 +83,21 @@ func parseParty(s string) party {
 }
 
 // parseKey reads "namespace/name". A name without a namespace is in the namespace "default".
-func parseKey(s string) Key {
+func parseKey(s string) oracle.Key {
 	if ns, name, ok := strings.Cut(s, "/"); ok {
-		return Key{Namespace: ns, Name: name}
+		return oracle.Key{Namespace: ns, Name: name}
 	}
-	return Key{Namespace: "default", Name: s}
+	return oracle.Key{Namespace: "default", Name: s}
 }
 
 // parseService reads "tcp/80" or "icmp". ICMP has no port.
 func parseService(s string) (service, error) {
 	name, number, _ := strings.Cut(s, "/")
-	for _, p := range append([]Protocol{ICMP}, transports...) {
+	for _, p := range append([]oracle.Protocol{oracle.ICMP}, oracle.Transports...) {
 		if p.String() != name {
 			continue
 		}
-		if p == ICMP {
+		if p == oracle.ICMP {
 			return service{proto: p}, nil
 		}
 		port, err := strconv.ParseUint(number, 10, 16)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -21,7 +23,7 @@ const linksAnnotation = "conformance/links"
 // linksOf returns the interfaces that the kernel has for a pod. A pod that has ended or is on the network of its node
 // has none.
 func linksOf(p *corev1.Pod) []Link {
-	if isOutside(p) {
+	if oracle.IsOutside(p) {
 		return nil
 	}
 	return annotatedLinks(p)
@@ -89,7 +91,7 @@ func NewFabric(ports []uint16) (*Fabric, error) {
 		return nil, err
 	}
 	f := &Fabric{lab: network, ports: ports, hosts: map[types.UID]*host{}, wires: map[string]bool{}, first: 1}
-	f.outside, err = f.add("outside", Key{}, false)
+	f.outside, err = f.add("outside", oracle.Key{}, false)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -98,7 +100,7 @@ func NewFabric(ports []uint16) (*Fabric, error) {
 
 // add makes a host. Close must find the host even if only a part of it could be made, so it is added before the error
 // is looked at.
-func (f *Fabric) add(name string, key Key, isMachine bool) (*host, error) {
+func (f *Fabric) add(name string, key oracle.Key, isMachine bool) (*host, error) {
 	h, err := newHost(f.lab, name, key, f.ports, isMachine)
 	if h != nil {
 		f.all = append(f.all, h)
@@ -128,13 +130,13 @@ type Sandbox struct {
 // PutPod gives the kernel the interfaces of a pod. Like Multus, it does so before the API server knows of them. It
 // returns the sandbox, and false when the pod has no sandbox.
 func (f *Fabric) PutPod(p *corev1.Pod) (Sandbox, bool, error) {
-	if isOutside(p) {
+	if oracle.IsOutside(p) {
 		return Sandbox{}, false, nil // [Fabric.Leave] removes it, after the API server has reported the change
 	}
 	links := linksOf(p)
 	h := f.hosts[p.UID]
 	if h == nil {
-		key := Key{Namespace: p.Namespace, Name: p.Name}
+		key := oracle.Key{Namespace: p.Namespace, Name: p.Name}
 		var err error
 		if h, err = f.add(key.String(), key, isMachine(p)); err != nil {
 			return Sandbox{}, false, err
@@ -153,10 +155,10 @@ func (f *Fabric) PutPod(p *corev1.Pod) (Sandbox, bool, error) {
 }
 
 // Leave takes all pods off their wires that are not in the state or have ended, and returns their UIDs.
-func (f *Fabric) Leave(state State) ([]types.UID, error) {
+func (f *Fabric) Leave(state oracle.State) ([]types.UID, error) {
 	stay := map[types.UID]bool{}
-	for _, p := range objectsOf[*corev1.Pod](state) {
-		stay[p.UID] = !isOutside(p)
+	for _, p := range oracle.ObjectsOf[*corev1.Pod](state) {
+		stay[p.UID] = !oracle.IsOutside(p)
 	}
 	var left []types.UID
 	for uid, h := range f.hosts {
@@ -269,11 +271,11 @@ func (t Terminal) isOnSharedWire() bool {
 }
 
 // Endpoint returns the terminal as the Oracle knows it. An address of the outside belongs to no pod.
-func (t Terminal) Endpoint() Endpoint {
-	if t.host.key == (Key{}) {
-		return Endpoint{Addr: t.addr}
+func (t Terminal) Endpoint() oracle.Endpoint {
+	if t.host.key == (oracle.Key{}) {
+		return oracle.Endpoint{Addr: t.addr}
 	}
-	return Endpoint{Pod: t.host.key, Iface: t.iface, Addr: t.addr}
+	return oracle.Endpoint{Pod: t.host.key, Iface: t.iface, Addr: t.addr}
 }
 
 // Terminals returns a terminal for each address of each host that is present.
@@ -296,7 +298,7 @@ func (f *Fabric) Spoofed(wire string, a netip.Addr) Terminal {
 }
 
 // leaveTable puts a table into a pod, as another agent might have left it. See [host.leaveTable].
-func (f *Fabric) leaveTable(pod Key) error {
+func (f *Fabric) leaveTable(pod oracle.Key) error {
 	for _, h := range f.all {
 		if h.key == pod {
 			return h.leaveTable()

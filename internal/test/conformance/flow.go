@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -21,7 +23,7 @@ import (
 // rules drop leaves no trace in the sockets, and no sender waits before it tries again.
 type flow struct {
 	from, to   Terminal // from opened the flow
-	proto      Protocol
+	proto      oracle.Protocol
 	sport      uint16 // of the opener
 	port       uint16 // of the other end
 	otherFirst bool   // the end that did not open the flow sends first at each quiet point
@@ -32,11 +34,11 @@ type flow struct {
 
 // packet returns the first packet of a direction as the Oracle sees it: the opener's direction, or with reply the other
 // direction.
-func (f *flow) packet(reply bool) Packet {
+func (f *flow) packet(reply bool) oracle.Packet {
 	if reply {
-		return Packet{f.to.Endpoint(), f.from.Endpoint(), f.proto, f.sport, plain}
+		return oracle.Packet{From: f.to.Endpoint(), To: f.from.Endpoint(), Proto: f.proto, Port: f.sport}
 	}
-	return Packet{f.from.Endpoint(), f.to.Endpoint(), f.proto, f.port, plain}
+	return oracle.Packet{From: f.from.Endpoint(), To: f.to.Endpoint(), Proto: f.proto, Port: f.port}
 }
 
 // probe returns a probe of a direction. It is one-way: no answer is waited for on an open connection.
@@ -57,11 +59,11 @@ func (f *flow) appendPacket(b []byte, reply bool, id uint32) []byte {
 		from, to, sport, dport, own, other = to, from, dport, sport, other, own
 	}
 	switch {
-	case f.proto == SCTP && reply:
+	case f.proto == oracle.SCTP && reply:
 		return appendHeartbeat(b, from, to, sport, dport, f.tags[1], id)
-	case f.proto == SCTP:
+	case f.proto == oracle.SCTP:
 		return appendHeartbeat(b, from, to, sport, dport, f.tags[0], id)
-	case f.proto == TCP:
+	case f.proto == oracle.TCP:
 		return appendSegment(b, from, to, sport, dport, own-repeated, other, id)
 	}
 	return appendPacket(b, from, to, f.proto, sport, dport, id)
@@ -70,14 +72,14 @@ func (f *flow) appendPacket(b []byte, reply bool, id uint32) []byte {
 // failure returns a probe of an ICMP error from the other end about a packet of the opener. Connection tracking calls
 // the error related, so it passes whatever the policies say.
 func (f *flow) failure() *Probe {
-	related := Ruling{true, "ICMP errors of a connection are related to it"}
-	return &Probe{From: f.to, To: f.from, Proto: ICMP, OneWay: true, flow: f, shape: asError, Egress: related, Ingress: related}
+	related := oracle.Ruling{Allowed: true, Why: "ICMP errors of a connection are related to it"}
+	return &Probe{From: f.to, To: f.from, Proto: oracle.ICMP, OneWay: true, flow: f, shape: oracle.AsError, Egress: related, Ingress: related}
 }
 
 // openFlow opens a flow between two terminals. Both ends exchange data before it returns, so the connection is
 // established for connection tracking.
 func (f *Fabric) openFlow(ctx context.Context, from, to Terminal, s service, otherFirst bool) error {
-	kinds := map[Protocol]lab.FlowKind{TCP: lab.FlowTCP, UDP: lab.FlowUDP, SCTP: lab.FlowSCTP}
+	kinds := map[oracle.Protocol]lab.FlowKind{oracle.TCP: lab.FlowTCP, oracle.UDP: lab.FlowUDP, oracle.SCTP: lab.FlowSCTP}
 	ends := []*host{from.host, to.host}
 	if err := f.drain(ends); err != nil { // what came earlier must not be taken for the packets that carry the tags of SCTP
 		return err
@@ -97,9 +99,9 @@ func (f *Fabric) openFlow(ctx context.Context, from, to Terminal, s service, oth
 	made := &flow{from: from, to: to, proto: s.proto, sport: sockets.Source.Port(), port: s.port, otherFirst: otherFirst, sockets: sockets}
 	f.flows = append(f.flows, made)
 	switch s.proto {
-	case UDP:
+	case oracle.UDP:
 		return nil
-	case SCTP:
+	case oracle.SCTP:
 		return made.readTags()
 	}
 	for i, end := range []lab.FlowEnd{sockets.Opener, sockets.Other} {
@@ -194,10 +196,10 @@ func (f *Fabric) dropFlows() error {
 func (f *Fabric) forgetConnections() error {
 	var errs []error
 	f.flows = slices.DeleteFunc(f.flows, func(l *flow) bool {
-		if l.proto == UDP {
+		if l.proto == oracle.UDP {
 			errs = append(errs, l.sockets.Close())
 		}
-		return l.proto == UDP
+		return l.proto == oracle.UDP
 	})
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -239,7 +241,7 @@ func (r *play) open(ctx context.Context, e Expectation) error {
 				continue
 			}
 			for _, s := range e.Services {
-				first := Packet{from.Endpoint(), to.Endpoint(), s.proto, s.port, plain}
+				first := oracle.Packet{From: from.Endpoint(), To: to.Endpoint(), Proto: s.proto, Port: s.port}
 				out, in := r.oracle.Judge(first)
 				if r.foreign || !out.Allowed || !in.Allowed {
 					continue

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,8 +22,8 @@ import (
 // The steps have no expectations: an oracle judges each packet.
 func Random(seed uint64) Case {
 	g := &generator{
-		Rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), state: State{}, broken: map[types.UID]bool{},
-		now: 1_800_000_000, free: map[string][]netip.Addr{}, links: map[Key][]netLink{}, wireOf: map[Key]string{},
+		Rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), state: oracle.State{}, broken: map[types.UID]bool{},
+		now: 1_800_000_000, free: map[string][]netip.Addr{}, links: map[oracle.Key][]netLink{}, wireOf: map[oracle.Key]string{},
 	}
 	return g.make(fmt.Sprintf("seed-%d", seed))
 }
@@ -32,10 +34,10 @@ var (
 	someNamespaces = []string{"a", "b", "c"}
 	someKeys       = []string{"app", "tier"}
 	someValues     = []string{"x", "y", ""}
-	someNetworks   = []Key{
+	someNetworks   = []oracle.Key{
 		{Namespace: "a", Name: "one"}, {Namespace: "a", Name: "two"}, {Namespace: "b", Name: "one"}, {Namespace: "b", Name: longName + "n"},
 	}
-	clusterNetwork = Key{Namespace: "kube-system", Name: "cluster"}
+	clusterNetwork = oracle.Key{Namespace: "kube-system", Name: "cluster"}
 )
 
 // longName is the beginning of long names. A name has up to 253 characters; two names that begin with longName differ
@@ -52,14 +54,14 @@ const (
 // about objects that exist.
 type generator struct {
 	*rand.Rand
-	state  State
+	state  oracle.State
 	steps  []Step
 	events []Event
 	// The number of the last UID. A UID is never used again, also for a pod of the same name.
 	uids   int
 	wires  []string
-	wireOf map[Key]string    // of the networks
-	links  map[Key][]netLink // the interfaces of the pods
+	wireOf map[oracle.Key]string    // of the networks
+	links  map[oracle.Key][]netLink // the interfaces of the pods
 	// The addresses of each wire that nobody has. The last address of a list is taken first.
 	free   map[string][]netip.Addr // by wire, those to be taken first at the end
 	others []Outsider
@@ -72,7 +74,7 @@ type generator struct {
 // The generator needs the network to write annotations.
 type netLink struct {
 	Link
-	network Key
+	network oracle.Key
 }
 
 // one returns one of the given values. A value that is given twice is chosen twice as often.
@@ -83,12 +85,12 @@ func (g *generator) chance(n int) bool { return g.IntN(100) < n }
 
 // put creates or replaces an object.
 // The object must not change afterwards.
-func (g *generator) put(o Object) {
+func (g *generator) put(o oracle.Object) {
 	g.happen(Event{Put: o})
 }
 
 // remove deletes an object, if it exists: a deletion of an object that does not exist would be no event.
-func (g *generator) remove(ref Ref) {
+func (g *generator) remove(ref oracle.Ref) {
 	if _, ok := g.state[ref]; ok {
 		g.happen(Event{Gone: &ref})
 	}
@@ -231,7 +233,7 @@ func (g *generator) namespace(name string) *corev1.Namespace {
 }
 
 // nad makes the definition of a network. Mostly its type is one that policies isolate; some definitions cannot be read.
-func (g *generator) nad(n Key) *netv1.NetworkAttachmentDefinition {
+func (g *generator) nad(n oracle.Key) *netv1.NetworkAttachmentDefinition {
 	configs := []string{
 		`{"type": "bridge"}`, `{"type": "bridge"}`, `{"type": "macvlan"}`, `{"plugins": [{"type": "ipvlan"}, {"type": "calico"}]}`,
 		`{"type": "calico"}`, `{"plugins": [{"type": "calico"}, {"type": "bridge"}]}`, ``, `{"type": ""}`, `{`,
@@ -252,7 +254,7 @@ func (g *generator) nad(n Key) *netv1.NetworkAttachmentDefinition {
 // have a resolution of a second. So an edit may come in the second in which pods are created, or in a second of its
 // own.
 func (g *generator) date(nad *netv1.NetworkAttachmentDefinition) {
-	before, ok := g.state[Ref{kindNAD, Key{Namespace: nad.Namespace, Name: nad.Name}}].(*netv1.NetworkAttachmentDefinition)
+	before, ok := g.state[oracle.Ref{Kind: oracle.KindNAD, Key: oracle.Key{Namespace: nad.Namespace, Name: nad.Name}}].(*netv1.NetworkAttachmentDefinition)
 	if !ok {
 		created(nad, g.now+1)
 		g.now += 2
@@ -286,6 +288,6 @@ func edited(nad *netv1.NetworkAttachmentDefinition, at int64) {
 
 // podKeys returns the keys of the pods that have not ended, sorted: the order of a map would make cases differ between
 // runs.
-func (g *generator) podKeys() []Key {
-	return slices.SortedFunc(maps.Keys(g.links), func(a, b Key) int { return cmp.Compare(a.String(), b.String()) })
+func (g *generator) podKeys() []oracle.Key {
+	return slices.SortedFunc(maps.Keys(g.links), func(a, b oracle.Key) int { return cmp.Compare(a.String(), b.String()) })
 }

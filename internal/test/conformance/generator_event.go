@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -24,7 +26,9 @@ func (g *generator) event() {
 		{10, g.newPod}, {8, g.relabelPod}, {9, g.endPod}, {6, g.replacePod}, {8, g.changeLinks}, {3, g.renamePorts},
 		{3, g.breakStatus}, {2, g.breakRequest}, {2, g.startPod},
 		{8, func() { g.put(g.namespace(one(g, someNamespaces...))) }},
-		{3, func() { g.remove(Ref{kindNamespace, Key{Name: one(g, someNamespaces...)}}) }},
+		{3, func() {
+			g.remove(oracle.Ref{Kind: oracle.KindNamespace, Key: oracle.Key{Name: one(g, someNamespaces...)}})
+		}},
 		{14, func() { g.put(g.policy()) }}, {6, g.editPolicy}, {6, g.dropPolicy},
 		{6, g.changeNAD}, {5, g.dropNAD}, {3, g.restart}, {12, g.openFlows}, {1, g.forgetConnections},
 	}
@@ -47,7 +51,7 @@ func (g *generator) somePod() *corev1.Pod {
 	if len(keys) == 0 {
 		return nil
 	}
-	return g.state.pod(one(g, keys...)).DeepCopy()
+	return g.state.Pod(one(g, keys...)).DeepCopy()
 }
 
 // relabelPod gives a pod other labels: policies and peers may select it now, or no more.
@@ -82,7 +86,7 @@ func (g *generator) endPod() {
 	if pod == nil {
 		return
 	}
-	key := Key{Namespace: pod.Namespace, Name: pod.Name}
+	key := oracle.Key{Namespace: pod.Namespace, Name: pod.Name}
 	links := g.links[key]
 	delete(g.links, key)
 	delete(g.broken, pod.UID)
@@ -104,7 +108,7 @@ func (g *generator) endPod() {
 		g.put(pod)
 	}
 	if !ended || g.chance(40) {
-		g.remove(Ref{kindPod, key})
+		g.remove(oracle.Ref{Kind: oracle.KindPod, Key: key})
 	}
 	if g.chance(40) {
 		g.newPod()
@@ -116,8 +120,8 @@ func (g *generator) endPod() {
 func (g *generator) makeTwin(pod *corev1.Pod, links []netLink) bool {
 	twin := pod.DeepCopy()
 	twin.Name = strings.TrimPrefix(twin.Name, longName) + "-twin"
-	key := Key{Namespace: twin.Namespace, Name: twin.Name}
-	if g.state.pod(key) != nil {
+	key := oracle.Key{Namespace: twin.Namespace, Name: twin.Name}
+	if g.state.Pod(key) != nil {
 		return false
 	}
 	g.uids++
@@ -135,12 +139,12 @@ func (g *generator) replacePod() {
 	if pod == nil {
 		return
 	}
-	key := Key{Namespace: pod.Namespace, Name: pod.Name}
+	key := oracle.Key{Namespace: pod.Namespace, Name: pod.Name}
 	g.giveBack(g.links[key])
 	delete(g.links, key)
 	delete(g.broken, pod.UID)
 	if g.chance(50) {
-		g.remove(Ref{kindPod, key})
+		g.remove(oracle.Ref{Kind: oracle.KindPod, Key: key})
 	}
 	g.makePod(key)
 }
@@ -152,7 +156,7 @@ func (g *generator) changeLinks() {
 	if pod == nil || pod.Spec.HostNetwork {
 		return
 	}
-	key := Key{Namespace: pod.Namespace, Name: pod.Name}
+	key := oracle.Key{Namespace: pod.Namespace, Name: pod.Name}
 	links := slices.Clone(g.links[key])
 	taken := func(iface string) bool {
 		return slices.ContainsFunc(links, func(l netLink) bool { return l.Iface == iface })
@@ -227,7 +231,7 @@ func (g *generator) breakStatus() {
 // somePolicy returns a copy of a policy, or nil.
 // The copy can be changed.
 func (g *generator) somePolicy() *mnpv1.MultiNetworkPolicy {
-	if all := objectsOf[*mnpv1.MultiNetworkPolicy](g.state); len(all) > 0 {
+	if all := oracle.ObjectsOf[*mnpv1.MultiNetworkPolicy](g.state); len(all) > 0 {
 		return one(g, all...).DeepCopy()
 	}
 	return nil
@@ -267,7 +271,7 @@ func (g *generator) editPolicy() {
 // dropPolicy deletes a policy.
 func (g *generator) dropPolicy() {
 	if p := g.somePolicy(); p != nil {
-		g.remove(refOf(p))
+		g.remove(oracle.RefOf(p))
 	}
 }
 
@@ -276,18 +280,18 @@ func (g *generator) changeNAD() { g.put(g.nad(one(g, someNetworks...))) }
 
 // dropNAD deletes the definition of a network. It prefers types that policies do not isolate.
 func (g *generator) dropNAD() {
-	nads := objectsOf[*netv1.NetworkAttachmentDefinition](g.state)
+	nads := oracle.ObjectsOf[*netv1.NetworkAttachmentDefinition](g.state)
 	if len(nads) == 0 {
 		return
 	}
 	// Only a deletion of such a definition changes verdicts: a network without a definition is isolated.
 	open := slices.DeleteFunc(slices.Clone(nads), func(nad *netv1.NetworkAttachmentDefinition) bool {
-		return pluginTypeOf(nad) != "calico"
+		return oracle.PluginTypeOf(nad) != "calico"
 	})
 	if len(open) > 0 && g.chance(60) {
 		nads = open
 	}
-	g.remove(refOf(one(g, nads...)))
+	g.remove(oracle.RefOf(one(g, nads...)))
 }
 
 // maxOpened limits how often a case opens connections, because each of them is probed after every step.

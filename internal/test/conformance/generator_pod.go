@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -14,11 +16,11 @@ import (
 
 // newPod makes a pod, unless its name is taken or there are enough pods.
 func (g *generator) newPod() {
-	key := Key{Namespace: one(g, someNamespaces...), Name: fmt.Sprintf("p%d", g.IntN(2*podCount))}
+	key := oracle.Key{Namespace: one(g, someNamespaces...), Name: fmt.Sprintf("p%d", g.IntN(2*podCount))}
 	if g.chance(10) {
 		key.Name = longName + one(g, "a", "b")
 	}
-	if g.state.pod(key) != nil || len(g.links) >= podCount {
+	if g.state.Pod(key) != nil || len(g.links) >= podCount {
 		return
 	}
 	g.makePod(key)
@@ -26,7 +28,7 @@ func (g *generator) newPod() {
 
 // makePod makes a pod with up to four interfaces. It may be on another node, pending, or on its node's network.
 // The UID is new.
-func (g *generator) makePod(key Key) {
+func (g *generator) makePod(key oracle.Key) {
 	g.uids++
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{
@@ -68,7 +70,7 @@ func (g *generator) stepBack(pod *corev1.Pod) {
 
 // link makes an interface on a network, with free addresses: mostly one of each family, sometimes none or two.
 // An interface may have no address, or none of a family whose addresses are all taken.
-func (g *generator) link(iface string, n Key) netLink {
+func (g *generator) link(iface string, n oracle.Key) netLink {
 	wire := g.wireOf[n]
 	l := netLink{Link{Iface: iface, Wire: wire}, n}
 	families := one(g, "46", "46", "46", "46", "4", "6", "", "446", "466")
@@ -108,7 +110,7 @@ func (g *generator) namePorts(pod *corev1.Pod) {
 // sometimes with a network that the status does not have.
 func (g *generator) request(pod *corev1.Pod) {
 	var requests []networkRequest
-	for _, l := range g.links[Key{Namespace: pod.Namespace, Name: pod.Name}] {
+	for _, l := range g.links[oracle.Key{Namespace: pod.Namespace, Name: pod.Name}] {
 		requests = append(requests, g.requestOf(pod, len(requests)+1, l.network, l.Iface))
 	}
 	if g.chance(20) {
@@ -151,7 +153,7 @@ type networkRequest struct {
 // requestOf makes an entry of the requested networks. Sometimes it leaves out the namespace or the name of the
 // interface, where the defaults are right: the pod's namespace, and "net" with the place in the list.
 // place counts from 1.
-func (g *generator) requestOf(pod *corev1.Pod, place int, n Key, iface string) networkRequest {
+func (g *generator) requestOf(pod *corev1.Pod, place int, n oracle.Key, iface string) networkRequest {
 	r := networkRequest{Name: n.Name, Namespace: n.Namespace}
 	if n.Namespace == pod.Namespace && g.chance(50) {
 		r.Namespace = ""
@@ -170,7 +172,7 @@ func (g *generator) requestOf(pod *corev1.Pod, place int, n Key, iface string) n
 // requested networks. The network status is sometimes incomplete or has entries that are not valid.
 // The pod is not put; the caller does that.
 func (g *generator) describe(pod *corev1.Pod) {
-	key := Key{Namespace: pod.Namespace, Name: pod.Name}
+	key := oracle.Key{Namespace: pod.Namespace, Name: pod.Name}
 	var links []Link
 	var status []statusEntry
 	for _, l := range g.links[key] {

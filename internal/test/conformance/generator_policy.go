@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,8 +18,8 @@ const invalid = 4
 
 // policy makes a random policy. It has one of a few names, so it may replace another policy.
 func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
-	key := one(g, Key{Namespace: "a", Name: longName + "a"}, Key{Namespace: "a", Name: longName + "b"}, Key{Namespace: "a", Name: "b-c"}, Key{Namespace: "b", Name: "p"},
-		Key{Namespace: "b", Name: "c-a"}, Key{Namespace: "c", Name: "p"}, Key{Namespace: "c", Name: "a-b"})
+	key := one(g, oracle.Key{Namespace: "a", Name: longName + "a"}, oracle.Key{Namespace: "a", Name: longName + "b"}, oracle.Key{Namespace: "a", Name: "b-c"}, oracle.Key{Namespace: "b", Name: "p"},
+		oracle.Key{Namespace: "b", Name: "c-a"}, oracle.Key{Namespace: "c", Name: "p"}, oracle.Key{Namespace: "c", Name: "a-b"})
 	p := &mnpv1.MultiNetworkPolicy{ObjectMeta: metav1.ObjectMeta{
 		Namespace: key.Namespace, Name: key.Name, UID: types.UID(key.String()),
 	}}

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -46,7 +48,7 @@ type host struct {
 	*lab.Host
 	// The namespace that the agent sees. It is the same namespace, unless the host is a virtual machine behind the pod.
 	pod    *lab.Host
-	key    Key // zero: the outside
+	key    oracle.Key // zero: the outside
 	handle *netlink.Handle
 	// The interfaces in the order in which they were attached.
 	links   []Link
@@ -68,7 +70,7 @@ type sender struct {
 
 // newHost makes a namespace, and for a virtual machine a second namespace for its pod. A host that is returned with an
 // error must be closed.
-func newHost(l *lab.Lab, name string, key Key, ports []uint16, isMachine bool) (*host, error) {
+func newHost(l *lab.Lab, name string, key oracle.Key, ports []uint16, isMachine bool) (*host, error) {
 	made, err := l.Bare(name)
 	pod := made
 	if err == nil && isMachine {

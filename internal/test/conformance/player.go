@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -25,33 +27,33 @@ type Agent interface {
 	DeleteSandbox(uid types.UID)
 	// Explain returns the agent's own explanation of a packet: whether the rules of its receiver let it pass, or with
 	// egress the rules of its sender, and why.
-	Explain(egress bool, p Packet) (allowed bool, why string, err error)
+	Explain(egress bool, p oracle.Packet) (allowed bool, why string, err error)
 	// Settled reports whether the agent knows exactly these versions of objects and has no work left.
-	Settled(versions map[Ref]string) bool
+	Settled(versions map[oracle.Ref]string) bool
 	// Stop ends the agent, and returns when it has ended. Its rules stay in the kernel.
 	Stop()
 }
 
 // StartAgent starts an agent with the sandboxes that run already, as a runtime reports them to an agent that connects.
-type StartAgent func(objects informers.Objects, sandboxes []Sandbox, flags Flags) (Agent, error)
+type StartAgent func(objects informers.Objects, sandboxes []Sandbox, flags oracle.Flags) (Agent, error)
 
 // Player plays cases. Playing a case does not change the Player.
 type Player struct {
 	// Start is called at the start of a case, and again for each event that starts an agent.
 	Start   StartAgent
-	Node    string   // the agent's node: it enforces policies only for pods of this node
-	Plugins []string // the agent's --network-plugins
-	Only    []Packet // unless empty, only these packets are sent: to repeat a fault quickly
-	Share   int      // unless 0, one of Share packets is sent, always the same packets of a case: for random cases, which are many
+	Node    string          // the agent's node: it enforces policies only for pods of this node
+	Plugins []string        // the agent's --network-plugins
+	Only    []oracle.Packet // unless empty, only these packets are sent: to repeat a fault quickly
+	Share   int             // unless 0, one of Share packets is sent, always the same packets of a case: for random cases, which are many
 }
 
 // Result is the outcome of a case.
 // Without faults, all comparisons of the case agreed.
 type Result struct {
 	Counts
-	Step    int      // the step that failed, from 0; valid if there are faults
-	Faults  []string // messages
-	Packets []Packet // the packets with a wrong verdict, for [Player.Only]
+	Step    int             // the step that failed, from 0; valid if there are faults
+	Faults  []string        // messages
+	Packets []oracle.Packet // the packets with a wrong verdict, for [Player.Only]
 }
 
 // Counts says how much was compared. A test logs it: a case that compares nothing proves nothing.
@@ -117,11 +119,11 @@ func (p *Player) Play(ctx context.Context, c Case) (result Result, err error) {
 		return Result{}, err
 	}
 	run := &play{
-		Player: p, fabric: fabric, server: NewServer(), state: State{}, sandboxes: map[types.UID]Sandbox{},
+		Player: p, fabric: fabric, server: NewServer(), state: oracle.State{}, sandboxes: map[types.UID]Sandbox{},
 		pods: map[spot]bool{},
 		// The sample depends on the name of the case only: a case sends the same packets again when it is repeated.
 		sample: rand.New(rand.NewPCG(0, crc64.Checksum([]byte(c.Name), crc64.MakeTable(crc64.ECMA)))),
-		oracle: &Oracle{Node: p.Node, Plugins: p.Plugins, Flags: c.Flags},
+		oracle: &oracle.Oracle{Node: p.Node, Plugins: p.Plugins, Flags: c.Flags},
 	}
 	defer func() {
 		run.stop()
@@ -156,7 +158,7 @@ func portsOf(c Case) []uint16 {
 	for _, s := range c.Steps {
 		for _, e := range s.Expect {
 			for _, service := range e.Services {
-				if service.proto != ICMP && !slices.Contains(ports, service.port) {
+				if service.proto != oracle.ICMP && !slices.Contains(ports, service.port) {
 					ports = append(ports, service.port)
 				}
 			}
@@ -170,10 +172,10 @@ type play struct {
 	*Player
 	fabric *Fabric
 	server *Server
-	oracle *Oracle
+	oracle *oracle.Oracle
 	agent  Agent // nil: no agent runs
 	// The objects as the API server has them. The Oracle's state is older while no agent runs.
-	state     State
+	state     oracle.State
 	sandboxes map[types.UID]Sandbox
 	pods      map[spot]bool // addresses that pods have or had, for forged packets
 	forgotten bool          // entries of connection tracking were deleted, and the agent may not have noticed
@@ -241,8 +243,7 @@ func (r *play) happen(ctx context.Context, e Event) error {
 		return nil
 	case e.Start:
 		// The new agent lists all objects, and so knows the missed changes at once. It replaces tables of other agents.
-		r.oracle.state = r.state
-		r.oracle.Forget()
+		r.oracle.Forget(r.state)
 		r.foreign = false
 		r.stop()
 		return r.start()
@@ -396,8 +397,8 @@ func (r *play) judge(probes []*Probe) ([]string, error) {
 func (r *play) misexplained(p *Probe) string {
 	for _, side := range []struct {
 		egress bool
-		self   Endpoint
-		ruling Ruling
+		self   oracle.Endpoint
+		ruling oracle.Ruling
 	}{{true, p.From.Endpoint(), p.Egress}, {false, p.To.Endpoint(), p.Ingress}} {
 		if !side.self.IsPod() || !r.oracle.Enforced(side.self.Pod) {
 			continue

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -17,7 +19,7 @@ import (
 // It is sent by Fabric.Send, which fills in the fields from refused on.
 type Probe struct {
 	From, To Terminal
-	Proto    Protocol
+	Proto    oracle.Protocol
 	// The destination port; 0 for ICMP.
 	Port uint16
 	// No answer is waited for: the answer would go to another host, because the source is forged, or by another
@@ -26,11 +28,11 @@ type Probe struct {
 
 	flow  *flow // the connection that the packet belongs to; nil: it is the first packet of a new connection
 	reply bool  // with flow: the packet goes against the direction in which the connection was opened
-	shape shape
+	shape oracle.Shape
 
 	toMany bool // a multicast or broadcast packet, which arrives on every interface on the wire
 
-	Egress, Ingress Ruling // the Oracle's verdicts at the sender and at the receiver
+	Egress, Ingress oracle.Ruling // the Oracle's verdicts at the sender and at the receiver
 
 	refused  bool   // the sender's own rules dropped the packet: the send failed with EPERM
 	arrived  bool   // it passed the receiver's rules
@@ -39,8 +41,8 @@ type Probe struct {
 }
 
 // Packet returns the packet of the probe.
-func (p *Probe) Packet() Packet {
-	return Packet{p.From.Endpoint(), p.To.Endpoint(), p.Proto, p.Port, p.shape}
+func (p *Probe) Packet() oracle.Packet {
+	return oracle.Packet{From: p.From.Endpoint(), To: p.To.Endpoint(), Proto: p.Proto, Port: p.Port, Shape: p.shape}
 }
 
 // allowed reports whether both sides are to let the packet pass.
@@ -49,7 +51,7 @@ func (p *Probe) allowed() bool { return p.Egress.Allowed && p.Ingress.Allowed }
 // missing reports whether something that should have been seen was not seen. A packet may have been lost, so the probe
 // is sent again.
 func (p *Probe) missing() bool {
-	return !p.refused && p.allowed() && (!p.arrived || p.Proto == TCP && !p.OneWay && !p.answered)
+	return !p.refused && p.allowed() && (!p.arrived || p.Proto == oracle.TCP && !p.OneWay && !p.answered)
 }
 
 // Fault returns how the kernel's verdict differs from the Oracle's, empty if it does not differ. A TCP probe must also
@@ -172,7 +174,7 @@ func (f *Fabric) sendAll(hosts []*host, probes []*Probe) error {
 		f.sent = append(f.sent, p)
 		f.buf = p.appendPacket(f.buf[:0], sport, id)
 		packets := [][]byte{f.buf}
-		if p.shape == inFragments {
+		if p.shape == oracle.InFragments {
 			packets = fragments(f.buf, id)
 		}
 		p.refused = false

@@ -4,12 +4,14 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // probes returns probes between all terminals on each wire, in all protocols and to all ports. Sources are also forged
 // addresses.
 func (r *play) probes(expect []Expectation) []*Probe {
-	only := map[Packet]bool{}
+	only := map[oracle.Packet]bool{}
 	for _, p := range r.Only {
 		only[p] = true
 	}
@@ -29,7 +31,7 @@ func (r *play) probes(expect []Expectation) []*Probe {
 					continue
 				}
 				for _, shape := range r.shapes(s.proto) {
-					if shape == inFragments && from.addr.Is6() && (from.device() == Bridge || to.device() == Bridge) {
+					if shape == oracle.InFragments && from.addr.Is6() && (from.device() == Bridge || to.device() == Bridge) {
 						continue // the kernel drops such short fragments, see docs/virtual-machines.md
 					}
 					p := &Probe{From: from, To: to, Proto: s.proto, Port: s.port, shape: shape, OneWay: spoofed || r.answersElsewhere(to)}
@@ -63,7 +65,7 @@ func (r *play) toMany(terminals []Terminal) []*Probe {
 					continue
 				}
 				for _, to := range everybody(from.addr) {
-					out = append(out, &Probe{From: from, To: Terminal{h, l.Iface, l.Wire, to}, Proto: UDP, Port: manyPort, OneWay: true, toMany: true})
+					out = append(out, &Probe{From: from, To: Terminal{h, l.Iface, l.Wire, to}, Proto: oracle.UDP, Port: manyPort, OneWay: true, toMany: true})
 				}
 			}
 		}
@@ -74,14 +76,14 @@ func (r *play) toMany(terminals []Terminal) []*Probe {
 // shapes returns the shapes in which packets of a protocol are sent. In cases that a person wrote, all packets are
 // plain.
 // A sample has a single shape for each packet.
-func (r *play) shapes(proto Protocol) []shape {
+func (r *play) shapes(proto oracle.Protocol) []oracle.Shape {
 	switch {
 	case len(r.Only) > 0:
 		return shapesOf(proto)
 	case r.Share > 0:
-		return []shape{someShape(r.sample, proto)}
+		return []oracle.Shape{someShape(r.sample, proto)}
 	}
-	return []shape{plain}
+	return []oracle.Shape{oracle.Plain}
 }
 
 // answersElsewhere reports whether an answer may leave by another interface than the interface on which the connection
@@ -94,8 +96,8 @@ func (r *play) answersElsewhere(t Terminal) bool {
 // services returns each protocol with each port.
 // ICMP comes once, since it has no ports.
 func services(ports []uint16) []service {
-	out := []service{{proto: ICMP}}
-	for _, proto := range transports {
+	out := []service{{proto: oracle.ICMP}}
+	for _, proto := range oracle.Transports {
 		for _, port := range ports {
 			out = append(out, service{proto, port})
 		}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -27,8 +29,8 @@ type Server struct {
 // NewServer makes a server without objects.
 func NewServer() *Server {
 	s := &Server{kinds: map[string]*serverKind{}}
-	for _, k := range []string{kindPod, kindNamespace, kindNAD, kindPolicy} {
-		s.kinds[k] = &serverKind{server: s, objects: map[Key]Object{}}
+	for _, k := range []string{oracle.KindPod, oracle.KindNamespace, oracle.KindNAD, oracle.KindPolicy} {
+		s.kinds[k] = &serverKind{server: s, objects: map[oracle.Key]oracle.Object{}}
 	}
 	return s
 }
@@ -36,16 +38,16 @@ func NewServer() *Server {
 // Objects returns the lists and watches of the objects.
 func (s *Server) Objects() informers.Objects {
 	return informers.Objects{
-		Pods: s.kinds[kindPod], Namespaces: s.kinds[kindNamespace], NADs: s.kinds[kindNAD], Policies: s.kinds[kindPolicy],
+		Pods: s.kinds[oracle.KindPod], Namespaces: s.kinds[oracle.KindNamespace], NADs: s.kinds[oracle.KindNAD], Policies: s.kinds[oracle.KindPolicy],
 	}
 }
 
 // Put creates or changes an object. An object with another UID is another object of the same name: Put announces the
 // deletion of the old object first.
-func (s *Server) Put(o Object) {
+func (s *Server) Put(o oracle.Object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ref := refOf(o)
+	ref := oracle.RefOf(o)
 	k := s.kinds[ref.Kind]
 	event := watch.Added
 	if old := k.objects[ref.Key]; old != nil {
@@ -60,7 +62,7 @@ func (s *Server) Put(o Object) {
 
 // Delete deletes an object, if it exists.
 // The watches get the last version of it.
-func (s *Server) Delete(ref Ref) {
+func (s *Server) Delete(ref oracle.Ref) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k := s.kinds[ref.Kind]
@@ -70,13 +72,13 @@ func (s *Server) Delete(ref Ref) {
 }
 
 // Versions returns the resource version of every object. An agent that has exactly these versions has seen all changes.
-func (s *Server) Versions() map[Ref]string {
+func (s *Server) Versions() map[oracle.Ref]string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	versions := map[Ref]string{}
+	versions := map[oracle.Ref]string{}
 	for _, k := range s.kinds {
 		for _, o := range k.objects {
-			versions[refOf(o)] = o.GetResourceVersion()
+			versions[oracle.RefOf(o)] = o.GetResourceVersion()
 		}
 	}
 	return versions
@@ -86,7 +88,7 @@ func (s *Server) Versions() map[Ref]string {
 // A version of an object is never changed, so the history can be sent again.
 type serverKind struct {
 	server  *Server
-	objects map[Key]Object
+	objects map[oracle.Key]oracle.Object
 	// All changes since the beginning: a watch may ask for the changes after any version.
 	history []watch.Event
 	watches []*watch.RaceFreeFakeWatcher
@@ -94,11 +96,11 @@ type serverKind struct {
 
 // record makes a change and announces it. The caller holds the server's lock. Objects are copied, so that informers and
 // cases share no memory.
-func (k *serverKind) record(event watch.EventType, o Object) {
+func (k *serverKind) record(event watch.EventType, o oracle.Object) {
 	k.server.version++
-	o = o.DeepCopyObject().(Object)
+	o = o.DeepCopyObject().(oracle.Object)
 	o.SetResourceVersion(strconv.FormatUint(k.server.version, 10))
-	key := refOf(o).Key
+	key := oracle.RefOf(o).Key
 	if event == watch.Deleted {
 		delete(k.objects, key)
 	} else {
@@ -138,7 +140,7 @@ func (k *serverKind) Watch(o metav1.ListOptions) (watch.Interface, error) {
 	defer k.server.mu.Unlock()
 	w := watch.NewRaceFreeFake()
 	for _, e := range k.history {
-		version, err := strconv.ParseUint(e.Object.(Object).GetResourceVersion(), 10, 64)
+		version, err := strconv.ParseUint(e.Object.(oracle.Object).GetResourceVersion(), 10, 64)
 		if err != nil {
 			return nil, err
 		}

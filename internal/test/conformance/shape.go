@@ -5,36 +5,27 @@ import (
 	"math/rand/v2"
 	"net/netip"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	"golang.org/x/sys/unix"
 )
 
-// shape is the form of a packet. The policies have the same meaning for all shapes, but rules that read the packet at a
-// fixed place might not.
-type shape uint8
-
-const (
-	plain       shape = iota
-	inFragments       // a datagram of UDP in two fragments: the second has no port
-	withOptions       // a datagram of UDP behind options of IPv4 or an extension header of IPv6
-	asError           // an ICMP error about a packet of the receiver, in place of an echo request
-)
-
 // shapesOf returns the shapes that packets of a protocol may have.
-func shapesOf(proto Protocol) []shape {
+func shapesOf(proto oracle.Protocol) []oracle.Shape {
 	switch proto {
-	case UDP:
-		return []shape{plain, inFragments, withOptions}
-	case ICMP:
-		return []shape{plain, asError}
+	case oracle.UDP:
+		return []oracle.Shape{oracle.Plain, oracle.InFragments, oracle.WithOptions}
+	case oracle.ICMP:
+		return []oracle.Shape{oracle.Plain, oracle.AsError}
 	}
-	return []shape{plain}
+	return []oracle.Shape{oracle.Plain}
 }
 
 // someShape chooses a shape. Most packets are plain.
 // r decides, so that a case chooses the same shapes when it is repeated.
-func someShape(r *rand.Rand, proto Protocol) shape {
+func someShape(r *rand.Rand, proto oracle.Protocol) oracle.Shape {
 	if r.IntN(100) < 60 {
-		return plain
+		return oracle.Plain
 	}
 	shapes := shapesOf(proto)
 	return shapes[r.IntN(len(shapes))]
@@ -45,13 +36,13 @@ func someShape(r *rand.Rand, proto Protocol) shape {
 func (p *Probe) appendPacket(b []byte, sport uint16, id uint32) []byte {
 	from, to := p.From.addr, p.To.addr
 	switch {
-	case p.shape == asError && p.flow != nil:
+	case p.shape == oracle.AsError && p.flow != nil:
 		return appendError(b, from, to, p.flow.appendPacket(nil, false, id), id)
-	case p.shape == asError: // no packet was sent that the error is about
-		return appendError(b, from, to, appendPacket(nil, to, from, UDP, sport, sport, id), id)
+	case p.shape == oracle.AsError: // no packet was sent that the error is about
+		return appendError(b, from, to, appendPacket(nil, to, from, oracle.UDP, sport, sport, id), id)
 	case p.flow != nil:
 		return p.flow.appendPacket(b, p.reply, id)
-	case p.shape == withOptions:
+	case p.shape == oracle.WithOptions:
 		return insertOptions(appendPacket(b, from, to, p.Proto, sport, p.Port, id), to)
 	}
 	return appendPacket(b, from, to, p.Proto, sport, p.Port, id)
@@ -61,7 +52,7 @@ func (p *Probe) appendPacket(b []byte, sport uint16, id uint32) []byte {
 // IP header of the packet and 8 bytes behind it, which is enough for connection tracking.
 func appendError(b []byte, from, to netip.Addr, about []byte, id uint32) []byte {
 	start := len(b)
-	b = appendIPHeader(b, from, to, ICMP.number(to))
+	b = appendIPHeader(b, from, to, oracle.ICMP.Number(to))
 	message, header := len(b), ipv4Header
 	if to.Is4() {
 		b = append(b, icmpUnreachable, icmpHostUnreachable, 0, 0)
@@ -138,9 +129,4 @@ func fragments(packet []byte, id uint32) [][]byte {
 		header = ipv6Header
 	}
 	return [][]byte{cut(0, firstFragment, 0, true), cut(firstFragment, len(packet)-header, firstFragment, false)}
-}
-
-// String is for the words of a fault.
-func (s shape) String() string {
-	return [...]string{"", " in fragments", " with options", " as an ICMP error"}[s]
 }

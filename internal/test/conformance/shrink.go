@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 )
@@ -46,7 +48,7 @@ func Shrink(c Case, fails func(Case) bool, more func() bool) Case {
 // isSound reports whether a case has a defined outcome: no two hosts on a wire have the same address at the same time,
 // and the Oracle knows no more than an agent can know.
 func isSound(c Case) bool {
-	state := State{}
+	state := oracle.State{}
 	stopped, changed := false, false // changed: objects changed while no agent ran
 	for _, s := range c.Steps {
 		for _, e := range s.Events {
@@ -72,21 +74,19 @@ func isSound(c Case) bool {
 
 // hasUnreadable reports whether any pod has annotations that cannot be read. An agent that starts cannot know the
 // interfaces of such a pod.
-func hasUnreadable(state State) bool {
-	return slices.ContainsFunc(objectsOf[*corev1.Pod](state), func(p *corev1.Pod) bool {
-		_, readable := attachmentsOf(p)
-		_, clear := requestedBy(p)
-		return !readable || !clear
+func hasUnreadable(state oracle.State) bool {
+	return slices.ContainsFunc(oracle.ObjectsOf[*corev1.Pod](state), func(p *corev1.Pod) bool {
+		return !oracle.IsReadable(p)
 	})
 }
 
 // hasOwnAddresses reports whether every address on a wire belongs to a single host.
-func hasOwnAddresses(outsiders []Outsider, state State) bool {
+func hasOwnAddresses(outsiders []Outsider, state oracle.State) bool {
 	seen := map[spot]bool{}
 	for _, o := range outsiders {
 		seen[spot{o.Wire, o.Addr}] = true
 	}
-	for _, p := range objectsOf[*corev1.Pod](state) {
+	for _, p := range oracle.ObjectsOf[*corev1.Pod](state) {
 		for _, l := range linksOf(p) {
 			for _, a := range l.Addrs {
 				if seen[spot{l.Wire, a}] {
@@ -176,7 +176,7 @@ func withSmallerObjects(c Case) []func() Case {
 			for _, smaller := range smallerObjects(e.Put) {
 				ways = append(ways, func() Case {
 					next := withSteps(c)
-					o := e.Put.DeepCopyObject().(Object)
+					o := e.Put.DeepCopyObject().(oracle.Object)
 					smaller(o)
 					next.Steps[i].Events[j].Put = o
 					return next
@@ -198,10 +198,10 @@ func withSteps(c Case) Case {
 
 // smallerObjects returns functions that make an object smaller in place. They get a copy of the object.
 // An object without parts has no way.
-func smallerObjects(o Object) []func(Object) {
-	var ways []func(Object)
+func smallerObjects(o oracle.Object) []func(oracle.Object) {
+	var ways []func(oracle.Object)
 	if len(o.GetLabels()) > 0 {
-		ways = append(ways, func(o Object) { o.SetLabels(nil) })
+		ways = append(ways, func(o oracle.Object) { o.SetLabels(nil) })
 	}
 	switch o := o.(type) {
 	case *corev1.Pod:
@@ -214,22 +214,22 @@ func smallerObjects(o Object) []func(Object) {
 
 // smallerPods leaves out the containers of a pod, an interface of its network status, an interface of the kernel, or an
 // address.
-func smallerPods(p *corev1.Pod) []func(Object) {
-	var ways []func(Object)
+func smallerPods(p *corev1.Pod) []func(oracle.Object) {
+	var ways []func(oracle.Object)
 	if len(p.Spec.Containers)+len(p.Spec.InitContainers) > 0 {
-		ways = append(ways, func(o Object) { o.(*corev1.Pod).Spec.Containers, o.(*corev1.Pod).Spec.InitContainers = nil, nil })
+		ways = append(ways, func(o oracle.Object) { o.(*corev1.Pod).Spec.Containers, o.(*corev1.Pod).Spec.InitContainers = nil, nil })
 	}
 	var status []statusEntry
 	if err := json.Unmarshal([]byte(p.Annotations[statusAnnotation]), &status); err == nil {
 		for i := range status {
-			ways = append(ways, func(o Object) { setStatus(o.(*corev1.Pod), slices.Delete(slices.Clone(status), i, i+1)) })
+			ways = append(ways, func(o oracle.Object) { setStatus(o.(*corev1.Pod), slices.Delete(slices.Clone(status), i, i+1)) })
 		}
 	}
 	links := annotatedLinks(p)
 	for i := range links {
-		ways = append(ways, func(o Object) { setLinks(o.(*corev1.Pod), slices.Delete(slices.Clone(links), i, i+1)) })
+		ways = append(ways, func(o oracle.Object) { setLinks(o.(*corev1.Pod), slices.Delete(slices.Clone(links), i, i+1)) })
 		for j := range links[i].Addrs {
-			ways = append(ways, func(o Object) {
+			ways = append(ways, func(o oracle.Object) {
 				fewer := slices.Clone(links)
 				fewer[i].Addrs = slices.Delete(slices.Clone(links[i].Addrs), j, j+1)
 				setLinks(o.(*corev1.Pod), fewer)
@@ -240,10 +240,10 @@ func smallerPods(p *corev1.Pod) []func(Object) {
 }
 
 // smallerPolicies leaves out the pod selector of a policy, a rule, a peer or a port.
-func smallerPolicies(p *mnpv1.MultiNetworkPolicy) []func(Object) {
-	var ways []func(Object)
+func smallerPolicies(p *mnpv1.MultiNetworkPolicy) []func(oracle.Object) {
+	var ways []func(oracle.Object)
 	add := func(f func(s *mnpv1.MultiNetworkPolicySpec)) {
-		ways = append(ways, func(o Object) { f(&o.(*mnpv1.MultiNetworkPolicy).Spec) })
+		ways = append(ways, func(o oracle.Object) { f(&o.(*mnpv1.MultiNetworkPolicy).Spec) })
 	}
 	// Without its selector, a policy selects all pods.
 	if s := p.Spec.PodSelector; len(s.MatchLabels)+len(s.MatchExpressions) > 0 {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -30,12 +32,12 @@ type receiver struct {
 func (h *host) listen(ports []uint16) error {
 	return h.Do(func() error {
 		for _, a := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-			for _, p := range append([]Protocol{ICMP}, transports...) {
-				fd, err := rawReceiver(a.Is6(), p.number(a))
+			for _, p := range append([]oracle.Protocol{oracle.ICMP}, oracle.Transports...) {
+				fd, err := rawReceiver(a.Is6(), p.Number(a))
 				if err != nil {
 					return fmt.Errorf("open a raw socket for %s: %w", p, err)
 				}
-				h.receivers = append(h.receivers, receiver{fd, p.number(a), a.Is6()})
+				h.receivers = append(h.receivers, receiver{fd, p.Number(a), a.Is6()})
 			}
 		}
 		for _, port := range ports {

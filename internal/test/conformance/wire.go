@@ -5,6 +5,8 @@ import (
 	"hash/crc32"
 	"net/netip"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -41,23 +43,23 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // appendPacket appends the first packet of a connection to b, from its IP header on. For ICMP it is an echo request
 // with the source port as its identifier.
-func appendPacket(b []byte, from, to netip.Addr, proto Protocol, sport, dport uint16, id uint32) []byte {
+func appendPacket(b []byte, from, to netip.Addr, proto oracle.Protocol, sport, dport uint16, id uint32) []byte {
 	start := len(b)
-	b = appendIPHeader(b, from, to, proto.number(to))
+	b = appendIPHeader(b, from, to, proto.Number(to))
 	payload := len(b)
 	switch proto {
-	case TCP:
+	case oracle.TCP:
 		b = appendPorts(b, sport, dport)
 		b = binary.BigEndian.AppendUint32(b, id)
 		b = append(b, 0, 0, 0, 0, 5<<4, tcpSYN, 0xff, 0xff, 0, 0, 0, 0)
 		putChecksum(b[payload:], 16, from, to, unix.IPPROTO_TCP)
-	case UDP:
+	case oracle.UDP:
 		b = appendPorts(b, sport, dport)
 		// The length of the datagram is 12: the header and the number.
 		b = append(b, 0, 12, 0, 0)
 		b = binary.BigEndian.AppendUint32(b, id)
 		putChecksum(b[payload:], 6, from, to, unix.IPPROTO_UDP)
-	case SCTP:
+	case oracle.SCTP:
 		b = appendPorts(b, sport, dport)
 		// The verification tag of an INIT is 0. The chunk has the type, flags, its length of 20, and then the initiate
 		// tag.
@@ -66,7 +68,7 @@ func appendPacket(b []byte, from, to netip.Addr, proto Protocol, sport, dport ui
 		// The window is 64 KiB; one stream in each direction; the initial TSN is 1.
 		b = append(b, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1)
 		binary.LittleEndian.PutUint32(b[payload+8:], crc32.Checksum(b[payload:], castagnoli))
-	case ICMP:
+	case oracle.ICMP:
 		b = appendEcho(b, from, to, sport, id)
 	}
 	putLength(b[start:], to)

@@ -1,4 +1,4 @@
-// Package model gives tests a second implementation of the semantics of policies, which shares no code with the product.
+// Package model gives tests of the cache random worlds, and compares the tables in them with the answers of package oracle.
 //
 //	NewPod, NewPolicy, … ─┐
 //	World (random) ───────┴─► objects ─┬─► Oracle.Passes(pod, packet) ──┐
@@ -6,6 +6,6 @@
 //	                                   └─► cache ─► Ruleset ─► Table ───┘
 //	                                                          Passes(packet)
 //
-// An Oracle judges packets by the objects of the API. A Table evaluates a ruleset for packets, as the kernel does. A test
+// The Oracle is that of package oracle. A Table evaluates a ruleset for packets, as the kernel does. A test
 // compares the two.
 package model

@@ -1,4 +1,4 @@
-package conformance
+package oracle
 
 import (
 	"fmt"
@@ -14,7 +14,7 @@ type Key = types.NamespacedName
 // Protocol is the protocol that a packet carries, by its number in IPv4. ICMP stands for ICMPv6 in IPv6.
 type Protocol uint8
 
-// The protocols that probes have. A probe of ICMP is an echo request, or an ICMP error, see [shape].
+// The protocols that probes have. A probe of ICMP is an echo request, or an ICMP error, see [Shape].
 const (
 	TCP  Protocol = unix.IPPROTO_TCP
 	UDP  Protocol = unix.IPPROTO_UDP
@@ -23,7 +23,7 @@ const (
 )
 
 // transports are the protocols that have ports.
-var transports = []Protocol{TCP, UDP, SCTP}
+var Transports = []Protocol{TCP, UDP, SCTP}
 
 // String returns the name of the protocol in the text of flows, for example "tcp".
 func (p Protocol) String() string {
@@ -40,8 +40,8 @@ func (p Protocol) String() string {
 	return fmt.Sprintf("protocol-%d", uint8(p))
 }
 
-// number returns the number of the protocol in the IP family of the address.
-func (p Protocol) number(a netip.Addr) uint8 {
+// Number returns the number of the protocol in the IP family of the address.
+func (p Protocol) Number(a netip.Addr) uint8 {
 	if p == ICMP && a.Is6() {
 		return unix.IPPROTO_ICMPV6
 	}
@@ -67,12 +67,12 @@ func (e Endpoint) String() string {
 	return fmt.Sprintf("%s@%s %s", e.Pod, e.Iface, e.Addr)
 }
 
-// Packet is the first packet of a flow. Packets are comparable: [Player.Only] names probes by their packets.
+// Packet is the first packet of a flow. Packets are comparable.
 type Packet struct {
 	From, To Endpoint
 	Proto    Protocol
 	Port     uint16 // the destination's; 0 for ICMP
-	Shape    shape
+	Shape    Shape
 }
 
 // String returns "a/x@net1 10.1.0.1 -> a/y@net1 10.1.0.2 tcp/80".
@@ -81,4 +81,20 @@ func (p Packet) String() string {
 		return fmt.Sprintf("%s -> %s icmp%s", p.From, p.To, p.Shape)
 	}
 	return fmt.Sprintf("%s -> %s %s/%d%s", p.From, p.To, p.Proto, p.Port, p.Shape)
+}
+
+// Shape is the form of a packet. The policies have the same meaning for all shapes, but rules that read the packet at a
+// fixed place might not.
+type Shape uint8
+
+const (
+	Plain       Shape = iota
+	InFragments       // a datagram of UDP in two fragments: the second has no port
+	WithOptions       // a datagram of UDP behind options of IPv4 or an extension header of IPv6
+	AsError           // an ICMP error about a packet of the receiver, in place of an echo request
+)
+
+// String is for the words of a fault.
+func (s Shape) String() string {
+	return [...]string{"", " in fragments", " with options", " as an ICMP error"}[s]
 }

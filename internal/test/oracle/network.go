@@ -1,4 +1,4 @@
-package conformance
+package oracle
 
 import (
 	"cmp"
@@ -12,11 +12,18 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
+// IsReadable reports whether the network status and the requested networks of a pod can be read.
+func IsReadable(p *corev1.Pod) bool {
+	_, readable := attachmentsOf(p)
+	_, clear := requestedBy(p)
+	return readable && clear
+}
+
 // requestedBy reads the requested networks of a pod: a JSON list, or the short form "ns/network@iface,network". The
 // interface of an entry without a name is "net" and the place of the entry in the list, as Multus names it. The result
 // is false when the annotation cannot be read.
 func requestedBy(p *corev1.Pod) ([]attachment, bool) {
-	raw := strings.TrimSpace(p.Annotations[networksAnnotation])
+	raw := strings.TrimSpace(p.Annotations["k8s.v1.cni.cncf.io/networks"])
 	if raw == "" {
 		return nil, true
 	}
@@ -39,7 +46,7 @@ func requestedBy(p *corev1.Pod) ([]attachment, bool) {
 	// An entry that is not valid is left out; its place in the list still counts.
 	for i, r := range requests {
 		iface := cmp.Or(strings.TrimSpace(r.Interface), r.InterfaceRequest, fmt.Sprint("net", i+1))
-		network, ok := networkNamed(cmp.Or(strings.TrimSpace(r.Namespace), p.Namespace)+"/"+r.Name, "")
+		network, ok := NetworkNamed(cmp.Or(strings.TrimSpace(r.Namespace), p.Namespace)+"/"+r.Name, "")
 		// A name of an interface has at most 15 bytes (IFNAMSIZ - 1).
 		if ok && len(iface) <= 15 {
 			out = append(out, attachment{iface: iface, network: network})
@@ -74,7 +81,7 @@ func attachmentsOf(p *corev1.Pod) ([]attachment, bool) {
 	}
 	var out []attachment
 	for _, s := range statuses {
-		network, ok := networkNamed(s.Name, p.Namespace)
+		network, ok := NetworkNamed(s.Name, p.Namespace)
 		if !ok || s.Interface == "" || len(s.Interface) > 15 {
 			continue
 		}
@@ -90,9 +97,9 @@ func attachmentsOf(p *corev1.Pod) ([]attachment, bool) {
 	return out, true
 }
 
-// networkNamed reads "namespace/name", or "name" in the given namespace. Blanks around a part are ignored, blanks
+// NetworkNamed reads "namespace/name", or "name" in the given namespace. Blanks around a part are ignored, blanks
 // inside are not valid.
-func networkNamed(s, namespace string) (Key, bool) {
+func NetworkNamed(s, namespace string) (Key, bool) {
 	parts := strings.Split(s, "/")
 	for i := range parts {
 		parts[i] = strings.TrimSpace(parts[i])
@@ -111,16 +118,16 @@ func networkNamed(s, namespace string) (Key, bool) {
 func networksOf(policy *mnpv1.MultiNetworkPolicy) []Key {
 	var out []Key
 	for _, s := range strings.Split(policy.Annotations["k8s.v1.cni.cncf.io/policy-for"], ",") {
-		if n, ok := networkNamed(strings.TrimSpace(s), policy.Namespace); ok {
+		if n, ok := NetworkNamed(strings.TrimSpace(s), policy.Namespace); ok {
 			out = append(out, n)
 		}
 	}
 	return out
 }
 
-// pluginTypeOf returns the CNI type of a network: the type of the configuration, or else of the first plugin of its
+// PluginTypeOf returns the CNI type of a network: the type of the configuration, or else of the first plugin of its
 // chain. It is empty when the configuration cannot be read or names no type.
-func pluginTypeOf(nad *netv1.NetworkAttachmentDefinition) string {
+func PluginTypeOf(nad *netv1.NetworkAttachmentDefinition) string {
 	var config struct {
 		Type    string
 		Plugins []struct{ Type string }

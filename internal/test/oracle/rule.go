@@ -1,4 +1,4 @@
-package conformance
+package oracle
 
 import (
 	"net/netip"
@@ -20,9 +20,9 @@ type policyRule struct {
 }
 
 // rulesOf returns the rules of a policy for a direction.
-func rulesOf(policy *mnpv1.MultiNetworkPolicy, d direction) []policyRule {
+func rulesOf(policy *mnpv1.MultiNetworkPolicy, d Direction) []policyRule {
 	var out []policyRule
-	if d == ingress {
+	if d == Ingress {
 		for _, r := range policy.Spec.Ingress {
 			out = append(out, policyRule{r.From, r.Ports})
 		}
@@ -60,9 +60,9 @@ func (o *Oracle) ruleFor(q question, policy *mnpv1.MultiNetworkPolicy, self *cor
 			if isPeer {
 				out.ports = append(out.ports, numbersOf(port)...)
 			}
-		case q.direction == ingress && isPeer:
+		case q.direction == Ingress && isPeer:
 			out.ports = append(out.ports, portsNamed(self, port)...)
-		case q.direction == egress:
+		case q.direction == Egress:
 			for _, pod := range pods {
 				out.ports = append(out.ports, portsNamed(pod, port)...)
 			}
@@ -77,8 +77,8 @@ func (o *Oracle) podsAt(policy *mnpv1.MultiNetworkPolicy, peer mnpv1.MultiNetwor
 	if peer.PodSelector == nil && peer.NamespaceSelector == nil {
 		return nil
 	}
-	for _, pod := range objectsOf[*corev1.Pod](o.state) {
-		if isOutside(pod) || pod.Spec.NodeName == "" || !o.inNamespace(policy, peer, pod) {
+	for _, pod := range ObjectsOf[*corev1.Pod](o.state) {
+		if IsOutside(pod) || pod.Spec.NodeName == "" || !o.inNamespace(policy, peer, pod) {
 			continue
 		}
 		if s := peer.PodSelector; s != nil {

@@ -1,11 +1,10 @@
-package conformance
+package oracle
 
 import (
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 )
 
@@ -33,7 +32,7 @@ func (f Flags) Args(dir string) ([]string, error) {
 // flagged returns the verdict of the flags on a packet. It is false when the flags leave the packet to the policies.
 // The order is the agent's: ICMP and prefixes come before custom rules.
 // d is the direction in the eyes of the pod whose agent judges.
-func (o *Oracle) flagged(d direction, p Packet) (Ruling, bool) {
+func (o *Oracle) flagged(d Direction, p Packet) (Ruling, bool) {
 	version, icmp := "v4", "accept-icmp"
 	if p.From.Addr.Is6() {
 		version, icmp = "v6", "accept-icmpv6"
@@ -46,10 +45,10 @@ func (o *Oracle) flagged(d direction, p Packet) (Ruling, bool) {
 	for _, allow := range []struct {
 		flag string
 		addr netip.Addr
-		only direction
+		only Direction
 	}{
-		{"allow-src-prefix", p.From.Addr, ingress},
-		{"allow-dst-prefix", p.To.Addr, egress},
+		{"allow-src-prefix", p.From.Addr, Ingress},
+		{"allow-dst-prefix", p.To.Addr, Egress},
 		{"allow-ipv6-src-prefix", p.From.Addr, d},
 		{"allow-ipv6-dst-prefix", p.To.Addr, d},
 	} {
@@ -98,58 +97,4 @@ func (p Packet) under(words []string) string {
 		}
 	}
 	return strings.Join(words, "")
-}
-
-// flags makes random flags. Each of them is rare, so that most cases are about policies.
-// A file has at most three rules.
-func (g *generator) flags() Flags {
-	f := Flags{}
-	if g.chance(40) {
-		f["established"] = "revoke"
-	}
-	if g.chance(10) {
-		f["accept-icmp"], f["accept-icmpv6"] = "true", "true"
-	}
-	// Most of the prefixes hold some addresses of someAddrs, and leave others out.
-	prefixes := []string{"10.0.0.0/30", "10.1.1.0/24", "fd00::/126", "fd00:1::1:0/112", "0.0.0.0/0", "::/1"}
-	for _, flag := range []string{"allow-src-prefix", "allow-dst-prefix"} {
-		if g.chance(8) {
-			f[flag] = one(g, prefixes...) + "," + one(g, prefixes...)
-		}
-	}
-	for _, flag := range []string{"allow-ipv6-src-prefix", "allow-ipv6-dst-prefix"} {
-		if g.chance(8) {
-			f[flag] = one(g, "fd00::/126", "fd00:1::1:0/112")
-		}
-	}
-	for _, version := range []string{"v4", "v6"} {
-		for _, d := range []direction{ingress, egress} {
-			if g.chance(10) {
-				var lines []string
-				for range 1 + g.IntN(3) {
-					lines = append(lines, g.customRule(version))
-				}
-				f["custom-"+version+"-"+string(d)+"-rule-file"] = strings.Join(lines, "\n")
-			}
-		}
-	}
-	return f
-}
-
-// customRule makes a random rule of the forms that [Packet.under] can read. A rule without a match applies to all
-// packets.
-func (g *generator) customRule(version string) string {
-	word, prefixes := "ip", []string{"10.0.0.0/30", "10.0.0.2/32", "10.0.0.0/15"}
-	if version == "v6" {
-		word, prefixes = "ip6", []string{"fd00::/126", "fd00::2/128", "fd00::/31"}
-	}
-	text := ""
-	if g.chance(50) {
-		text += word + " " + one(g, "saddr", "daddr") + " " + one(g, prefixes...) + " "
-	}
-	if g.chance(60) {
-		from := int(one(g, somePorts...))
-		text += one(g, "tcp", "udp", "sctp") + " dport " + strconv.Itoa(from) + "-" + strconv.Itoa(min(from+g.IntN(100), 65535)) + " "
-	}
-	return text + one(g, "accept", "accept", "drop", "return")
 }

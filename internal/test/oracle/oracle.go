@@ -1,4 +1,4 @@
-package conformance
+package oracle
 
 import (
 	"fmt"
@@ -40,12 +40,12 @@ type attachment struct {
 	addrs   []netip.Addr
 }
 
-// direction is a direction of policies, seen from the pod that the policies protect.
-type direction string
+// Direction is a direction of policies, seen from the pod that the policies protect.
+type Direction string
 
 const (
-	ingress direction = "ingress"
-	egress  direction = "egress"
+	Ingress Direction = "ingress"
+	Egress  Direction = "egress"
 )
 
 // Ruling is the verdict of the policies of one pod on a packet, with the reason in words.
@@ -61,8 +61,8 @@ func (o *Oracle) Observe(s State) {
 	o.memo = map[question]answer{}
 	before := o.attachments
 	o.attachments = map[types.UID][]attachment{}
-	for _, p := range objectsOf[*corev1.Pod](s) {
-		if isOutside(p) {
+	for _, p := range ObjectsOf[*corev1.Pod](s) {
+		if IsOutside(p) {
 			continue
 		}
 		status, readable := attachmentsOf(p)
@@ -90,17 +90,16 @@ func (o *Oracle) Observe(s State) {
 	}
 }
 
-// Forget loses the memory, like an agent that starts without a memory.
-// Interfaces of pods with unreadable annotations are unknown afterwards.
-func (o *Oracle) Forget() {
+// Forget loses the memory and takes the state, like an agent that starts without a memory.
+func (o *Oracle) Forget(s State) {
 	o.attachments = nil
-	o.Observe(o.state)
+	o.Observe(s)
 }
 
 // Judge returns the verdict of the sender's policies and the verdict of the receiver's policies on a first packet.
 // A packet arrives if both allow it. The verdict of a side that is no enforced pod is to allow.
 func (o *Oracle) Judge(p Packet) (atSender, atReceiver Ruling) {
-	return o.rule(egress, p.From, p.To.Addr, p), o.rule(ingress, p.To, p.From.Addr, p)
+	return o.rule(Egress, p.From, p.To.Addr, p), o.rule(Ingress, p.To, p.From.Addr, p)
 }
 
 // JudgeFlow returns the verdicts of both sides on a packet of an open connection. With --established=keep the
@@ -116,10 +115,10 @@ func (o *Oracle) JudgeFlow(opened, reply Packet, isReply bool) (atSender, atRece
 	}
 	atSender, atReceiver = o.Judge(reply)
 	if !atSender.Allowed {
-		atSender = o.rule(ingress, reply.From, reply.To.Addr, opened)
+		atSender = o.rule(Ingress, reply.From, reply.To.Addr, opened)
 	}
 	if !atReceiver.Allowed {
-		atReceiver = o.rule(egress, reply.To, reply.From.Addr, opened)
+		atReceiver = o.rule(Egress, reply.To, reply.From.Addr, opened)
 	}
 	return atSender, atReceiver
 }
@@ -127,12 +126,12 @@ func (o *Oracle) JudgeFlow(opened, reply Packet, isReply bool) (atSender, atRece
 // Isolated reports whether any policy isolates any interface of a pod. Of the enforced pods, just these must have a
 // table.
 func (o *Oracle) Isolated(pod Key) bool {
-	p := o.state.pod(pod)
+	p := o.state.Pod(pod)
 	if p == nil {
 		return false
 	}
 	for _, a := range o.attachments[p.UID] {
-		for _, d := range []direction{ingress, egress} {
+		for _, d := range []Direction{Ingress, Egress} {
 			if len(o.isolating(d, p, a.iface)) > 0 {
 				return true
 			}
@@ -144,8 +143,8 @@ func (o *Oracle) Isolated(pod Key) bool {
 // Enforced reports whether the agent enforces policies for a pod: the pod exists, has not ended, runs on the agent's
 // node but not on the node's network, and its interfaces are known.
 func (o *Oracle) Enforced(pod Key) bool {
-	p := o.state.pod(pod)
-	if p == nil || p.Spec.NodeName != o.Node || isOutside(p) {
+	p := o.state.Pod(pod)
+	if p == nil || p.Spec.NodeName != o.Node || IsOutside(p) {
 		return false
 	}
 	_, known := o.attachments[p.UID]
@@ -155,7 +154,7 @@ func (o *Oracle) Enforced(pod Key) bool {
 // question is everything that an [answer] depends on: protocols and ports are looked up in the answer.
 // It is comparable, so that it can be the key of memo.
 type question struct {
-	direction direction
+	direction Direction
 	pod       Key
 	iface     string
 	peer      netip.Addr
@@ -182,7 +181,7 @@ type portRange struct {
 
 // rule returns the verdict of the policies of one pod. The order is the agent's: isolation, flags, own packets, rules.
 // self is the end that the policies protect, peer the address of the other end.
-func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet) Ruling {
+func (o *Oracle) rule(d Direction, self Endpoint, peer netip.Addr, packet Packet) Ruling {
 	if !self.IsPod() || !o.Enforced(self.Pod) {
 		return Ruling{true, string(d) + " of " + self.String() + " is not enforced here"}
 	}
@@ -198,7 +197,7 @@ func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet
 	if ruling, decided := o.flagged(d, packet); decided {
 		return ruling
 	}
-	if d == ingress && packet.From.Pod == self.Pod { // policies are about others; custom rules may be about anybody
+	if d == Ingress && packet.From.Pod == self.Pod { // policies are about others; custom rules may be about anybody
 		return Ruling{true, "a pod gets its own packets back"}
 	}
 	for _, r := range a.rules {
@@ -216,7 +215,7 @@ func (o *Oracle) rule(d direction, self Endpoint, peer netip.Addr, packet Packet
 
 // answer collects the rules of all isolating policies. A packet passes if any of them allows it.
 func (o *Oracle) answer(q question) answer {
-	p := o.state.pod(q.pod)
+	p := o.state.Pod(q.pod)
 	isolating := o.isolating(q.direction, p, q.iface)
 	a := answer{isolated: len(isolating) > 0}
 	for _, policy := range isolating {
@@ -231,7 +230,7 @@ func (o *Oracle) answer(q question) answer {
 
 // isolating returns the policies that isolate an interface of a pod in a direction.
 // p must not be nil.
-func (o *Oracle) isolating(d direction, p *corev1.Pod, iface string) []*mnpv1.MultiNetworkPolicy {
+func (o *Oracle) isolating(d Direction, p *corev1.Pod, iface string) []*mnpv1.MultiNetworkPolicy {
 	var networks []Key
 	iface, _, _ = strings.Cut(iface, ".") // a VLAN device is isolated like the interface that it is on
 	for _, a := range o.attachments[p.UID] {
@@ -240,7 +239,7 @@ func (o *Oracle) isolating(d direction, p *corev1.Pod, iface string) []*mnpv1.Mu
 		}
 	}
 	var out []*mnpv1.MultiNetworkPolicy
-	for _, policy := range objectsOf[*mnpv1.MultiNetworkPolicy](o.state) {
+	for _, policy := range ObjectsOf[*mnpv1.MultiNetworkPolicy](o.state) {
 		if policy.Namespace != p.Namespace || !isFor(policy, d) {
 			continue
 		}
@@ -259,27 +258,27 @@ func (o *Oracle) isolating(d direction, p *corev1.Pod, iface string) []*mnpv1.Mu
 // isIsolated reports whether policies isolate a pod's interfaces on a network: its type is not known or one that they isolate,
 // or the interfaces may be older than the definition.
 func (o *Oracle) isIsolated(network Key, p *corev1.Pod) bool {
-	nad, ok := o.state[Ref{kindNAD, network}].(*netv1.NetworkAttachmentDefinition)
+	nad, ok := o.state[Ref{KindNAD, network}].(*netv1.NetworkAttachmentDefinition)
 	if !ok {
 		return true
 	}
-	t := pluginTypeOf(nad)
+	t := PluginTypeOf(nad)
 	return t == "" || slices.Contains(o.Plugins, t) || !speaksFor(nad, p)
 }
 
 // isFor says whether a policy isolates a direction. A type that is none may stand for either.
-func isFor(policy *mnpv1.MultiNetworkPolicy, d direction) bool {
+func isFor(policy *mnpv1.MultiNetworkPolicy, d Direction) bool {
 	if len(policy.Spec.PolicyTypes) == 0 {
-		return d == ingress || len(policy.Spec.Egress) > 0
+		return d == Ingress || len(policy.Spec.Egress) > 0
 	}
 	for _, t := range policy.Spec.PolicyTypes {
 		switch t {
 		case mnpv1.PolicyTypeIngress:
-			if d == ingress {
+			if d == Ingress {
 				return true
 			}
 		case mnpv1.PolicyTypeEgress:
-			if d == egress {
+			if d == Egress {
 				return true
 			}
 		default:
