@@ -16,7 +16,7 @@ func issueAttacks() []attack {
 		{name: "rules-40000", does: "a policy of 40,000 rules, with a rule inserted in front again and again", start: manyRules, quick: true},
 		{name: "peer-lists-20000", does: "a policy selects two pods and has 20,000 rules, each with its own list of peers", start: manyPeerLists, quick: true},
 		{name: "networks-x-peers", does: "a policy for 2,000 networks with 2,000 peers", start: networksTimesPeers},
-		{name: "networks-x-rules", does: "a policy for 40,000 networks with 2,000 rules, updated again and again", start: networksTimesRules},
+		{name: "networks-x-rules", does: "a policy for 35,000 networks with 2,000 rules, updated again and again", start: networksTimesRules},
 		{name: "ports-100000", does: "a policy with 100,000 invalid ports", start: invalidPorts, quick: true},
 		{name: "trace-annotations", does: "the trace annotations of pods with traffic change all the time", start: traceAnnotations},
 		{name: "status-empty", does: "a pod starts, and its creator has written an empty network status", start: emptyStatus},

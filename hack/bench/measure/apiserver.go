@@ -40,25 +40,25 @@ func startAPIServer(dir string) (s *apiServer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &apiServer{Server: apiserver.Server{
+	server := &apiServer{Server: apiserver.Server{
 		Dir: dir, EtcdPort: ports[0], EtcdPeerPort: ports[1], Port: ports[2], Issuer: "https://bench",
 		Tokens: token + ",bench,bench,system:masters\n",
 	}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.stop())
+			err = errors.Join(err, server.stop())
 		}
 	}()
-	if err := s.WriteFiles(); err != nil {
+	if err := server.WriteFiles(); err != nil {
 		return nil, err
 	}
-	for _, command := range [][]string{s.Etcd(), s.APIServer("--authorization-mode=AlwaysAllow")} {
-		if err := s.start(binary, command); err != nil {
+	for _, command := range [][]string{server.Etcd(), server.APIServer("--authorization-mode=AlwaysAllow")} {
+		if err := server.start(binary, command); err != nil {
 			return nil, err
 		}
 	}
-	s.config = s.Config(token)
-	return s, s.wait()
+	server.config = server.Config(token)
+	return server, server.wait()
 }
 
 // start starts the program with a command line. Its output goes into a log file.
