@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image clean tools
+.PHONY: all soak picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image clean tools
 
 all: build
 
@@ -21,6 +21,13 @@ test: tools
 DURATION ?= 4m
 conformance: tools
 	go test ./internal/command -run '^TestConformanceRandom$$' -count 1 -timeout 0 -v -conformance.duration $(DURATION)
+
+# Random changes with packets in flight, and random clusters beside them, for SOAK. It prints a line each minute.
+SOAK ?= 1h
+soak: tools
+	go test ./internal/command -run '^TestConformanceRandom$$' -count 1 -timeout 0 -v -conformance.duration $(SOAK) & oracle=$$!; \
+	go test ./internal/agent -run '^TestSoak$$' -count 1 -timeout 0 -v -soak.duration $(SOAK) -soak.round 1m; soak=$$?; \
+	wait $$oracle && exit $$soak
 
 # The race detector needs a C compiler.
 race: tools

@@ -97,6 +97,23 @@ func (w *leakWorld) change() string {
 	}
 }
 
+// step makes change number i, and now and then a restart of the agent, or an attack from a pod.
+func (w *leakWorld) step(i int) {
+	w.change()
+	w.agent.Notify()
+	switch {
+	case i%100 == 50: // stopped, in order
+		w.stop()
+		w.start()
+		w.restarts++
+	case i%250 == 200: // others flush what they can, which is nothing while the tables have their owner
+		w.settle()
+		w.tamper()
+	case i%7 == 0:
+		w.settle()
+	}
+}
+
 // passingPod is a further pod on the node, whose network namespace goes at any moment of its first batch.
 func (w *leakWorld) passingPod() {
 	sleep := exec.Command("sleep", "1000")
@@ -178,24 +195,12 @@ func testNoLeak(t *testing.T, own bool, prepare func(*leakWorld)) {
 	bad := lab.StartFlood(t, w.hosts["forbidden"], to("server"), lab.ForbiddenPatience)
 	out := lab.StartFlood(t, w.hosts["allowed"], to("forbidden"), lab.ForbiddenPatience)
 	w.tables.rand, w.tables.made = rand.New(rand.NewPCG(seed, 1)), map[string]int{}
-	restarts, start := 0, time.Now()
+	start := time.Now()
 	for i := range *leakChanges {
-		w.change()
-		w.agent.Notify()
-		switch {
-		case i%100 == 50: // stopped, in order
-			w.stop()
-			w.start()
-			restarts++
-		case i%250 == 200: // others flush what they can, which is nothing while the tables have their owner
-			w.settle()
-			w.tamper()
-		case i%7 == 0:
-			w.settle()
-		}
+		w.step(i)
 	}
 	w.checkCrowd()
-	t.Logf("%d changes, %d restarts in %s; faults: %v", *leakChanges, restarts, time.Since(start).Round(time.Millisecond), w.tables.made)
+	t.Logf("%d changes, %d restarts in %s; faults: %v", *leakChanges, w.restarts, time.Since(start).Round(time.Millisecond), w.tables.made)
 	for _, f := range []*lab.Flood{good, bad, out} {
 		f.End()
 	}

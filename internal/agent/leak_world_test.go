@@ -29,15 +29,16 @@ import (
 // leakWorld is a node with three pods in real namespaces. server takes only from app=allowed; allowed may send only to
 // app=server; forbidden is selected by nothing. All else in it may change.
 type leakWorld struct {
-	t       *testing.T
-	r       *rand.Rand
-	network *lab.Lab
-	hosts   map[string]*lab.Host
-	addrs   map[string]netip.Addr
-	pods    map[string]*corev1.Pod // all of them, also peers that are no namespace
-	policy  map[string]*mnpv1.MultiNetworkPolicy
-	nad     *netv1.NetworkAttachmentDefinition
-	crowded bool // the pods of the namespace crowd are peers, too
+	t        *testing.T
+	r        *rand.Rand
+	network  *lab.Lab
+	hosts    map[string]*lab.Host
+	addrs    map[string]netip.Addr
+	pods     map[string]*corev1.Pod // all of them, also peers that are no namespace
+	policy   map[string]*mnpv1.MultiNetworkPolicy
+	nad      *netv1.NetworkAttachmentDefinition
+	crowded  bool // the pods of the namespace crowd are peers, too
+	restarts int  // of the agent
 
 	guest   *lab.Host // a virtual machine in the server's pod; nil: none
 	own     bool      // tables have an owner

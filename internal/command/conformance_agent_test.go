@@ -7,8 +7,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
@@ -21,6 +19,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/conformance"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 const conformanceNode = "node-1"

@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
@@ -20,6 +18,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/conformance"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 const conformanceData = "../test/conformance/testdata/"

@@ -8,11 +8,11 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // The annotations that the agent reads. The first three are of Multus, the last belongs to the API of

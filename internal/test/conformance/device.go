@@ -9,10 +9,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // The devices that an interface of a pod can be or be a port of, apart from an ordinary interface. With Bridge the pod is a

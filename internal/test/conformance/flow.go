@@ -8,12 +8,11 @@ import (
 	"slices"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // flow is a connection with a real socket at each end. It stays open while policies and agents come and go.

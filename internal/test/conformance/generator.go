@@ -9,12 +9,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // Random returns the case of a seed. The same seed gives the same case in every run of the same code; a change of the

@@ -7,11 +7,11 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // newPod makes a pod, unless its name is taken or there are enough pods.

@@ -5,9 +5,9 @@ import (
 	"math/rand/v2"
 	"net/netip"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // shapesOf returns the shapes that packets of a protocol may have.

@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net/netip"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // somePorts are the destination ports that are probed in every case. Random policies name the same ports.

@@ -4,10 +4,9 @@ import (
 	"maps"
 	"sync"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // Tracker observes informers, and knows which version of each object has reached the sink. An agent's Settled compares

@@ -5,9 +5,9 @@ import (
 	"hash/crc32"
 	"net/netip"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
-
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/oracle"
 )
 
 // The packets on the wire. Each packet carries the number of its probe in a field of its protocol:
