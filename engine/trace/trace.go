@@ -133,10 +133,18 @@ func (t *Tracer) Next(ctx context.Context) (Packet, error) {
 		if err := ctx.Err(); err != nil {
 			return Packet{}, err
 		}
+		// To take an event may be slow: it can need a dump of the rules. So the events that came meanwhile are read before any
+		// packet counts as settled.
+		for more := true; more && ctx.Err() == nil; {
+			var err error
+			if more, err = t.receive(time.Now().Add(time.Millisecond)); err != nil {
+				return Packet{}, err
+			}
+		}
 		if p, ok := t.pending.settled(time.Now().Add(-settle)); ok {
 			return p, nil
 		}
-		if err := t.receive(time.Now().Add(settle / 2)); err != nil {
+		if _, err := t.receive(time.Now().Add(settle / 2)); err != nil {
 			return Packet{}, err
 		}
 	}
@@ -149,21 +157,21 @@ func (t *Tracer) Rest() (Packet, bool) { return t.pending.settled(time.Now()) }
 // is unknown.
 func (t *Tracer) Lost() int { return t.lost }
 
-// receive reads a datagram of events, or returns at the deadline.
-func (t *Tracer) receive(deadline time.Time) error {
+// receive reads a datagram of events. It returns false if none comes until the deadline.
+func (t *Tracer) receive(deadline time.Time) (bool, error) {
 	if err := t.events.SetReadDeadline(deadline); err != nil {
-		return fmt.Errorf("deadline for trace events: %w", err)
+		return false, fmt.Errorf("deadline for trace events: %w", err)
 	}
 	messages, err := t.events.Receive()
 	// ENOBUFS is no end: the socket goes on after the gap, and Lost tells the user about it.
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil
+		return false, nil
 	case errors.Is(err, unix.ENOBUFS):
 		t.lost++
-		return nil
+		return true, nil
 	case err != nil:
-		return fmt.Errorf("receive trace events: %w", err)
+		return false, fmt.Errorf("receive trace events: %w", err)
 	}
 	for _, m := range messages {
 		if m.Header.Type != nfnl.NFTables|unix.NFT_MSG_TRACE {
@@ -174,10 +182,10 @@ func (t *Tracer) receive(deadline time.Time) error {
 			err = t.take(e)
 		}
 		if err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return true, nil
 }
 
 // take adds an event to its packet. The event of the rule that marks packets starts a packet. Events of packets that another
