@@ -101,7 +101,7 @@ func TestProbeUnloaded(t *testing.T) {
 // unloadTables removes all modules of netfilter from the kernel. The kernel may still be freeing namespaces that use them.
 func unloadTables(t *testing.T) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(20 * time.Millisecond) {
 		list, err := os.ReadFile("/proc/modules")
 		if err != nil {
 			t.Fatal(err)
