@@ -19,7 +19,8 @@ type planKey struct {
 // planKey returns the key of a pod as it is now. The caller holds the lock.
 func (c *Cache) planKey(t *target) planKey {
 	s := t.pod.state
-	k := planKey{selected: t.selected, overflow: s.overflow, bridge: t.hasBridge(), places: fmt.Sprintf("%#v", c.places(t, s.attachments))}
+	places := fmt.Sprintf("%#v", c.places(t, s.attachments))
+	k := planKey{selected: t.selected, overflow: s.overflow, bridge: t.hasBridge(), places: places}
 	if t.selected.byName > 0 {
 		k.ports = fmt.Sprintf("%#v", s.ports)
 	}
@@ -36,7 +37,8 @@ type sharedPlan struct {
 }
 
 // sharePlan returns the plan for a pod, and counts the pod as its user. It makes the plan unless a pod with the same key has it.
-// It returns nil if the inputs changed meanwhile. The caller holds the lock; sharePlan releases it.
+// It returns nil if the inputs changed meanwhile. The caller holds the lock, before and after; sharePlan releases it while it
+// works.
 func (c *Cache) sharePlan(t *target) *plan {
 	ns, key := t.pod.namespace, c.planKey(t)
 	if s := ns.plans[key]; s != nil {

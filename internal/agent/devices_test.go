@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
@@ -83,7 +84,7 @@ func TestIPVLANL3S(t *testing.T) {
 	r.StartRuntime("server")
 	r.Load(r.withPolicy("net", "Egress"))
 	r.start()
-	node.Eventually(t, "egress is enforced", func() bool {
+	await.That(t, "egress is enforced", func() bool {
 		return r.verdict("server", "10.9.0.3:80", lab.TCP, never) == lab.Dropped
 	})
 	for _, p := range []lab.Protocol{lab.TCP, lab.UDP} {
@@ -93,7 +94,7 @@ func TestIPVLANL3S(t *testing.T) {
 		r.wantVerdict("stranger", "10.9.0.1:80", p, lab.Dropped) // the reply
 	}
 	r.Load(r.withPolicy("net", "Ingress"))
-	node.Eventually(t, "egress is open", func() bool { return r.verdict("server", "10.9.0.3:80", lab.TCP, soon) == lab.Allowed })
+	await.That(t, "egress is open", func() bool { return r.verdict("server", "10.9.0.3:80", lab.TCP, soon) == lab.Allowed })
 	for _, p := range []lab.Protocol{lab.TCP, lab.UDP} {
 		r.wantVerdict("stranger", "10.9.0.1:80", p, lab.Allowed)
 	}
@@ -121,7 +122,7 @@ func TestReportedName(t *testing.T) {
 	r.wantBoth("under a name that is not reported", lab.Allowed)
 	r.device.iface = name
 	r.Load(r.withPolicy("net", "Ingress, Egress"))
-	node.Eventually(t, "rules for the reported name", func() bool {
+	await.That(t, "rules for the reported name", func() bool {
 		table, _ := nft.Run(r.Hosts["server"], "", "list", "table", "inet", "multi_networkpolicy")
 		return strings.Contains(table, name)
 	})
@@ -403,16 +404,16 @@ func TestNotEnforceable(t *testing.T) {
 			lost := strings.NewReplacer("name: p, uid: p,", "name: lost, uid: lost,", "policy-for: net", "policy-for: nowhere").Replace(node.Policy)
 			r.Load(strings.Replace(node.Cluster, `{"type": "macvlan"}`, tc.config, 1) + node.Policy + lost)
 			r.start()
-			node.Eventually(t, "the metric", func() bool {
+			await.That(t, "the metric", func() bool {
 				_, text := node.Get(t, "http://"+r.config.MetricsAddress+"/metrics")
 				return strings.Contains(text, `multi_networkpolicy_pods_not_enforced{reason="not_enforceable"} 1`)
 			})
-			node.Eventually(t, "the Event", func() bool {
+			await.That(t, "the Event", func() bool {
 				return slices.ContainsFunc(r.API.Events(), func(e corev1.Event) bool {
 					return e.Reason == cache.NotEnforceable && e.InvolvedObject.Name == "p" && strings.Contains(e.Message, "interface net1 of network ns/net: ")
 				})
 			})
-			node.Eventually(t, "the Event of the network that does not exist", func() bool {
+			await.That(t, "the Event of the network that does not exist", func() bool {
 				return slices.ContainsFunc(r.API.Events(), func(e corev1.Event) bool {
 					return e.Reason == cache.UndefinedNetwork && e.InvolvedObject.Name == "lost" && strings.Contains(e.Message, "ns/nowhere")
 				})

@@ -11,8 +11,8 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
 // attempts are what root in the pod may try on a table.
@@ -71,11 +71,11 @@ func testDrift(t *testing.T, w *leakWorld, family expr.TableFamily) {
 				repairs++ // both tables
 			}
 		}
-		node.Eventually(t, attempt, func() bool { is, _ := w.table("server"); return is == want })
+		await.That(t, attempt, func() bool { is, _ := w.table("server"); return is == want })
 		if took := time.Since(start); took > time.Second {
 			t.Errorf("%s: repaired after %s", attempt, took)
 		}
-		node.Eventually(t, attempt+": counted", func() bool { return testutil.ToFloat64(w.metrics.repairs) == repairs })
+		await.That(t, attempt+": counted", func() bool { return testutil.ToFloat64(w.metrics.repairs) == repairs })
 		if log := w.log.Take(100); !own && !strings.Contains(log, "Table repaired") {
 			t.Errorf("%s: logged %q", attempt, log)
 		}

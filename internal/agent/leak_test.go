@@ -18,9 +18,9 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
 var (
@@ -139,7 +139,7 @@ func (w *leakWorld) passingPod() {
 func (w *leakWorld) tamper() {
 	other := "add table inet other; delete table inet other"
 	if w.own {
-		node.Eventually(w.t, "the server's table is the agent's own", func() bool { return w.tables.check(w.t, "default/server") != engine.OwnedByAnother })
+		await.That(w.t, "the server's table is the agent's own", func() bool { return w.tables.check(w.t, "default/server") != engine.OwnedByAnother })
 		other = "flush ruleset; " + other
 	}
 	if out, err := w.nft("server", other); err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
 // The tests here hold docs/security.md to what it says of limits: what a pod can do to its own isolation, and cannot do
@@ -29,11 +29,11 @@ func TestPacketSocket(t *testing.T) {
 		w.sendFrame("forbidden", "server")
 		w.sendFrame("allowed", "server")
 	}
-	node.Eventually(t, "past the sender's rules", func() bool {
+	await.That(t, "past the sender's rules", func() bool {
 		datagrams, _ := past.Received(w.addrs["allowed"])
 		return datagrams > 0
 	})
-	node.Eventually(t, "what the server lets in", func() bool {
+	await.That(t, "what the server lets in", func() bool {
 		datagrams, _ := kept.Received(w.addrs["allowed"])
 		return datagrams > 0
 	})
@@ -100,5 +100,5 @@ func TestRenamedInterface(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node.Eventually(t, "open under another name", func() bool { return reaches() == lab.Allowed })
+	await.That(t, "open under another name", func() bool { return reaches() == lab.Allowed })
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
@@ -49,7 +50,7 @@ func newHookedRig(t *testing.T) *hookedRig {
 	r.metrics = "http://" + r.config.MetricsAddress + "/metrics"
 	r.sink = lab.NewSink(t, r.Hosts["server"])
 	r.stop = r.start()
-	node.Eventually(t, "a plugin", func() bool { return r.nri.Plugins() == 1 })
+	await.That(t, "a plugin", func() bool { return r.nri.Plugins() == 1 })
 	return r
 }
 
@@ -100,12 +101,12 @@ func TestFirstInstant(t *testing.T) {
 		took := time.Since(start)
 		f := lab.StartFlood(t, host, to, lab.ForbiddenPatience)
 		if labels["app"] == "free" {
-			node.Eventually(t, "the flood of a free pod", func() bool { n, _ := r.sink.Received(addr); return n > 20 })
+			await.That(t, "the flood of a free pod", func() bool { n, _ := r.sink.Received(addr); return n > 20 })
 			f.End()
 			continue
 		}
 		slowest, all = max(slowest, took), all+took
-		node.Eventually(t, "a flood", func() bool { return f.Sent.Load() > 100 })
+		await.That(t, "a flood", func() bool { return f.Sent.Load() > 100 })
 		f.End()
 		if n, connections := r.sink.Received(addr); n+connections > 0 {
 			t.Errorf("%s: %d datagrams and %d connections got out", pod.Name, n, connections)
@@ -136,11 +137,11 @@ func TestFirstInstantOfVirtualMachine(t *testing.T) {
 		}
 		f := lab.StartFlood(t, guest, netip.MustParseAddrPort("10.9.0.1:5000"), lab.ForbiddenPatience)
 		if app == "free" {
-			node.Eventually(t, "the flood of a free virtual machine", func() bool { n, _ := r.sink.Received(addr); return n > 20 })
+			await.That(t, "the flood of a free virtual machine", func() bool { n, _ := r.sink.Received(addr); return n > 20 })
 			f.End()
 			continue
 		}
-		node.Eventually(t, "a flood", func() bool { return f.Sent.Load() > 100 })
+		await.That(t, "a flood", func() bool { return f.Sent.Load() > 100 })
 		f.End()
 		if n, connections := r.sink.Received(addr); n+connections > 0 {
 			t.Errorf("%d datagrams and %d connections got out", n, connections)
@@ -174,10 +175,10 @@ func TestAnnouncedPodIsReplaced(t *testing.T) {
 		t.Errorf("%d datagrams and %d connections got out", n, connections)
 	}
 	r.Load(node.Cluster + egressPolicy + fmt.Sprintf(document, "free", status))
-	node.Eventually(t, "the pod may send", func() bool { n, _ := r.sink.Received(addr); return n > 0 })
+	await.That(t, "the pod may send", func() bool { n, _ := r.sink.Received(addr); return n > 0 })
 	r.nri.End(t.Context(), pod)
 	r.Load(node.Cluster + egressPolicy)
-	node.Eventually(t, "nothing is left", func() bool {
+	await.That(t, "nothing is left", func() bool {
 		_, page := node.Get(t, r.metrics)
 		return strings.Contains(page, metricsPrefix+`cache_objects{kind="local_pod"} 1`)
 	})
@@ -215,7 +216,7 @@ func TestKernelRefuses(t *testing.T) {
 		t.Error(err)
 	}
 	r.nri.End(t.Context(), free)
-	node.Eventually(t, "an Event", func() bool {
+	await.That(t, "an Event", func() bool {
 		for _, e := range r.API.Events() {
 			if e.InvolvedObject.Name == pod.Name && e.Reason == "PolicyNotEnforced" {
 				return true
@@ -231,7 +232,7 @@ func TestKernelRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := lab.StartFlood(t, host, netip.MustParseAddrPort("10.9.0.1:5000"), lab.ForbiddenPatience)
-	node.Eventually(t, "a flood", func() bool { return f.Sent.Load() > 50 })
+	await.That(t, "a flood", func() bool { return f.Sent.Load() > 50 })
 	f.End()
 	if n, connections := r.sink.Received(addr); n+connections > 0 {
 		t.Errorf("%d datagrams and %d connections got out", n, connections)
@@ -260,7 +261,7 @@ func TestClosedStart(t *testing.T) {
 `, i, strings.Join(rules, ", "))
 	}
 	r.Load(node.Cluster + egressPolicy + policies.String())
-	node.Eventually(t, "the policies", func() bool {
+	await.That(t, "the policies", func() bool {
 		_, page := node.Get(t, r.metrics)
 		return strings.Contains(page, metricsPrefix+`policies{state="all"} 3`)
 	})
@@ -274,8 +275,8 @@ func TestClosedStart(t *testing.T) {
 	r.expect("closed_starts_total 1", `pod_hooks_total{result="enforced"} 1`)
 	allowed := lab.StartFlood(t, host, netip.MustParseAddrPort("10.9.0.1:5000"), lab.ForbiddenPatience)
 	forbidden := lab.StartFlood(t, host, netip.MustParseAddrPort("10.9.0.2:5000"), lab.ForbiddenPatience)
-	node.Eventually(t, "the allowed flood", func() bool { n, _ := r.sink.Received(addr); return n > 100 })
-	node.Eventually(t, "a forbidden flood", func() bool { return forbidden.Sent.Load() > 100 })
+	await.That(t, "the allowed flood", func() bool { n, _ := r.sink.Received(addr); return n > 100 })
+	await.That(t, "a forbidden flood", func() bool { return forbidden.Sent.Load() > 100 })
 	allowed.End()
 	forbidden.End()
 	if n, connections := denied.Received(addr); n+connections > 0 {

@@ -17,6 +17,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -36,18 +37,18 @@ func TestObservation(t *testing.T) {
 	log := funcr.New(func(_, line string) { lines.Add(1); t.Log(line) }, funcr.Options{})
 	stop := r.startWith(log)
 
-	node.Eventually(t, "livez", func() bool { code, _ := node.Get(t, health+"/livez"); return code == http.StatusOK })
+	await.That(t, "livez", func() bool { code, _ := node.Get(t, health+"/livez"); return code == http.StatusOK })
 	if code, body := node.Get(t, health+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, "sandboxes") {
 		t.Errorf("readyz without a runtime: %d, %q", code, body)
 	}
-	node.Eventually(t, "the runtime is missed", func() bool { // on a busy machine after that
+	await.That(t, "the runtime is missed", func() bool { // on a busy machine after that
 		_, page := node.Get(t, metrics+"/metrics")
 		return strings.Contains(page, "\n"+metricsPrefix+`watch_down{source="Sandbox"} 1`)
 	})
 	if err := r.Runtime.Start(); err != nil {
 		t.Fatal(err)
 	}
-	node.Eventually(t, "readyz", func() bool { code, _ := node.Get(t, health+"/readyz"); return code == http.StatusOK })
+	await.That(t, "readyz", func() bool { code, _ := node.Get(t, health+"/readyz"); return code == http.StatusOK })
 	if !r.Reaches("friend", 10*time.Second) || r.Reaches("stranger", 300*time.Millisecond) {
 		t.Error("ready, and not enforced")
 	}
@@ -88,7 +89,7 @@ func TestObservation(t *testing.T) {
 		t.Errorf("%d lines for one change", n)
 	}
 	r.Runtime.Stop()
-	node.Eventually(t, "the outage is told", func() bool {
+	await.That(t, "the outage is told", func() bool {
 		_, page := node.Get(t, metrics+"/metrics")
 		return strings.Contains(page, `watch_down{source="Sandbox"} 1`)
 	})

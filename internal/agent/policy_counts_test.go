@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -53,7 +54,7 @@ func TestPolicyCounters(t *testing.T) {
 	if !r.Reaches("friend", 10*time.Second) {
 		t.Fatal("the friend does not get through")
 	}
-	node.Eventually(t, "the first counts", func() bool { a, _ := counts(); return a >= 1 })
+	await.That(t, "the first counts", func() bool { a, _ := counts(); return a >= 1 })
 	time.Sleep(countsInterval + time.Second) // the rest of what was sent before
 	allowed, dropped := counts()
 	for range 5 {
@@ -62,7 +63,7 @@ func TestPolicyCounters(t *testing.T) {
 		}
 	}
 	r.Reaches("stranger", 100*time.Millisecond) // one SYN: the next would come after a second, of a busy machine's too
-	node.Eventually(t, "five connections more, and one packet dropped, or it and one again", func() bool {
+	await.That(t, "five connections more, and one packet dropped, or it and one again", func() bool {
 		a, d := counts()
 		if a > allowed+5 || d > dropped+2 {
 			t.Fatalf("allowed %d and then %d, dropped %d and then %d", allowed, a, dropped, d)

@@ -8,7 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 )
 
 // TestRefused: a batch that the kernel refuses leaves the last good rules in force. It is tried again with growing
@@ -33,10 +33,10 @@ func testRefused(t *testing.T, own bool) {
 			w.putPod(w.pods[name])
 		}
 		w.agent.Notify()
-		node.Eventually(t, "the other pod's change is in force", func() bool { is, _ := w.table("allowed"); return is != allowed })
+		await.That(t, "the other pod's change is in force", func() bool { is, _ := w.table("allowed"); return is != allowed })
 		allowed, _ = w.table("allowed")
 		failures := w.metrics.refused.WithLabelValues(fault.errno)
-		node.Eventually(t, "four tries", func() bool { return testutil.ToFloat64(failures) >= 4 })
+		await.That(t, "four tries", func() bool { return testutil.ToFloat64(failures) >= 4 })
 		if took := time.Since(start); took < 7*50*time.Millisecond {
 			t.Errorf("%s: four tries in %s", fault.kind, took)
 		}

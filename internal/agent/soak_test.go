@@ -41,8 +41,12 @@ func TestSoak(t *testing.T) {
 		if first == (resources{}) {
 			first = now
 		}
-		t.Logf("%s: %d changes, %d restarts, %d datagrams allowed in this round, none forbidden, none lost; %s",
-			time.Since(begin).Round(time.Second), changes, w.restarts, sent, now)
+		verdict := "none forbidden arrived, none lost"
+		if t.Failed() {
+			verdict = "with faults, see above"
+		}
+		t.Logf("%s: %d changes, %d restarts, %d datagrams allowed in this round, %s; %s",
+			time.Since(begin).Round(time.Second), changes, w.restarts, sent, verdict, now)
 		if now.descriptors > first.descriptors+20 || now.goroutines > first.goroutines+20 || now.heap > 2*first.heap+16<<20 {
 			t.Errorf("the process keeps more and more: %s after the first round, %s now", first, now)
 		}

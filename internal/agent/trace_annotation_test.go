@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
@@ -55,12 +56,12 @@ func TestTraceAnnotation(t *testing.T) {
 	}
 
 	r.Load(annotated("--protocol icmp --duration 5m"))
-	node.Eventually(t, "a trace of five minutes", traced)
+	await.That(t, "a trace of five minutes", traced)
 	r.Load(node.Cluster + node.Policy)
-	node.Eventually(t, "no trace without the annotation", func() bool { return !traced() })
+	await.That(t, "no trace without the annotation", func() bool { return !traced() })
 
 	r.Load(annotated("--from 10.9.0.3 --port 80 --duration 3s"))
-	node.Eventually(t, "a trace of three seconds", traced)
+	await.That(t, "a trace of three seconds", traced)
 	for !says(`"msg"="Packet" "pod"="ns/server"`, "10.9.0.3", `"verdict"="denied"`, `"decidedBy"="chain ingress-net1"`) {
 		if !traced() {
 			t.Fatalf("the packet is not told:\n%s", said)
@@ -71,13 +72,13 @@ func TestTraceAnnotation(t *testing.T) {
 	if says(`"msg"="Packet"`, "tcp 10.9.0.2") {
 		t.Error("a packet that was not asked for is told")
 	}
-	node.Eventually(t, "the end of the trace", func() bool { return !traced() && says("The trace has ended") })
+	await.That(t, "the end of the trace", func() bool { return !traced() && says("The trace has ended") })
 	time.Sleep(300 * time.Millisecond)
 	if traced() {
 		t.Error("traced again without another annotation")
 	}
 	r.Load(annotated("--netns /run/netns/x"))
-	node.Eventually(t, "the mistake is told", func() bool { return says("asks for a trace that cannot be", "--netns /run/netns/x") })
+	await.That(t, "the mistake is told", func() bool { return says("asks for a trace that cannot be", "--netns /run/netns/x") })
 	for i := range 10 { // over the budget of the pod
 		r.Load(annotated(fmt.Sprint("--limit 0 --port ", i)))
 		time.Sleep(20 * time.Millisecond)

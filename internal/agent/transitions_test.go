@@ -18,6 +18,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/conntrack"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -283,7 +284,7 @@ func (r *rig) isSeeded() {
 		r.t.Fatal(err)
 	}
 	defer c.Close()
-	node.Eventually(r.t, "connections are restored", func() bool {
+	await.That(r.t, "connections are restored", func() bool {
 		is, err := conntrack.IsSeeded(c)
 		if err != nil {
 			r.t.Error(err)

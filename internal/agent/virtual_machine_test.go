@@ -16,6 +16,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -187,7 +188,7 @@ func TestBridgeAppears(t *testing.T) {
 		w.expect("before it is found", []string{"tcp"}, vmProbe{"forbidden", "server", lab.FloodPort, false})
 	}
 	isFound := func() bool { s := w.state.Stats(); return s.BridgesEnforced+s.BridgesDropped == 1 }
-	node.Eventually(t, "the bridge is found", func() bool { w.agent.Notify(); return isFound() })
+	await.That(t, "the bridge is found", func() bool { w.agent.Notify(); return isFound() })
 	w.settle()
 	want := policyProbes()
 	if w.options.Bridge != cache.BridgeStateful {
@@ -307,13 +308,13 @@ func TestVirtualMachineNotEnforced(t *testing.T) {
 	r.StartRuntime("server")
 	r.Load(strings.Replace(node.Cluster, "labels: {app: server}", "labels: {app: server, kubevirt.io: virt-launcher}", 1) + node.Policy)
 	stop := r.start()
-	node.Eventually(t, "the virtual machine is cut off", func() bool { return !reaches(vmNever) })
-	node.Eventually(t, "the Event", func() bool {
+	await.That(t, "the virtual machine is cut off", func() bool { return !reaches(vmNever) })
+	await.That(t, "the Event", func() bool {
 		return slices.ContainsFunc(r.API.Events(), func(e corev1.Event) bool {
 			return e.Reason == cache.BridgeNotEnforced && e.InvolvedObject.Name == "p" && strings.Contains(e.Message, "CONFIG_NF_CONNTRACK_BRIDGE")
 		})
 	})
-	node.Eventually(t, "the metric", func() bool {
+	await.That(t, "the metric", func() bool {
 		_, text := node.Get(t, "http://"+r.config.MetricsAddress+"/metrics")
 		return strings.Contains(text, `multi_networkpolicy_pods_with_bridge{enforcement="drop"} 1`)
 	})
@@ -340,8 +341,8 @@ func TestVirtualMachineCounters(t *testing.T) {
 	}
 	for _, direction := range []string{"ingress", "egress"} {
 		// In each of two families a connection is allowed, and a port and a peer are not. Their SYNs may be sent again.
-		node.Eventually(t, direction+": allowed", func() bool { return count(direction, "allowed") >= 2*dialed })
-		node.Eventually(t, direction+": dropped", func() bool { return count(direction, "dropped") >= 4*dialed })
+		await.That(t, direction+": allowed", func() bool { return count(direction, "allowed") >= 2*dialed })
+		await.That(t, direction+": dropped", func() bool { return count(direction, "dropped") >= 4*dialed })
 		if got := count(direction, "allowed"); got > 4*dialed {
 			t.Errorf("%s: %v packets are counted as allowed, of %d connections", direction, got, 2*dialed)
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -87,7 +88,7 @@ func TestWarnings(t *testing.T) {
 			total++
 		}
 	}
-	node.Eventually(t, "all Events", func() bool { return len(r.API.Events()) >= total })
+	await.That(t, "all Events", func() bool { return len(r.API.Events()) >= total })
 	r.Load(badWorld(2))
 	r.Stays("enforced after a change", true, false)
 	got := map[string]int{}
@@ -146,7 +147,7 @@ func TestShortfalls(t *testing.T) {
 	sink := informers.NewEvents(client.CoreV1(), "here")
 	go sink.Run(ctx)
 	go informers.ReportShortfalls(ctx, sink, state.Shortfalls, 20*time.Millisecond)
-	node.Eventually(t, "two Events", func() bool { return len(events()) == 2 })
+	await.That(t, "two Events", func() bool { return len(events()) == 2 })
 	time.Sleep(200 * time.Millisecond)
 	all := strings.Join(events(), "\n")
 	for _, want := range []string{
@@ -161,5 +162,5 @@ func TestShortfalls(t *testing.T) {
 		t.Errorf("%d Events:\n%s", n, all)
 	}
 	r.Load(world("http", ""))
-	node.Eventually(t, "all names are resolved", func() bool { return len(state.Shortfalls()) == 0 })
+	await.That(t, "all names are resolved", func() bool { return len(state.Shortfalls()) == 0 })
 }

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -80,7 +81,7 @@ func TestKernelWithoutMemory(t *testing.T) {
 	r.Load(closedWorld + podOn("late", "10.9.0.4") + blocksPolicy(6_000))
 	r.Becomes("another pod's change", false, false)
 	r.Load(closedWorld + podOn("late", "10.9.0.4") + blocksPolicy(60))
-	node.Eventually(t, "the pod is enforced", func() bool { return verdict() != lab.Allowed })
+	await.That(t, "the pod is enforced", func() bool { return verdict() != lab.Allowed })
 	r.agent.end(syscall.SIGTERM)
 }
 

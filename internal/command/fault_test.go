@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
@@ -78,7 +79,7 @@ func TestServerErrors(t *testing.T) {
 			r.Load(closedWorld)
 			r.API.SetFault(nil)
 			r.Becomes("the change made meanwhile", false, false)
-			node.Eventually(t, "no outage is left", func() bool { return r.metric(t, `multi_networkpolicy_watch_down{source="Pod"}`) == 0 })
+			await.That(t, "no outage is left", func() bool { return r.metric(t, `multi_networkpolicy_watch_down{source="Pod"}`) == 0 })
 			r.agent.end(syscall.SIGTERM)
 		})
 	}
@@ -111,7 +112,7 @@ func TestRuntimeHangs(t *testing.T) {
 	verdict := r.late(t, "server", "stranger", "late") // stranger hangs
 	r.Load(node.Cluster + node.Policy + late + podOn("late", "10.9.0.4"))
 	start := time.Now()
-	node.Eventually(t, "another pod is enforced", func() bool { return verdict() == lab.Dropped })
+	await.That(t, "another pod is enforced", func() bool { return verdict() == lab.Dropped })
 	if took := time.Since(start); took > 8*time.Second { // the timeout of a status call is ten seconds
 		t.Errorf("another pod waited %s", took)
 	}
@@ -173,7 +174,7 @@ func TestNoDescriptors(t *testing.T) {
 		t.Error("the other pod is enforced without a descriptor") // the fault had no effect
 	}
 	r.limitFiles(t, 1000)
-	node.Eventually(t, "the other pod is enforced", func() bool { return !reaches() })
+	await.That(t, "the other pod is enforced", func() bool { return !reaches() })
 	r.agent.end(syscall.SIGTERM)
 }
 
@@ -229,7 +230,7 @@ func TestRenamedNode(t *testing.T) {
 	r.metrics = "http://" + address + "/metrics"
 	r.agent = startProcess(t, r.Node, "--hostname-override=somewhere-else", "--metrics-bind-address="+address)
 	r.agent.says("All inputs in sync")
-	node.Eventually(t, "the sandbox is of an unknown pod", func() bool { return r.metric(t, "multi_networkpolicy_unknown_sandboxes") == 1 })
+	await.That(t, "the sandbox is of an unknown pod", func() bool { return r.metric(t, "multi_networkpolicy_unknown_sandboxes") == 1 })
 	r.Stays("enforced", true, false)
 	if lab.Generation(t, r.Hosts["server"]) != before {
 		t.Error("the table has changed")
@@ -258,14 +259,14 @@ func TestNothingIsLeft(t *testing.T) {
 	play := func(from, to int) {
 		for round := from; round < to; round++ {
 			r.Load(world(round))
-			node.Eventually(t, "all pods are known", func() bool { return r.metric(t, `multi_networkpolicy_cache_objects{kind="local_pod"}`) == pods+1 })
+			await.That(t, "all pods are known", func() bool { return r.metric(t, `multi_networkpolicy_cache_objects{kind="local_pod"}`) == pods+1 })
 			r.Load(node.Cluster + node.Policy)
-			node.Eventually(t, "all pods are forgotten", func() bool { return r.metric(t, `multi_networkpolicy_cache_objects{kind="local_pod"}`) == 1 })
+			await.That(t, "all pods are forgotten", func() bool { return r.metric(t, `multi_networkpolicy_cache_objects{kind="local_pod"}`) == 1 })
 		}
 	}
 	play(0, 2)
 	series := func() map[string]float64 {
-		node.Eventually(t, "all work is done", func() bool { return r.metric(t, "multi_networkpolicy_queue_depth") == 0 })
+		await.That(t, "all work is done", func() bool { return r.metric(t, "multi_networkpolicy_queue_depth") == 0 })
 		_, page := node.Get(t, r.metrics)
 		return map[string]float64{
 			"series": float64(strings.Count(page, "\n")), "goroutines": r.metric(t, "go_goroutines"), "descriptors": r.metric(t, "process_open_fds"),
@@ -273,14 +274,14 @@ func TestNothingIsLeft(t *testing.T) {
 			"port lists": r.metric(t, `multi_networkpolicy_cache_objects{kind="port_list"}`), "groups": r.metric(t, "multi_networkpolicy_peer_groups"),
 		}
 	}
-	node.Eventually(t, "the policy is counted", func() bool {
+	await.That(t, "the policy is counted", func() bool {
 		_, page := node.Get(t, r.metrics)
 		return strings.Contains(page, `policy="p"`)
 	})
 	before := series()
 	play(2, rounds)
 	r.Becomes("enforced as before", true, false)
-	node.Eventually(t, "as few as before", func() bool {
+	await.That(t, "as few as before", func() bool {
 		for what, n := range series() {
 			if n > before[what]+5 { // goroutines of the API server's connections come and go
 				t.Logf("%v %s, were %v", n, what, before[what])

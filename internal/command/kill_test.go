@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -67,7 +68,7 @@ func killRig(t *testing.T, r *rand.Rand) (*node.Node, *process) {
 	k.StartRuntime("server", "friend")
 	p := startProcess(t, k)
 	for from, to := range map[string]string{"stranger": "10.9.0.1:5000", "friend": "10.9.0.3:5000"} {
-		node.Eventually(t, "isolated", func() bool {
+		await.That(t, "isolated", func() bool {
 			r := lab.Probe(t.Context(), k.Hosts[from], netip.MustParseAddrPort(to), lab.TCP, 250*time.Millisecond)
 			return r.Verdict == lab.Dropped
 		})
@@ -169,5 +170,5 @@ func TestNothingBeforeSync(t *testing.T) {
 	if err := k.API.Start(); err != nil {
 		t.Fatal(err)
 	}
-	node.Eventually(t, "the table goes", func() bool { return lab.Generation(t, k.Hosts["server"]) != before })
+	await.That(t, "the table goes", func() bool { return lab.Generation(t, k.Hosts["server"]) != before })
 }

@@ -11,11 +11,11 @@ import (
 	"github.com/go-logr/logr/funcr"
 )
 
-// That waits until a condition holds, a minute at most. It fails the test with the description then. It calls the
+// That waits until a condition holds, 30 seconds at most. It fails the test with the description then. It calls the
 // condition from the goroutine of the test, about every 2 ms.
 func That(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
 		}

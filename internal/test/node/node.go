@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
@@ -146,7 +147,7 @@ func (n *Node) Reaches(from string, patience time.Duration) bool {
 // table is gone.
 func (n *Node) IsEnforced(want bool) {
 	n.t.Helper()
-	Eventually(n.t, fmt.Sprintf("enforced %t", want), func() bool {
+	await.That(n.t, fmt.Sprintf("enforced %t", want), func() bool {
 		out, _ := nft.Run(n.Hosts["server"], "", "list", "table", "inet", "multi_networkpolicy") //nolint:errcheck // without a table it fails
 		return strings.Contains(out, "hook") == want
 	})

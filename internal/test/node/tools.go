@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
@@ -42,16 +41,6 @@ func Get(t *testing.T, url string) (int, string) {
 		t.Fatal(err)
 	}
 	return answer.StatusCode, string(body)
-}
-
-// Eventually waits for a condition, and fails the test after 30 seconds, with the description of the condition.
-func Eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("never: %s", what)
-		}
-	}
 }
 
 // Log keeps the log lines of an agent at verbosity 0 and 1. It is safe for concurrent use.
