@@ -4,10 +4,11 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"runtime"
-	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,11 +17,13 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
 )
 
 // state describes the agent's process at the time of an answer. The process prints a state as a line of JSON for each
@@ -32,18 +35,33 @@ type state struct {
 	CPU     time.Duration // since the last answer
 	Events  int           // objects since the last answer
 	Queue   int           // largest number of pods in the queue since then
-	// From the write of an object to the acknowledgement of its last rules, sorted. A pod that was queued again before
-	// it was finished counts once.
-	Latency []time.Duration
+	// From the write of an object to the acknowledgement of its rules in each pod. A pod that was queued again before it was
+	// finished counts once.
+	Latency report.Samples
+	// Whole is the same until all pods have the rules. Objects that overlap count once, from the first.
+	Whole report.Samples
+	// Span is the time from the write of the first object to the acknowledgement of the last rules.
+	Span  time.Duration
+	Floor report.Samples // answer to floorCommand
 }
+
+// Commands that the agent's process reads. It answers each with a state.
+const (
+	stateCommand = "state"
+	keepCommand  = "keep"  // keeps the tables of now, for floorCommand
+	floorCommand = "floor" // measures the change from the kept tables to the tables of now
+)
 
 // node holds the parts of the agent's process.
 type node struct {
 	cache    *cache.Cache
 	pipeline *agent.Pipeline
+	network  *lab.Lab
+	features engine.Features
 	// Observer of the informers and of the reconciler.
 	latency latency
 	peak    peak
+	kept    []engine.Tables // tables of the local pods, see keepCommand
 	settled time.Duration
 	cpu     time.Duration // at the last answer, to subtract
 }
@@ -59,8 +77,10 @@ func runAgent(url string, local int, commands io.Reader, answers io.Writer) erro
 	if err != nil {
 		return err
 	}
-	n := &node{latency: latency{dirty: map[cache.PodID]time.Time{}}}
+	n := &node{network: network, features: features, latency: latency{dirty: map[cache.PodID]time.Time{}}}
 	options := cache.Options{Node: "node-0", NetworkPlugins: agent.DefaultNetworkPlugins()}
+	options.Limits = policy.DefaultLimits()
+	options.Limits.NamespaceAddresses = 4 * peers // a namespace has the large group of some measurements; a pod has two addresses
 	// The clusters of this program have no bridges, so a kernel without bridge hooks is no problem.
 	options.Bridge, _ = agent.ProbeBridge(options) //nolint:errcheck // no pod of the cluster has a bridge
 	n.cache = cache.New(options)
@@ -86,13 +106,16 @@ func runAgent(url string, local int, commands io.Reader, answers io.Writer) erro
 	defer running.Wait()
 	// Deferred last, so it runs first: Wait would wait forever without it.
 	defer cancel()
-	running.Go(func() { n.peak.watch(ctx) })
+	starting, started := context.WithCancel(ctx)
+	running.Go(func() { n.peak.watch(starting) })
 	running.Go(func() { n.pipeline.Run(ctx) })
-	return n.answer(commands, answers)
+	n.awaitStart()
+	started() // samples of the heap stop the world, which later measurements would notice
+	return n.answer(local, commands, answers)
 }
 
-// answer waits until the first rules are in force, measures the time, and then answers commands.
-func (n *node) answer(commands io.Reader, answers io.Writer) error {
+// awaitStart waits until the first rules are in force, and measures the time.
+func (n *node) awaitStart() {
 	for !n.pipeline.Informers.HasSynced() {
 		time.Sleep(time.Millisecond)
 	}
@@ -102,19 +125,35 @@ func (n *node) answer(commands io.Reader, answers io.Writer) error {
 		time.Sleep(time.Millisecond)
 	}
 	n.settled = time.Since(arrived)
+}
+
+// answer answers commands.
+func (n *node) answer(local int, commands io.Reader, answers io.Writer) error {
 	lines := bufio.NewScanner(commands)
 	for lines.Scan() {
-		// A state is taken at rest: otherwise the latencies of the last events would be missing.
-		for !n.pipeline.Reconciler.Settled() {
-			time.Sleep(time.Millisecond)
-		}
-		if err := json.NewEncoder(answers).Encode(n.state()); err != nil {
+		name, number, _ := strings.Cut(lines.Text(), " ")
+		events, err := strconv.Atoi(number)
+		if err != nil {
 			return err
 		}
-		// The next answer covers only the time from here. The garbage collection of state must not count as the agent's
-		// CPU time.
+		// A state is taken at rest: otherwise the latencies of the last events would be missing.
+		for !n.latency.has(events) || !n.pipeline.Reconciler.Settled() {
+			time.Sleep(time.Millisecond)
+		}
+		s := n.state()
+		switch name {
+		case keepCommand:
+			n.kept, err = n.tables(local)
+		case floorCommand:
+			s.Floor, err = n.floor(local)
+		}
+		// The next answer covers the time from here on: the caller causes the next event when it has this answer. The garbage
+		// collection of state must not count as the agent's CPU time.
 		n.latency.reset()
 		n.cpu = cpuTime()
+		if err := errors.Join(err, json.NewEncoder(answers).Encode(s)); err != nil {
+			return err
+		}
 	}
 	return lines.Err()
 }
@@ -123,7 +162,7 @@ func (n *node) answer(commands io.Reader, answers io.Writer) error {
 func (n *node) state() state {
 	// CPU time first: the garbage collections below are the measurement's own.
 	s := state{Settled: n.settled, Peak: n.peak.bytes.Load(), CPU: cpuTime() - n.cpu}
-	s.Events, s.Queue, s.Latency = n.latency.take()
+	n.latency.take(&s)
 	for range 2 { // the second run frees objects with finalizers, which the first run only queues
 		runtime.GC()
 	}
@@ -154,7 +193,11 @@ type latency struct {
 	dirty  map[cache.PodID]time.Time
 	events int
 	queue  int // largest length of dirty
-	list   []time.Duration
+	list   report.Samples
+	// whole has the times until dirty was empty again, from since, when it was empty before.
+	whole       report.Samples
+	since       time.Time
+	first, last time.Time // write of the first object and acknowledgement of the last rules since the last reset
 }
 
 // Received implements informers.Observer.
@@ -166,6 +209,9 @@ func (l *latency) Received(r informers.Receipt) {
 	ns, _ := strconv.ParseInt(r.Version, 10, 64) //nolint:errcheck // the server made it
 	l.mu.Lock()
 	l.sent = time.Unix(0, ns)
+	if l.events == 0 {
+		l.first = l.sent
+	}
 	l.events++
 	l.mu.Unlock()
 }
@@ -174,6 +220,9 @@ func (l *latency) Received(r informers.Receipt) {
 func (l *latency) Queued(pods []cache.PodID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.dirty) == 0 {
+		l.since = l.sent
+	}
 	for _, pod := range pods {
 		// A pod that waits already keeps its earlier time: its rules are late since then.
 		if _, waits := l.dirty[pod]; !waits {
@@ -189,23 +238,33 @@ func (l *latency) Finished(pod cache.PodID, _ error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if sent, ok := l.dirty[pod]; ok {
-		l.list = append(l.list, now.Sub(sent))
+		l.list, l.last = append(l.list, now.Sub(sent)), now
 		delete(l.dirty, pod)
+		if len(l.dirty) == 0 {
+			l.whole = append(l.whole, now.Sub(l.since))
+		}
 	}
+}
+
+// has reports whether so many events came since the last reset.
+func (l *latency) has(events int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.events >= events
 }
 
 // reset begins a new measurement. Pods that are queued stay queued.
 func (l *latency) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.events, l.queue, l.list = 0, 0, nil
+	l.events, l.queue, l.list, l.whole = 0, 0, nil, nil
 }
 
-// take returns the numbers since the last reset.
-func (l *latency) take() (events, queue int, list []time.Duration) {
+// take puts the numbers since the last reset into a state.
+func (l *latency) take(s *state) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.events, l.queue, slices.Sorted(slices.Values(l.list))
+	s.Events, s.Queue, s.Latency, s.Whole, s.Span = l.events, l.queue, l.list, l.whole, l.last.Sub(l.first)
 }
 
 // peak is the largest heap that a sample found. A short peak between two samples goes unseen.
@@ -233,12 +292,4 @@ func cpuTime() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// percentile returns the value of a sorted list below which the share p lies; 0 if the list is empty.
-func percentile(list []time.Duration, p float64) time.Duration {
-	if len(list) == 0 {
-		return 0
-	}
-	return list[min(len(list)-1, int(float64(len(list))*p))]
 }

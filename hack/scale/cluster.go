@@ -29,6 +29,11 @@ const selectingNamespaces = 400
 // cluster takes no memory. Pod i is in namespace i modulo namespaces; the first pods are local.
 type cluster struct {
 	pods, namespaces, policies, local int
+	// clients is the number of the first remote pods that are all clients, so that one namespace has a large group; the other
+	// remote pods have no policy. 0: all kinds of pods take turns.
+	clients int
+	// spacing is the distance between the addresses of consecutive pods. With 1, addresses are neighbors and form a single range.
+	spacing int
 }
 
 func namespaceName(i int) string { return "ns-" + strconv.Itoa(i) }
@@ -37,6 +42,12 @@ func namespaceName(i int) string { return "ns-" + strconv.Itoa(i) }
 func (c *cluster) app(i int) string {
 	if i < c.local {
 		return web
+	}
+	if c.clients > 0 {
+		if i < c.local+c.clients {
+			return client
+		}
+		return other
 	}
 	// i/namespaces counts the pods of a namespace, so each large namespace has pods of all kinds.
 	return [...]string{client, probe, other, other}[i/c.namespaces%4]
@@ -48,7 +59,7 @@ func (c *cluster) pod(i int, app string) *corev1.Pod {
 	if i >= c.local {
 		node = "node-" + strconv.Itoa(1+i/perNode)
 	}
-	address := i * 5 % (1 << 24) // no two addresses are neighbors, so a set cannot merge them into an interval
+	address := i * c.spacing % (1 << 24)
 	name, uid := fmt.Sprintf("application-5d4f8c7b9-%07d", i), uidOf(i)
 	container := corev1.Container{
 		Name: "app", Image: "registry.example.com/team/application:v1.2.3", Command: []string{"/bin/app", "--port", "8080"},

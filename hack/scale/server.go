@@ -26,9 +26,8 @@ type server struct {
 	url     string
 	sent    atomic.Uint64 // bytes written to all connections
 
-	mu sync.Mutex // guards pods and its stream
-	// The watch of the agent, on which changes are sent; nil before the agent watches.
-	pods *stream // of the agent; nil before it watches
+	mu   sync.Mutex // guards pods and its stream
+	pods *stream    // the watch of the agent, on which changes are sent; nil before the agent watches
 }
 
 // newServer starts a server on a free port of the loopback interface.
@@ -90,14 +89,18 @@ func (s *server) watchPods(st *stream, r *http.Request) (err error) {
 	return err
 }
 
-// change sends a new version of pod i. Its resource version is the time of the write, in nanoseconds since 1970: the
+// change buffers a new version of pod i for the agent. Its resource version is the time of the write, in nanoseconds since 1970: the
 // agent's process computes latencies from it.
 func (s *server) change(i int, app string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.pods.send(watch.Modified, s.cluster.pod(i, app)); err != nil {
-		return err
-	}
+	return s.pods.send(watch.Modified, s.cluster.pod(i, app))
+}
+
+// flush sends the buffered versions.
+func (s *server) flush() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.pods.flush()
 }
 

@@ -4,7 +4,7 @@
 //	-changes   world: states ─► ways: floor, engine, agent,  ─► tables in a fleet of ─► samples ─┐
 //	           and events       google/nftables, knftables,     network namespaces               │
 //	                            rewrite                                                          │
-//	-events    apiServer ─► tap ─► wholeAgent, a process ─► network namespaces ─► acks ──────────┼─► report: Markdown, JSON, SVG
+//	-events    apiServer ─► wholeAgent, a process ─► network namespaces ─► acks ────────────────┼─► report: Markdown, JSON, SVG
 //	-datapath  lanes: a link with rules in a style ─► sender floods ─► sink ─────────────────────┘
 //
 // The floor is the least cost of a change: a system call sends prepared messages, and a second system call reads the

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
 )
 
 // options are the flags of the command.
@@ -56,7 +57,7 @@ func parseFlags() options {
 	flag.BoolVar(&o.smoke, "smoke", false, "run everything that there is as short as can be: whether it works")
 	flag.BoolVar(&o.json, "json", false, "print JSON instead of tables")
 	flag.StringVar(&o.chart, "chart", "", "also draw the latencies over the number of peers into this SVG `file`")
-	flag.StringVar(&o.document, "write", "", "also put the tables between the markers in this Markdown `file`")
+	flag.StringVar(&o.document, "write", "", "also put the tables between the markers in this Markdown `file`; refused on a busy machine")
 	flag.IntVar(&o.peers, "peers", 0, "measure only this number of peers")
 	flag.IntVar(&o.pods, "pods", 0, "measure only this number of local pods (with -peers; default 1)")
 	flag.BoolVar(&o.raw, "raw", false, "with -peers: leave out the ways that run nft")
@@ -84,7 +85,16 @@ func run(o options) (err error) {
 		}
 		defer pprof.StopCPUProfile()
 	}
-	r := report{Machine: thisMachine()}
+	if o.document != "" || o.chart != "" {
+		if err := report.AwaitQuiet(); err != nil {
+			return err
+		}
+	}
+	watch, err := report.NewWatch()
+	if err != nil {
+		return err
+	}
+	var r results
 	if o.changes || o.large {
 		if r.Changes, err = measureChanges(o); err != nil {
 			return err
@@ -100,20 +110,27 @@ func run(o options) (err error) {
 			return err
 		}
 	}
-	// The load at the end tells whether other programs disturbed the run.
-	r.Machine.LoadAfter = load()
+	if r.Machine, err = watch.Machine(); err != nil {
+		return err
+	}
 	return r.deliver(o)
 }
 
-// deliver prints the report, or writes it into the files that the flags name.
-func (r *report) deliver(o options) error {
+// deliver prints the report, and writes it into the files that the flags name. It writes no file if other programs disturbed the run.
+func (r *results) deliver(o options) error {
+	if o.document != "" || o.chart != "" {
+		if err := r.Machine.Quiet(); err != nil {
+			fmt.Println(r.text())
+			return err
+		}
+	}
 	if o.chart != "" {
 		if err := os.WriteFile(o.chart, []byte(drawLatency(r.Changes)), 0o644); err != nil {
 			return err
 		}
 	}
 	if o.document != "" {
-		if err := r.writeInto(o.document); err != nil {
+		if err := report.Write(o.document, "bench", r.sections()); err != nil {
 			return err
 		}
 	}

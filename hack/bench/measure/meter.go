@@ -2,34 +2,22 @@ package main
 
 import (
 	"runtime"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
 )
 
 // samples are the runs of an event in a way.
 type samples struct {
 	// Programs that run in parallel on several cores add up, so cpu can exceed the sum of took.
-	took  []time.Duration
+	took  report.Samples
 	cpu   time.Duration // of all runs: this process and the programs that it waited for
 	bytes uint64        // of the last run
 	// allocs is a number of allocations, not of bytes. Runs of nft allocate in another process and do not count.
 	allocs uint64        // of the last counted run, in this process
 	spent  time.Duration // including preparations
-}
-
-// median and p99 use the nearest rank: with fewer than a hundred samples, p99 is the slowest sample.
-func (s *samples) median() time.Duration { return s.percentile(50) }
-func (s *samples) p99() time.Duration    { return s.percentile(99) }
-
-// percentile returns the smallest sample that at least p percent of the samples do not exceed, or 0 without samples.
-func (s *samples) percentile(p int) time.Duration {
-	if len(s.took) == 0 {
-		return 0
-	}
-	sorted := slices.Sorted(slices.Values(s.took))
-	return sorted[max(0, (len(sorted)*p+99)/100-1)]
 }
 
 // cpuEach returns the mean CPU time of a run, without the cost of the measurement itself. Runs that only

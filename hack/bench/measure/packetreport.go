@@ -1,6 +1,10 @@
 package main
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
+)
 
 // packetTable returns a table with a line for each number of policies and peers and a column for each style of rules. A cell
 // has the CPU time in ns of a packet that the last policy allows (difference to no rules) and thousands of packets a second on
@@ -24,5 +28,5 @@ func packetTable(rows []packetRow) string {
 			}
 		}
 	}
-	return markdown(lines)
+	return report.Table(lines)
 }

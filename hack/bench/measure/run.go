@@ -24,7 +24,7 @@ type row struct {
 	Way      string        `json:"way"`
 	Samples  int           `json:"samples"`
 	Median   time.Duration `json:"median_ns"`
-	P99      time.Duration `json:"p99_ns"`
+	Tail     string        `json:"tail"`        // p99, or the largest of few samples
 	Floor    float64       `json:"times_floor"` // median divided by the floor's median
 	CPU      time.Duration `json:"cpu_ns"`      // mean
 	CPUFloor float64       `json:"times_floor_cpu"`
@@ -71,7 +71,7 @@ func runSize(s size, wanted map[string]bool, l limits) (rows []row, err error) {
 func newRow(s size, y way, e event, m, floor *samples) row {
 	return row{
 		size: s, Event: e.name, Way: y.name(), Samples: len(m.took),
-		Median: m.median(), P99: m.p99(), Floor: float64(m.median()) / float64(floor.median()),
+		Median: m.took.Percentile(50), Tail: m.took.Tail(), Floor: float64(m.took.Percentile(50)) / float64(floor.took.Percentile(50)),
 		CPU: m.cpuEach(), CPUFloor: float64(m.cpuEach()) / float64(max(1, floor.cpuEach())), Bytes: m.bytes, Allocs: m.allocs,
 	}
 }

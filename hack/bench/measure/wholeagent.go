@@ -33,10 +33,9 @@ func runAgent(args []string) int { return command.Main("bench", args, os.Stdout,
 // interfaces.
 type wholeAgent struct {
 	size
-	*apiServer
+	*apiserver.Process
 	*fleet
 	*acks
-	*tap
 	// objects are the objects of the API server, without the local pods
 	objects objects
 	client  *kubernetes.Clientset
@@ -58,11 +57,7 @@ func startWholeAgent(s size) (w *wholeAgent, err error) {
 			err = errors.Join(err, w.stop(), os.RemoveAll(dir))
 		}
 	}()
-	if w.apiServer, err = startAPIServer(dir); err != nil {
-		return w, err
-	}
-	// The agent reaches the API server by the tap; this process reaches it directly.
-	if w.tap, err = openTap(w.config); err != nil {
+	if w.Process, err = apiserver.Start(dir); err != nil {
 		return w, err
 	}
 	if w.fleet, err = newFleet(s.Pods); err != nil {
@@ -72,7 +67,7 @@ func startWholeAgent(s size) (w *wholeAgent, err error) {
 	if w.acks, err = listen(w.hosts); err != nil {
 		return w, err
 	}
-	if w.client, err = kubernetes.NewForConfig(w.config); err != nil {
+	if w.client, err = kubernetes.NewForConfig(w.Config(apiserver.Token)); err != nil {
 		return w, err
 	}
 	if err := w.createAll(context.Background()); err != nil {
@@ -163,7 +158,7 @@ func (w *wholeAgent) createPeers(ctx context.Context) error {
 // Pods of a namespace may have more addresses here than the default limit allows. Metrics and health listen nowhere.
 func (w *wholeAgent) startAgent() error {
 	kubeconfig := w.Path("kubeconfig")
-	if err := apiserver.WriteKubeconfig(kubeconfig, w.url, ""); err != nil {
+	if err := apiserver.WriteKubeconfig(kubeconfig, w.URL(), apiserver.Token); err != nil {
 		return err
 	}
 	self, err := os.Executable()
@@ -209,17 +204,27 @@ func (w *wholeAgent) stop() error {
 	if w.runtime != nil {
 		w.runtime.Stop()
 	}
-	if w.tap != nil {
-		errs = append(errs, w.tap.close())
-	}
 	if w.acks != nil {
 		errs = append(errs, w.acks.close())
 	}
 	if w.fleet != nil {
 		errs = append(errs, w.fleet.close())
 	}
-	if w.apiServer != nil {
-		errs = append(errs, w.apiServer.stop(), os.RemoveAll(w.Dir))
+	if w.Process != nil {
+		errs = append(errs, w.Process.Stop(), os.RemoveAll(w.Dir))
 	}
 	return errors.Join(errs...)
+}
+
+// eventually retries until try succeeds or the time is over. what names the condition in the error.
+func eventually(most time.Duration, what string, try func() error) error {
+	for end := time.Now().Add(most); ; time.Sleep(20 * time.Millisecond) {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		if time.Now().After(end) {
+			return fmt.Errorf("not after %s: %s: %w", most, what, err)
+		}
+	}
 }

@@ -1,4 +1,4 @@
-package main
+package apiserver
 
 import (
 	"context"
@@ -12,27 +12,21 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/apiserver"
 )
 
-// apiServer is a real API server with etcd, each a process, without scheduler and kubelet.
-type apiServer struct {
-	apiserver.Server
-	// config reaches the API server directly, without the tap
-	config *rest.Config
-	// processes are etcd and the API server, in the order of their start
-	processes []*exec.Cmd
+// Process is a running API server with its etcd, without scheduler and kubelet.
+type Process struct {
+	Server
+	processes []*exec.Cmd // etcd and the API server, in the order of their start
 }
 
-// token authenticates clients.
-const token = "bench"
+// Token authenticates the clients of a Process.
+const Token = "measurement"
 
-// startAPIServer starts etcd and the API server with their files in dir, and returns when the API server is ready.
-// The caller must stop it. All requests are authorized, so no time is spent on RBAC.
-func startAPIServer(dir string) (s *apiServer, err error) {
-	binary, err := apiserver.Binary()
+// Start starts etcd and the API server with their files in dir, and returns when the API server is ready. Both run only when no
+// other process wants the core. The caller must stop them. All requests are authorized, so no time is spent on RBAC.
+func Start(dir string) (s *Process, err error) {
+	binary, err := Binary()
 	if err != nil {
 		return nil, err
 	}
@@ -40,13 +34,13 @@ func startAPIServer(dir string) (s *apiServer, err error) {
 	if err != nil {
 		return nil, err
 	}
-	server := &apiServer{Server: apiserver.Server{
-		Dir: dir, EtcdPort: ports[0], EtcdPeerPort: ports[1], Port: ports[2], Issuer: "https://bench",
-		Tokens: token + ",bench,bench,system:masters\n",
+	server := &Process{Server: Server{
+		Dir: dir, EtcdPort: ports[0], EtcdPeerPort: ports[1], Port: ports[2], Issuer: "https://measurement",
+		Tokens: Token + ",measurement,measurement,system:masters\n",
 	}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, server.stop())
+			err = errors.Join(err, server.Stop())
 		}
 	}()
 	if err := server.WriteFiles(); err != nil {
@@ -57,12 +51,11 @@ func startAPIServer(dir string) (s *apiServer, err error) {
 			return nil, err
 		}
 	}
-	server.config = server.Config(token)
 	return server, server.wait()
 }
 
 // start starts the program with a command line. Its output goes into a log file.
-func (s *apiServer) start(binary string, command []string) error {
+func (s *Process) start(binary string, command []string) error {
 	name := command[0]
 	log, err := os.Create(s.Path(name + ".log"))
 	if err != nil {
@@ -95,32 +88,25 @@ func startIdle(c *exec.Cmd) error {
 }
 
 // wait returns when the API server reports that it is ready, or after a minute with the last error.
-func (s *apiServer) wait() error {
-	client, err := kubernetes.NewForConfig(s.config)
+func (s *Process) wait() error {
+	client, err := kubernetes.NewForConfig(s.Config(Token))
 	if err != nil {
 		return err
 	}
-	return eventually(time.Minute, "the API server is ready", func() error {
-		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(context.Background()).Error()
-	})
-}
-
-// eventually retries until try succeeds or the time is over. what names the condition in the error.
-func eventually(most time.Duration, what string, try func() error) error {
-	for end := time.Now().Add(most); ; time.Sleep(20 * time.Millisecond) {
-		err := try()
+	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		err := client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(context.Background()).Error()
 		if err == nil {
 			return nil
 		}
 		if time.Now().After(end) {
-			return fmt.Errorf("not after %s: %s: %w", most, what, err)
+			return fmt.Errorf("the API server is not ready after a minute: %w", err)
 		}
 	}
 }
 
-// stop ends the processes in reverse order.
+// Stop ends the processes in reverse order.
 // Nothing is kept, so the processes are killed.
-func (s *apiServer) stop() error {
+func (s *Process) Stop() error {
 	var errs []error
 	for i := len(s.processes) - 1; i >= 0; i-- {
 		p := s.processes[i]
