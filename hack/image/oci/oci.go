@@ -19,9 +19,9 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// Annotations with which containerd and others name an image that they load from a layout.
+// Annotations with which containerd and other programs name an image that they load from a layout.
 const (
-	nameAnnotation = "io.containerd.image.name"
+	NameAnnotation = "io.containerd.image.name"
 	tagAnnotation  = "org.opencontainers.image.ref.name"
 )
 
@@ -115,11 +115,11 @@ func Write(dir, repository, tag string, index v1.ImageIndex) error {
 	if err != nil {
 		return err
 	}
-	byTag := map[string]string{nameAnnotation: repository + ":" + tag, tagAnnotation: tag}
+	byTag := map[string]string{NameAnnotation: repository + ":" + tag, tagAnnotation: tag}
 	if err := out.AppendIndex(index, layout.WithAnnotations(byTag)); err != nil {
 		return err
 	}
-	return out.AppendIndex(index, layout.WithAnnotations(map[string]string{nameAnnotation: repository + "@" + digest.String()}))
+	return out.AppendIndex(index, layout.WithAnnotations(map[string]string{NameAnnotation: repository + "@" + digest.String()}))
 }
 
 // Archive writes a folder as a tar. Names are in lexical order and all files have the given date, so equal folders make equal archives.
