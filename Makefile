@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all arch soak picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image clean tools
+.PHONY: all arch soak picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image release clean tools
 
 all: build
 
@@ -77,6 +77,10 @@ scale: tools
 
 image:
 	hack/image/build.sh
+
+# All files of a release, see docs/release.md: make release VERSION=v1.2.3
+release:
+	go run ./hack/release $(VERSION)
 
 # Each fuzz target for FUZZTIME.
 FUZZTIME ?= 30s

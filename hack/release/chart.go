@@ -29,7 +29,7 @@ func (r *release) writeChart() error {
 	}
 	name, ok := chart["name"].(string)
 	if !ok {
-		return errors.New("Chart.yaml has no name")
+		return errors.New("no name in Chart.yaml")
 	}
 	version := strings.TrimPrefix(r.version, "v")
 	chart["version"], chart["appVersion"] = version, r.version
