@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all soak picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image clean tools
+.PHONY: all arch soak picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image release clean tools
 
 all: build
 
@@ -44,6 +44,14 @@ e2e:
 tenants: tools
 	go run ./hack/tenants $(TENANTS)
 
+# Tests that need no kernel, as programs for arm64 and for s390x, which is big-endian. qemu-user runs them, without netlink: tests that
+# need a lab are skipped, and ^Example$$ makes a lab itself.
+EMULATED := CGO_ENABLED=0 MULTI_NETWORKPOLICY_NO_LABS=1 go test -short -skip '^Example$$'
+arch:
+	@hack/tools.sh qemu-aarch64=qemu-user qemu-s390x=qemu-user
+	GOARCH=arm64 $(EMULATED) -exec qemu-aarch64 ./sets ./expr/... ./engine/nfnl ./cache/policy ./cache/labelindex ./cache/explain
+	GOARCH=s390x $(EMULATED) -exec qemu-s390x ./sets ./expr/... ./engine/nfnl
+
 demo:
 	go run . demo
 
@@ -69,6 +77,10 @@ scale: tools
 
 image:
 	hack/image/build.sh
+
+# All files of a release, see docs/release.md: make release VERSION=v1.2.3
+release:
+	go run ./hack/release $(VERSION)
 
 # Each fuzz target for FUZZTIME.
 FUZZTIME ?= 30s

@@ -14,7 +14,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 )
@@ -39,6 +38,11 @@ const (
 	eventInterval   = 10 * time.Second
 )
 
+// EventCreator creates an Event in the API server. *Core implements it.
+type EventCreator interface {
+	CreateEvent(ctx context.Context, event *corev1.Event) error
+}
+
 // Events publishes Warning Events through the API server, in the background. The name of an Event contains a digest of its
 // content. So when the agents of all nodes find the same fault in a policy, they create the same Event, and the API server keeps
 // the first.
@@ -46,7 +50,7 @@ const (
 // Namespaces take turns, and each has a budget. So a tenant with many Events does not delay the Events of other tenants. An Event
 // over budget is dropped and counted; the log has its content too. The methods are safe for concurrent use.
 type Events struct {
-	client  typedcorev1.EventsGetter
+	client  EventCreator
 	node    string
 	pause   time.Duration // first pause between attempts; shorter in tests
 	budget  *budget.Budget
@@ -62,7 +66,7 @@ type Events struct {
 }
 
 // NewEvents returns Events that queue and publish nothing until Run.
-func NewEvents(client typedcorev1.EventsGetter, node string) *Events {
+func NewEvents(client EventCreator, node string) *Events {
 	return &Events{
 		client: client, node: node, pause: eventPause, budget: budget.New(objectEvents, namespaceEvents, eventInterval),
 		added: make(chan struct{}, 1), waiting: map[string][]*corev1.Event{},
@@ -172,7 +176,7 @@ func (e *Events) Run(ctx context.Context) {
 func (e *Events) publish(ctx context.Context, event *corev1.Event) error {
 	pause := e.pause
 	for attempt := 1; ; attempt++ {
-		_, err := e.client.Events(event.Namespace).Create(ctx, event, metav1.CreateOptions{})
+		err := e.client.CreateEvent(ctx, event)
 		switch {
 		// AlreadyExists is a success: the agent of another node found the same fault first.
 		case err == nil, apierrors.IsAlreadyExists(err):

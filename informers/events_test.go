@@ -13,7 +13,6 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
@@ -22,7 +21,7 @@ import (
 // The agents of all nodes find the same fault; the API server gets one Event.
 func TestEvents(t *testing.T) {
 	api := newAPI(t, informers.NewFiles(), true)
-	client, err := kubernetes.NewForConfig(api.Config())
+	client, err := informers.NewCore(api.Config())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,7 +29,7 @@ func TestEvents(t *testing.T) {
 	ctx, cancel := context.WithCancel(logr.NewContext(t.Context(), log.Logger()))
 	done := make(chan struct{})
 	for _, node := range []string{"one", "two"} {
-		events := informers.NewEvents(client.CoreV1(), node)
+		events := informers.NewEvents(client, node)
 		events.Warn(policyNamed("ns", "p"), "Invalid", "spec.x: wrong")
 		events.Warn(policyNamed("ns", "p"), "Invalid", strings.Repeat("ä", 600))
 		events.Warn(policyNamed("ns", node), "Invalid", "the last")
@@ -65,12 +64,12 @@ type publisher struct {
 func newPublisher(t *testing.T) *publisher {
 	t.Helper()
 	p := &publisher{api: newServer(t, events)}
-	client, err := kubernetes.NewForConfig(p.api.config())
+	client, err := informers.NewCore(p.api.config())
 	if err != nil {
 		t.Fatal(err)
 	}
 	p.ctx = logr.NewContext(t.Context(), p.log.Logger())
-	p.Events = informers.NewEvents(client.CoreV1(), "here")
+	p.Events = informers.NewEvents(client, "here")
 	return p
 }
 

@@ -14,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 
@@ -33,9 +32,9 @@ type Source struct {
 
 // FromClients returns a source that reads from the API server. It does not connect yet.
 func FromClients(config *rest.Config, s Settings) (Source, error) {
-	kube, err := kubernetes.NewForConfig(config) // speaks protobuf unless the config says otherwise
+	core, err := NewCore(config)
 	if err != nil {
-		return Source{}, fmt.Errorf("client of the core API: %w", err)
+		return Source{}, err
 	}
 	nads, err := s.newNADs(config)
 	if err != nil {
@@ -49,9 +48,8 @@ func FromClients(config *rest.Config, s Settings) (Source, error) {
 	if s.Node != "" {
 		ofPods.best = withNetwork // commands that explain one pod know the pods on the host's network, too
 	}
-	pods, namespaces := kube.CoreV1().Pods(metav1.NamespaceAll), kube.CoreV1().Namespaces()
 	return Source{
-		pods: converted(pods.List, pods.Watch, ofPods, func(l *corev1.PodList) (items []*record) {
+		pods: converted(core.listPods, core.watchPods, ofPods, func(l *corev1.PodList) (items []*record) {
 			for i := range l.Items {
 				items = append(items, s.podRecordOf(&l.Items[i]))
 				l.Items[i] = corev1.Pod{} // free its memory before the next pod is converted
@@ -63,7 +61,7 @@ func FromClients(config *rest.Config, s Settings) (Source, error) {
 			}
 			return nil
 		}),
-		namespaces: converted(namespaces.List, namespaces.Watch, &fieldSelector{}, func(l *corev1.NamespaceList) (items []*record) {
+		namespaces: converted(core.listNamespaces, core.watchNamespaces, &fieldSelector{}, func(l *corev1.NamespaceList) (items []*record) {
 			for i := range l.Items {
 				items = append(items, namespaceRecordOf(&l.Items[i]))
 			}

@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,6 +17,7 @@ import (
 const (
 	programName = "multi-networkpolicy-nftables" // name of the program, the DaemonSet and the service account
 	agentImage  = "local.test/agent:e2e"         // as in image/kustomization.yaml; in no registry
+	testVersion = "v0.0.0-e2e"                   // of the release that is built and installed
 	probeImage  = "local.test/probe:1"           // built from hack/probe; in no registry
 	namespace   = "multi-networkpolicy-system"   // of the agent
 	agentLabel  = "app.kubernetes.io/name=multi-networkpolicy-nftables"
@@ -26,8 +29,9 @@ var nodes = []string{"node1", "node2"}
 // cluster drives the scripts of hack/cluster.
 // The cluster is real: kubelets, containerd and an API server, with the nodes as namespaces on this machine.
 type cluster struct {
-	root string // folder of the project
-	dir  string // CLUSTER_DIR, see hack/cluster/env.sh
+	root    string // folder of the project
+	dir     string // CLUSTER_DIR, see hack/cluster/env.sh
+	release string // folder of the release that is installed; empty: an image of hack/image
 }
 
 func newCluster(root string) *cluster {
@@ -103,20 +107,67 @@ func (c *cluster) build(ctx context.Context) error {
 	return c.run(ctx, pack...)
 }
 
-// agent adds the image of the agent to the images of the cluster, or removes it.
+// agent adds the image of the agent to the images of the cluster, or removes it. It is the image of a release, as users get it.
 // With -image, the archive is taken as it is.
 func (c *cluster) agent(ctx context.Context, o options) error {
 	file := filepath.Join(c.dir, "images/agent.tar")
 	if o.noAgent {
 		return os.RemoveAll(file)
 	}
-	if o.image == "" {
-		o.image = filepath.Join(c.root, "bin/image.tar")
-		if err := c.run(ctx, "bash", "hack/image/build.sh", agentImage); err != nil {
+	if o.image != "" {
+		return c.run(ctx, "cp", o.image, file)
+	}
+	release, err := filepath.Abs(o.release)
+	if err != nil {
+		return err
+	}
+	if o.release == "" {
+		release = filepath.Join(c.dir, "release")
+		if err := os.RemoveAll(release); err != nil {
+			return err
+		}
+		if err := c.run(ctx, "go", "run", "./hack/release", "-o", release, testVersion); err != nil {
 			return err
 		}
 	}
-	return c.run(ctx, "cp", o.image, file)
+	c.release = release
+	return c.run(ctx, "cp", filepath.Join(release, "image.tar"), file)
+}
+
+// manifests returns the arguments with which kubectl applies the manifests of this run.
+func (c *cluster) manifests() []string {
+	if c.release != "" {
+		return []string{"-f", filepath.Join(c.release, "install.yaml")}
+	}
+	return []string{"-k", "hack/e2e/agent"}
+}
+
+// nameImage gives the image of the release, in each node, the name that the overlays of this test use. The manifests of the release name
+// the image by its digest, so they need no other name.
+func (c *cluster) nameImage(ctx context.Context) error {
+	if c.release == "" {
+		return nil
+	}
+	data, err := os.ReadFile(filepath.Join(c.release, "image/index.json"))
+	if err != nil {
+		return err
+	}
+	var index struct {
+		Manifests []struct{ Annotations map[string]string }
+	}
+	if err := json.Unmarshal(data, &index); err != nil {
+		return err
+	}
+	if len(index.Manifests) == 0 {
+		return errors.New("the layout has no image")
+	}
+	name := index.Manifests[0].Annotations["io.containerd.image.name"]
+	for _, node := range nodes {
+		if _, err := c.output(ctx, c.in(node, "ctr", "-n", "k8s.io", "images", "tag", name, agentImage)...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // up starts the control plane and the nodes.

@@ -1,7 +1,8 @@
 // Command e2e deploys the agent on a real Kubernetes, as a user does, and sends packets to check the policies. It needs root and
 // nothing else: hack/cluster creates the cluster.
 //
-//	hack/cluster, hack/image ─► cluster of 2 nodes, images  ─┐
+//	hack/release             ─► image.tar, install.yaml     ─┐
+//	hack/cluster, hack/image ─► cluster of 2 nodes, images  ─┤
 //	manifests, docs/*.md     ─► kubectl, as a user types it ─┼─► scenario ─► report: a line for each check
 //	hack/probe               ─► packets between test pods   ─┘
 //

@@ -159,7 +159,7 @@ func (s *scenario) words(ctx context.Context, web *pod) ([]instead, error) {
 		{"AGENT", string(agent)},
 		{"cluster.yaml", filepath.Join(s.home(), "cluster.yaml")},
 		{"-k manifests/overlays/crio", "--dry-run=server -k manifests/overlays/crio"}, // the nodes have containerd
-		{"-k manifests", "-k hack/e2e/agent"},
+		{"-k manifests", strings.Join(s.manifests(), " ")},
 	}, os.Symlink(filepath.Join(s.dir, "run/pki/admin.kubeconfig"), config)
 }
 

@@ -15,7 +15,8 @@ import (
 func main() {
 	var o options
 	flag.StringVar(&o.root, "root", ".", "the project's folder")
-	flag.StringVar(&o.image, "image", "", "archive of the agent's image, as "+agentImage+", instead of building it")
+	flag.StringVar(&o.release, "release", "", "folder of a release to install, instead of building one")
+	flag.StringVar(&o.image, "image", "", "archive of the agent's image, as "+agentImage+", instead of a release")
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up")
 	flag.BoolVar(&o.noAgent, "no-agent", false, "stop before the agent is deployed")
 	flag.Parse()
@@ -32,10 +33,10 @@ func main() {
 }
 
 // options are the flags of the command.
-// The zero value builds the image, and runs everything, and takes the cluster down.
+// The zero value builds a release, and runs everything, and takes the cluster down.
 type options struct {
-	root, image   string
-	keep, noAgent bool
+	root, release, image string
+	keep, noAgent        bool
 }
 
 // run starts a cluster, plays the scenario on it, and takes the cluster down, also after an error.
@@ -66,6 +67,9 @@ func run(ctx context.Context, r *report, o options) (err error) {
 	}()
 	if err := c.up(ctx); err != nil {
 		return fmt.Errorf("bring the cluster up: %w", err)
+	}
+	if err := c.nameImage(ctx); err != nil {
+		return fmt.Errorf("name the image of the release: %w", err)
 	}
 	r.note("the cluster is up")
 	// Failed checks are in the report, and the deferred call takes the cluster down in any case.

@@ -77,9 +77,9 @@ func (s *scenario) before(ctx context.Context) error {
 }
 
 // deploy starts the agent as a user does. Without policies the agent makes no table.
-// deploy uses the manifests with the image of this run. Tables appear only with policies.
+// deploy uses the manifests of the release, or those of the work tree with the image of this run. Tables appear only with policies.
 func (s *scenario) deploy(ctx context.Context) error {
-	if err := s.must(ctx, "apply", "-k", "hack/e2e/agent"); err != nil {
+	if err := s.must(ctx, append([]string{"apply"}, s.manifests()...)...); err != nil {
 		return err
 	}
 	if err := s.agentReady(ctx, "agent starts"); err != nil {

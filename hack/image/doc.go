@@ -3,9 +3,7 @@
 //
 //	image -ref example.test/agent:1 -o agent.tar ./agent:/agent
 //
-//	FILE:PATH ... ─► layer ─► config ─► manifest.json ─► -o FILE
-//	              (tar)    (digest,  (name, layers)
-//	                        entrypoint)
+//	FILE:PATH ... ─► oci.Build ─► tarball.WriteToFile ─► -o FILE
 //
 // Each argument is FILE:PATH: a file of this machine and its path in the image. The image runs the first file, as root.
 package main

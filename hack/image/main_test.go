@@ -3,7 +3,6 @@ package main
 import (
 	"archive/tar"
 	"bytes"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -11,19 +10,34 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
-// contents returns the names in a tar and the content of the regular files.
-func contents(t *testing.T, data []byte) map[string]string {
+// contents returns the names in the only layer of an image, and the content of the regular files.
+func contents(t *testing.T, image v1.Image) map[string]string {
 	t.Helper()
+	layers, err := image.Layers()
+	if err != nil || len(layers) != 1 {
+		t.Fatalf("%d layers, %v", len(layers), err)
+	}
+	data, err := layers[0].Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
 	all := map[string]string{}
-	for r := tar.NewReader(bytes.NewReader(data)); ; {
+	for r := tar.NewReader(data); ; {
 		h, err := r.Next()
 		if errors.Is(err, io.EOF) {
 			return all
 		}
 		if err != nil {
 			t.Fatal(err)
+		}
+		if h.Mode != 0o755 {
+			t.Errorf("%s has mode %o", h.Name, h.Mode)
 		}
 		b, err := io.ReadAll(r)
 		if err != nil {
@@ -41,9 +55,10 @@ func TestPack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	const ref = "example.test/agent:1"
 	var images [2][]byte
 	for i := range images {
-		if err := pack(out, "example.test/agent:1", "arm64", []string{agent + ":/agent", conf + ":/etc/agent/conf"}); err != nil {
+		if err := pack(out, ref, "arm64", []string{agent + ":/agent", conf + ":/etc/agent/conf"}); err != nil {
 			t.Fatal(err)
 		}
 		data, err := os.ReadFile(out)
@@ -55,26 +70,27 @@ func TestPack(t *testing.T) {
 	if !bytes.Equal(images[0], images[1]) {
 		t.Error("the same files made two images")
 	}
-
-	image := contents(t, images[0])
-	var index []manifest
-	var c config
-	if err := json.Unmarshal([]byte(image["manifest.json"]), &index); err != nil {
+	tag, err := name.NewTag(ref)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal([]byte(image[index[0].Config]), &c); err != nil {
+	image, err := tarball.ImageFromPath(out, &tag)
+	if err != nil {
 		t.Fatal(err)
 	}
-	layer := image[index[0].Layers[0]]
+	if err := validate.Image(image); err != nil {
+		t.Error(err)
+	}
 	want := map[string]string{"agent": "binary", "etc/": "", "etc/agent/": "", "etc/agent/conf": "text"}
-	if diff := cmp.Diff(want, contents(t, []byte(layer))); diff != "" {
+	if diff := cmp.Diff(want, contents(t, image)); diff != "" {
 		t.Errorf("layer (-want +got):\n%s", diff)
+	}
+	c, err := image.ConfigFile()
+	if err != nil {
+		t.Fatal(err)
 	}
 	if diff := cmp.Diff([]string{"/agent"}, c.Config.Entrypoint); diff != "" {
 		t.Errorf("entry point (-want +got):\n%s", diff)
-	}
-	if diff := cmp.Diff([]string{"sha256:" + digest([]byte(layer))}, c.RootFS.DiffIDs); diff != "" {
-		t.Errorf("layers (-want +got):\n%s", diff)
 	}
 	if c.Architecture != "arm64" || c.OS != "linux" {
 		t.Errorf("for %s/%s", c.OS, c.Architecture)

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
@@ -66,9 +65,9 @@ func Run(ctx context.Context, config Config) error {
 	if err != nil {
 		return err
 	}
-	kube, err := kubernetes.NewForConfig(config.Server)
+	core, err := informers.NewCore(config.Server)
 	if err != nil {
-		return fmt.Errorf("client of the core API: %w", err)
+		return err
 	}
 	log := logr.FromContextOrDiscard(ctx)
 	log.Info("Starting", "version", config.Version, "node", config.Cache.Node, "server", config.Server.Host,
@@ -77,7 +76,7 @@ func Run(ctx context.Context, config Config) error {
 	// The parts are made in the direction of the data, from the cache to the kernel and back to the inputs. Nothing
 	// runs before p.Run.
 	reconciler := watched.reconciler(state, reconciler.OpenNamespace(features))
-	events := informers.NewEvents(kube.CoreV1(), config.Cache.Node)
+	events := informers.NewEvents(core, config.Cache.Node)
 	reporter := informers.NewReporter(events)
 	sandboxes := sandbox.New(sandbox.Config{
 		Endpoint: config.RuntimeEndpoint, HostPrefix: config.HostPrefix, Sink: state, Notify: reconciler.Notify,
@@ -107,7 +106,7 @@ func Run(ctx context.Context, config Config) error {
 	// The taint goes when the agent is ready for the first time, so this depends on health.
 	if config.RemoveTaint {
 		p.Background = append(p.Background, func(ctx context.Context) {
-			removeTaint(ctx, kube.CoreV1().Nodes(), config.Cache.Node, watched.health)
+			removeTaint(ctx, core, config.Cache.Node, watched.health)
 		})
 	}
 	p.Run(ctx)

@@ -7,10 +7,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 )
 
 // NotReadyTaint keeps pods off a node whose policies are not enforced yet. An administrator lets the kubelet set it
@@ -23,10 +21,16 @@ const (
 	lastTaintRetry  = time.Minute
 )
 
+// nodeClient reads and patches nodes. *informers.Core implements it.
+type nodeClient interface {
+	Node(ctx context.Context, name string) (*corev1.Node, error)
+	PatchNode(ctx context.Context, name string, patch []byte) error
+}
+
 // removeTaint removes the taint from the node when the agent is ready, and retries until it succeeds or the context
 // ends.
 // It never fails: an error is logged, and the pause doubles.
-func removeTaint(ctx context.Context, nodes typedcorev1.NodeInterface, node string, h *health) {
+func removeTaint(ctx context.Context, nodes nodeClient, node string, h *health) {
 	if !h.waitUntilReady(ctx) {
 		return
 	}
@@ -56,7 +60,7 @@ const taintTries = 5
 // removeTaintOnce reads the node again after a conflict: Invalid is the answer if the operation "test" of the patch
 // fails.
 // removed says whether the node had the taint.
-func removeTaintOnce(ctx context.Context, nodes typedcorev1.NodeInterface, node string) (removed bool, err error) {
+func removeTaintOnce(ctx context.Context, nodes nodeClient, node string) (removed bool, err error) {
 	for try := 1; ; try++ {
 		removed, err = patchTaint(ctx, nodes, node)
 		if try == taintTries || !apierrors.IsInvalid(err) && !apierrors.IsConflict(err) {
@@ -67,8 +71,8 @@ func removeTaintOnce(ctx context.Context, nodes typedcorev1.NodeInterface, node 
 
 // patchTaint removes the taint by its index in the list, if it is still there. Other programs change other taints in
 // the list, so a JSON patch (RFC 6902) with a "test" is used: a patch of the whole list would undo their changes.
-func patchTaint(ctx context.Context, nodes typedcorev1.NodeInterface, name string) (bool, error) {
-	node, err := nodes.Get(ctx, name, metav1.GetOptions{})
+func patchTaint(ctx context.Context, nodes nodeClient, name string) (bool, error) {
+	node, err := nodes.Node(ctx, name)
 	if err != nil {
 		return false, fmt.Errorf("get node: %w", err)
 	}
@@ -92,7 +96,7 @@ func patchTaint(ctx context.Context, nodes typedcorev1.NodeInterface, name strin
 	if err != nil {
 		return false, err
 	}
-	if _, err := nodes.Patch(ctx, name, types.JSONPatchType, data, metav1.PatchOptions{}); err != nil {
+	if err := nodes.PatchNode(ctx, name, data); err != nil {
 		return false, fmt.Errorf("patch node: %w", err)
 	}
 	return true, nil

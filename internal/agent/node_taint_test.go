@@ -1,13 +1,27 @@
 package agent
 
 import (
+	"context"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 )
+
+// fakeNodes reads and patches the nodes of a fake API server.
+type fakeNodes struct{ *fake.Clientset }
+
+func (f fakeNodes) Node(ctx context.Context, name string) (*corev1.Node, error) {
+	return f.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+}
+
+func (f fakeNodes) PatchNode(ctx context.Context, name string, patch []byte) error {
+	_, err := f.CoreV1().Nodes().Patch(ctx, name, types.JSONPatchType, patch, metav1.PatchOptions{})
+	return err
+}
 
 func TestRemoveTaint(t *testing.T) {
 	other := corev1.Taint{Key: "other", Effect: corev1.TaintEffectNoSchedule}
@@ -21,7 +35,7 @@ func TestRemoveTaint(t *testing.T) {
 	p := newProgress(newMetrics(""))
 	h := &health{progress: p}
 	h.follow(func() []string { return nil }, func() time.Duration { return 0 })
-	removeTaint(t.Context(), client.CoreV1().Nodes(), "here", h)
+	removeTaint(t.Context(), fakeNodes{client}, "here", h)
 	node, err := client.CoreV1().Nodes().Get(t.Context(), "here", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +44,7 @@ func TestRemoveTaint(t *testing.T) {
 		t.Errorf("left: %v", node.Spec.Taints)
 	}
 	before := len(client.Actions())
-	removeTaint(t.Context(), client.CoreV1().Nodes(), "here", h)
+	removeTaint(t.Context(), fakeNodes{client}, "here", h)
 	for _, a := range client.Actions()[before:] {
 		if a.GetVerb() == "patch" {
 			t.Error("a node without the taint is patched")

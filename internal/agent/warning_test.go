@@ -10,7 +10,6 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/testr"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/kubernetes"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
@@ -140,11 +139,11 @@ func TestShortfalls(t *testing.T) {
 		}
 		return texts
 	}
-	client, err := kubernetes.NewForConfig(r.API.Config())
+	client, err := informers.NewCore(r.API.Config())
 	if err != nil {
 		t.Fatal(err)
 	}
-	sink := informers.NewEvents(client.CoreV1(), "here")
+	sink := informers.NewEvents(client, "here")
 	go sink.Run(ctx)
 	go informers.ReportShortfalls(ctx, sink, state.Shortfalls, 20*time.Millisecond)
 	await.That(t, "two Events", func() bool { return len(events()) == 2 })

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 
 	"github.com/vishvananda/netlink"
@@ -63,8 +64,12 @@ type TB interface {
 }
 
 // ForTest is New for a test: it fails the test when the lab cannot be made and closes the lab with the test.
+// The test is skipped if labs are switched off, see noLabsVar.
 func ForTest(t TB) *Lab {
 	t.Helper()
+	if s, ok := t.(interface{ Skip(args ...any) }); ok && os.Getenv(noLabsVar) != "" {
+		s.Skip("SKIPPED: " + noLabsVar + " is set")
+	}
 	l, err := New()
 	if err != nil {
 		t.Fatalf("lab: %v", err)

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// program is the name of the program, and of its files.
+const program = "multi-networkpolicy-nftables"
+
+// architectures are the architectures of a release, all for Linux.
+var architectures = []string{"amd64", "arm64"}
+
+// binaryName returns the name of the program's file for an architecture.
+func binaryName(arch string) string { return program + "-linux-" + arch }
+
+// hermetic are the variables that make a build depend on nothing but the sources, the module cache and the version of Go. Without
+// GOPROXY=off, go would ask the network for a missing module.
+var hermetic = []string{
+	"CGO_ENABLED=0", "GOOS=linux", "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=-mod=readonly", "GOPROXY=off", "GOTOOLCHAIN=local",
+	"GOWORK=off", "GOEXPERIMENT=", "GOFIPS140=off",
+}
+
+// buildTags leave out the pages that gRPC serves about its requests. They use html/template, which calls methods by name: with it, the
+// linker must keep all exported methods of all types. docs/release.md has the sizes.
+const buildTags = "grpcnotrace"
+
+// buildBinary builds the program for an architecture. -trimpath keeps the folder out of the file. The version comes from the argument
+// and not from Git, so that a source archive makes the same file.
+func (r *release) buildBinary(ctx context.Context, arch string) error {
+	_, err := r.command(ctx, append(hermetic, "GOARCH="+arch), "go", "build", "-trimpath", "-buildvcs=false", "-tags", buildTags,
+		"-ldflags", fmt.Sprintf("-s -w -buildid= -X main.version=%s", r.version), "-o", r.file(binaryName(arch)), ".")
+	return err
+}
