@@ -53,7 +53,8 @@ const (
 // NRIStates lists the states.
 var NRIStates = []NRIState{NRIConnected, NRIRefused, NRIAbsent, NRIOff}
 
-// wellKnownNRISockets are the default sockets of containerd and CRI-O. /var/run is a link to /run on most hosts.
+// wellKnownNRISockets are the default sockets of containerd and CRI-O. The containerd of k3s, RKE2, k0s and MicroK8s has the same
+// default. /var/run is a link to /run on most hosts.
 var wellKnownNRISockets = []string{"/run/nri/nri.sock", "/var/run/nri/nri.sock"}
 
 // Causes of a missing connection, for the log and for isOptional.
