@@ -29,6 +29,10 @@ func DefaultNetworkPlugins() []string {
 	return []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge", "bond", "vlan", "tap", "ipoib"}
 }
 
+// DefaultEnforcedBy returns the types of CNI plugins whose networks are isolated by the implementation that makes them, each as
+// TYPE=NAME. The caller may change the slice.
+func DefaultEnforcedBy() []string { return []string{"ovn-k8s-cni-overlay=OVN-Kubernetes"} }
+
 // Config configures an agent. Server and Cache.Node are required.
 type Config struct {
 	Version string
