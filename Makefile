@@ -83,6 +83,7 @@ kernels:
 
 tools:
 	@hack/tools.sh
+	@hack/promtool.sh $(BIN)
 
 $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
 	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
