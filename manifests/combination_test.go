@@ -35,6 +35,7 @@ var changes = map[string]map[string]string{
 		"+ " + scc + " .allowedCapabilities: NET_ADMIN":    "as in the pod",
 		"+ " + scc + " .allowedCapabilities: SYS_ADMIN":    "as in the pod",
 		"+ " + scc + " .requiredDropCapabilities: ALL":     "takes away",
+		"+ " + scc + " .priority: 0":                       "the default",
 		"+ " + scc + " .readOnlyRootFilesystem: true":      "takes away",
 		"+ " + scc + " .seccompProfiles: runtime/default":  "takes away",
 		"+ " + scc + " .runAsUser.type: RunAsAny":          "the sockets of the runtime belong to root",
