@@ -1,7 +1,9 @@
 package manifests
 
 import (
+	"cmp"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -149,6 +151,40 @@ func TestRunbooks(t *testing.T) {
 		if regexp.MustCompile(`^\w+$`).MatchString(heading) && !slices.Contains(alerts, heading) {
 			t.Errorf("the section %s belongs to no alert", heading)
 		}
+	}
+}
+
+var updateAlerts = flag.Bool("update-alerts", false, "rewrite the table of alerts in docs/metrics.md")
+
+// TestAlertsPage checks that docs/metrics.md lists the alerts as they are.
+func TestAlertsPage(t *testing.T) {
+	const page, begin, end = "../docs/metrics.md",
+		"<!-- the table is made of the rules: go test ./manifests -run TestAlertsPage -update-alerts -->\n", "<!-- end of the table -->\n"
+	data, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := strings.Cut(string(data), begin)
+	table, after, closed := strings.Cut(rest, end)
+	if !ok || !closed {
+		t.Fatalf("%s has no place for the table", page)
+	}
+	var want strings.Builder
+	want.WriteString("| alert | severity | expression | for |\n| --- | --- | --- | --- |\n")
+	for _, g := range readRules(t).Groups {
+		for _, r := range g.Rules {
+			fmt.Fprintf(&want, "| [%s](runbooks.md#%s) | %s | `%s` | %s |\n",
+				strings.TrimPrefix(r.Alert, "MultiNetworkPolicy"), strings.ToLower(r.Alert), r.Labels["severity"], r.Expr, cmp.Or(r.For, "at once"))
+		}
+	}
+	if table == want.String() {
+		return
+	}
+	if !*updateAlerts {
+		t.Fatalf("the table differs from the rules; run with -update-alerts. Want:\n%s", want.String())
+	}
+	if err := os.WriteFile(page, []byte(before+begin+want.String()+end+after), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -73,18 +73,26 @@ func (a *applier) apply(ctx context.Context, content map[string]any, dryRun bool
 
 // waitServed waits until the API server serves the objects that a CRD defines.
 func (a *applier) waitServed(ctx context.Context, crd map[string]any) error {
-	group, _, _ := unstructured.NestedString(crd, "spec", "group")
-	versions, _, _ := unstructured.NestedSlice(crd, "spec", "versions")
-	plural, _, _ := unstructured.NestedString(crd, "spec", "names", "plural")
-	version, _ := versions[0].(map[string]any)
-	name, _ := version["name"].(string)
-	path := fmt.Sprintf("%s/%s %s", group, name, plural)
-	return eventually(ctx, "the API server serves "+path, func() error {
-		a.mapper.Reset()
-		gvk, err := a.mapper.KindFor(schema.GroupVersionResource{Group: group, Version: name, Resource: plural})
-		if err == nil && gvk.Empty() {
-			err = fmt.Errorf("no kind of %s", path)
+	var definition struct {
+		Spec struct {
+			Group    string
+			Names    struct{ Plural string }
+			Versions []struct{ Name string }
 		}
+	}
+	text, err := json.Marshal(crd)
+	if err == nil {
+		err = json.Unmarshal(text, &definition)
+	}
+	if err != nil {
+		return err
+	}
+	resource := schema.GroupVersionResource{
+		Group: definition.Spec.Group, Version: definition.Spec.Versions[0].Name, Resource: definition.Spec.Names.Plural,
+	}
+	return eventually(ctx, "the API server serves "+resource.String(), func() error {
+		a.mapper.Reset() // what it has discovered before
+		_, err := a.mapper.KindFor(resource)
 		return err
 	})
 }

@@ -138,7 +138,9 @@ func knownSeries(t *testing.T) known {
 
 // check returns a line for each name in the query that the agent does not have.
 func (k known) check(q query) (problems []string) {
-	problem := func(format string, args ...any) { problems = append(problems, q.place+": "+fmt.Sprintf(format, args...)) }
+	problem := func(format string, args ...any) {
+		problems = append(problems, q.place+": "+fmt.Sprintf(format, args...))
+	}
 	names := metricName.FindAllString(q.expr, -1)
 	if len(names) == 0 && !strings.HasPrefix(q.expr, "up{") {
 		problem("no metric of the agent in %s", q.expr)
@@ -204,7 +206,7 @@ func TestRulesCheck(t *testing.T) {
 		{expr: "multi_networkpolicy_sync_duration_seconds > 1"}, // a histogram has no series of its own name
 		{expr: "rate(other_total[5m])"},
 		{expr: `multi_networkpolicy_nri_state{status="connected"} == 0`},
-		{expr: `multi_networkpolicy_nri_state{state="conected"} == 0`},
+		{expr: `multi_networkpolicy_nri_state{state="linked"} == 0`},
 		{expr: `multi_networkpolicy_pods_with_bridge{enforcement!="policy"} > 0`},
 		{expr: "sum by (source) (multi_networkpolicy_pods_not_enforced)"},
 		{expr: "multi_networkpolicy_pods_not_enforced > 0", texts: []string{"source"}},

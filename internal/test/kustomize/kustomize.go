@@ -39,7 +39,7 @@ func Combinations(components []string) [][]string {
 	return all
 }
 
-// Build returns the objects of the base with these components, as `kubectl apply -k` builds them from the kustomization of a user.
+// Build returns the objects of the manifests with these components, as `kubectl apply -k` builds them from the kustomization of a user.
 // more has further fields of the kustomization.
 func Build(manifests string, components []string, more map[string]any) (objects []map[string]any, err error) {
 	dir, err := os.MkdirTemp("", "kustomize")
@@ -55,7 +55,7 @@ func Build(manifests string, components []string, more map[string]any) (objects 
 	if err != nil {
 		return nil, err
 	}
-	k := map[string]any{"resources": []string{filepath.Join(manifests, "base")}}
+	k := map[string]any{"resources": []string{manifests}}
 	var paths []string
 	for _, c := range components {
 		paths = append(paths, filepath.Join(manifests, "components", c))
