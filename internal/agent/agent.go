@@ -107,7 +107,14 @@ func Run(ctx context.Context, config Config) error {
 		watchNodeName(ctx, state, config.Cache.Node, nodeNameInterval)
 	})
 	// From here on, health knows the inputs.
-	watched.health.follow(p.missing, reconciler.Stalled)
+	watched.health.follow(func() []string {
+		missing := p.missing()
+		// Not an input of the pipeline: NRI connects when all inputs are in sync.
+		if nri.IsAwaited() {
+			missing = append(missing, "the container runtime's NRI")
+		}
+		return missing
+	}, reconciler.Stalled)
 	// The taint goes when the agent is ready for the first time, so this depends on health.
 	if config.RemoveTaint {
 		p.Background = append(p.Background, func(ctx context.Context) {

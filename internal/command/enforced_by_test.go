@@ -1,9 +1,6 @@
 package command
 
 import (
-	"io"
-	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -48,7 +45,7 @@ func TestEnforcedBy(t *testing.T) {
 			n.Load(node.Cluster + onNetwork("ovn", "ovn-k8s-cni-overlay") + onNetwork("nobody", "ptp"))
 			n.Hosts["ovn"], n.Hosts["nobody"] = n.Hosts["friend"], n.Hosts["stranger"]
 			n.StartRuntime("ovn", "nobody")
-			address := freeAddress(t)
+			address := node.FreeAddress(t)
 			p := startProcess(t, n, append(tc.args, "--metrics-bind-address="+address)...)
 			p.says("All inputs in sync")
 			await.That(t, "the Events", func() bool { return len(reported(n)) >= len(tc.reported) })
@@ -62,7 +59,7 @@ func TestEnforcedBy(t *testing.T) {
 				}
 			}
 			want := map[int]string{1: "1", 2: "2"}[len(tc.reported)]
-			metrics := scrape(t, address)
+			_, metrics := node.Get(t, "http://"+address+"/metrics")
 			for line := range strings.Lines(metrics) {
 				value, isReason := strings.CutPrefix(line, "multi_networkpolicy_pods_not_enforced{reason=")
 				expected := "0"
@@ -89,30 +86,4 @@ func reported(n *node.Node) (names []string) {
 	}
 	slices.Sort(names)
 	return names
-}
-
-// freeAddress returns a loopback address with a port that nobody listens on.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// scrape returns the metrics of an agent.
-func scrape(t *testing.T, address string) string {
-	t.Helper()
-	answer, err := http.Get("http://" + address + "/metrics")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }
