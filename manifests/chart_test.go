@@ -15,6 +15,7 @@ import (
 	"helm.sh/helm/v4/pkg/chart/common/util"
 	chart "helm.sh/helm/v4/pkg/chart/v2"
 	"helm.sh/helm/v4/pkg/chart/v2/loader"
+	chartutil "helm.sh/helm/v4/pkg/chart/v2/util"
 	"helm.sh/helm/v4/pkg/engine"
 	"sigs.k8s.io/yaml"
 
@@ -168,6 +169,35 @@ func compareChart(t *testing.T, c *chart.Chart, components []string, kustomizati
 	}
 	if diff := gocmp.Diff(byName(t, want), byName(t, got)); diff != "" {
 		t.Errorf("%v (-kustomize +chart):\n%s", values, diff)
+	}
+}
+
+// TestChartPackage checks that the packaged chart has the files behind its links: it renders the same objects as the folder.
+func TestChartPackage(t *testing.T) {
+	names, err := kustomize.Components(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := loadChart(t)
+	file, err := chartutil.Save(c, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	packaged, err := loader.LoadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := map[string]any{"components": asAny(names)}
+	want, err := render(c, releaseNamespace, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := render(packaged, releaseNamespace, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := gocmp.Diff(byName(t, want), byName(t, got)); diff != "" {
+		t.Errorf("(-folder +package):\n%s", diff)
 	}
 }
 

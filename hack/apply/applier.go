@@ -61,6 +61,7 @@ func (a *applier) apply(ctx context.Context, content map[string]any, dryRun bool
 	if dryRun {
 		options.DryRun = []string{metav1.DryRunAll}
 	}
+	// Objects of the cluster have no namespace in their path, whatever their metadata says.
 	var resource dynamic.ResourceInterface = a.client.Resource(mapping.Resource)
 	if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
 		resource = a.client.Resource(mapping.Resource).Namespace(o.GetNamespace())
@@ -91,7 +92,7 @@ func (a *applier) waitServed(ctx context.Context, crd map[string]any) error {
 		Group: definition.Spec.Group, Version: definition.Spec.Versions[0].Name, Resource: definition.Spec.Names.Plural,
 	}
 	return eventually(ctx, "the API server serves "+resource.String(), func() error {
-		a.mapper.Reset() // what it has discovered before
+		a.mapper.Reset() // the mapper caches a discovery from before the CRD
 		_, err := a.mapper.KindFor(resource)
 		return err
 	})

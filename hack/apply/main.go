@@ -42,11 +42,13 @@ func run(ctx context.Context, manifests string) (err error) {
 	if err != nil {
 		return err
 	}
+	// The folder says which components exist, so a new component is checked without a change here.
 	names, err := kustomize.Components(manifests)
 	if err != nil {
 		return err
 	}
 	all := kustomize.Combinations(names)
+	// All errors are reported: a mistake in a component shows in each of its pairs.
 	var errs []error
 	for _, components := range all {
 		objects, err := kustomize.Build(manifests, components, nil)
@@ -67,7 +69,7 @@ func run(ctx context.Context, manifests string) (err error) {
 	return nil
 }
 
-// prepare stores the objects that must be there before the others: the CRDs of other projects, and the namespace.
+// prepare stores the objects on which dry runs of the others depend: the CRDs of other projects, and the namespace.
 func prepare(ctx context.Context, config *rest.Config) (*applier, error) {
 	a, err := newApplier(config)
 	if err != nil {
