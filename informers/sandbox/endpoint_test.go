@@ -114,6 +114,21 @@ func TestSeveralEndpoints(t *testing.T) {
 	})
 }
 
+// TestListEndpoint checks that List logs the choice of the socket only if there is a choice.
+func TestListEndpoint(t *testing.T) {
+	root := host(t)
+	for i, path := range []string{"/run/crio/crio.sock", "/run/k3s/containerd/containerd.sock"} {
+		serve(t, root, path)
+		log := &await.Log{}
+		if _, err := List(logr.NewContext(t.Context(), log.Logger()), "", root); err != nil {
+			t.Fatal(err)
+		}
+		if lines := log.With(""); len(lines) != i {
+			t.Errorf("with %d sockets: %q", i+1, lines)
+		}
+	}
+}
+
 // TestNoEndpoint checks that the error names each place, and that the agent is not in sync without a runtime.
 func TestNoEndpoint(t *testing.T) {
 	root := host(t)

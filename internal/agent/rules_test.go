@@ -165,8 +165,16 @@ func (k known) check(q query) (problems []string) {
 			}
 			if !slices.Contains(k.labels[use[1]], label) {
 				problem("%s has no label %s", use[1], label)
-			} else if values := k.values[use[1]][label]; !slices.Contains(values, value) {
-				problem("%s has %s=%q, not %q", use[1], label, values, value)
+				continue
+			}
+			wanted := []string{value}
+			if strings.HasSuffix(m[2], "~") {
+				wanted = strings.Split(value, "|")
+			}
+			for _, value := range wanted {
+				if values := k.values[use[1]][label]; !slices.Contains(values, value) {
+					problem("%s has %s=%q, not %q", use[1], label, values, value)
+				}
 			}
 		}
 	}
@@ -208,6 +216,7 @@ func TestRulesCheck(t *testing.T) {
 		{expr: `multi_networkpolicy_nri_state{status="connected"} == 0`},
 		{expr: `multi_networkpolicy_nri_state{state="linked"} == 0`},
 		{expr: `multi_networkpolicy_pods_with_bridge{enforcement!="policy"} > 0`},
+		{expr: `multi_networkpolicy_pods_not_enforced{reason!~"kernel_error|no_kernel"} > 0`},
 		{expr: "sum by (source) (multi_networkpolicy_pods_not_enforced)"},
 		{expr: "multi_networkpolicy_pods_not_enforced > 0", texts: []string{"source"}},
 	} {
