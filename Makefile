@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all arch soak picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image release clean tools
+.PHONY: all apply arch soak picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image release clean tools
 
 all: build
 
@@ -39,6 +39,10 @@ lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 e2e:
 	go run ./hack/e2e
+
+# The manifests with each component and each pair, against a real API server in dry runs. It needs the API server of make e2e.
+apply:
+	go run ./hack/apply
 
 # The attacks of a hostile tenant, against a real API server and a real agent. TENANTS holds the flags.
 tenants: tools
@@ -95,6 +99,7 @@ kernels:
 
 tools:
 	@hack/tools.sh
+	@hack/promtool.sh $(BIN)
 
 $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION):
 	GOBIN=$(BIN) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)

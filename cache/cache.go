@@ -18,6 +18,10 @@ type Options struct {
 	Node           string   // pods on this node are local; empty: pods of all nodes are read like local ones
 	NetworkPlugins []string // plugin types whose networks policies isolate
 
+	// EnforcedBy has, for plugin types that NetworkPlugins lacks, the implementation of MultiNetworkPolicy that enforces policies
+	// on such networks. A policy for such a network has no Shortfall.
+	EnforcedBy map[string]string
+
 	// UnenforceableRuntimes are patterns (path.Match) for the names of RuntimeClasses, and of handlers of the container runtime,
 	// whose pods have a network stack of their own.
 	UnenforceableRuntimes []string

@@ -37,6 +37,7 @@ type place struct {
 	network    Key
 	pluginType string
 	isolated   bool // by policies for the network
+	elsewhere  bool // another implementation enforces policies for the network
 
 	hidden hiding // hiding of the interface
 	caveat string // why the hiding is unknown; empty: it is known
@@ -71,7 +72,7 @@ func (c *Cache) places(t *target, attachments []attachment) []place {
 	list := make([]place, 0, len(attachments))
 	for _, a := range attachments {
 		list = append(list, place{
-			a.iface, a.network.key, a.network.PluginType, c.isolates(a.network, t.pod),
+			a.iface, a.network.key, a.network.PluginType, c.isolates(a.network, t.pod), c.options.EnforcedBy[a.network.PluginType] != "",
 			hiding{why: t.unenforceable}.orWorse(a.network.hides(t.pod)).orWorse(t.pod.state.inBond(t.pod, a.iface)),
 			a.network.caveat(t.pod),
 		})
@@ -138,12 +139,12 @@ func (v *view) isolations(d engine.Direction) []isolation {
 	return out
 }
 
-// unsupported returns the networks of the pod that policies are for and do not isolate, at most policy.MaxProblems.
+// unsupported returns the networks of the pod that policies are for and that nobody isolates, at most policy.MaxProblems.
 // Users learn of them by the Shortfall UnsupportedNetworkPlugin.
 func (v *view) unsupported() []unsupported {
 	var out []unsupported
 	for _, a := range v.attachments {
-		if a.isolated {
+		if a.isolated || a.elsewhere {
 			continue
 		}
 		for _, p := range v.selected {

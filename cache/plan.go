@@ -34,7 +34,7 @@ type plan struct {
 	unenforced   []unenforceable                          // isolated interfaces whose packets the kernel hides from rules; only the first of them
 }
 
-// unsupported is a network of the pod that a policy is for, and that is not isolated because of its plugin type.
+// unsupported is a network of the pod that a policy is for, and that nobody isolates because of its plugin type.
 type unsupported struct {
 	policy     *policy.Policy
 	network    Key

@@ -35,6 +35,7 @@ type AttachmentView struct {
 	Interface  string
 	Network    Key
 	PluginType string // empty: unknown
+	EnforcedBy string // implementation that enforces policies for the network; empty: this agent, or nobody
 	Addrs      []netip.Addr
 }
 
@@ -67,7 +68,7 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	}
 	// The addresses as the annotations say, even if the pod is nobody's peer.
 	for _, a := range t.pod.read {
-		v.Attachments = append(v.Attachments, viewOf(a))
+		v.Attachments = append(v.Attachments, c.viewOf(t.pod, a))
 	}
 	for _, p := range t.pod.namespace.ordered {
 		v.Policies = append(v.Policies, p.Policy)
@@ -97,9 +98,13 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	return v, true
 }
 
-// viewOf returns the view of an attachment.
-func viewOf(a attachment) AttachmentView {
-	return AttachmentView{Interface: a.iface, Network: a.network.key, PluginType: a.network.PluginType, Addrs: slices.Collect(a.addrs.all())}
+// viewOf returns the view of an attachment of a pod.
+func (c *Cache) viewOf(p *pod, a attachment) AttachmentView {
+	v := AttachmentView{Interface: a.iface, Network: a.network.key, PluginType: a.network.PluginType, Addrs: slices.Collect(a.addrs.all())}
+	if !c.isolates(a.network, p) {
+		v.EnforcedBy = c.options.EnforcedBy[a.network.PluginType]
+	}
+	return v
 }
 
 // Interfaces returns the names of the pod's interfaces, sorted.
@@ -131,7 +136,7 @@ func (c *Cache) Peers(f func(PeerView)) {
 			v.Limit = c.addressLimit()
 		}
 		for _, a := range p.read {
-			v.Attachments = append(v.Attachments, viewOf(a))
+			v.Attachments = append(v.Attachments, c.viewOf(p, a))
 		}
 		f(v)
 	}

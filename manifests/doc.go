@@ -1,6 +1,7 @@
 // Package manifests holds the objects that a cluster needs for the agent. Its tests keep the privileges of the agent minimal.
 //
-//	base ─► overlays (crio, node-taint, prometheus) ─► kubectl apply -k
-//	        components (protect-network-status)
+//	base ──────────────┬─► kustomization of a user ─► kubectl apply -k
+//	components/NAME ───┤
+//	                   └─► chart (links to the files) ─► helm install
 //	examples ─► kubectl apply -f
 package manifests

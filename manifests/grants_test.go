@@ -12,6 +12,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/kustomize"
 )
 
 // object is an object of any kind, as in its file.
@@ -22,19 +24,29 @@ func (o object) name() string {
 	return fmt.Sprintf("%s %s", o["kind"], metadata["name"])
 }
 
-// kustomization has the fields of kustomize that the manifests use. The tests fail at any other field, since they would not check
-// it.
+// kustomization has the fields of kustomize of folders without patches. read fails at any other field.
 type kustomization struct {
 	APIVersion string   `json:"apiVersion"`
 	Kind       string   `json:"kind"`
 	Resources  []string `json:"resources"`
-	Patches    []struct {
-		Target struct{ Kind, Name string } `json:"target"`
-		Patch  string                      `json:"patch"`
-	} `json:"patches"`
 }
 
-func readKustomization(t *testing.T, dir string) kustomization {
+// build returns the objects of the base with components.
+func build(t *testing.T, components ...string) []object {
+	t.Helper()
+	built, err := kustomize.Build(".", components, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []object
+	for _, o := range built {
+		all = append(all, o)
+	}
+	return all
+}
+
+// read returns the objects of the files that a folder without patches lists.
+func read(t *testing.T, dir string) []object {
 	t.Helper()
 	var k kustomization
 	data, err := os.ReadFile(filepath.Join(dir, "kustomization.yaml"))
@@ -44,14 +56,8 @@ func readKustomization(t *testing.T, dir string) kustomization {
 	if err != nil {
 		t.Fatalf("%s: %v", dir, err)
 	}
-	return k
-}
-
-// read returns the objects that `kubectl apply -k` builds from the folder, without its patches.
-func read(t *testing.T, dir string) []object {
-	t.Helper()
 	var all []object
-	for _, resource := range readKustomization(t, dir).Resources {
+	for _, resource := range k.Resources {
 		path := filepath.Join(dir, resource)
 		info, err := os.Stat(path)
 		if err != nil {
@@ -93,8 +99,8 @@ func grants(t *testing.T, objects []object) []string {
 	for _, o := range objects {
 		found[o.name()] = true
 		switch o["kind"] {
-		case "CustomResourceDefinition", "PodMonitor", "Namespace":
-		case "ClusterRole":
+		case "CustomResourceDefinition", "PodMonitor", "PrometheusRule", "ConfigMap", "Namespace":
+		case "ClusterRole", "Role":
 			roleGrants(t, o, found)
 		case "DaemonSet":
 			podGrants(t, o, found)
@@ -133,7 +139,7 @@ func podGrants(t *testing.T, o object, found map[string]bool) {
 	containers, _ := spec["containers"].([]any)
 	for i, c := range containers {
 		containers[i] = map[string]any(without(c.(map[string]any),
-			"image", "args", "env", "livenessProbe", "readinessProbe", "resources"))
+			"image", "args", "env", "ports", "livenessProbe", "readinessProbe", "resources"))
 	}
 	flatten(o.name()+" pod", map[string]any(spec), found)
 	flatten(o.name()+" pod", map[string]any(without(template, "spec", "metadata.labels")), found)

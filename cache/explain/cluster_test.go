@@ -18,7 +18,9 @@ import (
 
 // testOptions are those of the commands: pods of all nodes are local.
 func testOptions() cache.Options {
-	return cache.Options{NetworkPlugins: []string{"macvlan", "bridge", "ipvlan"}}
+	return cache.Options{
+		NetworkPlugins: []string{"macvlan", "bridge", "ipvlan"}, EnforcedBy: map[string]string{"ovn-k8s-cni-overlay": "OVN-Kubernetes"},
+	}
 }
 
 func upsert(c *cache.Cache, o metav1.Object) {

@@ -217,6 +217,7 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 	if !out.Isolated {
 		out.DecidedBy = "no policy"
 		out.Reason = fmt.Sprintf("no policy isolates %s for %s, so all passes", iface, e.query.Direction)
+		out.Caveats = append(out.Caveats, e.enforcedElsewhere(iface)...)
 		return out, nil
 	}
 	if isolation.Unenforceable != "" {
@@ -241,6 +242,17 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 		out.Caveats = append(out.Caveats, why)
 	}
 	return out, err
+}
+
+// enforcedElsewhere returns a caveat for each network of the interface whose policies another implementation enforces: it may deny the
+// packet.
+func (e *explainer) enforcedElsewhere(iface string) (caveats []string) {
+	for _, a := range e.pod.Attachments {
+		if a.Interface == iface && a.EnforcedBy != "" {
+			caveats = append(caveats, fmt.Sprintf("%s enforces the policies for %s, so it may deny the packet", a.EnforcedBy, a.Network))
+		}
+	}
+	return caveats
 }
 
 // inBridge is the explanation for a virtual machine. A command runs without knowledge of the node's kernel.

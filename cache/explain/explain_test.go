@@ -119,6 +119,11 @@ var explanations = []struct {
 		"web ingress net1 10.0.0.9 tcp 80",
 		[]string{"net1 allowed by no policy", "default/p is for default/net-a, whose plugin type ptp is none of --network-plugins"},
 	}, {
+		"a network whose policies another implementation enforces",
+		[]metav1.Object{model.NewNAD("net-a", "ovn-k8s-cni-overlay"), model.NewPolicy("p", "net-a", `{}`)},
+		"web ingress net1 10.0.0.9 tcp 80",
+		[]string{"net1 allowed by no policy", "default/p is for default/net-a, whose policies OVN-Kubernetes enforces (plugin type ovn-k8s-cni-overlay)"},
+	}, {
 		"named ports of the pod",
 		[]metav1.Object{
 			model.WithPorts(model.NewPod("named", "app=named", "net1 net-a 10.0.0.1"), "http=8080/TCP"),

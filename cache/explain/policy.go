@@ -62,6 +62,11 @@ func (e *explainer) whyNotIsolated(iface string, p *policy.Policy) string {
 	case p.Sections[d] == nil:
 		return "policyTypes do not include " + strings.ToUpper(d.String()[:1]) + d.String()[1:]
 	}
+	for _, a := range shared {
+		if a.EnforcedBy != "" {
+			return fmt.Sprintf("is for %s, whose policies %s enforces (plugin type %s)", a.Network, a.EnforcedBy, a.PluginType)
+		}
+	}
 	// A network that is isolated would have isolated the interface.
 	return fmt.Sprintf("is for %s, whose plugin type %s is none of --network-plugins", shared[0].Network, shared[0].PluginType)
 }

@@ -32,7 +32,6 @@ var looks = []documented{
 	{"kubectl apply -f manifests/base/crd.yaml", "cp", "multi-networkpolicies.k8s.cni.cncf.io unchanged"},
 	{"kubectl apply -k manifests", "cp", "daemonset.apps/multi-networkpolicy-nftables unchanged"},
 	{"kubectl -n multi-networkpolicy-system rollout status ds/multi-networkpolicy-nftables", "cp", "successfully rolled out"},
-	{"kubectl apply -k manifests/overlays/crio", "cp", "daemonset.apps/multi-networkpolicy-nftables configured (server dry run)"},
 
 	// The next command reads this output.
 	{"kubectl get pods,namespaces,net-attach-def,multi-networkpolicies -A -o yaml > cluster.yaml", "cp", ""},
@@ -158,7 +157,6 @@ func (s *scenario) words(ctx context.Context, web *pod) ([]instead, error) {
 		{"NODE", web.node},
 		{"AGENT", string(agent)},
 		{"cluster.yaml", filepath.Join(s.home(), "cluster.yaml")},
-		{"-k manifests/overlays/crio", "--dry-run=server -k manifests/overlays/crio"}, // the nodes have containerd
 		{"-k manifests", strings.Join(s.manifests(), " ")},
 	}, os.Symlink(filepath.Join(s.dir, "run/pki/admin.kubeconfig"), config)
 }

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestAgentImage checks that the overlays deploy the image that the test packs.
+// TestAgentImage checks that the kustomizations deploy the image that the test packs.
 func TestAgentImage(t *testing.T) {
 	text, err := os.ReadFile("image/kustomization.yaml")
 	if err != nil {

@@ -115,6 +115,11 @@ func addRepository(ctx context.Context, a *archive) error {
 		return err
 	}
 	for _, name := range strings.Split(strings.TrimSuffix(out, "\x00"), "\x00") {
+		// A link to a folder has no content, so links stay links.
+		if target, err := os.Readlink(name); err == nil {
+			a.symlink("src/"+name, target)
+			continue
+		}
 		if err := a.copy("src/"+name, name); err != nil && !errors.Is(err, fs.ErrNotExist) { // deleted, but not committed
 			return err
 		}

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,13 +13,11 @@ import (
 // chartDir is the folder of the Helm chart.
 const chartDir = "manifests/chart"
 
-// writeChart packages the Helm chart, if the project has one, as NAME-VERSION.tgz. It sets the version of the chart, without the letter
+// writeChart packages the Helm chart as NAME-VERSION.tgz. It sets the version of the chart, without the letter
 // v as Helm wants it, and the version of the application, which is the tag of the image.
 func (r *release) writeChart() error {
 	meta, err := os.ReadFile(filepath.Join(r.root, chartDir, "Chart.yaml"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
+	if err != nil {
 		return err
 	}
 	var chart map[string]any
@@ -43,11 +40,46 @@ func (r *release) writeChart() error {
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
 	// Helm wants a folder with the name of the chart in the archive.
 	copied := filepath.Join(dir, name)
-	if err := os.CopyFS(copied, os.DirFS(filepath.Join(r.root, chartDir))); err != nil {
+	if err := copyFiles(copied, filepath.Join(r.root, chartDir)); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(copied, "Chart.yaml"), meta, 0o644); err != nil {
 		return err
 	}
 	return r.archive(fmt.Sprintf("%s-%s.tgz", name, version), dir)
+}
+
+// copyFiles copies a folder. Links become what they lead to: the chart of the work tree links to the other manifests.
+func copyFiles(to, from string) error {
+	entries, err := os.ReadDir(from)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	for _, e := range entries {
+		source, target := filepath.Join(from, e.Name()), filepath.Join(to, e.Name())
+		info, err := os.Stat(source)
+		switch {
+		case err != nil:
+			return err
+		case info.IsDir():
+			err = copyFiles(target, source)
+		default:
+			err = copyFile(target, source)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func copyFile(to, from string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o644)
 }

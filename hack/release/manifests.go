@@ -8,23 +8,26 @@ import (
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/api/resmap"
-	"sigs.k8s.io/kustomize/kyaml/filesys"
-	"sigs.k8s.io/yaml"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/kustomize"
 )
 
-// installations are the manifests to install from an address, by the folder that they are made from.
-var installations = map[string]string{"install.yaml": "manifests", "install-crio.yaml": "manifests/overlays/crio"}
+// installations are the manifests to install from an address, by their components: one file for each distribution whose runtime has
+// its socket elsewhere.
+var installations = map[string][]string{
+	"install.yaml": nil, "install-crio.yaml": {"crio"}, "install-k0s.yaml": {"k0s"}, "install-k3s.yaml": {"k3s"},
+	"install-microk8s.yaml": {"microk8s"}, "install-openshift.yaml": {"openshift"},
+}
 
-// render returns the objects that kustomize makes from a folder of the project.
-func (r *release) render(dir string) (resmap.ResMap, error) {
-	return krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), filepath.Join(r.root, dir))
+// render returns the objects of the manifests with components, and with further fields of the kustomization.
+func (r *release) render(components []string, more map[string]any) (resmap.ResMap, error) {
+	return kustomize.Run(filepath.Join(r.root, "manifests"), components, more)
 }
 
 // repository returns the repository of the image, which only the DaemonSet names.
 func (r *release) repository() (string, error) {
-	objects, err := r.render("manifests")
+	objects, err := r.render(nil, nil)
 	if err != nil {
 		return "", err
 	}
@@ -52,32 +55,14 @@ func (r *release) writeManifests(digest v1.Hash) error {
 	if err != nil {
 		return err
 	}
-	kustomization, err := yaml.Marshal(map[string]any{
-		"resources": []string{"objects.yaml"},
-		"images":    []map[string]string{{"name": repository, "newTag": r.version, "digest": digest.String()}},
-	})
-	if err != nil {
-		return err
-	}
-	for name, dir := range installations {
-		objects, err := r.render(dir)
+	images := []map[string]string{{"name": repository, "newTag": r.version, "digest": digest.String()}}
+	for name, components := range installations {
+		objects, err := r.render(components, map[string]any{"images": images})
 		if err != nil {
 			return err
 		}
 		data, err := objects.AsYaml()
 		if err != nil {
-			return err
-		}
-		memory := filesys.MakeFsInMemory()
-		for file, content := range map[string][]byte{"objects.yaml": data, "kustomization.yaml": kustomization} {
-			if err := memory.WriteFile(file, content); err != nil {
-				return err
-			}
-		}
-		if objects, err = krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(memory, "."); err != nil {
-			return err
-		}
-		if data, err = objects.AsYaml(); err != nil {
 			return err
 		}
 		header := fmt.Sprintf("# %s %s, see %s\n", program, r.version, source)

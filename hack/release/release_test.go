@@ -50,13 +50,19 @@ func TestRelease(t *testing.T) {
 	}
 }
 
-// buildCopy builds a release from a new checkout in a folder of its own, with the work tree's changes and a small chart if the project
-// has no chart. It returns the folder of the release.
+// buildCopy builds a release from a new checkout in a folder of its own, with the work tree's changes. It returns the folder of the
+// release.
 func buildCopy(t *testing.T) string {
 	t.Helper()
 	root, out := filepath.Join(t.TempDir(), "checkout"), t.TempDir()
 	git(t, "../..", "clone", "-q", "--no-checkout", ".", root)
 	for _, name := range strings.Split(strings.TrimRight(git(t, "../..", "ls-files", "-co", "--exclude-standard", "-z"), "\x00"), "\x00") {
+		if to, err := os.Readlink(filepath.Join("../..", name)); err == nil {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755), os.Symlink(to, filepath.Join(root, name))); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
 		data, err := os.ReadFile(filepath.Join("../..", name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // deleted, but not yet in the index
@@ -64,10 +70,6 @@ func buildCopy(t *testing.T) string {
 			t.Fatal(err)
 		}
 		write(t, filepath.Join(root, name), string(data))
-	}
-	if _, err := os.Stat(filepath.Join(root, chartDir)); errors.Is(err, fs.ErrNotExist) {
-		write(t, filepath.Join(root, chartDir, "Chart.yaml"), "apiVersion: v2\nname: example\nversion: 0.0.0\n")
-		write(t, filepath.Join(root, chartDir, "templates/a.yaml"), "kind: List\n")
 	}
 	r, err := newRelease(t.Context(), root, out, testVersion)
 	if err != nil {
@@ -256,8 +258,11 @@ func testChart(t *testing.T, dir string) {
 	if chart.Name != folder || chart.Version != "1.2.3-rc.1" || chart.AppVersion != testVersion {
 		t.Errorf("the chart is %+v in %s", chart, folder)
 	}
-	if len(content) < 2 {
-		t.Error("the chart has no templates")
+	// The second file is a link in the work tree.
+	for _, name := range []string{"templates/daemonset.yaml", "files/base/daemonset.yaml"} {
+		if content[folder+"/"+name] == "" {
+			t.Errorf("the chart lacks %s", name)
+		}
 	}
 }
 

@@ -20,7 +20,12 @@ func List(ctx context.Context, endpoint, hostPrefix string) ([]PodSandbox, error
 	// The Sandboxes are only used for their client; they never run.
 	s := New(Config{Endpoint: endpoint, HostPrefix: hostPrefix})
 	defer s.disconnect(ctx)
-	if err := s.connect(ctx); err != nil {
+	connecting := ctx
+	// A command logs the choice of the socket only if there is a choice.
+	if sockets, err := findEndpoints(endpoint, hostPrefix); err == nil && len(sockets) == 1 {
+		connecting = quiet(ctx)
+	}
+	if err := s.connect(connecting); err != nil {
 		return nil, err
 	}
 	sandboxes, err := s.list(ctx)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/nri/pkg/api"
@@ -53,7 +54,8 @@ const (
 // NRIStates lists the states.
 var NRIStates = []NRIState{NRIConnected, NRIRefused, NRIAbsent, NRIOff}
 
-// wellKnownNRISockets are the default sockets of containerd and CRI-O. /var/run is a link to /run on most hosts.
+// wellKnownNRISockets are the default sockets of containerd and CRI-O. The containerd of k3s, RKE2, k0s and MicroK8s has the same
+// default. /var/run is a link to /run on most hosts.
 var wellKnownNRISockets = []string{"/run/nri/nri.sock", "/var/run/nri/nri.sock"}
 
 // Causes of a missing connection, for the log and for isOptional.
@@ -102,6 +104,8 @@ type NRI struct {
 	log    logr.Logger
 	outage *outage.Outage
 	worked bool // a runtime has accepted the plugin before
+
+	connected atomic.Bool // a runtime asks for the plugin, or has asked before
 
 	// registerLimit is a field for tests.
 	registerLimit time.Duration
@@ -160,6 +164,11 @@ func (n *NRI) Run(ctx context.Context) {
 
 // isOptional reports whether a missing NRI is no failure: the user did not require it, and it never worked.
 func (n *NRI) isOptional() bool { return n.config.Socket == NRIAuto && !n.worked }
+
+// IsAwaited reports whether the user requires NRI, by the path of its socket, and no runtime has connected yet.
+func (n *NRI) IsAwaited() bool {
+	return n.config.Socket != NRIAuto && n.config.Socket != NRINone && !n.connected.Load()
+}
 
 // sleepOrDone returns after the duration, or when the context ends.
 func sleepOrDone(ctx context.Context, d time.Duration) {

@@ -144,6 +144,7 @@ func (p *plugin) Synchronize(_ context.Context, pods []*api.PodSandbox, _ []*api
 	case <-p.accepted:
 	default:
 		p.outage.Works()
+		p.connected.Store(true)
 		p.config.Observer.NRIState(NRIConnected)
 		p.log.Info("NRI connected: the container runtime asks before a pod starts", "sandboxes", len(pods))
 		close(p.accepted)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +18,16 @@ import (
 	cri "k8s.io/cri-client/pkg"
 )
 
-// wellKnownEndpoints are tried in this order if no endpoint is configured.
-var wellKnownEndpoints = []string{"/run/containerd/containerd.sock", "/run/crio/crio.sock"}
+// wellKnownEndpoints are the sockets of container runtimes, tried in this order if no endpoint is configured. Sockets that only a
+// Kubernetes distribution makes come first: beside k3s, for example, a containerd for other containers may run.
+var wellKnownEndpoints = []string{
+	"/run/k3s/containerd/containerd.sock",           // k3s, RKE2
+	"/run/k0s/containerd.sock",                      // k0s
+	"/var/snap/microk8s/common/run/containerd.sock", // MicroK8s
+	"/run/cri-dockerd.sock",                         // Docker; beside it, Docker's own containerd runs
+	"/run/containerd/containerd.sock",               // containerd
+	"/run/crio/crio.sock",                           // CRI-O
+}
 
 // callTimeout is the timeout of a call to the runtime.
 const callTimeout = 10 * time.Second
@@ -26,21 +35,29 @@ const callTimeout = 10 * time.Second
 // errNoRuntime is the error if no socket was found.
 var errNoRuntime = errors.New("no container runtime socket")
 
-// findEndpoint returns the socket of the runtime in this process's file system. An endpoint is a path on the host, with or
-// without unix:// before it. The socket may be below the host prefix, or mounted under its own path.
-func findEndpoint(endpoint, hostPrefix string) (string, error) {
+// findEndpoints returns the sockets of runtimes in this process's file system, the best first. An endpoint is a path on the host,
+// with or without unix:// before it; an empty endpoint stands for the well-known sockets. A socket may be below the host prefix, or
+// mounted under its own path.
+func findEndpoints(endpoint, hostPrefix string) ([]string, error) {
 	paths := wellKnownEndpoints
 	if endpoint != "" {
 		path := strings.TrimPrefix(endpoint, "unix://")
 		if strings.Contains(path, "://") {
-			return "", fmt.Errorf("container runtime endpoint %q: only unix sockets", endpoint)
+			return nil, fmt.Errorf("container runtime endpoint %q: only unix sockets", endpoint)
 		}
 		paths = []string{path}
 	}
-	if socket := findSocket(hostPrefix, paths); socket != "" {
-		return socket, nil
+	var sockets []string
+	for _, p := range paths {
+		if socket := findSocket(hostPrefix, []string{p}); socket != "" {
+			sockets = append(sockets, socket)
+		}
 	}
-	return "", fmt.Errorf("%w at %s", errNoRuntime, strings.Join(paths, ", "))
+	if len(sockets) == 0 {
+		return nil, fmt.Errorf("%w at %s: in a container, the folder of the socket must be mounted (manifests/components)",
+			errNoRuntime, strings.Join(paths, ", "))
+	}
+	return sockets, nil
 }
 
 // findSocket returns the first path that is a socket, below the host prefix or as it is. It returns "" if no path is a socket.
@@ -53,6 +70,23 @@ func findSocket(hostPrefix string, paths []string) string {
 		}
 	}
 	return ""
+}
+
+// dialFirst returns a client of the first runtime that answers, and logs the choice. A socket may be left by a runtime that has
+// ended, or belong to a containerd without CRI, as Docker runs it. The error has the reason for each socket.
+func dialFirst(ctx context.Context, sockets []string) (internalapi.RuntimeService, error) {
+	var errs []error
+	for i, socket := range sockets {
+		client, err := dialRuntime(ctx, socket)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		others := slices.Delete(slices.Clone(sockets), i, i+1)
+		logr.FromContextOrDiscard(ctx).Info("Container runtime connected", "socket", socket, "otherSockets", strings.Join(others, ","))
+		return client, nil
+	}
+	return nil, errors.Join(errs...)
 }
 
 // dialRuntime returns a client of the runtime. It is an error if the runtime does not answer. The client reconnects by itself

@@ -222,11 +222,11 @@ func (s *Sandboxes) connect(ctx context.Context) error {
 	if s.client != nil {
 		return nil
 	}
-	socket, err := findEndpoint(s.config.Endpoint, s.config.HostPrefix)
+	sockets, err := findEndpoints(s.config.Endpoint, s.config.HostPrefix)
 	if err != nil {
 		return err
 	}
-	client, err := dialRuntime(ctx, socket)
+	client, err := dialFirst(ctx, sockets)
 	if err == nil {
 		s.client = client
 	}

@@ -28,6 +28,10 @@ func DefaultNetworkPlugins() []string {
 	return []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge", "bond", "vlan", "tap", "ipoib"}
 }
 
+// DefaultEnforcedBy returns the types of CNI plugins whose networks are isolated by the implementation that makes them, each as
+// TYPE=NAME. The caller may change the slice.
+func DefaultEnforcedBy() []string { return []string{"ovn-k8s-cni-overlay=OVN-Kubernetes"} }
+
 // Config configures an agent. Server and Cache.Node are required.
 type Config struct {
 	Version string
@@ -102,7 +106,14 @@ func Run(ctx context.Context, config Config) error {
 		watchNodeName(ctx, state, config.Cache.Node, nodeNameInterval)
 	})
 	// From here on, health knows the inputs.
-	watched.health.follow(p.missing, reconciler.Stalled)
+	watched.health.follow(func() []string {
+		missing := p.missing()
+		// Not an input of the pipeline: NRI connects when all inputs are in sync.
+		if nri.IsAwaited() {
+			missing = append(missing, "the container runtime's NRI")
+		}
+		return missing
+	}, reconciler.Stalled)
 	// The taint goes when the agent is ready for the first time, so this depends on health.
 	if config.RemoveTaint {
 		p.Background = append(p.Background, func(ctx context.Context) {

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"net/netip"
 	"path/filepath"
 	"strings"
@@ -312,5 +313,31 @@ func TestHooksPassTheQueue(t *testing.T) {
 	t.Logf("slowest: %s", slowest)
 	if slowest > 900*time.Millisecond {
 		t.Errorf("a pod waited %s", slowest)
+	}
+}
+
+// TestReadyWithNRI checks that an agent whose NRI socket is configured becomes ready only when the runtime has connected, and stays
+// ready when the connection is lost.
+func TestReadyWithNRI(t *testing.T) {
+	r := newRig(t)
+	r.Load(node.Cluster)
+	r.StartRuntime("server")
+	nri := cluster.NewNRI(filepath.Join(filepath.Dir(r.RuntimeSocket), "nri.sock"))
+	t.Cleanup(nri.Stop)
+	r.config.NRISocket = filepath.Join(filepath.Dir(r.RuntimeSocket), "nri.sock")
+	r.config.HealthAddress = node.FreeAddress(t)
+	health := "http://" + r.config.HealthAddress + "/readyz"
+	r.start()
+	await.That(t, "NRI is all that is missing", func() bool {
+		code, body := node.Get(t, health)
+		return code == http.StatusServiceUnavailable && strings.TrimSpace(body) == "waiting for the container runtime's NRI"
+	})
+	if err := nri.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await.That(t, "readyz", func() bool { code, _ := node.Get(t, health); return code == http.StatusOK })
+	nri.Stop()
+	if code, body := node.Get(t, health); code != http.StatusOK {
+		t.Errorf("readyz without NRI: %d, %q", code, body)
 	}
 }

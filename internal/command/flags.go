@@ -3,6 +3,8 @@ package command
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -56,7 +58,7 @@ type runtimeOptions struct{ endpoint, hostPrefix string }
 // addFlags adds the flags of the container runtime.
 func (o *runtimeOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.endpoint, "container-runtime-endpoint", "",
-		"socket of the container runtime; without it, the default socket of containerd or CRI-O")
+		"socket of the container runtime; without it, the first well-known socket that answers")
 	flags.StringVar(&o.hostPrefix, "host-prefix", "", "directory where the host's root directory is mounted")
 }
 
@@ -71,6 +73,7 @@ const (
 // They decide what the tables have, so explain, render and the agent read the same flags and come to the same rules.
 type tableOptions struct {
 	networkPlugins []string      // CNI types of the networks that policies isolate
+	enforcedBy     []string      // TYPE=NAME: another implementation enforces policies for networks of this CNI type
 	unenforceable  []string      // shell patterns of RuntimeClasses and handlers whose pods no rules reach
 	established    string        // keep or revoke
 	policyCounters bool          // a counter for each policy
@@ -83,6 +86,9 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 	o.networkPlugins, o.limits = agent.DefaultNetworkPlugins(), policy.DefaultLimits()
 	addList(flags, &o.networkPlugins, "network-plugins", "",
 		"plugin types of the networks that policies isolate")
+	o.enforcedBy = agent.DefaultEnforcedBy()
+	addList(flags, &o.enforcedBy, "enforced-by", "",
+		"plugin types of the networks for which another implementation enforces policies, and its name, as TYPE=NAME")
 	o.unenforceable = cache.DefaultUnenforceableRuntimes()
 	addList(flags, &o.unenforceable, "unenforceable-runtimes", "",
 		"RuntimeClasses and handlers, as shell patterns, whose pods have a network stack of their own, which no rules reach")
@@ -103,6 +109,9 @@ func (o *tableOptions) load(node string) (cache.Options, error) {
 	if err := cache.CheckRuntimes(o.unenforceable); err != nil {
 		return options, usageError{fmt.Errorf("--unenforceable-runtimes: %w", err)}
 	}
+	if err := setEnforcedBy(&options, o.enforcedBy); err != nil {
+		return options, usageError{fmt.Errorf("--enforced-by: %w", err)}
+	}
 	switch o.established {
 	case keepEstablished, "": // an option of a command without this flag
 	case revokeEstablished:
@@ -111,6 +120,21 @@ func (o *tableOptions) load(node string) (cache.Options, error) {
 		return options, usageError{fmt.Errorf("--established: %q is neither %s nor %s", o.established, keepEstablished, revokeEstablished)}
 	}
 	return options, o.common.load(&options)
+}
+
+// setEnforcedBy reads the values of --enforced-by. A type in --network-plugins is left out: this agent enforces its policies.
+func setEnforcedBy(options *cache.Options, values []string) error {
+	options.EnforcedBy = map[string]string{}
+	for _, value := range values {
+		pluginType, name, _ := strings.Cut(value, "=")
+		if pluginType == "" || name == "" {
+			return fmt.Errorf("%q is not TYPE=NAME", value)
+		}
+		if !slices.Contains(options.NetworkPlugins, pluginType) {
+			options.EnforcedBy[pluginType] = name
+		}
+	}
+	return nil
 }
 
 // usageError is the error for an invalid command line: the exit code is 2, as for errors of flags.

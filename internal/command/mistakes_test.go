@@ -24,6 +24,7 @@ func TestMistakes(t *testing.T) {
 		{[]string{"--no-such-flag"}, "unknown flag", 2},
 		{[]string{"--established", "maybe"}, "neither keep nor revoke", 2},
 		{[]string{"--unenforceable-runtimes", "[kata"}, "[kata", 2},
+		{[]string{"--enforced-by", "ovn-k8s-cni-overlay"}, "is not TYPE=NAME", 2},
 		{[]string{"no-such-command"}, "unknown command", 2},
 		{[]string{"--kubeconfig", "/nonexistent"}, "/nonexistent", 1},
 		{[]string{"version", "--logging-format", "xml"}, "xml", 2},

@@ -36,13 +36,13 @@ func (s *scenario) tainted(ctx context.Context, taint string, want int) error {
 }
 
 // prometheus finds and scrapes the agents in the way that the PodMonitor describes to the Prometheus operator. Only the
-// CRD of the operator is there, not the operator.
+// CRDs of the operator are there, not the operator.
 // The test reads the PodMonitor and the pods, and computes the targets from them as the operator would.
 func (s *scenario) prometheus(ctx context.Context) error {
-	if err := s.must(ctx, "apply", "-f", "hack/e2e/podmonitor-crd.yaml"); err != nil {
+	if err := s.must(ctx, "apply", "-f", "hack/e2e/operator-crds.yaml"); err != nil {
 		return err
 	}
-	if err := s.must(ctx, "wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com"); err != nil {
+	if err := s.must(ctx, "wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com", "crd/prometheusrules.monitoring.coreos.com"); err != nil {
 		return err
 	}
 	if err := s.deployAnew(ctx, "prometheus"); err != nil {
@@ -65,17 +65,17 @@ func (s *scenario) prometheus(ctx context.Context) error {
 	return nil
 }
 
-// deployAnew deletes all agents and then starts the agent from an overlay. It waits until the agent is ready.
+// deployAnew deletes all agents and then starts the agent with a component. It waits until the agent is ready.
 // --cascade=foreground waits until the pods are gone.
-func (s *scenario) deployAnew(ctx context.Context, overlay string) error {
+func (s *scenario) deployAnew(ctx context.Context, component string) error {
 	err := s.must(ctx, "delete", "daemonset", "-n", namespace, "--all", "--cascade=foreground")
 	if err == nil {
-		err = s.must(ctx, "apply", "-k", "hack/e2e/"+overlay)
+		err = s.must(ctx, "apply", "-k", "hack/e2e/"+component)
 	}
 	if err != nil {
 		return err
 	}
-	return s.agentReady(ctx, overlay+": agent starts")
+	return s.agentReady(ctx, component+": agent starts")
 }
 
 // targets returns the addresses that the PodMonitor selects, like the operator: the address of each selected pod with

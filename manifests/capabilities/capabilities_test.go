@@ -1,4 +1,4 @@
-package manifests
+package capabilities
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+	appsv1 "k8s.io/api/apps/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
@@ -184,16 +186,23 @@ func runConfined(t *testing.T, h *lab.Host, kept []string) (string, error) {
 	return string(out), err
 }
 
+// grantedCapabilities returns the capabilities that the DaemonSet of the base adds.
 func grantedCapabilities(t *testing.T) []string {
 	t.Helper()
+	text, err := os.ReadFile("../base/daemonset.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d appsv1.DaemonSet
+	if err := yaml.UnmarshalStrict(text, &d); err != nil {
+		t.Fatal(err)
+	}
 	var granted []string
-	for _, g := range grants(t, read(t, ".")) {
-		if name, ok := strings.CutPrefix(g, container+".securityContext.capabilities.add: "); ok {
-			if _, ok := capabilities[name]; !ok {
-				t.Fatalf("capability %s is not known to this test", name)
-			}
-			granted = append(granted, name)
+	for _, c := range d.Spec.Template.Spec.Containers[0].SecurityContext.Capabilities.Add {
+		if _, ok := capabilities[string(c)]; !ok {
+			t.Fatalf("capability %s is not known to this test", c)
 		}
+		granted = append(granted, string(c))
 	}
 	if len(granted) == 0 {
 		t.Fatal("the manifest grants no capability")
