@@ -33,3 +33,10 @@ func (e *Engine) isChangedAt(generation uint32) bool {
 	// was another socket (elsewhere).
 	return e.have != nil && (e.notice() || generation != e.have.generation || e.have.elsewhere)
 }
+
+// isExposed reports whether the table needs frequent questions: another process can change it, or connection tracking has work that is
+// due by the clock.
+func (e *Engine) isExposed() bool {
+	return e.have != nil && !e.have.ruleset.IsEmpty() &&
+		(e.notice() || !e.have.isOwn() || e.hasFailedToSeed() || !e.seeding.correction.IsZero())
+}

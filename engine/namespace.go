@@ -45,6 +45,11 @@ func (n *Namespace) Apply(ctx context.Context, want Tables) error {
 // Changed reports whether somebody may have changed a table, so that Check has work to do. It asks the kernel one question.
 func (n *Namespace) Changed(ctx context.Context) (bool, error) { return n.engines[Inet].Changed(ctx) }
 
+// IsExposed reports whether Changed should be asked often: another process can change a table, or connection tracking has work to do soon.
+// If all tables are owned, Changed only notices that another process has deleted entries of connections, or made a table of the same
+// name where none is wanted.
+func (n *Namespace) IsExposed() bool { return n.engines[Inet].isExposed() || n.engines[Bridge].isExposed() }
+
 // Check checks both tables, see Engine.Check. If it finds something in both, it reports a repair, or the finding in family inet.
 func (n *Namespace) Check(ctx context.Context) (found Finding, err error) {
 	for _, e := range n.engines {

@@ -82,6 +82,13 @@ func (t *faultyTable) Changed(ctx context.Context) (bool, error) {
 	return t.Table.Changed(ctx)
 }
 
+// IsExposed implements reconciler.Table.
+func (t *faultyTable) IsExposed() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.Table.IsExposed()
+}
+
 // Check implements reconciler.Table.
 func (t *faultyTable) Check(ctx context.Context) (engine.Finding, error) {
 	t.mu.Lock()

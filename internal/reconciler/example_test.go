@@ -27,6 +27,7 @@ func (p printed) Apply(_ context.Context, want engine.Tables) error {
 
 func (p printed) HasBridgePort(...string) (bool, error) { return false, nil }
 func (p printed) Changed(context.Context) (bool, error) { return false, nil }
+func (p printed) IsExposed() bool                       { return false }
 func (p printed) SeedFailure() error                    { return nil }
 func (p printed) Close() error                          { return nil }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"maps"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -24,6 +25,7 @@ const (
 	firstRetry    = 50 * time.Millisecond // pause before the next try for a pod that failed; doubles
 	lastRetry     = 10 * time.Second
 	auditInterval = 500 * time.Millisecond // between questions whether another process changed a table
+	ownedAudits   = 10                     // a table that no other process can change is asked about in one of so many intervals
 
 	// More workers than cores: a pod with long work inside the kernel occupies a worker, and not the whole node.
 	minimumWorkers = 16
@@ -55,6 +57,7 @@ type Targets interface {
 type Table interface {
 	Apply(ctx context.Context, want engine.Tables) error
 	Changed(ctx context.Context) (bool, error)
+	IsExposed() bool // whether Changed should be called often
 	Check(ctx context.Context) (engine.Finding, error)
 	HasBridgePort(names ...string) (bool, error) // whether any of the names is the name of a port of a bridge
 	SeedFailure() error                          // why connection tracking does not know all connections; nil: it knows them
@@ -193,12 +196,12 @@ func (r *Reconciler) Run(ctx context.Context) {
 }
 
 // audit asks the kernel at intervals whether another process changed the namespace of a pod, and queues these pods. It
-// runs beside the queue, and passes over a pod that a worker has: an idle node pays a question for each pod, and an
-// event never waits for these questions.
+// runs beside the queue, and passes over a pod that a worker has, so an event never waits for these questions. Pods whose tables are
+// owned take turns.
 func (r *Reconciler) audit(ctx context.Context) {
 	ticker := time.NewTicker(auditInterval)
 	defer ticker.Stop()
-	for {
+	for turn := 0; ; turn = (turn + 1) % ownedAudits {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -208,7 +211,7 @@ func (r *Reconciler) audit(ctx context.Context) {
 		pods := slices.Collect(maps.Keys(r.audited)) // a pod that failed waits for its own next try
 		r.mu.Unlock()
 		for _, pod := range pods {
-			if ctx.Err() == nil && r.isChanged(ctx, pod) {
+			if ctx.Err() == nil && r.isChanged(ctx, pod, turn) {
 				r.queue.add(pod)
 			}
 		}
@@ -216,8 +219,8 @@ func (r *Reconciler) audit(ctx context.Context) {
 }
 
 // isChanged reports whether the table of a pod needs a check: it has changed, or the kernel gives no answer about it,
-// or a bridge has appeared in the pod.
-func (r *Reconciler) isChanged(ctx context.Context, pod cache.PodID) bool {
+// or a bridge has appeared in the pod. It does not ask if the tables are owned and it is another pod's turn.
+func (r *Reconciler) isChanged(ctx context.Context, pod cache.PodID, turn int) bool {
 	unlock, ok := r.locks.tryLock(pod)
 	if !ok {
 		return false
@@ -226,7 +229,7 @@ func (r *Reconciler) isChanged(ctx context.Context, pod cache.PodID) bool {
 	r.mu.Lock()
 	e := r.pods[pod]
 	r.mu.Unlock()
-	if e == nil || e.table == nil {
+	if e == nil || e.table == nil || e.turn != turn && !e.table.IsExposed() {
 		return false
 	}
 	changed, err := e.table.Changed(ctx)
@@ -335,7 +338,7 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 	// Another sandbox is another network namespace, about which nothing is known.
 	if e.sandbox != target.Sandbox {
 		e.close(log)
-		*e = enforced{sandbox: target.Sandbox}
+		*e = enforced{sandbox: target.Sandbox, turn: rand.IntN(ownedAudits)}
 	}
 	if err := r.searchBridge(e, &target); err != nil {
 		e.close(log)

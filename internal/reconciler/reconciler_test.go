@@ -211,6 +211,8 @@ func (t *stageTable) Apply(_ context.Context, want engine.Tables) error {
 	return err
 }
 
+func (t *stageTable) IsExposed() bool { return true }
+
 func (t *stageTable) Changed(context.Context) (bool, error) {
 	t.stage.mu.Lock()
 	defer t.stage.mu.Unlock()
