@@ -1,7 +1,7 @@
 package command
 
 import (
-	"fmt"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -24,18 +24,18 @@ func addList(flags *pflag.FlagSet, items *[]string, name, short, usage string) {
 }
 
 // Set implements pflag.Value. pflag calls it for each occurrence of the flag; the first call drops the default. An
-// empty text is a list without values.
+// empty value is an error: it is likely a variable that is not set.
 func (l *list) Set(text string) error {
 	if !l.given {
 		*l.items, l.given = nil, true
 	}
 	if strings.TrimSpace(text) == "" {
-		return nil
+		return errors.New("the value is empty")
 	}
 	for item := range strings.SplitSeq(text, ",") {
 		item = strings.TrimSpace(item)
 		if item == "" {
-			return fmt.Errorf("%q has an empty value between its commas", text)
+			return errors.New("a value between the commas is empty")
 		}
 		*l.items = append(*l.items, item)
 	}
@@ -63,7 +63,7 @@ func (l limitValue) Set(text string) error {
 	name, number, found := strings.Cut(text, "=")
 	value, err := strconv.Atoi(strings.TrimSpace(number))
 	if !found || err != nil {
-		return fmt.Errorf("%q is not NAME=N", text)
+		return errors.New("must be NAME=N")
 	}
 	return l.limits.Set(strings.TrimSpace(name), value)
 }
