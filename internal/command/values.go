@@ -2,6 +2,7 @@ package command
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 
 // list is the value of a flag with several values, separated by commas. It trims blanks around a value: with a blank after a
 // comma, a network would otherwise not be isolated. If a flag is given several times, the values are appended.
+// A value counts once: the completion of a shell parses the command line twice.
 type list struct {
 	items *[]string
 	given bool // the flag was given, so the default is replaced
@@ -37,7 +39,9 @@ func (l *list) Set(text string) error {
 		if item == "" {
 			return errors.New("a value between the commas is empty")
 		}
-		*l.items = append(*l.items, item)
+		if !slices.Contains(*l.items, item) {
+			*l.items = append(*l.items, item)
+		}
 	}
 	return nil
 }
