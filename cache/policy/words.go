@@ -6,6 +6,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"time"
 )
 
 // The kinds of values in the words of YAML: by the kind of a Go type, and by the name in an error of the decoder.
@@ -25,9 +26,13 @@ func Words(err error) string {
 		value, _, _ := strings.Cut(typed.Value, " ") // "number 1.5"
 		text := "must be " + wanted + ", not " + cmp.Or(foundValues[value], "a "+value)
 		if typed.Field != "" {
-			text = "field " + typed.Field + " " + text
+			text = "field " + strings.TrimPrefix(typed.Field, "TypeMeta.") + " " + text
 		}
 		return text
+	}
+	var when *time.ParseError
+	if errors.As(err, &when) {
+		return Quote(when.Value) + " is not a time such as 2026-01-31T12:00:00Z"
 	}
 	text := err.Error()
 	for _, prefix := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "json: ", "yaml: "} {

@@ -19,13 +19,13 @@ const completionTimeout = 5 * time.Second
 
 // completeWords makes the shell complete a flag with fixed words.
 func completeWords(cmd *cobra.Command, flag string, words ...string) {
-	completeFlag(cmd, flag, func(string) []string { return words })
+	completeFlag(cmd, flag, func() []string { return words })
 }
 
-// completeFlag makes the shell complete a flag with the words that a function returns for the beginning of a word.
-func completeFlag(cmd *cobra.Command, flag string, words func(begin string) []string) {
+// completeFlag makes the shell complete a flag with the words of a function, as far as they continue the word.
+func completeFlag(cmd *cobra.Command, flag string, words func() []string) {
 	err := cmd.RegisterFlagCompletionFunc(flag, func(_ *cobra.Command, _ []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		matching := slices.DeleteFunc(slices.Clone(words(begin)), func(w string) bool { return !strings.HasPrefix(w, begin) })
+		matching := slices.DeleteFunc(slices.Clone(words()), func(w string) bool { return !strings.HasPrefix(w, begin) })
 		return matching, cobra.ShellCompDirectiveNoFileComp
 	})
 	if err != nil {
@@ -50,13 +50,19 @@ func (o *worldOptions) complete(cmd *cobra.Command, podFlags ...string) {
 		return w
 	}
 	for _, flag := range podFlags {
-		completeFlag(cmd, flag, func(begin string) []string { return load().podWords(o.client.namespace, begin) })
+		completeFlag(cmd, flag, func() []string {
+			namespace, err := o.namespace()
+			if err != nil {
+				return nil
+			}
+			return load().podWords(namespace)
+		})
 	}
-	completeFlag(cmd, "namespace", func(string) []string { return load().namespaceNames() })
+	completeFlag(cmd, "namespace", func() []string { return load().namespaceNames() })
 	if cmd.Flags().Lookup("network") != nil {
-		completeFlag(cmd, "network", func(string) []string { return load().networkNames() })
+		completeFlag(cmd, "network", func() []string { return load().networkNames() })
 	}
-	completeFlag(cmd, "context", func(string) []string {
+	completeFlag(cmd, "context", func() []string {
 		rules := clientcmd.NewDefaultClientConfigLoadingRules()
 		rules.ExplicitPath, rules.WarnIfAllMissing = o.client.kubeconfig, false
 		config, err := rules.Load()
@@ -68,18 +74,16 @@ func (o *worldOptions) complete(cmd *cobra.Command, podFlags ...string) {
 	completeWords(cmd, "established", keepEstablished, revokeEstablished)
 }
 
-// podWords returns the pods that complete a word: the names in the namespace of -n, or all pods as NAMESPACE/NAME. w may be nil.
-func (w *world) podWords(namespace, begin string) []string {
+// podWords returns the words for a pod: the names of the pods in a namespace, and all pods as NAMESPACE/NAME. w may be nil.
+func (w *world) podWords(namespace string) []string {
 	if w == nil {
 		return nil
 	}
-	names := w.podNames(namespace)
-	if namespace != "" && !strings.Contains(begin, "/") {
-		for i, name := range names {
-			names[i] = strings.TrimPrefix(name, namespace+"/")
-		}
+	var words []string
+	for _, name := range w.podNames(namespace) {
+		words = append(words, strings.TrimPrefix(name, namespace+"/"))
 	}
-	return names
+	return append(words, w.podNames("")...)
 }
 
 // namespaceNames returns the names of the namespaces with pods, sorted. w may be nil.

@@ -88,6 +88,8 @@ func (o *matrixOptions) run(ctx context.Context, stdin io.Reader, out, warnings 
 	if err := w.hasAll(warnings, pods...); err != nil {
 		return err
 	}
+	// The warning about the pod says why its interfaces are unknown.
+	pods = slices.DeleteFunc(pods, func(key cache.Key) bool { _, err := explain.PortsOf(w.cache, key); return err != nil })
 	cells := o.answer(w.cache, explain.Matrix(w.cache, pods, network), p)
 	return o.output.write(out, cells, func(out io.Writer) error { return printMatrix(out, pods, cells) })
 }

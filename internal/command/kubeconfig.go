@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 
 	"github.com/spf13/pflag"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -66,6 +68,9 @@ func (o *clientOptions) config() clientcmd.ClientConfig {
 
 // restConfig returns the configuration of a client, with the name of the program as the user agent.
 func (o *clientOptions) restConfig() (*rest.Config, error) {
+	if err := o.checkContext(); err != nil {
+		return nil, err
+	}
 	config, err := o.config().ClientConfig()
 	switch {
 	case clientcmd.IsEmptyConfig(err):
@@ -76,10 +81,23 @@ func (o *clientOptions) restConfig() (*rest.Config, error) {
 	return rest.AddUserAgent(config, program), nil
 }
 
+// checkContext returns an error if the kubeconfig can be read and lacks the context of --context.
+func (o *clientOptions) checkContext() error {
+	raw, err := o.config().RawConfig()
+	if err != nil || o.context == "" || raw.Contexts[o.context] != nil {
+		return nil //nolint:nilerr // the caller reads the kubeconfig again, and reports the error
+	}
+	return fmt.Errorf("--context %s: the kubeconfig has no such context%s", o.context,
+		didYouMean(o.context, slices.Sorted(maps.Keys(raw.Contexts))))
+}
+
 // currentNamespace returns the namespace of -n, or else of the context, or else default.
 func (o *clientOptions) currentNamespace() (string, error) {
 	if o.namespace != "" {
 		return o.namespace, nil
+	}
+	if err := o.checkContext(); err != nil {
+		return "", err
 	}
 	namespace, _, err := o.config().Namespace()
 	if clientcmd.IsEmptyConfig(err) {

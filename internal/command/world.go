@@ -59,15 +59,22 @@ func (o *worldOptions) load(ctx context.Context, stdin io.Reader, warnings io.Wr
 	if err != nil {
 		return nil, err
 	}
-	if err := o.table.warn(warnings); err != nil {
-		return nil, err
-	}
+	var w *world
 	if o.isLocal() {
-		return loadFiles(ctx, options, informers.Input{
+		w, err = loadFiles(ctx, options, informers.Input{
 			Paths: o.files, Kustomizations: o.kustomizations, Namespace: o.client.namespace, Stdin: stdin, Kustomize: o.program.Kustomize,
 		})
+	} else {
+		w, err = o.loadCluster(ctx, options)
 	}
-	// The objects of the cluster, by the rights of the user who runs the command.
+	if err != nil {
+		return nil, err
+	}
+	return w, o.table.warn(warnings)
+}
+
+// loadCluster reads the objects of the API server, by the rights of the user who runs the command.
+func (o *worldOptions) loadCluster(ctx context.Context, options cache.Options) (*world, error) {
 	config, err := o.client.restConfig()
 	if err != nil {
 		return nil, err
