@@ -60,7 +60,7 @@ func TestPluginLive(t *testing.T) {
 		{"render --context live --pod server", 0, "table inet multi_networkpolicy {"},
 		{"explain --from friend --to server --port 80", 1, "kubectl mnp: list objects of kind Namespace: "},
 		{"cleanup", 2, `kubectl mnp: unknown command "cleanup" for "kubectl mnp"`},
-		{"expalin", 2, "did you mean explain?"},
+		{"exlain", 2, "did you mean explain?"},
 		{"version", 0, "kubectl mnp v1 ("},
 		{"--version", 0, "kubectl mnp version v1\n"},
 		{"explain --help", 0, "\n  kubectl mnp explain [-f FILE"},
