@@ -2,6 +2,6 @@
 //
 //	directory ─► Build ─► YAML ─► informers.Input
 //
-// The agent does not import it: kustomize runs git for remote bases, which the agent must not do, and with it the binary grows
-// by 30 MB.
+// The agent does not import it: kustomize runs git for remote bases, which the agent must not do. It also adds 2.5 MB
+// to the binary, and 30 MB in a build with cgo.
 package kustomize
