@@ -130,7 +130,7 @@ func parseStatus(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
 		IPs       []string `json:"ips"`
 	}
 	if err := json.Unmarshal([]byte(o.Status), &list); err != nil {
-		ps.Add(field, "cannot be read: %s", policy.Quote(err.Error()))
+		ps.Add(field, "cannot be read: %s", policy.Quote(policy.Words(err)))
 		return nil, false
 	}
 	for _, s := range list {

@@ -33,7 +33,7 @@ func NewNAD(key Key, config string) NAD {
 	var ps policy.Problems
 	conf, err := parseConfig(config)
 	if err != nil {
-		ps.Add("spec.config", "the plugin type cannot be read, so policies isolate the network: %s", policy.Quote(err.Error()))
+		ps.Add("spec.config", "the plugin type cannot be read, so policies isolate the network: %s", policy.Quote(policy.Words(err)))
 	}
 	nad.definition = definition{PluginType: conf.Type, hidden: conf.hiding(), bondPorts: conf.bondPorts()}
 	nad.Problems = ps.List()

@@ -28,7 +28,7 @@ func parseRequests(o Pod, ps *policy.Problems) (entries []entry, ok bool) {
 	field := annotationField(NetworksAnnotation)
 	requests, err := splitRequests(o.Requested)
 	if err != nil {
-		ps.Add(field, "cannot be read: %s", policy.Quote(err.Error()))
+		ps.Add(field, "cannot be read: %s", policy.Quote(policy.Words(err)))
 		return nil, false
 	}
 	for i, r := range requests {

@@ -22,6 +22,7 @@ import (
 	kjson "sigs.k8s.io/json"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
 // customResource is a client for a kind of custom resources.
@@ -217,7 +218,7 @@ func (d decoder) recordOf(o *rawObject, err error) *record {
 	}
 	switch {
 	case err != nil:
-		r.problem = err.Error()
+		r.problem = policy.Words(err)
 	case r.Name == "":
 		r.problem = "it has no name"
 	default:

@@ -25,16 +25,6 @@ func NewFiles() *Files {
 	return &Files{pods: newStore(), namespaces: newStore(), nads: newStore(), policies: newStore()}
 }
 
-// FromFiles returns Files with the manifests in the given files and, recursively, directories.
-func FromFiles(paths ...string) (*Files, error) {
-	f := NewFiles()
-	m, err := ReadFiles(paths...)
-	if err != nil {
-		return nil, err
-	}
-	return f, f.Load(m)
-}
-
 // Load replaces all objects by the objects of the manifests. If it returns an error, it has changed nothing. It does not keep the
 // manifests.
 func (f *Files) Load(m Manifests) error {
@@ -56,7 +46,7 @@ func (f *Files) Load(m Manifests) error {
 		key := types.NamespacedName{Name: m.object.GetNamespace()}
 		if _, ok := next[f.namespaces][key]; !ok && key.Name != "" {
 			ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: key.Name}}
-			setDefaults(ns)
+			reader{}.setDefaults(ns)
 			next[f.namespaces][key] = ns
 		}
 	}

@@ -3,14 +3,15 @@ package informers
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path"
-	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -23,6 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
 // object is any object of the four kinds, in a Go type of Kubernetes or unstructured.
@@ -31,19 +34,46 @@ type object interface {
 	runtime.Object
 }
 
-// newObject returns an empty object of the kind, or nil if it is none of the four kinds.
-func newObject(apiVersion, kind string) object {
+// schemas has the Go types of the four kinds, for the names of their fields, by apiVersion and kind.
+var schemas = map[string]reflect.Type{
+	"v1 Pod":       reflect.TypeFor[corev1.Pod](),
+	"v1 Namespace": reflect.TypeFor[corev1.Namespace](),
+	netv1.SchemeGroupVersion.String() + " " + KindNAD:    reflect.TypeFor[netv1.NetworkAttachmentDefinition](),
+	mnpv1.SchemeGroupVersion.String() + " " + KindPolicy: reflect.TypeFor[mnpv1.MultiNetworkPolicy](),
+}
+
+// newObject returns an empty object of the kind, or nil for another kind. A kind that is likely a misspelling of one of the
+// four kinds is an error, since a skipped policy would look like a policy without effect.
+func newObject(apiVersion, kind string) (object, error) {
 	switch apiVersion + " " + kind {
 	case "v1 Pod":
-		return &corev1.Pod{}
+		return &corev1.Pod{}, nil
 	case "v1 Namespace":
-		return &corev1.Namespace{}
+		return &corev1.Namespace{}, nil
 	// The agent reads the spec of these kinds as raw JSON, like the spec of an object from the API server, so an
 	// invalid field in a file has the same effect.
 	case netv1.SchemeGroupVersion.String() + " " + KindNAD, mnpv1.SchemeGroupVersion.String() + " " + KindPolicy:
-		return &unstructured.Unstructured{} // decoded later like an object from the API server
+		return &unstructured.Unstructured{}, nil // decoded later like an object from the API server
 	}
-	return nil
+	switch {
+	case kind == "":
+		return nil, errors.New("an object without a kind")
+	case apiVersion == "":
+		return nil, fmt.Errorf("a %s without an apiVersion", kind)
+	}
+	group, _, hasGroup := strings.Cut(apiVersion, "/")
+	for known := range schemas {
+		version, name, _ := strings.Cut(known, " ")
+		same := strings.EqualFold(kind, name) || strings.EqualFold(kind, name+"s") || strings.EqualFold(kind, strings.TrimSuffix(name, "y")+"ies")
+		// Other groups may have a Pod or a Namespace of their own.
+		if same && (hasGroup == strings.Contains(version, "/")) {
+			return nil, fmt.Errorf("unknown kind %s of apiVersion %s, did you mean %s of %s?", kind, apiVersion, name, version)
+		}
+	}
+	if group == mnpv1.SchemeGroupVersion.Group {
+		return nil, fmt.Errorf("unknown kind %s of apiVersion %s, must be %s or %s", kind, apiVersion, KindPolicy, KindNAD)
+	}
+	return nil, nil
 }
 
 // Manifests are objects read from files, in the order of the files. They are for Files.Load. The zero value has no
@@ -56,25 +86,11 @@ type manifest struct {
 	place  string // file and document, for errors
 }
 
-// ReadFiles reads manifests in YAML or JSON from files and, recursively, from directories. In a directory it reads files with the
-// extensions yaml, yml and json.
-func ReadFiles(paths ...string) (Manifests, error) {
-	var all Manifests
-	for _, p := range paths {
-		found, err := readPath(p)
-		if err != nil {
-			return nil, fmt.Errorf("read manifests: %w", err)
-		}
-		all = append(all, found...)
-	}
-	return all, nil
-}
-
 // ReadFS reads manifests from file systems, such as an embed.FS.
 func ReadFS(trees ...fs.FS) (Manifests, error) {
 	var all Manifests
 	for _, tree := range trees {
-		found, err := readTree(tree, ".", "")
+		found, err := reader{}.readTree(tree, "")
 		if err != nil {
 			return nil, fmt.Errorf("read manifests: %w", err)
 		}
@@ -83,43 +99,36 @@ func ReadFS(trees ...fs.FS) (Manifests, error) {
 	return all, nil
 }
 
-// readTree reads the manifests under a root, which is a directory or a file. Errors have name before the names of files.
-func readTree(fsys fs.FS, root, name string) (Manifests, error) {
+// reader reads the four kinds of objects and skips other kinds.
+type reader struct {
+	namespace string // of objects without a namespace; empty: default
+}
+
+// readTree reads the manifests in a directory, recursively: the files with the extensions yaml, yml and json, without the
+// files of kustomize. Errors have name before the names of files.
+func (r reader) readTree(fsys fs.FS, name string) (Manifests, error) {
 	var all Manifests
-	err := fs.WalkDir(fsys, root, func(p string, d fs.DirEntry, err error) error {
+	err := fs.WalkDir(fsys, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		// A file that is named itself is read whatever its extension is.
-		if ext := path.Ext(p); d.IsDir() || p != root && ext != ".yaml" && ext != ".yml" && ext != ".json" {
+		isManifest := slices.Contains([]string{".yaml", ".yml", ".json"}, path.Ext(p))
+		if d.IsDir() || !isManifest || strings.TrimSuffix(path.Base(p), path.Ext(p)) == "kustomization" {
 			return nil
 		}
 		data, err := fs.ReadFile(fsys, p)
 		if err != nil {
 			return err
 		}
-		found, err := parseManifests(data, path.Join(name, p))
+		found, err := r.parse(data, path.Join(name, p))
 		all = append(all, found...)
 		return err
 	})
 	return all, err
 }
 
-// readPath reads a file or a directory of the operating system. A single file becomes the root of a tree, so that files
-// and directories take the same way.
-func readPath(p string) (Manifests, error) {
-	info, err := os.Stat(p)
-	if err != nil {
-		return nil, err
-	}
-	if info.IsDir() {
-		return readTree(os.DirFS(p), ".", p)
-	}
-	return readTree(os.DirFS(filepath.Dir(p)), filepath.Base(p), filepath.Dir(p))
-}
-
-// parseManifests reads the YAML documents of a file.
-func parseManifests(data []byte, file string) (Manifests, error) {
+// parse reads the YAML documents of a file.
+func (r reader) parse(data []byte, file string) (Manifests, error) {
 	var all Manifests
 	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	// Documents are counted from 1, as an editor counts them between lines of "---".
@@ -132,7 +141,11 @@ func parseManifests(data []byte, file string) (Manifests, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", place, err)
 		}
-		found, err := parseDocument(document, place)
+		data, err := yaml.YAMLToJSON(document)
+		if err != nil {
+			return nil, fmt.Errorf("%s: invalid YAML: %s", place, policy.Words(err)) //nolint:errorlint // the words replace the error
+		}
+		found, err := r.parseObject(data, place, metav1.TypeMeta{})
 		if err != nil {
 			return nil, err
 		}
@@ -140,28 +153,24 @@ func parseManifests(data []byte, file string) (Manifests, error) {
 	}
 }
 
-// parseDocument reads a YAML document: an object, or a List of objects. place is the document's position, for errors. A kind that
-// policies do not depend on is an error, since it is likely a mistake.
-func parseDocument(document []byte, place string) (Manifests, error) {
-	data, err := yaml.YAMLToJSON(document)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", place, err)
-	}
+// parseObject reads an object, or a list of objects. place is the position of the object, for errors. The type is for an
+// object without a type of its own, as the items of a PodList.
+func (r reader) parseObject(data []byte, place string, itemType metav1.TypeMeta) (Manifests, error) {
 	if string(data) == "null" {
 		return nil, nil // only comments
 	}
-	var head struct {
+	head := struct {
 		metav1.TypeMeta
 		Items []json.RawMessage `json:"items"`
-	}
+	}{TypeMeta: itemType}
 	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, fmt.Errorf("%s: %w", place, err)
+		return nil, fmt.Errorf("%s: %s", place, policy.Words(err)) //nolint:errorlint // the words replace the error
 	}
-	// A List has its objects in items. kubectl prints several objects in this form.
-	if head.APIVersion == "v1" && head.Kind == "List" {
+	// A list has its objects in items. kubectl prints several objects in this form.
+	if kind, isList := strings.CutSuffix(head.Kind, "List"); isList {
 		var all Manifests
 		for i, item := range head.Items {
-			found, err := parseDocument(item, fmt.Sprintf("%s, item %d", place, i+1))
+			found, err := r.parseObject(item, fmt.Sprintf("%s, item %d", place, i+1), metav1.TypeMeta{APIVersion: head.APIVersion, Kind: kind})
 			if err != nil {
 				return nil, err
 			}
@@ -169,25 +178,61 @@ func parseDocument(document []byte, place string) (Manifests, error) {
 		}
 		return all, nil
 	}
-	o := newObject(head.APIVersion, head.Kind)
-	if o == nil {
-		return nil, fmt.Errorf("%s: kind %q of %q is none of Pod, Namespace, NetworkAttachmentDefinition, MultiNetworkPolicy",
-			place, head.Kind, head.APIVersion)
+	o, err := newObject(head.APIVersion, head.Kind)
+	if err != nil || o == nil {
+		return nil, wrapPlace(place, err)
 	}
-	// The typed objects are checked against their Go types here; unstructured objects only for the envelope.
-	if err := json.Unmarshal(data, o); err != nil {
-		return nil, fmt.Errorf("%s: %w", place, err)
-	}
-	if o.GetName() == "" {
-		return nil, fmt.Errorf("%s: a %s without a name", place, head.Kind)
+	o.GetObjectKind().SetGroupVersionKind(head.GroupVersionKind())
+	if err := decodeInto(o, data); err != nil {
+		return nil, wrapPlace(place, err)
 	}
 	// Everything behind this line is as if the API server had stored the object.
-	setDefaults(o)
+	r.setDefaults(o)
 	return Manifests{{object: o, place: place}}, nil
 }
 
+// wrapPlace returns an error with the place of the object, or nil for nil.
+func wrapPlace(place string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", place, err)
+}
+
+// decodeInto decodes an object and checks its fields. Errors name the object.
+// The envelope of every kind must have the right types. A wrong type in the spec of a policy is a problem of the policy, as it
+// is for a policy from the API server.
+func decodeInto(o object, data []byte) error {
+	kind := o.GetObjectKind().GroupVersionKind().Kind
+	var meta metav1.PartialObjectMetadata
+	err := json.Unmarshal(data, &meta)
+	label := strings.TrimSpace(kind + " " + strings.TrimPrefix(meta.Namespace+"/"+meta.Name, "/"))
+	if err == nil && meta.Name == "" {
+		return fmt.Errorf("a %s without a name", kind)
+	}
+	if err == nil {
+		err = json.Unmarshal(data, o)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %s", label, policy.Words(err)) //nolint:errorlint // the words replace the error
+	}
+	// The API server has checked the fields of its objects. A newer server has pods with fields that are unknown here.
+	if meta.ResourceVersion != "" && kind != KindPolicy {
+		return nil
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return fmt.Errorf("%s: %s", label, policy.Words(err)) //nolint:errorlint // the words replace the error
+	}
+	gvk := o.GetObjectKind().GroupVersionKind()
+	if err := unknownFields(fields, schemas[gvk.GroupVersion().String()+" "+kind]); err != nil {
+		return fmt.Errorf("%s: %w", label, err)
+	}
+	return nil
+}
+
 // setDefaults sets the defaults of the API server for the fields that policies depend on.
-func setDefaults(o object) {
+func (r reader) setDefaults(o object) {
 	ns, isNamespace := o.(*corev1.Namespace)
 	switch {
 	// A Namespace is in no namespace, whatever the file says.
@@ -199,7 +244,7 @@ func setDefaults(o object) {
 		// The API server sets this label on each namespace; selectors rely on it.
 		ns.Labels[corev1.LabelMetadataName] = ns.Name
 	case o.GetNamespace() == "":
-		o.SetNamespace(metav1.NamespaceDefault)
+		o.SetNamespace(cmp.Or(r.namespace, metav1.NamespaceDefault))
 	}
 	if o.GetUID() == "" {
 		// The same file gives the same UID.

@@ -42,7 +42,7 @@ func TestManifests(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f, err := FromFiles(dir)
+	f, err := filesIn(t, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,23 +68,48 @@ func TestManifests(t *testing.T) {
 	if namespaces[1].GetLabels()["team"] != "x" {
 		t.Errorf("labels of ns: %v", namespaces[1].GetLabels())
 	}
-	if one, err := FromFiles(filepath.Join(dir, "sub", "pods.yaml")); err != nil || len(one.Pods()) != 2 {
+	if one, err := filesIn(t, filepath.Join(dir, "sub", "pods.yaml")); err != nil || len(one.Pods()) != 2 {
 		t.Errorf("the file by itself: %v", err)
 	}
 }
 
+// filesIn returns Files with the manifests in files and directories.
+func filesIn(t *testing.T, paths ...string) (*Files, error) {
+	t.Helper()
+	m, err := Input{Paths: paths}.Read(t.Context())
+	if err != nil {
+		return nil, err
+	}
+	f := NewFiles()
+	return f, f.Load(m)
+}
+
 func TestManifestErrors(t *testing.T) {
 	for _, tc := range []struct{ name, data, want string }{
-		{"unknown kind", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\napiVersion: apps/v1\nkind: Deployment\n",
-			`f.yaml, document 2: kind "Deployment" of "apps/v1" is none of Pod, Namespace,`},
-		{"kind of another version", "apiVersion: k8s.cni.cncf.io/v1\nkind: MultiNetworkPolicy\n", "f.yaml, document 1: kind"},
-		{"no kind", "metadata: {name: a}\n", `f.yaml, document 1: kind ""`},
+		{"kind of another version", "apiVersion: k8s.cni.cncf.io/v1\nkind: MultiNetworkPolicy\n",
+			"f.yaml, document 1: unknown kind MultiNetworkPolicy of apiVersion k8s.cni.cncf.io/v1, did you mean MultiNetworkPolicy of k8s.cni.cncf.io/v1beta1?"},
+		{"plural", "apiVersion: v1\nkind: Pods\n", "unknown kind Pods of apiVersion v1, did you mean Pod of v1?"},
+		{"kind of the group", "apiVersion: k8s.cni.cncf.io/v1beta1\nkind: NetPolicy\n", "must be MultiNetworkPolicy or NetworkAttachmentDefinition"},
+		{"no kind", "metadata: {name: a}\n", `f.yaml, document 1: an object without a kind`},
+		{"no apiVersion", "kind: Pod\n", `f.yaml, document 1: a Pod without an apiVersion`},
 		{"no name", "apiVersion: v1\nkind: Pod\n", "f.yaml, document 1: a Pod without a name"},
-		{"no YAML", "apiVersion: v1\nkind: [\n", "f.yaml, document 1: "},
-		{"not an object", "just text\n", "f.yaml, document 1: "},
-		{"wrong type", "apiVersion: v1\nkind: Pod\nmetadata: {name: [a]}\n", "f.yaml, document 1: "},
-		{"in a list", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Secret}\n",
-			`f.yaml, document 1, item 1: kind "Secret"`},
+		{"no YAML", "apiVersion: v1\nkind: [\n", "f.yaml, document 1: invalid YAML: line "},
+		{"not an object", "just text\n", "f.yaml, document 1: must be a map, not a string"},
+		{"wrong type", "apiVersion: v1\nkind: Pod\nmetadata: {name: [a]}\n", "f.yaml, document 1: Pod: field metadata.name must be a string, not a list"},
+		{"wrong type in a pod", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: 1}\n",
+			"f.yaml, document 1: Pod a: field spec.containers must be a list, not a number"},
+		{"wrong annotations", "apiVersion: k8s.cni.cncf.io/v1beta1\nkind: MultiNetworkPolicy\nmetadata: {name: a, annotations: {a: 1}}\n",
+			"MultiNetworkPolicy a: field metadata.annotations must be a string, not a number"},
+		{"unknown field", "{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {name: p, namespace: shop}, spec: {ingress: [{prots: []}]}}",
+			"f.yaml, document 1: MultiNetworkPolicy shop/p: unknown field spec.ingress[0].prots, did you mean ports?"},
+		{"unknown fields", "{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {name: p, lables: {}}, spec: {zzzzzz: 1, podselector: {}}}",
+			"MultiNetworkPolicy p: unknown field metadata.lables, did you mean labels?; spec.podselector, did you mean podSelector?; spec.zzzzzz"},
+		{"unknown field of a pod", "{apiVersion: v1, kind: Pod, metadata: {name: p}, spec: {containers: [{prots: []}]}}",
+			"Pod p: unknown field spec.containers[0].prots, did you mean ports?"},
+		{"unknown field of a policy from a cluster",
+			"{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {name: p, resourceVersion: '1'}, spec: {egres: []}}",
+			"unknown field spec.egres, did you mean egress?"},
+		{"in a list", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod}\n", `f.yaml, document 1, item 1: a Pod without a name`},
 		{"twice", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: a}\n",
 			"f.yaml, document 2: default/a is there already (f.yaml, document 1)"},
 	} {
@@ -98,8 +123,23 @@ func TestManifestErrors(t *testing.T) {
 			}
 		})
 	}
-	if _, err := FromFiles("/nonexistent/dir"); err == nil {
+	if _, err := filesIn(t, "/nonexistent/dir"); err == nil {
 		t.Error("no error for a path that is not there")
+	}
+}
+
+// TestSkippedObjects checks the objects that are no error: other kinds, and the fields of pods from a newer API server.
+func TestSkippedObjects(t *testing.T) {
+	m, err := ReadFS(fstest.MapFS{
+		"other.yaml": {Data: []byte("{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}, spec: {prots: 1}}\n---\n# nothing\n---\n" +
+			"{apiVersion: v1, kind: Secret}\n---\n{apiVersion: other.io/v1, kind: Namespace}\n")},
+		"kustomization.yaml": {Data: []byte("resources: [other.yaml]")},
+		"pod.json": {Data: []byte(`{"apiVersion": "v1", "kind": "PodList", "items": [
+			{"metadata": {"name": "p", "resourceVersion": "7", "managedFields": [{"fieldsV1": {"f:x": {}}}]}, "spec": {"fromTheFuture": 1}},
+			{"metadata": {"name": "q"}, "spec": {"containers": [{"resources": {"limits": {"cpu": "100m"}}, "livenessProbe": {"httpGet": {"port": "http"}}}]}}]}`)},
+	})
+	if err != nil || len(m) != 2 || m[0].object.GetName() != "p" || m[1].object.GetName() != "q" {
+		t.Errorf("%d objects, %v", len(m), err)
 	}
 }
 

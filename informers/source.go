@@ -18,6 +18,7 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
 // Source lists and watches objects as records, for Informers and Snapshot. FromClients, FromObjects and Files.Source return
@@ -221,7 +222,7 @@ func (s Settings) recordOf(o runtime.Object) *record {
 	// The custom resources take the way of bytes from the API server, so they are read by the same code.
 	data, err := json.Marshal(o)
 	if err != nil {
-		return &record{problem: err.Error()}
+		return &record{problem: policy.Words(err)}
 	}
 	return decoder{fill}.decodeObject(data)
 }

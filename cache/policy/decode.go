@@ -70,7 +70,7 @@ func decodeSpec(raw json.RawMessage, ps *Problems) spec {
 		return s
 	}
 	if err := decode(raw, &s); err != nil {
-		ps.Add("spec", "cannot be decoded, so the policy isolates every pod of its namespace: %s", clip(err.Error()))
+		ps.Add("spec", "cannot be decoded, so the policy isolates every pod of its namespace: %s", clip(Words(err)))
 		return spec{PodSelector: raw, PolicyTypes: raw}
 	}
 	return s

@@ -111,7 +111,7 @@ func compilePeers(namespace, field string, list []json.RawMessage, u *usage, ps 
 		}
 		var p rawPeer
 		if err := decode(raw, &p); err != nil {
-			ps.Add(at, "cannot be decoded, so it allows nobody: %s", clip(err.Error()))
+			ps.Add(at, "cannot be decoded, so it allows nobody: %s", clip(Words(err)))
 			continue
 		}
 		isBlock, isPods := !isNull(p.IPBlock), !isNull(p.PodSelector) || !isNull(p.NamespaceSelector)
@@ -156,7 +156,7 @@ func compilePods(namespace, field string, p rawPeer, u *usage, ps *Problems) (Pe
 func compileBlock(field string, raw json.RawMessage, u *usage, ps *Problems) (Block, bool) {
 	var in mnpv1.IPBlock
 	if err := decode(raw, &in); err != nil {
-		ps.Add(field, "cannot be decoded, so the block allows nobody: %s", clip(err.Error()))
+		ps.Add(field, "cannot be decoded, so the block allows nobody: %s", clip(Words(err)))
 		return Block{}, false
 	}
 	if !u.takeBlocks(1+len(in.Except), field, ps) {

@@ -15,7 +15,7 @@ func compileSelector(raw json.RawMessage, field, consequence string, u *usage, p
 	var s metav1.LabelSelector
 	if !isNull(raw) {
 		if err := decode(raw, &s); err != nil {
-			ps.Add(field, "cannot be decoded, so %s: %s", consequence, clip(err.Error()))
+			ps.Add(field, "cannot be decoded, so %s: %s", consequence, clip(Words(err)))
 			return nil, false
 		}
 	}
@@ -29,7 +29,7 @@ func compileSelector(raw json.RawMessage, field, consequence string, u *usage, p
 	}
 	compiled, err := labelindex.Compile(&s)
 	if err != nil {
-		ps.Add(field, "is invalid, so %s: %s", consequence, clip(err.Error()))
+		ps.Add(field, "is invalid, so %s: %s", consequence, clip(Words(err)))
 		return nil, false
 	}
 	return compiled, true

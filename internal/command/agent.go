@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/pflag"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
@@ -48,6 +49,9 @@ func (o *agentOptions) run(ctx context.Context) error {
 	config, err := o.config()
 	if err != nil {
 		return err
+	}
+	for _, text := range o.table.warnings() {
+		logr.FromContextOrDiscard(ctx).Info("Suspicious flag: " + text)
 	}
 	err = agent.Run(ctx, config)
 	var address *agent.AddressError

@@ -32,8 +32,9 @@ the container runtime for the pods, or takes the network namespaces of --netns. 
 removes the rules of pods that policies select. Stop the agent for good first, or it restores them.
 
 It prints a line for each pod. The exit code is 0 if no table of the agent is left, else 1.`,
-		Args: asUsage(cobra.NoArgs),
-		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.OutOrStdout()) },
+		Example: Program{}.examples("cleanup", "cleanup --netns /run/netns/web"),
+		Args:    noArgs,
+		RunE:    func(cmd *cobra.Command, _ []string) error { return o.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
 	o.runtime.addFlags(cmd.Flags())
 	addList(cmd.Flags(), &o.netns, "netns", "",

@@ -115,6 +115,9 @@ func (o *commonOptions) readPrefixes(to *cache.Options) error {
 	} {
 		for _, text := range list.prefixes {
 			prefix, err := netip.ParsePrefix(text)
+			if err != nil {
+				err = fmt.Errorf("%q is not a prefix such as 10.0.0.0/8 or fd00::/8", text)
+			}
 			// An IPv4-mapped prefix is a prefix of IPv4.
 			if err == nil && list.onlyIPv6 && prefix.Addr().Unmap().Is4() {
 				err = fmt.Errorf("%q is not of IPv6", text)

@@ -84,16 +84,16 @@ func TestRuleFileFlags(t *testing.T) {
 // TestBadCommonFlags checks that an invalid prefix or file ends the start at once, with a single line.
 func TestBadCommonFlags(t *testing.T) {
 	for want, args := range map[string][]string{
-		`:2:4: found "protocol"`:                   {"--custom-v4-ingress-rule-file", ruleFile(t, "\nip protocol tcp accept\n")},
-		`nothing of IPv6`:                          {"--custom-v4-egress-rule-file", ruleFile(t, "ip6 saddr fd00::1 accept")},
-		`nothing of IPv4`:                          {"--custom-v6-ingress-rule-file", ruleFile(t, "ip saddr 10.0.0.1 accept")},
-		`not of iptables`:                          {"--custom-v6-egress-rule-file", ruleFile(t, "-p tcp -j ACCEPT")},
-		"no such file":                             {"--custom-v6-egress-rule-file", "/does/not/exist"},
-		`--allow-src-prefix: netip`:                {"--allow-src-prefix", "10.0.0.1"},
-		`--allow-dst-prefix: netip`:                {"--allow-dst-prefix", "10.0.0.0/8,x"},
-		`--allow-ipv6-src-prefix: "10.0.0.0/8" is`: {"--allow-ipv6-src-prefix", "10.0.0.0/8"},
-		`rule 2 of`:                                {"--established=revoke", "--custom-v4-ingress-rule-file", ruleFile(t, "drop\nct state new accept")},
-		`"::ffff:10.0.0.0/104" is not of IPv6`:     {"--allow-ipv6-dst-prefix", "::ffff:10.0.0.0/104"},
+		`:2:4: found "protocol"`: {"--custom-v4-ingress-rule-file", ruleFile(t, "\nip protocol tcp accept\n")},
+		`nothing of IPv6`:        {"--custom-v4-egress-rule-file", ruleFile(t, "ip6 saddr fd00::1 accept")},
+		`nothing of IPv4`:        {"--custom-v6-ingress-rule-file", ruleFile(t, "ip saddr 10.0.0.1 accept")},
+		`not of iptables`:        {"--custom-v6-egress-rule-file", ruleFile(t, "-p tcp -j ACCEPT")},
+		"no such file":           {"--custom-v6-egress-rule-file", "/does/not/exist"},
+		`--allow-src-prefix: "10.0.0.1" is not a prefix such as`: {"--allow-src-prefix", "10.0.0.1"},
+		`--allow-dst-prefix: "x" is not a prefix`:                {"--allow-dst-prefix", "10.0.0.0/8,x"},
+		`--allow-ipv6-src-prefix: "10.0.0.0/8" is`:               {"--allow-ipv6-src-prefix", "10.0.0.0/8"},
+		`rule 2 of`:                            {"--established=revoke", "--custom-v4-ingress-rule-file", ruleFile(t, "drop\nct state new accept")},
+		`"::ffff:10.0.0.0/104" is not of IPv6`: {"--allow-ipv6-dst-prefix", "::ffff:10.0.0.0/104"},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := Main("", args, &stdout, &stderr)

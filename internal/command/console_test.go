@@ -17,6 +17,7 @@ var updateConsole = flag.Bool("update", false, "write what the commands of testd
 // TestConsole runs the commands of transcripts, which are the lines with "$ ", and compares their output.
 func TestConsole(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	t.Setenv("KUBECONFIG", "/nonexistent")
 	files, err := filepath.Glob("testdata/console/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
@@ -37,6 +38,7 @@ func TestConsole(t *testing.T) {
 // TestDocumentedCommands runs the commands in the console blocks of the pages, as far as they need no cluster.
 func TestDocumentedCommands(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	t.Setenv("KUBECONFIG", "/nonexistent")
 	for page, atLeast := range map[string]int{"troubleshooting.md": 5, "nftables.md": 2, "virtual-machines.md": 1, "interfaces.md": 1} {
 		t.Run(page, func(t *testing.T) { replayPage(t, "../../docs/"+page, atLeast) })
 	}

@@ -18,7 +18,8 @@ func newDemo() *cobra.Command {
 		Long: `Makes network namespaces that stand for pods, joins them by a bridge, feeds example manifests to the agent's own
 informers, cache and nftables engine, and sends real packets between all of them, before and after the policies.
 It needs no cluster, and no root where user namespaces are allowed. It leaves nothing behind.`,
-		Args: asUsage(cobra.NoArgs),
+		Example: Program{}.examples("demo"),
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			code, done, err := lab.Reexec()
 			switch {

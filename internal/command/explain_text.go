@@ -18,6 +18,7 @@ import (
 // An explanation without interfaces writes nothing.
 func printExplanation(out io.Writer, e explain.Explanation) error {
 	var b strings.Builder
+	colors := colorsOf(out)
 	remote, preposition := e.Remote, "from"
 	if e.Direction == engine.Egress.String() {
 		preposition = "to"
@@ -26,15 +27,9 @@ func printExplanation(out io.Writer, e explain.Explanation) error {
 		if i > 0 {
 			b.WriteString("\n")
 		}
-		fmt.Fprintf(&b, "%s: %s, %s on %s of %s %s %s\n", strings.ToUpper(string(n.Verdict)), e.Packet, e.Direction,
+		fmt.Fprintf(&b, "%s: %s, %s on %s of %s %s %s\n", colors.verdict(n.Verdict), e.Packet, e.Direction,
 			n.Interface, e.Pod, preposition, remote)
-		fmt.Fprintf(&b, "  decided by %s: %s\n", n.DecidedBy, n.Reason)
-		if n.Bridge != "" {
-			fmt.Fprintf(&b, "  %s\n", n.Bridge)
-		}
-		for _, c := range n.Caveats {
-			fmt.Fprintf(&b, "  but: %s\n", c)
-		}
+		printDecision(&b, n, "  ")
 		for _, p := range e.RemotePods {
 			fmt.Fprintf(&b, "  %s is pod %s\n", e.Remote, p)
 		}
@@ -45,6 +40,17 @@ func printExplanation(out io.Writer, e explain.Explanation) error {
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// printDecision writes the deciding rule of an interface, and reasons why the verdict may be another.
+func printDecision(b *strings.Builder, n explain.InterfaceExplanation, indent string) {
+	fmt.Fprintf(b, "%sdecided by %s: %s\n", indent, n.DecidedBy, n.Reason)
+	if n.Bridge != "" {
+		fmt.Fprintf(b, "%s%s\n", indent, n.Bridge)
+	}
+	for _, c := range n.Caveats {
+		fmt.Fprintf(b, "%sbut: %s\n", indent, c)
+	}
 }
 
 // printCustomRules writes the custom rules that the packet met, in their order.

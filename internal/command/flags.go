@@ -1,15 +1,12 @@
 package command
 
 import (
-	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
@@ -17,39 +14,6 @@ import (
 )
 
 // This file has the flags that several commands share.
-
-// apiOptions are the flags for access to the API server.
-type apiOptions struct{ kubeconfig string }
-
-// addFlags adds --kubeconfig.
-func (o *apiOptions) addFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file; without it, the pod's service account")
-}
-
-// restConfig returns the configuration of --kubeconfig, or else of the pod's service account.
-// Both configurations have the name of the program as the user agent. errNotInCluster is returned if the process has
-// neither.
-func (o *apiOptions) restConfig() (*rest.Config, error) {
-	if o.kubeconfig != "" {
-		config, err := clientcmd.BuildConfigFromFlags("", o.kubeconfig)
-		if err != nil {
-			return nil, fmt.Errorf("read --kubeconfig %s: %w", o.kubeconfig, err)
-		}
-		return rest.AddUserAgent(config, program), nil // the API server sees the program's name in its audit log
-	}
-	config, err := rest.InClusterConfig()
-	switch {
-	case errors.Is(err, rest.ErrNotInCluster):
-		return nil, fmt.Errorf("%w: --kubeconfig must name a file", errNotInCluster)
-	case err != nil:
-		return nil, fmt.Errorf("service account of the pod: %w", err)
-	}
-	return rest.AddUserAgent(config, program), nil
-}
-
-// errNotInCluster is the error of a process without --kubeconfig and without a service account.
-// Commands add their own advice to it.
-var errNotInCluster = errors.New("not in a cluster")
 
 // runtimeOptions are the flags for access to the container runtime, and to the host's files that it names. endpoint is
 // the socket of the runtime, hostPrefix the mount point of the host's root directory.
@@ -137,19 +101,30 @@ func setEnforcedBy(options *cache.Options, values []string) error {
 	return nil
 }
 
-// usageError is the error for an invalid command line: the exit code is 2, as for errors of flags.
-type usageError struct{ error }
+// otherPlugins are plugin types that are not in the default of --network-plugins and yet no typing errors.
+var otherPlugins = []string{
+	"accelerated-bridge", "amazon", "aws-cni", "azure-vnet", "calico", "cilium-cni", "dummy", "flannel", "ib-sriov", "kube-ovn",
+	"macvtap", "ovn-k8s-cni-overlay", "ovs", "ptp", "rdma", "sriov-cni", "tc-redirect-tap", "userspace", "vhostuser",
+}
 
-// Unwrap returns the error for errors.Is.
-func (e usageError) Unwrap() error { return e.error }
-
-// asUsage turns the errors of a check of arguments into usage errors.
-// It is for the Args of a command.
-func asUsage(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil {
-			return usageError{err}
+// warn writes the warnings about the values of the flags for a command.
+func (o *tableOptions) warn(to io.Writer) error {
+	for _, text := range o.warnings() {
+		if _, err := fmt.Fprintf(to, "warning: %s\n", text); err != nil {
+			return err
 		}
-		return nil
 	}
+	return nil
+}
+
+// warnings returns the warnings about the values of the flags: a misspelled plugin type leaves networks open.
+func (o *tableOptions) warnings() []string {
+	known := append(agent.DefaultNetworkPlugins(), otherPlugins...)
+	var texts []string
+	for _, p := range o.networkPlugins {
+		if !slices.Contains(known, p) {
+			texts = append(texts, fmt.Sprintf("--network-plugins: unknown plugin type %q%s", p, didYouMean(p, known)))
+		}
+	}
+	return texts
 }

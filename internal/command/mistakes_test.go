@@ -23,6 +23,7 @@ func TestMistakes(t *testing.T) {
 		{[]string{}, "not in a cluster", 1},
 		{[]string{"--no-such-flag"}, "unknown flag", 2},
 		{[]string{"--established", "maybe"}, "neither keep nor revoke", 2},
+		{[]string{"exlain"}, "did you mean explain?", 2},
 		{[]string{"--unenforceable-runtimes", "[kata"}, "[kata", 2},
 		{[]string{"--enforced-by", "ovn-k8s-cni-overlay"}, "is not TYPE=NAME", 2},
 		{[]string{"no-such-command"}, "unknown command", 2},

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 )
 
@@ -20,9 +20,10 @@ type outputOptions struct {
 
 // addFlags adds --output with the formats that the command has.
 // A command has at least one format. The first of formats is the default.
-func (o *outputOptions) addFlags(flags *pflag.FlagSet, formats ...string) {
+func (o *outputOptions) addFlags(cmd *cobra.Command, formats ...string) {
 	o.formats = formats
-	flags.StringVarP(&o.format, "output", "o", formats[0], "`format` of the output: "+strings.Join(formats, ", "))
+	cmd.Flags().StringVarP(&o.format, "output", "o", formats[0], "`format` of the output: "+strings.Join(formats, ", "))
+	completeWords(cmd, "output", formats...)
 }
 
 // check returns an error for a format that the command does not have.

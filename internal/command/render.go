@@ -22,36 +22,42 @@ type renderOptions struct {
 }
 
 // newRender returns the command render.
-func newRender() *cobra.Command {
-	var o renderOptions
+func newRender(p Program) *cobra.Command {
+	o := renderOptions{world: worldOptions{program: p}}
 	cmd := &cobra.Command{
-		Use:   "render -f FILE|DIR... --pod NAMESPACE/NAME",
+		Use:   "render [-f FILE|DIR|URL|-]... --pod NAMESPACE/NAME",
 		Short: "Prints the table that a pod would get",
 		Long: `Prints the nftables table that a pod would get, in nft's syntax, and for a virtual machine the table for its bridge. It
 reads manifests, or without -f the objects of an API server. The pod can be on any node. It needs no privileges and no
 kernel, and changes nothing.`,
-		Args: asUsage(cobra.NoArgs),
+		Example: p.examples("render -f cluster/ --pod shop/web", "render -n shop --pod web -o json"),
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return o.run(cmd.Context(), cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	o.world.addFlags(cmd.Flags())
-	o.output.addFlags(cmd.Flags(), "text", "json")
-	cmd.Flags().StringVar(&o.pod, "pod", "", "the pod, as `NAMESPACE/NAME`")
+	o.output.addFlags(cmd, "text", "json")
+	cmd.Flags().StringVar(&o.pod, "pod", "", "the pod, as `NAMESPACE/NAME` or NAME")
+	o.world.complete(cmd, "pod")
 	return cmd
 }
 
 // run loads the objects and prints the pod's table. It writes problems of the pod and of policies in its namespace as warnings.
 // The table is that of the cache's plan: the agent would apply the same table.
-func (o *renderOptions) run(ctx context.Context, out, warnings io.Writer) error {
-	pod, err := parsePodKey(o.pod)
+func (o *renderOptions) run(ctx context.Context, stdin io.Reader, out, warnings io.Writer) error {
+	namespace, err := o.world.namespace()
+	if err != nil {
+		return err
+	}
+	pod, err := parsePodKey("pod", o.pod, namespace)
 	if err != nil {
 		return err
 	}
 	if err := o.output.check(); err != nil {
 		return err
 	}
-	w, err := o.world.load(ctx)
+	w, err := o.world.load(ctx, stdin, warnings)
 	if err != nil {
 		return err
 	}

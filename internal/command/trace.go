@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
@@ -35,16 +36,18 @@ them.
 The kernel marks the packets by rules in a separate table in the pod, inet ` + trace.TableName + `. These
 rules do not change the verdict, and the kernel removes them when the command ends, even if it is killed. Meanwhile
 "nft monitor trace" in the pod's network namespace shows the same packets.`,
-		Example: `  ` + program + ` trace --pod shop/web --port 80
-  ` + program + ` trace --pod shop/web --from 10.10.0.0/24 --duration 5m --output json`,
-		Args: asUsage(cobra.NoArgs),
+		Example: Program{}.examples(
+			"trace --pod shop/web --port 80",
+			"trace --pod shop/web --from 10.10.0.0/24 --duration 5m --output json",
+		),
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return o.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	flags := cmd.Flags()
 	o.runtime.addFlags(flags)
-	o.output.addFlags(flags, "text", "json")
+	o.output.addFlags(cmd, "text", "json")
 	flags.StringVar(&o.pod, "pod", "", "the pod, as `NAMESPACE/NAME`")
 	flags.StringVar(&o.netns, "netns", "", "`path` of the pod's network namespace, instead of the container runtime's")
 	o.AddFlags(flags)
@@ -81,7 +84,7 @@ func (o *traceOptions) namespace(ctx context.Context) (name, path string, err er
 		}
 		return o.pod, o.netns, nil
 	}
-	pod, err := parsePodKey(o.pod)
+	pod, err := parsePodKey("pod", o.pod, metav1.NamespaceDefault)
 	if err != nil {
 		return "", "", err
 	}

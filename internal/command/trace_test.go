@@ -20,6 +20,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
@@ -36,7 +37,8 @@ type traceRig struct {
 
 func newTraceRig(t *testing.T) traceRig {
 	t.Helper()
-	w, err := loadFiles(t.Context(), cache.Options{NetworkPlugins: agent.DefaultNetworkPlugins(), Limits: policy.DefaultLimits()}, "testdata/cluster")
+	w, err := loadFiles(t.Context(), cache.Options{NetworkPlugins: agent.DefaultNetworkPlugins(), Limits: policy.DefaultLimits()},
+		informers.Input{Paths: []string{"testdata/cluster"}})
 	if err != nil {
 		t.Fatal(err)
 	}

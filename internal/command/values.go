@@ -1,7 +1,8 @@
 package command
 
 import (
-	"fmt"
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 
 // list is the value of a flag with several values, separated by commas. It trims blanks around a value: with a blank after a
 // comma, a network would otherwise not be isolated. If a flag is given several times, the values are appended.
+// A value counts once: the completion of a shell parses the command line twice.
 type list struct {
 	items *[]string
 	given bool // the flag was given, so the default is replaced
@@ -24,20 +26,22 @@ func addList(flags *pflag.FlagSet, items *[]string, name, short, usage string) {
 }
 
 // Set implements pflag.Value. pflag calls it for each occurrence of the flag; the first call drops the default. An
-// empty text is a list without values.
+// empty value is an error: it is likely a variable that is not set.
 func (l *list) Set(text string) error {
 	if !l.given {
 		*l.items, l.given = nil, true
 	}
 	if strings.TrimSpace(text) == "" {
-		return nil
+		return errors.New("the value is empty")
 	}
 	for item := range strings.SplitSeq(text, ",") {
 		item = strings.TrimSpace(item)
 		if item == "" {
-			return fmt.Errorf("%q has an empty value between its commas", text)
+			return errors.New("a value between the commas is empty")
 		}
-		*l.items = append(*l.items, item)
+		if !slices.Contains(*l.items, item) {
+			*l.items = append(*l.items, item)
+		}
 	}
 	return nil
 }
@@ -63,7 +67,7 @@ func (l limitValue) Set(text string) error {
 	name, number, found := strings.Cut(text, "=")
 	value, err := strconv.Atoi(strings.TrimSpace(number))
 	if !found || err != nil {
-		return fmt.Errorf("%q is not NAME=N", text)
+		return errors.New("must be NAME=N")
 	}
 	return l.limits.Set(strings.TrimSpace(name), value)
 }

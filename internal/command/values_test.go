@@ -26,14 +26,13 @@ func TestListFlags(t *testing.T) {
 		{nil, []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge", "bond", "vlan", "tap", "ipoib"}},
 		{[]string{"--network-plugins=ipvlan, bridge"}, []string{"ipvlan", "bridge"}},
 		{[]string{"--network-plugins", " ipvlan ", "--network-plugins", "bridge,\tmacvlan"}, []string{"ipvlan", "bridge", "macvlan"}},
-		{[]string{"--network-plugins="}, nil},
 	} {
 		o, err := tableFlags(t, tc.args...)
 		if err != nil || !slices.Equal(o.networkPlugins, tc.want) {
 			t.Errorf("%q: %q, %v, want %q", tc.args, o.networkPlugins, err, tc.want)
 		}
 	}
-	for _, text := range []string{",", "ipvlan,", "ipvlan,,bridge", ", bridge"} {
+	for _, text := range []string{"", " ", ",", "ipvlan,", "ipvlan,,bridge", ", bridge"} {
 		if o, err := tableFlags(t, "--network-plugins="+text); err == nil {
 			t.Errorf("%q is accepted as %q", text, o.networkPlugins)
 		}

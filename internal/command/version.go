@@ -18,24 +18,25 @@ type versionAnswer struct {
 }
 
 // newVersion returns the command version.
-func newVersion(version string) *cobra.Command {
+func newVersion(p Program) *cobra.Command {
 	var output outputOptions
 	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Prints the version",
-		Args:  asUsage(cobra.NoArgs),
+		Use:     "version",
+		Short:   "Prints the version",
+		Example: p.examples("version", "version -o json"),
+		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := output.check(); err != nil {
 				return err
 			}
-			a := versionAnswer{Version: version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
+			a := versionAnswer{Version: p.Version, Go: runtime.Version(), OS: runtime.GOOS, Arch: runtime.GOARCH}
 			return output.write(cmd.OutOrStdout(), a, func(out io.Writer) error {
-				_, err := fmt.Fprintf(out, "%s %s (%s, %s/%s)\n", program, a.Version, a.Go, a.OS, a.Arch)
+				_, err := fmt.Fprintf(out, "%s %s (%s, %s/%s)\n", p.name(), a.Version, a.Go, a.OS, a.Arch)
 				return err
 			})
 		},
 	}
-	output.addFlags(cmd.Flags(), "text", "json", "yaml")
+	output.addFlags(cmd, "text", "json", "yaml")
 	return cmd
 }
 

@@ -1,13 +1,16 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
@@ -17,34 +20,62 @@ import (
 // worldOptions are the flags for the source of objects, manifests or an API server, and for their interpretation.
 // Explain and render have them.
 type worldOptions struct {
-	files []string // files and directories; empty: the API server
-	api   apiOptions
-	table tableOptions
+	program        Program
+	files          []string // files, directories, URLs, "-"; with kustomizations empty: the API server
+	kustomizations []string // directories
+	client         clientOptions
+	table          tableOptions
 }
 
 // addFlags adds the flags.
 func (o *worldOptions) addFlags(flags *pflag.FlagSet) {
-	flags.StringSliceVarP(&o.files, "filename", "f", nil,
-		"`file` or directory (recursive) with manifests; without it, the objects of the API server")
-	o.api.addFlags(flags)
+	addManifests(flags, &o.files, &o.kustomizations, "; without it, the objects of the API server")
+	o.client.addFlags(flags)
 	o.table.addFlags(flags)
 }
 
-// load reads the objects once, from the files if there are any, else from the API server.
-// The context bounds the requests to the API server. Files are read without it.
-func (o *worldOptions) load(ctx context.Context) (*world, error) {
+// addManifests adds the flags that name manifests.
+func addManifests(flags *pflag.FlagSet, files, kustomizations *[]string, note string) {
+	addList(flags, files, "filename", "f", "`file`, directory (recursive), URL, or - for standard input, with manifests"+note)
+	addList(flags, kustomizations, "kustomize", "k", "`directory` that kustomize builds manifests from")
+}
+
+// isLocal reports whether the objects come from manifests.
+func (o *worldOptions) isLocal() bool { return len(o.files)+len(o.kustomizations) > 0 }
+
+// namespace returns the namespace of names without a namespace. The kubeconfig does not count for manifests, so that equal
+// files give equal answers on all machines.
+func (o *worldOptions) namespace() (string, error) {
+	if o.isLocal() {
+		return cmp.Or(o.client.namespace, metav1.NamespaceDefault), nil
+	}
+	return o.client.currentNamespace()
+}
+
+// load reads the objects once, from the manifests if there are any, else from the API server. It writes warnings about the flags.
+// The context bounds the requests to the API server and downloads.
+func (o *worldOptions) load(ctx context.Context, stdin io.Reader, warnings io.Writer) (*world, error) {
 	options, err := o.table.load("")
 	if err != nil {
 		return nil, err
 	}
-	if len(o.files) > 0 {
-		return loadFiles(ctx, options, o.files...)
+	var w *world
+	if o.isLocal() {
+		w, err = loadFiles(ctx, options, informers.Input{
+			Paths: o.files, Kustomizations: o.kustomizations, Namespace: o.client.namespace, Stdin: stdin, Kustomize: o.program.Kustomize,
+		})
+	} else {
+		w, err = o.loadCluster(ctx, options)
 	}
-	// The objects of the cluster, by the rights of the user who runs the command.
-	config, err := o.api.restConfig()
-	if errors.Is(err, errNotInCluster) {
-		return nil, fmt.Errorf("%w, or -f manifests", err)
+	if err != nil {
+		return nil, err
 	}
+	return w, o.table.warn(warnings)
+}
+
+// loadCluster reads the objects of the API server, by the rights of the user who runs the command.
+func (o *worldOptions) loadCluster(ctx context.Context, options cache.Options) (*world, error) {
+	config, err := o.client.restConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -63,12 +94,17 @@ func settingsOf(options *cache.Options) informers.Settings {
 
 // loadFiles reads the objects in manifests.
 // An error names the file that cannot be read or parsed. Objects with problems are no errors.
-func loadFiles(ctx context.Context, options cache.Options, paths ...string) (*world, error) {
-	files, err := informers.FromFiles(paths...)
+func loadFiles(ctx context.Context, options cache.Options, in informers.Input) (*world, error) {
+	manifests, err := in.Read(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return newWorld(ctx, options, files.Source(settingsOf(&options)), strings.Join(paths, ", "))
+	files := informers.NewFiles()
+	if err := files.Load(manifests); err != nil {
+		return nil, fmt.Errorf("read manifests: %w", err)
+	}
+	origin := strings.Join(append(slices.Clone(in.Paths), in.Kustomizations...), ", ")
+	return newWorld(ctx, options, files.Source(settingsOf(&options)), origin)
 }
 
 // world is a cache with a snapshot of all objects, and the problems of these objects.
@@ -131,7 +167,7 @@ func (w *world) has(key cache.Key) error {
 	outside, there := w.pods[key]
 	switch {
 	case !there:
-		return fmt.Errorf("there is no pod %s in %s", key, w.origin)
+		return fmt.Errorf("there is no pod %s in %s%s", key, w.origin, didYouMean(key.String(), w.podNames("")))
 	case outside != nil:
 		return fmt.Errorf("nothing to say of pod %s: %w", key, outside)
 	}
@@ -152,15 +188,14 @@ func (w *world) warn(to io.Writer, about func(kind string, key cache.Key) bool) 
 	return nil
 }
 
-// parsePodKey reads NAMESPACE/NAME, or NAME in the namespace default.
-// An error is a usage error.
-func parsePodKey(s string) (cache.Key, error) {
-	key := cache.Key{Namespace: "default", Name: s}
-	if namespace, name, found := strings.Cut(s, "/"); found {
-		key = cache.Key{Namespace: namespace, Name: name}
+// podNames returns the names of the pods in a namespace, or in all namespaces, as NAMESPACE/NAME, sorted.
+func (w *world) podNames(namespace string) []string {
+	var names []string
+	for key := range w.pods {
+		if namespace == "" || key.Namespace == namespace {
+			names = append(names, key.String())
+		}
 	}
-	if key.Namespace == "" || key.Name == "" || strings.Contains(key.Name, "/") {
-		return key, usageError{fmt.Errorf("--pod %q: must be NAMESPACE/NAME", s)}
-	}
-	return key, nil
+	slices.Sort(names)
+	return names
 }
