@@ -74,6 +74,9 @@ bench: tools
 # The same, into the documents.
 bench-docs: tools
 	go run ./hack/bench -write docs/performance.md -chart docs/latency.svg $(BENCH)
+	go run ./hack/scale -parts events,burst,idle -write docs/performance.md
+	go run ./hack/scale -pods 1000,10000,100000,1000000 -memory 2GiB -write docs/scale.md -chart docs/scale.svg
+	go run ./hack/scale -parts api -load 1h -write docs/scale.md
 
 # An agent in clusters of up to 100,000 pods. SCALE holds the flags.
 scale: tools

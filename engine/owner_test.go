@@ -125,6 +125,9 @@ func TestOwnedByAnother(t *testing.T) {
 	apply(t, first, want)
 	apply(t, second, want)
 	finds(t, "while the first has it", second, OwnedByAnother)
+	if first.isExposed() || !second.isExposed() {
+		t.Errorf("exposed to others: the owner's %t, the other's %t", first.isExposed(), second.isExposed())
+	}
 	finds(t, "its owner", first, AsApplied)
 	want = isolated(parseAddrs("10.0.0.4"), 80)
 	apply(t, first, want)
@@ -137,6 +140,9 @@ func TestOwnedByAnother(t *testing.T) {
 	}
 	finds(t, "the first is gone", second, TakenOver)
 	finds(t, "taken over", second, AsApplied)
+	if second.isExposed() {
+		t.Error("taken over, and yet exposed to others")
+	}
 	if s := second.Stats(); s.Repairs != 0 {
 		t.Errorf("%d changes of the owner are counted as repairs", s.Repairs)
 	}

@@ -40,7 +40,7 @@ type state struct {
 	Latency report.Samples
 	// Whole is the same until all pods have the rules. Objects that overlap count once, from the first.
 	Whole report.Samples
-	// Span is the time from the write of the first object to the acknowledgement of the last rules.
+	// Span is the time from the first object, when it was decoded, to the acknowledgement of the last rules.
 	Span  time.Duration
 	Floor report.Samples // answer to floorCommand
 }
@@ -197,7 +197,7 @@ type latency struct {
 	// whole has the times until dirty was empty again, from since, when it was empty before.
 	whole       report.Samples
 	since       time.Time
-	first, last time.Time // write of the first object and acknowledgement of the last rules since the last reset
+	first, last time.Time // first object and acknowledgement of the last rules since the last reset
 }
 
 // Received implements informers.Observer.
@@ -210,7 +210,7 @@ func (l *latency) Received(r informers.Receipt) {
 	l.mu.Lock()
 	l.sent = time.Unix(0, ns)
 	if l.events == 0 {
-		l.first = l.sent
+		l.first = time.Now()
 	}
 	l.events++
 	l.mu.Unlock()

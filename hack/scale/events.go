@@ -66,7 +66,7 @@ func measureChanges(c *cluster, o *options, rate int) (s state, err error) {
 // bursts is the number of times that the peers of a burst join.
 const bursts = 5
 
-// measureBurst measures 1,000 peers that join at once, in as many events: from the first event until all local pods have the rules.
+// measureBurst measures 1,000 peers that join at once, in as many events: from the first event, as the agent has decoded it, until all local pods have the rules.
 // The floor is the time of the kernel and the engine for the same change, with a single batch for each pod.
 func measureBurst(o *options) (string, error) {
 	const joining = 1000
@@ -101,12 +101,11 @@ func measureBursts(c *cluster, o *options) (took, floor report.Samples, err erro
 	var joined state
 	for i := range 2 * bursts {
 		app := [...]string{client, other}[i%2]
-		for pod := c.local + c.clients; pod < c.pods; pod++ {
-			if err := p.server.change(pod, app); err != nil {
-				return nil, nil, err
-			}
+		frames, err := p.server.prepare(c.local+c.clients, c.pods, app)
+		if err != nil {
+			return nil, nil, err
 		}
-		if err := p.server.flush(); err != nil {
+		if err := p.server.write(frames); err != nil {
 			return nil, nil, err
 		}
 		command := stateCommand

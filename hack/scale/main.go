@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -77,7 +76,9 @@ func measureParts(o *options) error {
 			return fmt.Errorf("-parts: no measurement %q", name)
 		}
 	}
-	if o.document != "" {
+	// The API load counts requests and bytes, which no other program disturbs.
+	mustBeQuiet := o.document != "" && o.parts != "api"
+	if mustBeQuiet {
 		if err := report.AwaitQuiet(); err != nil {
 			return err
 		}
@@ -99,15 +100,14 @@ func measureParts(o *options) error {
 	}
 	m, err := watch.Machine()
 	fmt.Println(m)
+	if failed == nil && err == nil && mustBeQuiet {
+		err = m.Quiet()
+	}
 	if failed != nil || err != nil || o.document == "" {
 		return cmp.Or(failed, err)
-	}
-	// The API load counts requests and bytes, which no other program disturbs.
-	if err := m.Quiet(); err != nil && o.parts != "api" {
-		return err
 	}
 	for i := range sections {
 		sections[i].Text += "\n" + m.String() + "\n"
 	}
-	return errors.Join(report.Write(o.document, "scale", sections))
+	return report.Write(o.document, "scale", sections)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net"
@@ -97,6 +98,32 @@ func (s *server) change(i int, app string) error {
 	return s.pods.send(watch.Modified, s.cluster.pod(i, app))
 }
 
+// prepare encodes a new version of each pod from a number to another number.
+func (s *server) prepare(from, to int, app string) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var frames bytes.Buffer
+	st := encoderTo(&frames)
+	st.last = s.pods.last
+	for i := from; i < to; i++ {
+		if err := st.send(watch.Modified, s.cluster.pod(i, app)); err != nil {
+			return nil, err
+		}
+	}
+	s.pods.last = st.last
+	return frames.Bytes(), nil
+}
+
+// write sends prepared versions.
+func (s *server) write(frames []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := s.pods.out.Write(frames); err != nil {
+		return err
+	}
+	return s.pods.flush()
+}
+
 // flush sends the buffered versions.
 func (s *server) flush() error {
 	s.mu.Lock()
@@ -127,7 +154,8 @@ func (s *server) watchJSON(w http.ResponseWriter, r *http.Request, n int, object
 
 // stream is a watch in protobuf, the encoding that the agent asks for.
 type stream struct {
-	frames  io.Writer
+	out     io.Writer
+	frames  io.Writer // adds the length of a frame, and writes to out
 	object  runtime.Encoder
 	event   runtime.Encoder
 	control *http.ResponseController
@@ -136,9 +164,16 @@ type stream struct {
 
 func newStream(w http.ResponseWriter) *stream {
 	w.Header().Set("Content-Type", runtime.ContentTypeProtobuf+";stream=watch")
+	st := encoderTo(w)
+	st.control = http.NewResponseController(w)
+	return st
+}
+
+// encoderTo returns a stream that cannot be flushed.
+func encoderTo(w io.Writer) *stream {
 	info, _ := runtime.SerializerInfoForMediaType(scheme.Codecs.SupportedMediaTypes(), runtime.ContentTypeProtobuf)
 	return &stream{
-		frames: info.StreamSerializer.NewFrameWriter(w), control: http.NewResponseController(w),
+		out: w, frames: info.StreamSerializer.NewFrameWriter(w),
 		object: scheme.Codecs.EncoderForVersion(info.Serializer, corev1.SchemeGroupVersion),
 		event:  scheme.Codecs.EncoderForVersion(info.StreamSerializer.Serializer, corev1.SchemeGroupVersion),
 	}

@@ -2,6 +2,7 @@ package reconciler
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -9,20 +10,29 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// bridgeInterval is the minimum time between two looks for a bridge in a pod. A look takes about 0.1 ms, for each
-// selected pod without a known bridge.
-const bridgeInterval = 5 * time.Second
+// Times between two looks for a bridge in a pod. A look takes about 0.1 ms, for each selected pod without a known bridge. A virtual
+// machine starts, and makes its bridge, soon after its pod got the interface.
+const (
+	bridgeInterval    = 5 * time.Second
+	oldBridgeInterval = time.Minute // for a pod whose interfaces are older than bridgeAge
+	bridgeAge         = 10 * time.Minute
+)
 
 // bridgeSearch is the search for a bridge with an isolated interface of the pod as a port. Until the search finds it,
 // the tables of the pod drop the bridge's frames, so a late look is safe.
 type bridgeSearch struct {
 	ports []string  // names of interfaces to look for; empty: no need to look
+	since time.Time // first look for these interfaces
 	last  time.Time // time of the last look; zero: none yet in this sandbox
 }
 
 // isDue reports whether it is time to look.
 func (s *bridgeSearch) isDue(now time.Time) bool {
-	return len(s.ports) > 0 && now.Sub(s.last) >= bridgeInterval
+	interval := bridgeInterval
+	if now.Sub(s.since) > bridgeAge {
+		interval = oldBridgeInterval
+	}
+	return len(s.ports) > 0 && now.Sub(s.last) >= interval
 }
 
 // searchBridge looks for a bridge before the first tables of a sandbox, so that a restarted agent does not replace the
@@ -33,7 +43,9 @@ func (r *Reconciler) searchBridge(e *enforced, target *cache.Target) error {
 		e.bridge = bridgeSearch{}
 		return nil
 	}
-	e.bridge.ports = target.BridgePorts
+	if !slices.Equal(e.bridge.ports, target.BridgePorts) {
+		e.bridge.ports, e.bridge.since = target.BridgePorts, time.Now()
+	}
 	if !e.bridge.last.IsZero() {
 		return nil
 	}

@@ -30,6 +30,8 @@ type stage struct {
 	tables  map[string]int      // chains in the kernel, by network namespace
 	busy    map[string]chan any // applies of a pod that wait until the channel is closed
 	bridged map[string]bool     // pods with a bridge
+	owned   bool                // no other process can change the tables
+	asked   int                 // questions whether a table has changed
 	applied map[string][]engine.Tables
 	running map[string]int // applies under way, by pod
 	most    int            // applies under way at the same time
@@ -211,11 +213,16 @@ func (t *stageTable) Apply(_ context.Context, want engine.Tables) error {
 	return err
 }
 
-func (t *stageTable) IsExposed() bool { return true }
+func (t *stageTable) IsExposed() bool {
+	t.stage.mu.Lock()
+	defer t.stage.mu.Unlock()
+	return !t.stage.owned
+}
 
 func (t *stageTable) Changed(context.Context) (bool, error) {
 	t.stage.mu.Lock()
 	defer t.stage.mu.Unlock()
+	t.stage.asked++
 	return false, t.stage.fail["check "+t.pod]
 }
 
