@@ -48,7 +48,9 @@ func (n *Namespace) Changed(ctx context.Context) (bool, error) { return n.engine
 // IsExposed reports whether Changed should be asked often: another process can change a table, or connection tracking has work to do soon.
 // If all tables are owned, Changed only notices that another process has deleted entries of connections, or made a table of the same
 // name where none is wanted.
-func (n *Namespace) IsExposed() bool { return n.engines[Inet].isExposed() || n.engines[Bridge].isExposed() }
+func (n *Namespace) IsExposed() bool {
+	return n.engines[Inet].isExposed() || n.engines[Bridge].isExposed()
+}
 
 // Check checks both tables, see Engine.Check. If it finds something in both, it reports a repair, or the finding in family inet.
 func (n *Namespace) Check(ctx context.Context) (found Finding, err error) {

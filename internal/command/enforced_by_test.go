@@ -36,7 +36,7 @@ func TestEnforcedBy(t *testing.T) {
 		reported []string // policies with an Event
 	}{
 		{"by default", nil, []string{"nobody"}},
-		{"switched off", []string{"--enforced-by="}, []string{"nobody", "ovn"}},
+		{"switched off", []string{"--enforced-by=none"}, []string{"nobody", "ovn"}},
 		{"another type", []string{"--enforced-by=ptp=Somebody"}, []string{"ovn"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

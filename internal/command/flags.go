@@ -51,10 +51,10 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 	addList(flags, &o.networkPlugins, "network-plugins", "",
 		"plugin types of the networks that policies isolate")
 	o.enforcedBy = agent.DefaultEnforcedBy()
-	addList(flags, &o.enforcedBy, "enforced-by", "",
+	addListOrNone(flags, &o.enforcedBy, "enforced-by",
 		"plugin types of the networks for which another implementation enforces policies, and its name, as TYPE=NAME")
 	o.unenforceable = cache.DefaultUnenforceableRuntimes()
-	addList(flags, &o.unenforceable, "unenforceable-runtimes", "",
+	addListOrNone(flags, &o.unenforceable, "unenforceable-runtimes",
 		"RuntimeClasses and handlers, as shell patterns, whose pods have a network stack of their own, which no rules reach")
 	flags.StringVar(&o.established, "established", keepEstablished,
 		"connections that policies no longer allow: `keep|revoke`; with revoke, rules see every packet")

@@ -17,6 +17,7 @@ import (
 type list struct {
 	items *[]string
 	given bool // the flag was given, so the default is replaced
+	none  bool // the word none stands for the empty list
 }
 
 // addList adds a flag with the content of items as its default.
@@ -25,14 +26,22 @@ func addList(flags *pflag.FlagSet, items *[]string, name, short, usage string) {
 	flags.VarP(&list{items: items}, name, short, usage)
 }
 
+// addListOrNone is addList for a flag whose default some users want to switch off: none stands for the empty list.
+func addListOrNone(flags *pflag.FlagSet, items *[]string, name, usage string) {
+	flags.Var(&list{items: items, none: true}, name, usage+"; none: no value")
+}
+
 // Set implements pflag.Value. pflag calls it for each occurrence of the flag; the first call drops the default. An
 // empty value is an error: it is likely a variable that is not set.
 func (l *list) Set(text string) error {
 	if !l.given {
 		*l.items, l.given = nil, true
 	}
-	if strings.TrimSpace(text) == "" {
+	switch text = strings.TrimSpace(text); {
+	case text == "":
 		return errors.New("the value is empty")
+	case text == "none" && l.none:
+		return nil
 	}
 	for item := range strings.SplitSeq(text, ",") {
 		item = strings.TrimSpace(item)

@@ -211,7 +211,7 @@ func (w *wholeAgent) stop() error {
 		errs = append(errs, w.fleet.close())
 	}
 	if w.Process != nil {
-		errs = append(errs, w.Process.Stop(), os.RemoveAll(w.Dir))
+		errs = append(errs, w.Stop(), os.RemoveAll(w.Dir))
 	}
 	return errors.Join(errs...)
 }
