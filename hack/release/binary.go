@@ -25,10 +25,15 @@ var hermetic = []string{
 // linker must keep all exported methods of all types. docs/release.md has the sizes.
 const buildTags = "grpcnotrace"
 
-// buildBinary builds the program for an architecture. -trimpath keeps the folder out of the file. The version comes from the argument
-// and not from Git, so that a source archive makes the same file.
+// buildBinary builds the agent for an architecture.
 func (r *release) buildBinary(ctx context.Context, arch string) error {
+	return r.buildProgram(ctx, arch, ".", r.file(binaryName(arch)))
+}
+
+// buildProgram builds a package of the project for an architecture. -trimpath keeps the folder out of the file. The version comes from the argument
+// and not from Git, so that a source archive makes the same file.
+func (r *release) buildProgram(ctx context.Context, arch, dir, out string) error {
 	_, err := r.command(ctx, append(hermetic, "GOARCH="+arch), "go", "build", "-trimpath", "-buildvcs=false", "-tags", buildTags,
-		"-ldflags", fmt.Sprintf("-s -w -buildid= -X main.version=%s", r.version), "-o", r.file(binaryName(arch)), ".")
+		"-ldflags", fmt.Sprintf("-s -w -buildid= -X main.version=%s", r.version), "-o", out, dir)
 	return err
 }

@@ -8,7 +8,8 @@
 //	                      ├─► SBOM                      │ digest
 //	                      └─► man pages, completions    ▼
 //	manifests ─► kustomize ─────────────────────► install.yaml ─┬─► SHA256SUMS
-//	manifests/chart, CHANGELOG.md, git log ─► chart, CHANGES.md ┘
+//	manifests/chart, CHANGELOG.md, git log ─► chart, CHANGES.md ┤
+//	cmd/kubectl-mnp ─► archives, krew manifest ─────────────────┘
 //
 // With -push, it pushes the image in DIR to its registry, with the credentials of docker login.
 package main

@@ -110,6 +110,7 @@ func (r *release) build(ctx context.Context) error {
 		{"man pages", func() error { return r.writeManPages(ctx) }},
 		{"shell completions", func() error { return r.writeCompletions(ctx) }},
 		{"chart", r.writeChart},
+		{"kubectl plugin", func() error { return r.writePlugin(ctx) }},
 		{"changes", func() error { return r.writeChanges(ctx) }},
 		{"checksums", r.writeChecksums},
 	} {

@@ -44,7 +44,7 @@ func TestRelease(t *testing.T) {
 	}
 	for name, test := range map[string]func(*testing.T, string){
 		"binaries": testBinaries, "image": testImage, "install": testInstall, "checksums": testChecksums, "sbom": testSBOM,
-		"man": testManPages, "completions": testCompletions, "chart": testChart, "changes": testChanges,
+		"man": testManPages, "completions": testCompletions, "chart": testChart, "plugin": testPlugin, "changes": testChanges,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, first) })
 	}
