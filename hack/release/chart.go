@@ -49,7 +49,7 @@ func (r *release) writeChart() error {
 	return r.archive(fmt.Sprintf("%s-%s.tgz", name, version), dir)
 }
 
-// copyFiles copies a folder. Links become what they lead to: the chart of the work tree links to the other manifests.
+// copyFiles copies a folder. A link becomes a copy of its destination: the chart in the work tree links to the other manifests.
 func copyFiles(to, from string) error {
 	entries, err := os.ReadDir(from)
 	if err != nil {

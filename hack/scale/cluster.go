@@ -29,7 +29,7 @@ const selectingNamespaces = 400
 // cluster takes no memory. Pod i is in namespace i modulo namespaces; the first pods are local.
 type cluster struct {
 	pods, namespaces, policies, local int
-	// clients is the number of the first remote pods that are all clients, so that one namespace has a large group; the other
+	// clients makes so many remote pods clients, from the first on, so that a namespace has a large group; the other
 	// remote pods have no policy. 0: all kinds of pods take turns.
 	clients int
 	// spacing is the distance between the addresses of consecutive pods. With 1, addresses are neighbors and form a single range.
