@@ -14,7 +14,7 @@ import (
 // different ways: the matrix sweeps over all ports at once, and Reaches follows a packet through the rules.
 func TestMatrixWorlds(t *testing.T) {
 	allowed, denied := 0, 0
-	for range 10 {
+	for range 60 {
 		seed := rand.Uint64N(1 << 40)
 		a, d := matrixWorld(t, seed)
 		if allowed, denied = allowed+a, denied+d; t.Failed() {
