@@ -15,7 +15,7 @@ import (
 const (
 	bridgeInterval    = 5 * time.Second
 	oldBridgeInterval = time.Minute // for a pod whose interfaces are older than bridgeAge
-	bridgeAge         = 10 * time.Minute
+	bridgeAge         = time.Minute
 )
 
 // bridgeSearch is the search for a bridge with an isolated interface of the pod as a port. Until the search finds it,

@@ -77,8 +77,9 @@ func newRow(s size, y way, e event, m, floor *samples) row {
 }
 
 const (
-	mostToRelabelWithNFT = 1000 // peers; with more of them, nft 1.0.6 takes minutes to delete the elements of a namespace
-	mostPodsWithConn     = 20   // a Conn of google/nftables panics with a descriptor above 1023
+	mostToRelabelWithNFT = 1000   // peers; with more of them, nft 1.0.6 takes minutes to delete the elements of a namespace
+	mostPodsWithConn     = 20     // a Conn of google/nftables panics with a descriptor above 1023
+	mostPeersWithConn    = 10_000 // at 100,000, its first apply leaves another table than the other ways
 )
 
 // newWays returns the wanted ways. The engine and the agent have their own fleets, since they detect changes by others. The other
@@ -97,7 +98,7 @@ func newWays(w *world, wanted map[string]bool) (ways []way, closeAll func() erro
 	conn := newConnWay(shared, w)
 	closeAll = func() error { return errors.Join(floor.close(), conn.close(), shared.close(), ours.close()) }
 	ways = []way{floor, &engineWay{tables: ours, world: w}, newAgentWay(ours, w)}
-	if w.Pods <= mostPodsWithConn {
+	if w.Pods <= mostPodsWithConn && w.Peers <= mostPeersWithConn {
 		ways = append(ways, conn)
 	}
 	if wanted["knftables"] {
