@@ -116,12 +116,12 @@ func (q ReachQuery) judge(c *cache.Cache, s sharedPath) (Path, error) {
 // verdictOrder has the verdicts from the worst to the best.
 var verdictOrder = []Verdict{NoPath, Denied, NotEnforced, Allowed}
 
-// better returns the verdict on two ways of which a sender needs one.
+// better returns the better of two verdicts: a sender may choose between two paths.
 func better(a, b Verdict) Verdict {
 	return verdictOrder[max(slices.Index(verdictOrder, a), slices.Index(verdictOrder, b))]
 }
 
-// worse returns the verdict on a way that needs both verdicts.
+// worse returns the worse of two verdicts: both ends of a path must allow a packet.
 func worse(a, b Verdict) Verdict {
 	return verdictOrder[min(slices.Index(verdictOrder, a), slices.Index(verdictOrder, b))]
 }

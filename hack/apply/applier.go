@@ -20,6 +20,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
 	"sigs.k8s.io/yaml"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 )
 
 // applier applies objects of any kind. seen has the JSON of the objects that were checked, kinds their kinds.
@@ -91,28 +93,13 @@ func (a *applier) waitServed(ctx context.Context, crd map[string]any) error {
 	resource := schema.GroupVersionResource{
 		Group: definition.Spec.Group, Version: definition.Spec.Versions[0].Name, Resource: definition.Spec.Names.Plural,
 	}
-	return eventually(ctx, "the API server serves "+resource.String(), func() error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return await.NoError(ctx, "the API server serves "+resource.String(), func() error {
 		a.mapper.Reset() // the mapper caches a discovery from before the CRD
 		_, err := a.mapper.KindFor(resource)
 		return err
 	})
-}
-
-// eventually retries until there is no error, a minute at most.
-func eventually(ctx context.Context, what string, try func() error) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	for {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("never: %s: %w", what, err)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
 }
 
 // foreign are the files with the CRDs of other projects, by the version of a Go module that has them.

@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/apiserver"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/kustomize"
 )
 
@@ -31,14 +32,17 @@ func main() {
 // run checks the manifests, and prints the number of checks.
 func run(ctx context.Context, manifests string) (err error) {
 	start := time.Now()
-	s, err := startServer(ctx)
-	if s != nil {
-		defer func() { err = errors.Join(err, s.stop()) }()
-	}
+	dir, err := os.MkdirTemp("", "apply-")
 	if err != nil {
 		return err
 	}
-	a, err := prepare(ctx, s.Config(token))
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	server, err := apiserver.Start(ctx, dir, "--authorization-mode=RBAC")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Stop()) }()
+	a, err := prepare(ctx, server.Config(apiserver.Token))
 	if err != nil {
 		return err
 	}

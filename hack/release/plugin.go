@@ -22,22 +22,27 @@ func (r *release) writePlugin(ctx context.Context) error {
 		return err
 	}
 	for _, arch := range architectures {
-		dir, err := os.MkdirTemp("", "release-plugin-")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
-		if err := r.buildProgram(ctx, arch, "./cmd/kubectl-"+plugin, filepath.Join(dir, "kubectl-"+plugin)); err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, "LICENSE"), license, 0o644); err != nil {
-			return err
-		}
-		if err := r.archive(pluginArchive(arch), dir); err != nil {
+		if err := r.packPlugin(ctx, arch, license); err != nil {
 			return err
 		}
 	}
 	return r.writeKrew()
+}
+
+// packPlugin writes the archive for an architecture.
+func (r *release) packPlugin(ctx context.Context, arch string, license []byte) error {
+	dir, err := os.MkdirTemp("", "release-plugin-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
+	if err := r.buildProgram(ctx, arch, "./cmd/kubectl-"+plugin, filepath.Join(dir, "kubectl-"+plugin)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "LICENSE"), license, 0o644); err != nil {
+		return err
+	}
+	return r.archive(pluginArchive(arch), dir)
 }
 
 // writeKrew writes the manifest with which krew installs the plugin (https://krew.sigs.k8s.io/docs/developer-guide/plugin-manifest).
@@ -58,7 +63,7 @@ func (r *release) writeKrew() error {
 		"spec": map[string]any{
 			"version": r.version, "homepage": source, "shortDescription": "Explain policies of secondary networks",
 			"description": "Says which packets the MultiNetworkPolicies of a cluster or of files allow, between two pods, in a namespace,\n" +
-				"and what a change of policies opens and closes.\n",
+				"and the connections that a change of policies opens and closes.\n",
 			"platforms": platforms,
 		},
 	})

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"debug/buildinfo"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -67,11 +68,7 @@ func (r *release) writeSBOM() error {
 	if err != nil {
 		return err
 	}
-	if err := spdxjson.Write(doc, file, spdxjson.Indent("  ")); err != nil {
-		_ = file.Close()
-		return err
-	}
-	return file.Close()
+	return errors.Join(spdxjson.Write(doc, file, spdxjson.Indent("  ")), file.Close())
 }
 
 // contents returns the modules in a program, and the standard library.

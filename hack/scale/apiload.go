@@ -23,10 +23,10 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/apiserver"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/apiserver"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
 )
 
 // The cluster on the API server of the measurement of its load. A tenth of the pods has ended, and a tenth is on the host's network.
@@ -53,17 +53,18 @@ func measureAPILoad(o *options) (text string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	server, err := apiserver.Start(dir)
+	server, err := apiserver.Start(context.Background(), dir, apiserver.AlwaysAllow)
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, server.Stop()) }()
+	// The watches end before the server does.
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
 	client, err := kubernetes.NewForConfig(server.Config(apiserver.Token))
 	if err != nil {
 		return "", err
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	load := &apiLoad{client: client, cluster: cluster{pods: loadPods, namespaces: loadNamespaces, policies: loadPolicies, spacing: 5}}
 	if err := load.createAll(ctx); err != nil {
 		return "", err
@@ -200,25 +201,10 @@ type apiLoad struct {
 	cluster cluster
 }
 
-// customKind is the definition of a custom kind without a schema. Arguments: the plural, the kind and the version.
-const customKind = `{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-"metadata": {"name": "%[1]s.k8s.cni.cncf.io", "annotations": {"api-approved.kubernetes.io": "unapproved, for a measurement"}},
-"spec": {"group": "k8s.cni.cncf.io", "scope": "Namespaced", "names": {"kind": "%[2]s", "plural": "%[1]s"}, "versions": [{"name": "%[3]s",
-"served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}]}}`
-
-func (l *apiLoad) post(ctx context.Context, path, body string) error {
-	return l.client.Discovery().RESTClient().Post().AbsPath(path).SetHeader("Content-Type", "application/json").Body([]byte(body)).Do(ctx).Error()
-}
-
 // createAll creates the kinds and the objects.
 func (l *apiLoad) createAll(ctx context.Context) error {
-	for _, kind := range []string{
-		fmt.Sprintf(customKind, "network-attachment-definitions", "NetworkAttachmentDefinition", "v1"),
-		fmt.Sprintf(customKind, "multi-networkpolicies", "MultiNetworkPolicy", "v1beta1"),
-	} {
-		if err := l.post(ctx, "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", kind); err != nil {
-			return err
-		}
+	if err := apiserver.CreateKinds(ctx, l.client); err != nil {
+		return err
 	}
 	for i := range loadNamespaces {
 		ns := l.cluster.namespace(i)
@@ -227,34 +213,21 @@ func (l *apiLoad) createAll(ctx context.Context) error {
 			return err
 		}
 	}
-	// The API server serves the new kinds some time later.
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-		err := l.post(ctx, "/apis/k8s.cni.cncf.io/v1/namespaces/default/network-attachment-definitions", withoutServerFields(nadJSON))
-		if err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			return err
-		}
+	if err := apiserver.Post(ctx, l.client, apiserver.NADsPath("default"), withoutServerFields(nadJSON)); err != nil {
+		return err
 	}
 	for i := range loadPolicies {
-		path := "/apis/k8s.cni.cncf.io/v1beta1/namespaces/" + namespaceName(i%loadNamespaces) + "/multi-networkpolicies"
-		for end := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
-			err := l.post(ctx, path, withoutServerFields(l.cluster.policyJSON(i)))
-			if err == nil {
-				break
-			}
-			if time.Now().After(end) {
-				return err
-			}
+		path := apiserver.PoliciesPath(namespaceName(i % loadNamespaces))
+		if err := apiserver.Post(ctx, l.client, path, withoutServerFields(l.cluster.policyJSON(i))); err != nil {
+			return err
 		}
 	}
 	return l.createPods(ctx)
 }
 
 // withoutServerFields removes a resource version, which a client must not set on a new object.
-func withoutServerFields(object string) string {
-	return strings.Replace(object, `"resourceVersion": "1",`, "", 1)
+func withoutServerFields(object string) []byte {
+	return []byte(strings.Replace(object, `"resourceVersion": "1",`, "", 1))
 }
 
 // createPods creates the pods, a few at the same time.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 )
 
 // measurement is the outcome of one cluster.
@@ -19,7 +19,7 @@ type measurement struct {
 	sent           uint64        // bytes of the initial events, on the wire
 }
 
-// Targets for the clusters. The heap's target holds up to the size that the next constant names.
+// Targets for the clusters, up to 100,000 pods.
 const (
 	mostChurnTail = 50 * time.Millisecond
 	mostStart     = 5 * time.Second

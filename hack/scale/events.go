@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 )
 
 // peers is the number of pods in the large group of the measurements below.

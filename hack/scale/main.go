@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 )
 
 func main() {

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/apiserver"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/apiserver"
 )
 
 // Ports on loopback of the rig's network namespace, where nothing else listens.

@@ -33,7 +33,7 @@ func TestPacketSocket(t *testing.T) {
 		datagrams, _ := past.Received(w.addrs["allowed"])
 		return datagrams > 0
 	})
-	await.That(t, "what the server lets in", func() bool {
+	await.That(t, "datagrams of the allowed sender", func() bool {
 		datagrams, _ := kept.Received(w.addrs["allowed"])
 		return datagrams > 0
 	})

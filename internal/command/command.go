@@ -18,7 +18,7 @@ const program = "multi-networkpolicy-nftables"
 
 // Program is a binary with the command line. The zero value is the agent.
 type Program struct {
-	Version string // empty: what the Go build recorded
+	Version string // empty: the version that the Go build recorded
 	// IsPlugin selects the commands of the kubectl plugin: those for any machine, without the commands for a node.
 	IsPlugin bool
 	// Kustomize returns the manifests that kustomize builds from a directory. Nil: -k is an error.

@@ -52,7 +52,7 @@ func parseKey(text, namespace string) (cache.Key, error) {
 	return key, nil
 }
 
-// question is what a command line of explain asks: about a pod and an address, or about two pods.
+// question is the question of a command line of explain: about a pod and an address, or about two pods.
 type question struct {
 	query    explain.Query // of a pod and an address; Pod is empty for two pods
 	from, to cache.Key     // two pods

@@ -27,7 +27,7 @@ func onNetwork(name, pluginType string) string {
 `)
 }
 
-// TestEnforcedBy checks what a user sees of policies for networks of OVN-Kubernetes: no Event, no line in the log and no metric that
+// TestEnforcedBy checks that policies for networks of OVN-Kubernetes cause no Event, no line in the log and no metric that
 // an alert reads. The pod on a network that nobody enforces shows that the agent reports such networks.
 func TestEnforcedBy(t *testing.T) {
 	for _, tc := range []struct {

@@ -46,7 +46,7 @@ func (o *apiOptions) restConfig() (*rest.Config, error) {
 // Commands add their own advice to it.
 var errNotInCluster = errors.New("not in a cluster")
 
-// clientOptions are the flags for access to a cluster from any machine. They mean what they mean for kubectl.
+// clientOptions are the flags for access to a cluster from any machine. They have the same meaning as in kubectl.
 type clientOptions struct{ kubeconfig, context, namespace string }
 
 // addFlags adds the flags.

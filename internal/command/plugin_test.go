@@ -93,7 +93,7 @@ func TestReachJSON(t *testing.T) {
 	}
 }
 
-// TestKustomizeFlag checks that -k reads what the program's kustomize builds.
+// TestKustomizeFlag checks that -k reads the manifests that the program's kustomize builds.
 func TestKustomizeFlag(t *testing.T) {
 	withoutCluster(t)
 	p := plugin

@@ -8,8 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/apiserver"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/apiserver"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 )
 
 // eventRow is a row of the table of API server events: the time from the request to the API server until the rules are in force.

@@ -9,8 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
 )
 
 // options are the flags of the command.

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 )
 
 // samples are the runs of an event in a way.

@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 )
 
 // packetTable returns a table with a line for each number of policies and peers and a column for each style of rules. A cell

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 )
 
 // results holds the results of a run.

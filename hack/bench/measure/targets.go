@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/report"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 )
 
 // target is a bound on the ratio of two figures.

@@ -16,8 +16,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/apiserver"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/command"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/apiserver"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 )
 
@@ -57,7 +58,7 @@ func startWholeAgent(s size) (w *wholeAgent, err error) {
 			err = errors.Join(err, w.stop(), os.RemoveAll(dir))
 		}
 	}()
-	if w.Process, err = apiserver.Start(dir); err != nil {
+	if w.Process, err = apiserver.Start(context.Background(), dir, apiserver.AlwaysAllow); err != nil {
 		return w, err
 	}
 	if w.fleet, err = newFleet(s.Pods); err != nil {
@@ -97,7 +98,7 @@ func (w *wholeAgent) deletePod(ctx context.Context, p *corev1.Pod) error {
 // createAll creates the objects before the agent starts, so that its first lists have them, then the container
 // runtime with the sandboxes of the local pods.
 func (w *wholeAgent) createAll(ctx context.Context) error {
-	if err := w.createCustom(ctx); err != nil {
+	if err := apiserver.CreateKinds(ctx, w.client); err != nil {
 		return err
 	}
 	for _, n := range append(w.objects.namespaces, newNamespace("local", "local")) {
@@ -216,15 +217,9 @@ func (w *wholeAgent) stop() error {
 	return errors.Join(errs...)
 }
 
-// eventually retries until try succeeds or the time is over. what names the condition in the error.
+// eventually is [await.NoError] with a time limit.
 func eventually(most time.Duration, what string, try func() error) error {
-	for end := time.Now().Add(most); ; time.Sleep(20 * time.Millisecond) {
-		err := try()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("not after %s: %s: %w", most, what, err)
-		}
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), most)
+	defer cancel()
+	return await.NoError(ctx, what, try)
 }

@@ -1,6 +1,8 @@
 package await
 
 import (
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +20,21 @@ func That(t *testing.T, what string, condition func() bool) {
 	for deadline := time.Now().Add(30 * time.Second); !condition(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("never: %s", what)
+		}
+	}
+}
+
+// NoError calls try until it returns no error or the context ends. what describes the condition, for the error.
+func NoError(ctx context.Context, what string, try func() error) error {
+	for {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("never: %s: %w", what, err)
+		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 )
 
 // Process is a running API server with its etcd, without scheduler and kubelet.
@@ -23,9 +25,9 @@ type Process struct {
 // Token authenticates the clients of a Process.
 const Token = "measurement"
 
-// Start starts etcd and the API server with their files in dir, and returns when the API server is ready. Both run only when no
-// other process wants the core. The caller must stop them. All requests are authorized, so no time is spent on RBAC.
-func Start(dir string) (s *Process, err error) {
+// Start starts etcd and the API server with their files in dir, and returns when the API server is ready. The flags are for the API
+// server. Both processes run only when no other process wants the core. The caller must stop them.
+func Start(ctx context.Context, dir string, flags ...string) (s *Process, err error) {
 	binary, err := Binary()
 	if err != nil {
 		return nil, err
@@ -46,12 +48,12 @@ func Start(dir string) (s *Process, err error) {
 	if err := server.WriteFiles(); err != nil {
 		return nil, err
 	}
-	for _, command := range [][]string{server.Etcd(), server.APIServer("--authorization-mode=AlwaysAllow")} {
+	for _, command := range [][]string{server.Etcd(), server.APIServer(flags...)} {
 		if err := server.start(binary, command); err != nil {
 			return nil, err
 		}
 	}
-	return server, server.wait()
+	return server, server.wait(ctx)
 }
 
 // start starts the program with a command line. Its output goes into a log file.
@@ -88,20 +90,16 @@ func startIdle(c *exec.Cmd) error {
 }
 
 // wait returns when the API server reports that it is ready, or after a minute with the last error.
-func (s *Process) wait() error {
+func (s *Process) wait(ctx context.Context) error {
 	client, err := kubernetes.NewForConfig(s.Config(Token))
 	if err != nil {
 		return err
 	}
-	for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
-		err := client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(context.Background()).Error()
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(end) {
-			return fmt.Errorf("the API server is not ready after a minute: %w", err)
-		}
-	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return await.NoError(ctx, "the API server is ready", func() error {
+		return client.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+	})
 }
 
 // Stop ends the processes in reverse order.
