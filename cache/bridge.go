@@ -92,17 +92,19 @@ func (v *view) bridgePorts() (names []string) {
 	return slices.Compact(names)
 }
 
-// framesChain returns the chain of an isolated interface in a table that only drops: ARP passes, and nothing else.
-func framesChain(d engine.Direction, iface string) *engine.Chain {
-	return &engine.Chain{Name: engine.InterfaceChain(d, iface), Rules: []engine.Rule{
-		{Statements: []expr.Statement{expr.ARP(), expr.Accept()}},
-		{Statements: []expr.Statement{expr.Counter(), expr.Drop()}},
-	}}
+// framesChain returns the chain of an isolated interface in a table that only drops: ARP passes, and nothing else, unless the
+// policies are in audit mode.
+func framesChain(d engine.Direction, i isolation) *engine.Chain {
+	arp := engine.Rule{Statements: []expr.Statement{expr.ARP(), expr.Accept()}}
+	return &engine.Chain{Name: engine.InterfaceChain(d, i.iface), Rules: append([]engine.Rule{arp}, i.last(d)...)}
 }
 
 // frameRules returns the rules for frames without an IP packet: ARP passes, and nothing else. Policies say nothing
-// about such frames.
-func frameRules() []engine.Rule {
+// about such frames. In audit mode all of them pass.
+func frameRules(audited bool) []engine.Rule {
+	if audited {
+		return []engine.Rule{{Statements: append(expr.NotIP(), expr.Accept())}}
+	}
 	return []engine.Rule{
 		{Statements: []expr.Statement{expr.ARP(), expr.Accept()}},
 		{Statements: append(expr.NotIP(), expr.Counter(), expr.Drop())},

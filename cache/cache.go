@@ -32,6 +32,11 @@ type Options struct {
 	// RevokeEstablished makes every packet of a connection face the policies, not only its first.
 	RevokeEstablished bool
 
+	// Audit puts every policy without ModeAnnotation into audit mode.
+	Audit bool
+
+	DropLog DropLog
+
 	PolicyCounters bool // rules of policies count the packets that they accept
 
 	Bridge BridgeSupport // support of the kernel for tables of family bridge

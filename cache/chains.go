@@ -233,7 +233,7 @@ func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, 
 		}
 	}
 	// The interfaces beyond the limit are unknown, so everything that is not listed is dropped.
-	if v.overflow {
+	if v.dropsUnknown(d) {
 		for _, iface := range v.open {
 			for _, name := range v.names(f, iface) {
 				add(d.OnInterface(name), expr.Accept())
@@ -247,20 +247,21 @@ func (v *view) baseChain(f expr.TableFamily, h engine.Hook, d engine.Direction, 
 // interfaceChain returns the chain of an isolated interface. It accepts the packets that the policies allow, and drops
 // all others. It judges the first packet of a connection or, if connections can be revoked, every packet: a reply
 // passes as long as the packets that it answers pass. The rules in order: known connections, common rules, policies,
-// packets to itself, the drop.
-func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke, otherWayIsolated bool) *engine.Chain {
+// packets to itself, the report and the drop.
+// If all policies of the interface are in audit mode, the last rule accepts, and no rule before it drops.
+func (b *planBuilder) interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, otherWayEnforced bool) *engine.Chain {
 	chain := &engine.Chain{Name: engine.InterfaceChain(d, i.iface)}
 	add := func(statements ...expr.Statement) {
 		chain.Rules = append(chain.Rules, engine.Rule{Statements: statements})
 	}
 	switch {
-	case !revoke:
+	case !b.cache.options.RevokeEstablished:
 		add(expr.Established(), expr.Accept())
 	default:
 		add(expr.InState(expr.Is, expr.StateRelated), expr.Accept())
 		verdict := expr.Accept()
 		// If only this direction is isolated, the policies say nothing about the packets that a reply answers.
-		if otherWayIsolated {
+		if otherWayEnforced {
 			verdict = expr.Jump(engine.RepliesPrefix + engine.InterfaceChain(d.Opposite(), i.iface))
 		}
 		for _, notServed := range notServed(f, d) {
@@ -268,15 +269,20 @@ func interfaceChain(f expr.TableFamily, d engine.Direction, i isolation, revoke,
 		}
 	}
 	if f == engine.Bridge { // a rule without peers and ports accepts every frame
-		chain.Rules = append(chain.Rules, frameRules()...)
+		chain.Rules = append(chain.Rules, frameRules(i.audited)...)
 	}
-	chain.Rules = append(chain.Rules, i.rules("", d)...)
+	if i.audited {
+		chain.Rules = append(chain.Rules, b.cache.common[f][d].audit...)
+		chain.Rules = append(chain.Rules, i.policyRules("", d)...)
+	} else {
+		chain.Rules = append(chain.Rules, i.rules("", d)...)
+	}
 	if f == engine.Inet {
 		// Behind the policies: most packets that reach this rule are about to be dropped, so it costs allowed packets
 		// nothing.
 		add(expr.Jump(engine.SelfChain(d)))
 	}
-	add(expr.Counter(), expr.Drop())
+	chain.Rules = append(chain.Rules, i.last(d)...)
 	return chain
 }
 
@@ -324,7 +330,12 @@ func repliesChain(d engine.Direction, i isolation) *engine.Chain {
 // counterparts.
 // The common chain comes first.
 func (i isolation) rules(prefix string, d engine.Direction) []engine.Rule {
-	rules := []engine.Rule{{Statements: []expr.Statement{expr.Jump(prefix + engine.CommonChain(d))}}}
+	common := engine.Rule{Statements: []expr.Statement{expr.Jump(prefix + engine.CommonChain(d))}}
+	return append([]engine.Rule{common}, i.policyRules(prefix, d)...)
+}
+
+// policyRules returns the rules that lead to the chains of the policies.
+func (i isolation) policyRules(prefix string, d engine.Direction) (rules []engine.Rule) {
 	for _, g := range i.portGroups() {
 		if len(g.chains) == 1 {
 			rules = append(rules, g.chains[0].jumpTo(prefix).rules...)

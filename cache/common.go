@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"slices"
+
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/custom"
@@ -35,6 +37,7 @@ func (c *Common) Custom(f sets.Family) custom.Rules {
 type commonPart struct {
 	chains  []*engine.Chain // for packets of the direction
 	replies []*engine.Chain // for the replies, where established connections can be revoked
+	audit   []engine.Rule   // the rules of the common chain for an interface in audit mode, where nothing may drop
 	sets    []*engine.Set
 }
 
@@ -58,6 +61,7 @@ func newCommonPart(table expr.TableFamily, d engine.Direction, o Options, known 
 	part := commonPart{
 		chains: []*engine.Chain{commonChain(d, o, "")}, replies: []*engine.Chain{commonChain(d, o, engine.RepliesPrefix)},
 	}
+	part.audit = auditRules(d, o)
 	if table == engine.Inet {
 		part.chains = append(part.chains, selfChain(d))
 	}
@@ -89,6 +93,23 @@ func newCommonPart(table expr.TableFamily, d engine.Direction, o Options, known 
 		part.sets[i] = known[s.Name]
 	}
 	return part
+}
+
+// auditRules returns the rules of the common chain without the files of custom rules that drop.
+func auditRules(d engine.Direction, o Options) []engine.Rule {
+	common := o.Common(d)
+	for _, file := range []*custom.Rules{&common.V4, &common.V6} {
+		if slices.ContainsFunc(file.Rules, drops) {
+			*file = custom.Rules{}
+		}
+	}
+	return commonChain(d, o, "").Rules
+}
+
+// drops reports whether a custom rule may drop a packet.
+func drops(r custom.Rule) bool {
+	verdict := expr.Summarize(r.Statements).Verdict
+	return verdict == "drop" || verdict == "reject"
 }
 
 // allowed is a set of addresses whose packets pass, with the matches that look it up.

@@ -32,6 +32,8 @@ type Pod struct {
 
 	RuntimeClass string // empty: the default, or the pod is not local
 
+	DropLog Choice // see DropLogAnnotation; Unset if the pod is not local
+
 	CutLabels bool // the labels exceed a limit: the pod is nobody's peer, and policies select it whatever they say of labels
 
 	Status      string // the network status as written; empty: absent
@@ -77,6 +79,7 @@ func NewPod(obj *corev1.Pod, node string, limits *policy.Limits) Pod {
 	if obj.Spec.NodeName == node || node == "" {
 		p.Mirrors = types.UID(obj.Annotations[corev1.MirrorPodAnnotationKey])
 		p.Requested = obj.Annotations[NetworksAnnotation]
+		p.DropLog = choiceOf(obj.Annotations)
 		if obj.Spec.RuntimeClassName != nil {
 			p.RuntimeClass = *obj.Spec.RuntimeClassName
 		}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -14,6 +15,8 @@ type isolation struct {
 	iface     string
 	policies  []*installed   // sorted
 	effective []*policyChain // of the policies whose rules apply, in the same order: the others exceed a limit
+	audited   bool           // all policies are in audit mode, so nothing is dropped
+	logged    bool           // packets that no rule accepts are reported
 
 	hidden hiding // hiding of the interface
 }
@@ -25,6 +28,8 @@ type view struct {
 	overflow    bool         // the pod has more interfaces than the limit
 	ports       []policy.NamedPort
 	bridge      bool // policies must be enforced in a bridge, which the pod has or will have
+	logsDrops   bool // packets are reported that are dropped
+	logsAudits  bool // packets are reported that policies in audit mode would drop
 
 	// isolated and open are set by isolate.
 	isolated [len(engine.Directions)][]isolation
@@ -51,7 +56,7 @@ func (c *Cache) view(t *target) view {
 	for try := 0; ; try++ {
 		walk := slice{cache: c, keep: try == lastTry}
 		version, state := ns.policyVersion, t.pod.state
-		v := view{overflow: state.overflow, ports: state.ports, bridge: t.hasBridge()}
+		v := view{overflow: state.overflow, ports: state.ports, bridge: t.hasBridge(), logsDrops: c.logsDrops(t), logsAudits: c.options.logsAudits()}
 		for i := 0; i < len(ns.ordered); i++ {
 			if p := ns.ordered[i]; p.covers(state) {
 				v.selected = append(v.selected, p)
@@ -88,7 +93,10 @@ func (v *view) isolate() {
 	isolated := map[string]bool{}
 	for _, d := range engine.Directions {
 		v.isolated[d] = v.isolations(d)
-		for _, i := range v.isolated[d] {
+		for n := range v.isolated[d] {
+			i := &v.isolated[d][n]
+			i.audited = !slices.ContainsFunc(i.policies, (*installed).isEnforced)
+			i.logged = v.logsDrops || i.audited && v.logsAudits
 			isolated[i.iface] = true
 		}
 	}
@@ -156,6 +164,20 @@ func (v *view) unsupported() []unsupported {
 	return out
 }
 
+// dropsUnknown reports whether packets of unknown interfaces are dropped in a direction: the pod has more interfaces than the
+// limit, and a policy isolates the direction.
+func (v *view) dropsUnknown(d engine.Direction) bool {
+	return v.overflow && slices.ContainsFunc(v.selected, func(p *installed) bool { return p.sections[d] != nil && p.isEnforced() })
+}
+
+// isEnforced reports whether the policy is not in audit mode.
+func (p *installed) isEnforced() bool { return !p.audited }
+
+// isEnforced reports whether the list has the interface, and not in audit mode.
+func isEnforced(list []isolation, iface string) bool {
+	return slices.ContainsFunc(list, func(i isolation) bool { return i.iface == iface && !i.audited })
+}
+
 // isIsolated reports whether the list has the interface.
 func isIsolated(list []isolation, iface string) bool {
 	return slices.ContainsFunc(list, func(i isolation) bool { return i.iface == iface })
@@ -163,7 +185,7 @@ func isIsolated(list []isolation, iface string) bool {
 
 // source describes the content of an interface's chain: chains with equal sources are equal, see planBuilder.keep.
 func (i isolation) source() string {
-	names := []string{i.iface}
+	names := []string{i.iface, fmt.Sprint(i.audited, i.logged)}
 	for _, pc := range i.effective {
 		names = append(names, pc.key.section.Policy, pc.built.Guard.ID)
 	}

@@ -4,14 +4,24 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
 // Namespace is the part of a Namespace object that policies depend on.
 type Namespace struct {
-	Name   string
-	Labels labelindex.Set
+	Name     string
+	Labels   labelindex.Set
+	DropLog  Choice           // see DropLogAnnotation
+	Problems []policy.Problem // problems of the annotation
+}
+
+// NewNamespace reads a Namespace object.
+func NewNamespace(obj *corev1.Namespace) Namespace {
+	choice := choiceOf(obj.Annotations)
+	return Namespace{Name: obj.Name, Labels: labelindex.NewSet(obj.Labels), DropLog: choice, Problems: choice.problems()}
 }
 
 // namespace has the state of a namespace. It exists while the Namespace object exists, or any object in the namespace.
@@ -20,6 +30,7 @@ type namespace struct {
 	known     bool // the Namespace object exists; otherwise, only selectors without conditions match
 	labels    labelindex.Set
 	relabeled int // raised with each change of the labels
+	dropLog   Choice
 
 	own     *scope               // the scope of exactly this namespace; nil: no active group has it
 	scopes  []*scope             // scopes with a selector that contain it, sorted by ID
@@ -101,6 +112,7 @@ func (c *Cache) UpsertNamespace(obj Namespace) {
 	c.lock()
 	defer c.unlock()
 	ns := c.namespace(obj.Name)
+	c.setDropLog(ns, obj.DropLog)
 	// Most updates of a Namespace change nothing that policies depend on, such as annotations.
 	if ns.known && slices.Equal(ns.labels, obj.Labels) {
 		return
@@ -117,8 +129,22 @@ func (c *Cache) DeleteNamespace(name string) {
 	if ns == nil || !ns.known {
 		return
 	}
+	c.setDropLog(ns, Unset)
 	c.relabel(ns, false, nil)
 	c.dropNamespace(ns)
+}
+
+// setDropLog notes whether pods of the namespace report dropped packets.
+func (c *Cache) setDropLog(ns *namespace, choice Choice) {
+	if ns.dropLog == choice {
+		return
+	}
+	ns.dropLog = choice
+	for t := range ns.targets {
+		if t.selected.count > 0 {
+			c.markStale(t)
+		}
+	}
 }
 
 // Namespaces returns the keys of the Namespace objects that the cache holds.

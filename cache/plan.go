@@ -25,6 +25,9 @@ type plan struct {
 	sets         []setRef                                 // sorted by name
 	fullBridge   bool                                     // the table of family bridge has the sets and policies too
 	hasBridge    bool                                     // see Target.HasBridge
+	isolated     [len(engine.Directions)][]isolation      // the interfaces with a chain
+	auditOnly    bool                                     // see Target.AuditOnly
+	logs         bool                                     // see Target.Logs
 	ports        []string                                 // see Target.BridgePorts
 	chosen       []*installed                             // policies whose rules apply, sorted
 	problems     []PolicyProblem                          // problems of policies that are left out; only the first of them
@@ -149,7 +152,7 @@ func (c *Cache) newPlan(v view, before *plan, limit string) *plan {
 	b.choosePolicies(limit)
 	// An overflow isolates unknown interfaces too, so the direction needs a table even without a known interface.
 	for _, d := range engine.Directions {
-		if len(v.isolated[d]) == 0 && (!v.overflow || !b.isolatesAny(d)) {
+		if len(v.isolated[d]) == 0 && !v.dropsUnknown(d) {
 			continue
 		}
 		for _, f := range expr.TableFamilies {
@@ -159,11 +162,6 @@ func (c *Cache) newPlan(v view, before *plan, limit string) *plan {
 		}
 	}
 	return b.finish()
-}
-
-// isolatesAny reports whether a policy that selects the pod isolates the direction.
-func (b *planBuilder) isolatesAny(d engine.Direction) bool {
-	return slices.ContainsFunc(b.view.selected, func(p *installed) bool { return p.sections[d] != nil })
 }
 
 // planBuilder makes a plan. It is used for a single plan.
@@ -352,13 +350,13 @@ func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 		source = append(source, i.iface)
 		// Without support for connection tracking in bridges, the table of family bridge only drops.
 		if b.hasFull(f) {
-			b.keepInterface(f, d, i, isIsolated(v.isolated[d.Opposite()], i.iface))
+			b.keepInterface(f, d, i)
 		} else {
-			b.keep(f, engine.InterfaceChain(d, i.iface), "", func() *engine.Chain { return framesChain(d, i.iface) })
+			b.keep(f, engine.InterfaceChain(d, i.iface), fmt.Sprint(i.audited, i.logged), func() *engine.Chain { return framesChain(d, i) })
 		}
 	}
 	// The base chains of an overflow name the open interfaces: all others are isolated.
-	if v.overflow {
+	if v.dropsUnknown(d) {
 		source = append(source, "overflow", strings.Join(v.open, "/"))
 	}
 	notVLANs := v.notVLANs(d)
@@ -372,18 +370,21 @@ func (b *planBuilder) direction(f expr.TableFamily, d engine.Direction) {
 }
 
 // keepInterface adds the chains of an isolated interface to a full table.
-func (b *planBuilder) keepInterface(f expr.TableFamily, d engine.Direction, i isolation, otherWayIsolated bool) {
-	revoke := b.cache.options.RevokeEstablished
+func (b *planBuilder) keepInterface(f expr.TableFamily, d engine.Direction, i isolation) {
+	revoke, otherWay := b.cache.options.RevokeEstablished, b.view.isolated[d.Opposite()]
+	otherWayEnforced := isEnforced(otherWay, i.iface)
+	// The chain of the other direction asks these policies about replies, unless they drop nothing.
+	replies := revoke && isIsolated(otherWay, i.iface) && !i.audited
 	source := i.source()
 	for _, g := range i.portGroups() {
 		if len(g.chains) > 1 {
-			b.keepPorts(f, d, i.iface, g, revoke && otherWayIsolated)
+			b.keepPorts(f, d, i.iface, g, replies)
 		}
 	}
-	b.keep(f, engine.InterfaceChain(d, i.iface), fmt.Sprint(source, " ", otherWayIsolated), func() *engine.Chain {
-		return interfaceChain(f, d, i, revoke, otherWayIsolated)
+	b.keep(f, engine.InterfaceChain(d, i.iface), fmt.Sprint(source, " ", otherWayEnforced), func() *engine.Chain {
+		return b.interfaceChain(f, d, i, otherWayEnforced)
 	})
-	if revoke && otherWayIsolated {
+	if replies {
 		b.replies[d] = true
 		b.keep(f, engine.RepliesPrefix+engine.InterfaceChain(d, i.iface), source, func() *engine.Chain { return repliesChain(d, i) })
 	}
@@ -436,7 +437,12 @@ func (b *planBuilder) share(f expr.TableFamily, common *commonPart, replies bool
 
 // finish adds the chains and sets of the policies, and sorts everything by name.
 func (b *planBuilder) finish() *plan {
-	p := b.plan
+	p, v := b.plan, &b.view
+	p.isolated, p.auditOnly = v.isolated, true
+	for _, d := range engine.Directions {
+		p.auditOnly = p.auditOnly && !v.dropsUnknown(d) && !slices.ContainsFunc(v.isolated[d], func(i isolation) bool { return !i.audited })
+		p.logs = p.logs || slices.ContainsFunc(v.isolated[d], func(i isolation) bool { return i.logged })
+	}
 	p.hasBridge, p.fullBridge, p.ports = b.view.bridge, b.hasFull(engine.Bridge), b.view.bridgePorts()
 	for _, pc := range p.policyChains {
 		p.byName = p.byName || slices.ContainsFunc(pc.key.section.Rules, func(r policy.Rule) bool { return len(r.Names) > 0 })

@@ -36,6 +36,7 @@ type localPod struct {
 	uid      types.UID
 	mirrors  types.UID        // UID of the static pod that this pod mirrors; empty: none
 	problems []policy.Problem // problems of the annotations
+	dropLog  Choice           // see DropLogAnnotation
 }
 
 // podState is the part of a pod that groups and policies depend on. It never changes: an event replaces it. So a group
@@ -213,8 +214,11 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 		p.read = c.attachments(p.read, r.entries)
 		c.setAddresses(p, countAddresses(p.read))
 	}
+	logChanged := false
 	if p.local != nil {
 		p.local.mirrors, p.local.problems = obj.Mirrors, problems
+		logChanged = p.local.dropLog != obj.DropLog
+		p.local.dropLog = obj.DropLog
 	}
 	next.attachments = p.visible(p.state.attachments)
 	// The target must exist before its state is set.
@@ -223,11 +227,15 @@ func (c *Cache) update(p *pod, obj Pod, local bool) []policy.Problem {
 	if t := p.target; t != nil {
 		t.runtimeClass = obj.RuntimeClass
 		c.updateRuntime(t)
-		if isDated && t.selected.count > 0 {
+		if (isDated || logChanged) && t.selected.count > 0 {
 			c.markStale(t)
 		}
 	}
-	return c.withAddressProblem(p, problems)
+	problems = c.withAddressProblem(p, problems)
+	if bad := obj.DropLog.problems(); bad != nil {
+		problems = slices.Concat(problems, bad)
+	}
+	return problems
 }
 
 // hash covers everything that the attachments of the pod depend on. A hash takes less memory than the texts.

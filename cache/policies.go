@@ -18,6 +18,7 @@ type installed struct {
 	// sections are the sections of the policy, or equal sections of an earlier version, so that their chains stay the
 	// same.
 	sections [len(engine.Directions)]*policy.Section
+	audited  bool              // the policy is in audit mode, by its annotation or by the options
 	identity uint64            // random, so that sums of identities differ, see selection
 	anchor   labelindex.Anchor // where the index of policies has it
 	wide     int               // number of peers with a namespaceSelector, also after the rules were dropped
@@ -26,8 +27,10 @@ type installed struct {
 }
 
 // newInstalled returns a policy that is not installed yet. isStub says that the rules were dropped.
-func newInstalled(p *policy.Policy, isStub bool) *installed {
-	return &installed{Policy: p, sections: p.Sections, identity: rand.Uint64(), wide: p.ClusterPeers, isStub: isStub}
+func (c *Cache) newInstalled(p *policy.Policy, isStub bool) *installed {
+	return &installed{
+		Policy: p, sections: p.Sections, audited: p.IsAudited(c.options.Audit), identity: rand.Uint64(), wide: p.ClusterPeers, isStub: isStub,
+	}
 }
 
 // comparePolicies orders policies by namespace and name.
@@ -37,7 +40,7 @@ func comparePolicies(a, b *installed) int { return policy.CompareKeys(a.Key, b.K
 func (c *Cache) UpsertPolicy(p *policy.Policy) {
 	c.lock()
 	defer c.unlock()
-	c.setPolicy(c.policies[p.Key], newInstalled(p, false))
+	c.setPolicy(c.policies[p.Key], c.newInstalled(p, false))
 }
 
 // RestorePolicy gives a policy back the rules that were dropped while its namespace exceeded a limit. It ignores a
@@ -48,7 +51,7 @@ func (c *Cache) RestorePolicy(p *policy.Policy) {
 	if old := c.policies[p.Key]; old == nil || !old.isStub || old.UID != p.UID || old.Version != p.Version {
 		return
 	}
-	c.setPolicy(c.policies[p.Key], newInstalled(p, false))
+	c.setPolicy(c.policies[p.Key], c.newInstalled(p, false))
 }
 
 // DeletePolicy removes a policy.
@@ -141,7 +144,8 @@ func (c *Cache) replacePolicy(old, next *installed) {
 // same effect.
 // So an edit of a label or an annotation of a policy marks no pod.
 func (p *installed) keepSections(next *installed) bool {
-	same := p.Pods.String() == next.Pods.String() && slices.Equal(p.Networks, next.Networks) && p.AllNetworks == next.AllNetworks
+	same := p.Pods.String() == next.Pods.String() && slices.Equal(p.Networks, next.Networks) && p.AllNetworks == next.AllNetworks &&
+		p.audited == next.audited
 	// Sections that are equal keep their pointer, and chains are found by the pointer of their section.
 	for d, s := range p.sections {
 		if s.Equal(next.sections[d]) {
@@ -254,7 +258,7 @@ func (c *Cache) limitPolicies(ns *namespace) {
 		case fits && p.isStub:
 			c.refetch[p.Key] = struct{}{}
 		case !fits && !p.isStub:
-			stub := newInstalled(p.Stub(problem), true)
+			stub := c.newInstalled(p.Stub(problem), true)
 			stub.wide = p.wide
 			c.replacePolicy(p, stub)
 		}

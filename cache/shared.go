@@ -12,6 +12,7 @@ type planKey struct {
 	selected selection
 	overflow bool
 	bridge   bool
+	logs     bool   // packets that are dropped are reported
 	places   string // interfaces, with everything that a plan depends on
 	ports    string // named ports; empty unless a policy depends on them
 }
@@ -20,7 +21,7 @@ type planKey struct {
 func (c *Cache) planKey(t *target) planKey {
 	s := t.pod.state
 	places := fmt.Sprintf("%#v", c.places(t, s.attachments))
-	k := planKey{selected: t.selected, overflow: s.overflow, bridge: t.hasBridge(), places: places}
+	k := planKey{selected: t.selected, overflow: s.overflow, bridge: t.hasBridge(), logs: c.logsDrops(t), places: places}
 	if t.selected.byName > 0 {
 		k.ports = fmt.Sprintf("%#v", s.ports)
 	}

@@ -27,6 +27,7 @@ const (
 	UnsupportedNetworkPlugin = "UnsupportedNetworkPlugin" // interfaces of the network are not isolated
 	NotEnforceable           = "NotEnforceable"           // the kernel hides packets of the interface from rules
 	BridgeNotEnforced        = "BridgeNotEnforced"        // the kernel cannot enforce the policy in the bridge of a pod
+	InAuditMode              = "InAuditMode"              // the policy isolates nothing, since it is in audit mode
 	PodLimitExceeded         = "PodLimitExceeded"         // the policy allows nothing in a pod that has too many rules
 	UndefinedNetwork         = "UndefinedNetwork"         // neither a definition nor a pod has the network
 )
@@ -150,9 +151,24 @@ func (p *plan) addShortfalls(pod Key, bridge BridgeSupport, found shortfalls) {
 			found.add(chosen.Policy, BridgeNotEnforced, policy.Problem{Field: "pod " + pod.String(), Message: message})
 		}
 	}
+	for _, chosen := range p.chosen {
+		if chosen.audited {
+			found.add(chosen.Policy, InAuditMode, auditProblem(chosen.Policy))
+		}
+	}
 	for _, problem := range p.problems {
 		found.add(problem.Policy, PodLimitExceeded, policy.Problem{Field: "pod " + pod.String(), Message: problem.Message})
 	}
+}
+
+// auditProblem returns the Problem of a policy in audit mode.
+func auditProblem(p *policy.Policy) policy.Problem {
+	field := "spec" // by the flag --audit
+	if p.Mode == policy.Audit {
+		field = annotationField(policy.ModeAnnotation)
+	}
+	return policy.Problem{Field: field, Message: "the policy is in audit mode: packets that it would drop pass, and are counted and reported, " +
+		"unless another policy drops them"}
 }
 
 // namedPort is the use of a name, with the places to look for the name: the ports of the pod, or a group.

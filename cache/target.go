@@ -1,7 +1,9 @@
 package cache
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
@@ -16,6 +18,8 @@ type Target struct {
 	Tables  engine.Tables // zero: no tables
 
 	HasBridge   bool     // the policies must be enforced in a bridge too
+	AuditOnly   bool     // the tables drop nothing: all policies are in audit mode
+	Logs        bool     // the tables report packets to DropGroup
 	BridgePorts []string // names that isolated interfaces can have as ports of a bridge
 }
 
@@ -102,6 +106,7 @@ func (c *Cache) Target(id PodID) (Target, bool) {
 	c.unlock()
 	// Without the lock: the members are updated here.
 	out.Tables, out.HasBridge, out.BridgePorts = p.tables(), p.hasBridge, p.ports
+	out.AuditOnly, out.Logs = p.auditOnly, p.logs
 	return out, true
 }
 
@@ -122,6 +127,41 @@ func (c *Cache) Closed(id PodID, limit string) engine.Tables {
 	t.closed = closed
 	c.recount(t)
 	return closed.tables()
+}
+
+// ReportOf reads the prefix of a packet that a table of the pod reported. It returns false for a prefix that the tables in force do
+// not have.
+func (c *Cache) ReportOf(id PodID, prefix string) (Report, bool) {
+	chain, audited := strings.CutPrefix(prefix, auditWord)
+	if !audited {
+		var dropped bool
+		if chain, dropped = strings.CutPrefix(prefix, dropWord); !dropped {
+			return Report{}, false
+		}
+	}
+	c.lock()
+	t := c.targets[id]
+	var p *plan
+	if t != nil {
+		p = cmp.Or(t.closed, t.plan)
+	}
+	c.unlock()
+	if p == nil {
+		return Report{}, false
+	}
+	for _, d := range engine.Directions {
+		for _, i := range p.isolated[d] {
+			if engine.InterfaceChain(d, i.iface) != chain {
+				continue
+			}
+			r := Report{Interface: i.iface, Direction: d, Audited: audited}
+			for _, p := range i.policies {
+				r.Policies = append(r.Policies, p.Key)
+			}
+			return r, true
+		}
+	}
+	return Report{}, false
 }
 
 // IsSelected reports whether a local pod is known, and whether any policy selects it. It makes no plan.

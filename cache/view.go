@@ -43,6 +43,7 @@ type AttachmentView struct {
 type IsolationView struct {
 	Interface string
 	Policies  []*policy.Policy // policies that isolate the interface, sorted
+	Audited   bool             // all of them are in audit mode, so nothing is dropped
 	Effective []*policy.Policy // of these, the policies whose rules apply; the others exceed a limit
 
 	Unenforceable string // why the kernel does not show all packets of the direction to the rules; empty: it does
@@ -77,7 +78,7 @@ func (c *Cache) View(key Key) (PodView, bool) {
 	now.isolate()
 	for _, d := range engine.Directions {
 		for _, i := range now.isolated[d] {
-			view := IsolationView{Interface: i.iface, Unenforceable: i.hidden.in(d)}
+			view := IsolationView{Interface: i.iface, Audited: i.audited, Unenforceable: i.hidden.in(d)}
 			if d == engine.Egress && i.hidden.ingressOnly {
 				v.LostReplies[i.iface] = i.hidden.why
 			}

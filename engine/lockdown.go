@@ -1,7 +1,8 @@
 package engine
 
 // Lockdown returns small tables that isolate the interfaces that these tables isolate. They drop all packets of these interfaces,
-// but for established connections if these tables keep them. It returns false if a table does not have the form for this.
+// but for established connections if these tables keep them. Interfaces whose policies are all in audit mode stay open. It returns
+// false if a table does not have the form for this.
 func (t *Tables) Lockdown() (closed Tables, ok bool) {
 	for f, rs := range t {
 		if rs.IsEmpty() {
@@ -37,10 +38,14 @@ func lockdown(want Ruleset) (Ruleset, bool) {
 			}
 		}
 	}
-	// The chain of an interface must end with a drop, or the interface would not be isolated.
+	// The chain of an interface must end with a drop, or the interface would not be isolated. In audit mode it ends with an accept of
+	// all packets: want lets everything pass there, and so may the small ruleset.
 	for name := range isolating {
 		c := want.chain(name)
-		if c == nil || len(c.Rules) == 0 || c.Rules[len(c.Rules)-1].summary().Verdict != "drop" {
+		if c == nil || len(c.Rules) == 0 {
+			return Ruleset{}, false
+		}
+		if last := c.Rules[len(c.Rules)-1].summary(); last.Conditional || last.Verdict != "drop" && last.Verdict != "accept" {
 			return Ruleset{}, false
 		}
 		// The other chains, and all sets, are left out.

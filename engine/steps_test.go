@@ -466,6 +466,13 @@ func TestLockdown(t *testing.T) {
 	if diff := cmp.Diff(rulesetText(locked), rulesetText(closed)); !ok || diff != "" {
 		t.Errorf("%v (-want +got):\n%s", ok, diff)
 	}
+	// In audit mode all packets pass, and a rule that is left out may have dropped none.
+	audited := &Chain{Name: "ingress-net1", Rules: []Rule{established, rule(expr.Jump("policy")), rule(expr.Counter(), expr.Accept())}}
+	closed, ok = lockdown(NewRuleset(nil, []*Chain{base, audited, {Name: "policy"}}))
+	open := NewRuleset(nil, []*Chain{base, {Name: "ingress-net1", Rules: []Rule{established}}})
+	if diff := cmp.Diff(rulesetText(open), rulesetText(closed)); !ok || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", ok, diff)
+	}
 	for name, chains := range map[string][]*Chain{
 		"no base chain":  {{Name: "ingress-net1", Rules: []Rule{drop}}},
 		"ends open":      {base, {Name: "ingress-net1", Rules: []Rule{established}}},

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/google/nftables/expr"
@@ -29,6 +30,14 @@ func LogLevelByName(name string) (LogLevel, bool) {
 
 // MaxLogPrefix is the maximum length of a prefix in bytes: NF_LOG_PREFIXLEN without the NUL.
 const MaxLogPrefix = 127
+
+// LogTo returns `log prefix "PREFIX" group GROUP`: the kernel hands the packet to the socket in the packet's namespace that has
+// bound the group (NFLOG, linux/netfilter/nfnetlink_log.h). Without such a socket the statement does nothing.
+func LogTo(group uint16, prefix string) Statement {
+	return Statement{Text: fmt.Sprintf(`log prefix "%s" group %d`, prefix, group), Exprs: []expr.Any{&expr.Log{
+		Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX, Group: group, Data: slices.Clip([]byte(prefix)),
+	}}}
+}
 
 // Log writes a line about the packet to the kernel's log. Since the rule is in the namespace of a pod, the line appears
 // only if the host sets net.netfilter.nf_log_all_netns.

@@ -71,6 +71,7 @@ func actionForms() []expr.Statement {
 		expr.IsFamily(sets.V6),
 		expr.Return(),
 		expr.Log{Level: expr.LogWarning}.Statement(),
+		expr.LogTo(10349, "drop ingress-net1"),
 		expr.Log{Level: expr.LogWarning, HasPrefix: true}.Statement(),
 		expr.Log{Level: expr.LogWarning, HasPrefix: true, Prefix: "in: "}.Statement(),
 	}

@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/labelindex"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
@@ -77,7 +76,7 @@ var kinds = struct{ pod, namespace, nad, policy kind }{
 	},
 	namespace: kind{
 		corev1.SchemeGroupVersion.String(), KindNamespace,
-		func(s Sink, r *record) []policy.Problem { s.UpsertNamespace(*r.namespace); return nil },
+		func(s Sink, r *record) []policy.Problem { s.UpsertNamespace(*r.namespace); return r.namespace.Problems },
 		func(s Sink, key cache.Key) { s.DeleteNamespace(key.Name) }, Sink.Namespaces,
 	},
 	nad: kind{
@@ -108,7 +107,8 @@ func (s Settings) podRecordOf(p *corev1.Pod) *record {
 // namespaceRecordOf returns the record of a namespace.
 func namespaceRecordOf(ns *corev1.Namespace) *record {
 	r := newRecord(ns)
-	r.namespace = &cache.Namespace{Name: ns.Name, Labels: labelindex.NewSet(ns.Labels)}
+	namespace := cache.NewNamespace(ns)
+	r.namespace = &namespace
 	return r
 }
 
@@ -180,6 +180,9 @@ func (s Settings) policyRecordOf(o *rawObject, r *record) {
 	p := policy.Object{Key: r.Key, UID: r.uid, Version: r.version, Spec: o.Spec}
 	if networks, ok := o.Metadata.Annotations[policy.ForAnnotation]; ok {
 		p.Networks = &networks
+	}
+	if mode, ok := o.Metadata.Annotations[policy.ModeAnnotation]; ok {
+		p.Mode = &mode
 	}
 	r.policy = policy.Compile(p, s.Limits)
 }

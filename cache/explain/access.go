@@ -19,11 +19,12 @@ type access struct {
 type AccessState string
 
 // The states. Nothing passes on an absent interface, nor on the interfaces of an absent pod. Everything passes on an open
-// interface, and may pass on an interface on which policies cannot be enforced.
+// interface and in audit mode, and may pass on an interface on which policies cannot be enforced.
 const (
 	Absent     AccessState = "absent"
 	Open       AccessState = "open"
 	Isolated   AccessState = "isolated"
+	Audited    AccessState = "open, since all policies are in audit mode"
 	Unenforced AccessState = "isolated, but not enforced"
 )
 
@@ -69,6 +70,10 @@ func accessOf(c *cache.Cache, key cache.Key) map[place]access {
 		for _, i := range pod.Isolated[d] {
 			if i.Unenforceable != "" {
 				all[place{i.Interface, d}] = access{Unenforced, []term{{everyAddr, everyPort}}}
+				continue
+			}
+			if i.Audited {
+				all[place{i.Interface, d}] = access{Audited, []term{{everyAddr, everyPort}}}
 				continue
 			}
 			all[place{i.Interface, d}] = access{Isolated, terms(c, &pod, d, i)}

@@ -60,7 +60,8 @@ const (
 type InterfaceExplanation struct {
 	Interface string   `json:"interface"`
 	Networks  []string `json:"networks"`
-	Isolated  bool     `json:"isolated"` // in the packet's direction
+	Isolated  bool     `json:"isolated"`          // in the packet's direction
+	Audited   bool     `json:"audited,omitempty"` // the policies are in audit mode, and would deny the packet
 	Verdict   Verdict  `json:"verdict"`
 	DecidedBy string   `json:"decidedBy"` // "shop/web-policy ingress[0]", or another reason in words
 	Reason    string   `json:"reason"`
@@ -76,6 +77,7 @@ type InterfaceExplanation struct {
 // PolicyExplanation is the effect of a policy on the packet.
 type PolicyExplanation struct {
 	Policy   string            `json:"policy"`
+	Audited  bool              `json:"audited,omitempty"`  // the policy is in audit mode: it isolates nothing
 	Isolates bool              `json:"isolates"`           // whether it isolates the interface in the packet's direction
 	Reason   string            `json:"reason,omitempty"`   // why it does not isolate the interface
 	Rules    []RuleExplanation `json:"rules,omitempty"`    // rules of the direction, if it isolates the interface
@@ -237,6 +239,9 @@ func (e *explainer) explainInterface(iface string) (InterfaceExplanation, error)
 	out.CustomRules, err = e.explainCustom(iface)
 	// The common chain ends with the custom rules.
 	out.decide(e.query)
+	if isolation.Audited && out.Verdict == Denied {
+		out.pass()
+	}
 	// Only a denied packet can pass after all.
 	if why := e.pod.Caveats[iface]; why != "" && out.Verdict == Denied {
 		out.Caveats = append(out.Caveats, why)
@@ -296,6 +301,13 @@ func (e *InterfaceExplanation) decide(q Query) {
 	}
 	e.Verdict, e.DecidedBy = Denied, "no rule"
 	e.Reason = fmt.Sprintf("policies isolate %s for %s, and no rule of theirs allows it", e.Interface, q.Direction)
+}
+
+// pass turns a denial on an interface in audit mode into what happens there.
+func (e *InterfaceExplanation) pass() {
+	e.Audited, e.Verdict, e.DecidedBy = true, Allowed, "audit mode"
+	e.Reason = fmt.Sprintf("all policies that isolate %s are in audit mode, so the packet passes, and is counted and reported; "+
+		"otherwise it would be denied: %s", e.Interface, e.Reason)
 }
 
 // holdersOf returns the pods that have an address.

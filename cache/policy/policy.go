@@ -21,6 +21,35 @@ const ForAnnotation = "k8s.v1.cni.cncf.io/policy-for"
 // ForField is the path of the annotation in a Problem.
 const ForField = "metadata.annotations[" + ForAnnotation + "]"
 
+// ModeAnnotation is the annotation of a policy with its mode.
+const ModeAnnotation = "multi-networkpolicy/mode"
+
+// Mode says whether a policy isolates. The zero value is a policy without the annotation: --audit decides.
+type Mode string
+
+// The modes, as values of ModeAnnotation. A policy in audit mode allows what it allows, and isolates nothing: packets that it
+// would drop pass, and are counted and reported.
+const (
+	Enforce Mode = "enforce"
+	Audit   Mode = "audit"
+)
+
+// IsAudited reports whether the policy is in audit mode. all is the value of the flag --audit.
+func (p *Policy) IsAudited(all bool) bool { return p.Mode == Audit || all && p.Mode != Enforce }
+
+// parseMode reads the value of ModeAnnotation; nil: absent. Any other value is a Problem, and enforces.
+func parseMode(value *string, ps *Problems) Mode {
+	if value == nil {
+		return ""
+	}
+	switch m := Mode(strings.TrimSpace(*value)); m {
+	case Enforce, Audit:
+		return m
+	}
+	ps.Add("metadata.annotations["+ModeAnnotation+"]", "%s is neither %s nor %s, so the policy is enforced", Quote(*value), Enforce, Audit)
+	return Enforce
+}
+
 // Object is a MultiNetworkPolicy before compilation, reduced to the fields that matter.
 // All else of the object, such as labels, changes nothing.
 type Object struct {
@@ -28,6 +57,7 @@ type Object struct {
 	UID      types.UID
 	Version  string          // resource version
 	Networks *string         // value of ForAnnotation; nil: absent
+	Mode     *string         // value of ModeAnnotation; nil: absent
 	Spec     json.RawMessage // JSON of any shape
 }
 
@@ -42,6 +72,9 @@ func ObjectOf(p *mnpv1.MultiNetworkPolicy) Object {
 	if networks, ok := p.Annotations[ForAnnotation]; ok {
 		o.Networks = &networks
 	}
+	if mode, ok := p.Annotations[ModeAnnotation]; ok {
+		o.Mode = &mode
+	}
 	return o
 }
 
@@ -49,9 +82,10 @@ func ObjectOf(p *mnpv1.MultiNetworkPolicy) Object {
 type Policy struct {
 	Key      Key
 	UID      types.UID
-	Version  string                           // resource version
-	Pods     *labelindex.Selector             // the pods that the policy isolates, in its namespace
-	Networks []Key                            // sorted, unique
+	Version  string               // resource version
+	Pods     *labelindex.Selector // the pods that the policy isolates, in its namespace
+	Networks []Key                // sorted, unique
+	Mode     Mode
 	Sections [len(engine.Directions)]*Section // nil: the policy does not isolate this direction
 
 	AllNetworks  bool // the policy isolates on every network, since its networks exceed a limit
@@ -70,6 +104,7 @@ func Compile(o Object, limits *Limits) *Policy {
 	p := &Policy{Key: o.Key, UID: o.UID, Version: o.Version}
 	u := newUsage(limits)
 	p.Networks = parseNetworks(o.Namespace, o.Networks, &ps)
+	p.Mode = parseMode(o.Mode, &ps)
 	if len(p.Networks) > limits.PolicyNetworks {
 		ps.Add(ForField, "%s", exceeds("policy-networks", limits.PolicyNetworks,
 			"the policy isolates its pods on every network, and pods are peers only on the first of its networks"))

@@ -41,6 +41,8 @@ type tableOptions struct {
 	unenforceable  []string      // shell patterns of RuntimeClasses and handlers whose pods no rules reach
 	established    string        // keep or revoke
 	policyCounters bool          // a counter for each policy
+	audit          bool          // policies without an annotation are in audit mode
+	dropLog        string        // whose dropped packets are reported, see cache.DropLog
 	limits         policy.Limits // limits by name, see policy.Limits
 	common         commonOptions
 }
@@ -59,6 +61,10 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.established, "established", keepEstablished,
 		"connections that policies no longer allow: `keep|revoke`; with revoke, rules see every packet")
 	flags.BoolVar(&o.policyCounters, "policy-counters", false, "count the packets of each policy, for the metrics")
+	flags.BoolVar(&o.audit, "audit", false, "audit mode for all policies without the annotation "+policy.ModeAnnotation+
+		": packets that they would drop pass, and are counted and reported")
+	flags.StringVar(&o.dropLog, "drop-log", string(cache.DropLogAnnotated), "pods whose dropped packets are reported: `none|annotated|all`; "+
+		"annotated: pods and namespaces with the annotation "+cache.DropLogAnnotation)
 	flags.Var(limitValue{&o.limits}, "limit", "limit on the cost of a policy, a namespace, a pod or the node, by name; may be repeated")
 	o.common.addFlags(flags)
 }
@@ -69,6 +75,12 @@ func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
 func (o *tableOptions) load(node string) (cache.Options, error) {
 	options := cache.Options{
 		Node: node, NetworkPlugins: o.networkPlugins, UnenforceableRuntimes: o.unenforceable, PolicyCounters: o.policyCounters, Limits: o.limits,
+		Audit: o.audit, DropLog: cache.DropLog(o.dropLog),
+	}
+	switch options.DropLog {
+	case cache.DropLogNone, cache.DropLogAnnotated, cache.DropLogAll, "": // the last: a command without this flag
+	default:
+		return options, usageError{fmt.Errorf("--drop-log: %q is none of none, annotated and all", o.dropLog)}
 	}
 	if err := cache.CheckRuntimes(o.unenforceable); err != nil {
 		return options, usageError{fmt.Errorf("--unenforceable-runtimes: %w", err)}

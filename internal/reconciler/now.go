@@ -60,8 +60,8 @@ func (r *Reconciler) enforceNow(ctx context.Context, pod cache.PodID) (enforced 
 		// Neither the status nor the requested networks of the pod can be read, or no policy applies to it.
 		logr.FromContextOrDiscard(ctx).V(1).Info("Pod starts before its policies are known", "pod", pod.String())
 		return false, nil
-	// No table is needed, so the network namespace is not even opened.
-	case target.Tables.IsEmpty():
+	// No table is needed, or one that drops nothing. The namespace is not even opened: the queue makes a table of the second kind.
+	case target.Tables.IsEmpty(), target.AuditOnly:
 		return false, nil
 	case target.Sandbox.ID == "":
 		return false, errNoSandbox

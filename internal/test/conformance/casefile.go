@@ -85,6 +85,7 @@ type policyFile struct {
 	// The annotation policy-for. Nil means that the policy has no such annotation, which is not the same as an empty
 	// annotation.
 	For  *string                      `json:"for,omitempty"`
+	Mode *string                      `json:"mode,omitempty"` // the annotation mode; nil: absent
 	Spec mnpv1.MultiNetworkPolicySpec `json:"spec"`
 }
 
@@ -345,6 +346,9 @@ func (p policyFile) policy() *mnpv1.MultiNetworkPolicy {
 	}
 	if p.For != nil {
 		policy.Annotations = map[string]string{policyForAnnotation: *p.For}
+	}
+	if p.Mode != nil {
+		metav1.SetMetaDataAnnotation(&policy.ObjectMeta, modeAnnotation, *p.Mode)
 	}
 	return policy
 }

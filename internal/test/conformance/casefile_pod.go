@@ -23,6 +23,7 @@ const (
 	legacyStatusAnnotation = "k8s.v1.cni.cncf.io/networks-status"
 	networksAnnotation     = "k8s.v1.cni.cncf.io/networks"
 	policyForAnnotation    = "k8s.v1.cni.cncf.io/policy-for"
+	modeAnnotation         = "multi-networkpolicy/mode"
 )
 
 // defaultNode is the node of a pod for which the case names no node.

@@ -14,6 +14,12 @@ func (g *generator) flags() oracle.Flags {
 	if g.chance(40) {
 		f["established"] = "revoke"
 	}
+	if g.chance(5) {
+		f["audit"] = "true"
+	}
+	if g.chance(15) {
+		f["drop-log"] = one(g, "all", "none")
+	}
 	if g.chance(10) {
 		f["accept-icmp"], f["accept-icmpv6"] = "true", "true"
 	}

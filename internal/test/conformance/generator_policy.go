@@ -27,6 +27,9 @@ func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
 	if !g.chance(2) {
 		p.Annotations = map[string]string{policyForAnnotation: g.policyFor(key.Namespace)}
 	}
+	if p.Annotations != nil && g.chance(15) {
+		p.Annotations[modeAnnotation] = one(g, "audit", "audit", "audit", "enforce", "Audit")
+	}
 	if g.chance(70) {
 		p.Spec.PodSelector = *g.selector()
 	}

@@ -160,7 +160,7 @@ type question struct {
 	peer      netip.Addr
 }
 
-// answer holds the rules that apply to a peer. Without isolation every packet passes, and there are no rules.
+// answer holds the rules that apply to a peer. Without isolation by a policy that drops, every packet passes.
 type answer struct {
 	isolated bool
 	rules    []ruleFor
@@ -217,7 +217,7 @@ func (o *Oracle) rule(d Direction, self Endpoint, peer netip.Addr, packet Packet
 func (o *Oracle) answer(q question) answer {
 	p := o.state.Pod(q.pod)
 	isolating := o.isolating(q.direction, p, q.iface)
-	a := answer{isolated: len(isolating) > 0}
+	a := answer{isolated: slices.ContainsFunc(isolating, o.drops)}
 	for _, policy := range isolating {
 		for i, r := range rulesOf(policy, q.direction) {
 			found := o.ruleFor(q, policy, p, r)
@@ -226,6 +226,16 @@ func (o *Oracle) answer(q question) answer {
 		}
 	}
 	return a
+}
+
+// drops reports whether a policy drops what it does not allow: in audit mode it does not. Only the exact word is a mode; any other
+// text leaves the policy in force.
+func (o *Oracle) drops(policy *mnpv1.MultiNetworkPolicy) bool {
+	mode, annotated := policy.Annotations["multi-networkpolicy/mode"]
+	if !annotated {
+		return o.Flags["audit"] != "true"
+	}
+	return strings.TrimSpace(mode) != "audit"
 }
 
 // isolating returns the policies that isolate an interface of a pod in a direction.
