@@ -1,5 +1,7 @@
 package engine
 
+import "github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+
 // Lockdown returns small tables that isolate the interfaces that these tables isolate. They drop all packets of these interfaces,
 // but for established connections if these tables keep them. Interfaces whose policies are all in audit mode stay open. It returns
 // false if a table does not have the form for this.
@@ -45,7 +47,8 @@ func lockdown(want Ruleset) (Ruleset, bool) {
 		if c == nil || len(c.Rules) == 0 {
 			return Ruleset{}, false
 		}
-		if last := c.Rules[len(c.Rules)-1].summary(); last.Conditional || last.Verdict != "drop" && last.Verdict != "accept" {
+		last := &c.Rules[len(c.Rules)-1]
+		if verdict := last.summary().Verdict; verdict != "drop" && (verdict != "accept" || !expr.IsUnconditional(last.Statements)) {
 			return Ruleset{}, false
 		}
 		// The other chains, and all sets, are left out.

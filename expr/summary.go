@@ -18,8 +18,6 @@ type Summary struct {
 	Negated bool     // a lookup matches packets whose key is not in the set
 	Verdict string   // "accept", "drop", "reject", "return", "jump", "goto"; "unknown"; empty: none
 	Chain   string   // the target of a jump or goto
-
-	Conditional bool // only some of the packets that reach the rule meet its verdict
 }
 
 // Summarize returns the summary of a rule.
@@ -30,14 +28,11 @@ func Summarize(rule []Statement) Summary {
 			switch e := e.(type) {
 			case *expr.Lookup:
 				s.Sets = append(s.Sets, e.SetName)
-				s.Negated, s.Conditional = s.Negated || e.Invert, true
+				s.Negated = s.Negated || e.Invert
 			case *expr.Reject:
 				s.Verdict = "reject"
 			case *expr.Verdict:
 				s.Verdict, s.Chain = verdictText(e.Kind), e.Chain
-			case *expr.Counter, *expr.Log:
-			default:
-				s.Conditional = true
 			}
 		}
 		// An opaque rule may hold expressions with a verdict that Opaque does not read, such as a queue. Without a
@@ -45,9 +40,22 @@ func Summarize(rule []Statement) Summary {
 		if statement.opaque && s.Verdict == "" {
 			s.Verdict = unknownVerdict
 		}
-		s.Conditional = s.Conditional || statement.opaque
 	}
 	return s
+}
+
+// IsUnconditional reports whether every packet that reaches a rule meets its verdict.
+func IsUnconditional(rule []Statement) bool {
+	for _, statement := range rule {
+		for _, e := range statement.Exprs {
+			switch e.(type) {
+			case *expr.Counter, *expr.Log, *expr.Verdict, *expr.Reject:
+			default:
+				return false
+			}
+		}
+	}
+	return !IsOpaque(rule)
 }
 
 // unknownVerdict stands for any verdict.
