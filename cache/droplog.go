@@ -94,6 +94,19 @@ func (i isolation) last(d engine.Direction) (rules []engine.Rule) {
 	return append(rules, engine.Rule{Statements: []expr.Statement{expr.Counter(), verdict}})
 }
 
+// Reports reports whether rules of the tables report packets.
+func Reports(tables *engine.Tables) bool {
+	for _, rs := range tables {
+		for _, c := range rs.Chains {
+			// Only the chains of interfaces report, in the rule before the last.
+			if n := len(c.Rules); c.Hook == engine.HookNone && n > 1 && expr.IsLoggedTo(c.Rules[n-2].Statements, DropGroup) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Report is what the prefix of a reported packet tells: the interface in whose chain the packet was, and its policies.
 type Report struct {
 	Interface string

@@ -18,6 +18,7 @@ type RuleCount struct {
 	Chain, Comment string
 	Handle         uint64 // of the rule while it exists; no other rule ever has the same handle
 	HasCounter     bool
+	Accepts        bool // the rule accepts the packets that reach its end
 	Packets, Bytes uint64
 }
 
@@ -27,7 +28,28 @@ var errFilled = errors.New("the table has far more rules than were applied")
 
 // Counts reads the counters of all rules of the table, chain by chain in the order of the rules. It reads at most as
 // many rules as limitsFor allows, since another process may have filled the table.
-func (e *Engine) Counts() ([]RuleCount, error) {
+func (e *Engine) Counts() ([]RuleCount, error) { return e.countsOf("") }
+
+// DropCounts reads the counters of the rules of the chains of interfaces: the cost does not depend on the policies.
+func (e *Engine) DropCounts() (all []RuleCount, err error) {
+	if e.have == nil {
+		return nil, nil
+	}
+	for _, c := range e.have.ruleset.Chains {
+		if name, _ := ParseChain(c.Name); name.Kind != KindInterface || name.Replies {
+			continue
+		}
+		counts, err := e.countsOf(c.Name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, counts...)
+	}
+	return all, nil
+}
+
+// countsOf reads the counters of the rules of a chain; empty: of all chains.
+func (e *Engine) countsOf(chain string) ([]RuleCount, error) {
 	x, done := e.exchange()
 	defer done()
 	var counts []RuleCount
@@ -38,7 +60,7 @@ func (e *Engine) Counts() ([]RuleCount, error) {
 	// Without a known table, only the fixed part of the limit counts.
 	most := limitsFor(applied).rules
 	r := reader{exchange: x, transport: e.transport}
-	err := r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a nfnl.Attrs) error {
+	err := r.dumpRules(chain, func(a nfnl.Attrs) error {
 		c := RuleCount{
 			Family: e.family,
 			Chain:  a.Text(unix.NFTA_RULE_CHAIN), Comment: nfnl.UserData(a[unix.NFTA_RULE_USERDATA], userdata.TypeComment),
@@ -66,14 +88,34 @@ func (c *RuleCount) read(expressions []byte) error {
 	var inner error
 	err := nfnl.EachAttr(expressions, func(_ uint16, element []byte) {
 		expression, err := nfnl.ParseAttrs(element)
-		if err != nil || expression.Text(unix.NFTA_EXPR_NAME) != "counter" {
-			inner = errors.Join(inner, err)
-			return
-		}
-		counter, err := nfnl.ParseAttrs(expression[unix.NFTA_EXPR_DATA])
 		inner = errors.Join(inner, err)
-		// A rule has at most one counter.
-		c.HasCounter, c.Packets, c.Bytes = true, counter.Uint64(unix.NFTA_COUNTER_PACKETS), counter.Uint64(unix.NFTA_COUNTER_BYTES)
+		var data nfnl.Attrs
+		name := expression.Text(unix.NFTA_EXPR_NAME)
+		if name == "counter" || name == "immediate" {
+			data, err = nfnl.ParseAttrs(expression[unix.NFTA_EXPR_DATA])
+			inner = errors.Join(inner, err)
+		}
+		switch name {
+		case "counter": // a rule has at most one
+			c.HasCounter, c.Packets, c.Bytes = true, data.Uint64(unix.NFTA_COUNTER_PACKETS), data.Uint64(unix.NFTA_COUNTER_BYTES)
+		case "immediate":
+			code, err := verdictCode(data)
+			inner = errors.Join(inner, err)
+			c.Accepts = err == nil && code == nfAccept
+		}
 	})
 	return errors.Join(inner, err)
+}
+
+// nfAccept is NF_ACCEPT (linux/netfilter.h).
+const nfAccept = 1
+
+// verdictCode returns NFTA_VERDICT_CODE of an immediate expression. An expression without a verdict has the code of a drop, 0.
+func verdictCode(immediate nfnl.Attrs) (uint32, error) {
+	data, err := nfnl.ParseAttrs(immediate[unix.NFTA_IMMEDIATE_DATA])
+	if err != nil {
+		return 0, err
+	}
+	verdict, err := nfnl.ParseAttrs(data[unix.NFTA_DATA_VERDICT])
+	return verdict.Uint32(unix.NFTA_VERDICT_CODE), err
 }

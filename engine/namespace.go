@@ -112,10 +112,16 @@ func (s *Stats) add(o Stats) {
 
 // Counts reads the counters of all rules of both tables, see Engine.Counts.
 // Family inet comes first. After an error, no counts are returned.
-func (n *Namespace) Counts() ([]RuleCount, error) {
+func (n *Namespace) Counts() ([]RuleCount, error) { return n.collect((*Engine).Counts) }
+
+// DropCounts reads the counters of the chains of interfaces in both tables, see Engine.DropCounts.
+func (n *Namespace) DropCounts() ([]RuleCount, error) { return n.collect((*Engine).DropCounts) }
+
+// collect joins the counts of both tables.
+func (n *Namespace) collect(read func(*Engine) ([]RuleCount, error)) ([]RuleCount, error) {
 	var all []RuleCount
 	for _, e := range n.engines {
-		counts, err := e.Counts()
+		counts, err := read(e)
 		if err != nil {
 			return nil, err
 		}

@@ -107,14 +107,27 @@ type reader struct {
 // ofTable is the attribute with the table's name: NFTA_CHAIN_TABLE, NFTA_RULE_TABLE and NFTA_SET_TABLE are the same number.
 const ofTable = unix.NFTA_RULE_TABLE
 
-// dump calls visit with the attributes of each rule or each set of the table. The kernel filters these two dumps by the
-// name of the table (nf_tables_dump_rules, nf_tables_dump_sets); it does not filter the dump of chains.
-func (r *reader) dump(get, answer uint16, op string, visit func(nfnl.Attrs) error) error {
+// dumpSets calls visit with the attributes of each set of the table. The kernel filters this dump by the name of the table
+// (nf_tables_dump_sets), as that of rules, but not the dump of chains.
+func (r *reader) dumpSets(visit func(nfnl.Attrs) error) error {
 	r.batch.reset()
-	r.batch.begin(get, unix.NLM_F_DUMP, nfnl.Label{Op: op, Object: TableName})
+	r.batch.begin(unix.NFT_MSG_GETSET, unix.NLM_F_DUMP, nfnl.Label{Op: "GETSET", Object: TableName})
 	r.batch.Text(ofTable, TableName)
 	r.batch.End()
-	return r.ask(r.transport, answer, visit)
+	return r.ask(r.transport, unix.NFT_MSG_NEWSET, visit)
+}
+
+// dumpRules calls visit with the attributes of each rule of a chain, or of all chains if the name is empty. The kernel filters the
+// dump by both names (nf_tables_dump_rules).
+func (r *reader) dumpRules(chain string, visit func(nfnl.Attrs) error) error {
+	r.batch.reset()
+	r.batch.begin(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, nfnl.Label{Op: "GETRULE", Object: TableName})
+	r.batch.Text(ofTable, TableName)
+	if chain != "" {
+		r.batch.Text(unix.NFTA_RULE_CHAIN, chain)
+	}
+	r.batch.End()
+	return r.ask(r.transport, unix.NFT_MSG_NEWRULE, visit)
 }
 
 // limits bound how much of the table is read. A table beyond the limits is foreign: another process has filled it, and a

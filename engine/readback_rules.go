@@ -16,7 +16,7 @@ func (r *reader) readRules() error {
 	if err != nil {
 		return err
 	}
-	return r.dump(unix.NFT_MSG_GETRULE, unix.NFT_MSG_NEWRULE, "GETRULE", func(a nfnl.Attrs) error {
+	return r.dumpRules("", func(a nfnl.Attrs) error {
 		if r.most.rules--; r.most.rules < 0 {
 			return errForeign
 		}

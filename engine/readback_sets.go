@@ -32,7 +32,7 @@ func allKinds() []Elements {
 
 // readSets reads the sets: first all of them without elements, since a dump allows no other question meanwhile.
 func (r *reader) readSets() error {
-	err := r.dump(unix.NFT_MSG_GETSET, unix.NFT_MSG_NEWSET, "GETSET", func(a nfnl.Attrs) error {
+	err := r.dumpSets(func(a nfnl.Attrs) error {
 		kind, err := kindOf(a)
 		if err != nil {
 			return err

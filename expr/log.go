@@ -39,6 +39,18 @@ func LogTo(group uint16, prefix string) Statement {
 	}}}
 }
 
+// IsLoggedTo reports whether a rule hands packets to the NFLOG group.
+func IsLoggedTo(rule []Statement, group uint16) bool {
+	for _, s := range rule {
+		for _, e := range s.Exprs {
+			if log, ok := e.(*expr.Log); ok && log.Key&(1<<unix.NFTA_LOG_GROUP) != 0 && log.Group == group {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Log writes a line about the packet to the kernel's log. Since the rule is in the namespace of a pod, the line appears
 // only if the host sets net.netfilter.nf_log_all_netns.
 type Log struct {

@@ -84,22 +84,32 @@ var ErrOwnNamespace = errors.New("this is the agent's own network namespace, not
 // Open opens a socket in the network namespace that the path is a handle of (/run/netns/NAME, /proc/PID/ns/net). It needs
 // CAP_SYS_ADMIN to enter the namespace and CAP_NET_ADMIN to use the socket.
 func Open(path string) (*Conn, error) {
-	netns, err := os.Open(path)
+	netns, err := OpenForeign(path)
 	if err != nil {
 		return nil, err
 	}
 	defer netns.Close()
-	var pods, own unix.Stat_t
-	if err := unix.Fstat(int(netns.Fd()), &pods); err != nil {
-		return nil, fmt.Errorf("stat %s: %w", path, err)
-	}
-	if err := unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
-		return nil, fmt.Errorf("stat own network namespace: %w", err)
-	}
-	if pods.Dev == own.Dev && pods.Ino == own.Ino {
-		return nil, fmt.Errorf("%s: %w", path, ErrOwnNamespace)
-	}
 	return Dial(netns)
+}
+
+// OpenForeign opens a handle of a network namespace that is not the namespace of this process. The caller closes it.
+func OpenForeign(path string) (*os.File, error) {
+	netns, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	var pods, own unix.Stat_t
+	if err = unix.Fstat(int(netns.Fd()), &pods); err != nil {
+		err = fmt.Errorf("stat %s: %w", path, err)
+	} else if err = unix.Stat("/proc/thread-self/ns/net", &own); err != nil {
+		err = fmt.Errorf("stat own network namespace: %w", err)
+	} else if pods.Dev == own.Dev && pods.Ino == own.Ino {
+		err = fmt.Errorf("%s: %w", path, ErrOwnNamespace)
+	}
+	if err != nil {
+		return nil, errors.Join(err, netns.Close())
+	}
+	return netns, nil
 }
 
 // Dial opens a socket in the namespace that netns is a handle of, even in the namespace of this process.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/packet"
 )
 
 // Packet is the path of a packet through the rules of a network namespace. If a pod connects to itself, each packet
@@ -12,7 +13,7 @@ import (
 type Packet struct {
 	Time    time.Time // when the Tracer read the first event; the event itself has no time
 	In, Out string    // names of the interfaces; In is empty for a packet that the pod sends, Out otherwise
-	Headers Headers
+	Headers packet.Headers
 	// Steps are in the order in which the kernel evaluated the rules, over all hooks and tables, those of other
 	// programs included. The last step of a dropped packet has the verdict drop.
 	Steps []Step

@@ -6,6 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/nfnl"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/packet"
 )
 
 // familyHeader is the size of struct nfgenmsg, which starts each message of nfnetlink: family, version, resource.
@@ -25,7 +26,7 @@ type event struct {
 	target  string // the chain of a jump or goto
 	// The kernel sends interfaces and headers only with the first event of each base chain.
 	in, out uint32 // indexes of interfaces; 0: none
-	packet  Headers
+	packet  packet.Headers
 }
 
 // parseEvent reads an event. The body is the message without struct nlmsghdr.
@@ -47,7 +48,7 @@ func parseEvent(body []byte) (event, error) {
 		handle: a.Uint64(unix.NFTA_TRACE_RULE_HANDLE),
 		in:     a.Uint32(unix.NFTA_TRACE_IIF),
 		out:    a.Uint32(unix.NFTA_TRACE_OIF),
-		packet: parseHeaders(a[unix.NFTA_TRACE_NETWORK_HEADER], a[unix.NFTA_TRACE_TRANSPORT_HEADER]),
+		packet: packet.ParseHeaders(a[unix.NFTA_TRACE_NETWORK_HEADER], a[unix.NFTA_TRACE_TRANSPORT_HEADER]),
 	}
 	if e.kind == unix.NFT_TRACETYPE_POLICY {
 		// NF_ACCEPT or NF_DROP, without the nest that the verdict of a rule has.

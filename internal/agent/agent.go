@@ -79,7 +79,9 @@ func Run(ctx context.Context, config Config) error {
 
 	// The parts are made in the direction of the data, from the cache to the kernel and back to the inputs. Nothing
 	// runs before p.Run.
-	reconciler := watched.reconciler(state, reconciler.OpenNamespace(features))
+	reported := newDropLog(ctx, state)
+	watched.health.drops = &reported.hub
+	reconciler := watched.reconciler(state, reconciler.OpenNamespace(features), reported)
 	events := informers.NewEvents(core, config.Cache.Node)
 	reporter := informers.NewReporter(events)
 	sandboxes := sandbox.New(sandbox.Config{
@@ -95,10 +97,10 @@ func Run(ctx context.Context, config Config) error {
 		Socket: config.NRISocket, HostPrefix: config.HostPrefix, Node: config.Cache.Node, Sandboxes: sandboxes, Settings: settings,
 		Announce: state.AnnouncePod, Enforce: reconciler.EnforceNow, Events: events, Observer: watched.metrics,
 	})
-	watched.metrics.watch(sources{state, watched.progress, reconciler, reporter, events, traces})
+	watched.metrics.watch(sources{state, watched.progress, reconciler, reporter, events, traces, reported})
 	// Hooks run when all inputs are in sync, Background from the start.
 	p := &Pipeline{Informers: in, Reconciler: reconciler, Sandboxes: sandboxes, Hooks: nri.Run}
-	p.Background = append(watched.background(), events.Run, reporter.Run, traces.Run, func(ctx context.Context) {
+	p.Background = append(watched.background(), events.Run, reporter.Run, traces.Run, reported.Run, func(ctx context.Context) {
 		informers.ReportShortfalls(ctx, events, state.Shortfalls, shortfallInterval)
 	}, func(ctx context.Context) {
 		reconsider(ctx, state, reconciler)
@@ -151,11 +153,20 @@ func probe(ctx context.Context, o *cache.Options) (engine.Features, error) {
 	if err != nil {
 		return features, fmt.Errorf("this kernel, or the rights of this process, are not sufficient: %w", err)
 	}
-	if err := engine.Try(engine.Inet, cache.Trial(*o)[engine.Inet]); err != nil {
+	log := logr.FromContextOrDiscard(ctx)
+	err = engine.Try(engine.Inet, cache.Trial(*o)[engine.Inet])
+	if err != nil && o.DropLog != "" && o.DropLog != cache.DropLogNone {
+		without := *o
+		without.DropLog = cache.DropLogNone
+		if engine.Try(engine.Inet, cache.Trial(without)[engine.Inet]) == nil {
+			log.Info("Dropped packets are not reported: the kernel has no NFLOG (CONFIG_NFT_LOG, CONFIG_NETFILTER_NETLINK_LOG)", "cause", err.Error())
+			*o, err = without, nil
+		}
+	}
+	if err != nil {
 		return features, fmt.Errorf("this kernel refuses the rules for all pods: %w", err)
 	}
 	var cause error
-	log := logr.FromContextOrDiscard(ctx)
 	switch o.Bridge, cause = ProbeBridge(*o); o.Bridge {
 	case cache.BridgeDrops:
 		log.Info("Virtual machines cut off: the kernel cannot enforce policies in bridges, so all IP packets of isolated interfaces are dropped there",
@@ -198,6 +209,7 @@ func (i *inputs) Taken(r informers.Receipt) {
 	}
 	// The runtime may have the sandbox of the pod already, so it is asked at once.
 	if r.IsLocal {
+		i.drops.meet(r.Key)
 		i.sandboxes.Poke(r.UID)
 		i.traces.observe(cache.PodID{Key: r.Key, UID: r.UID}, r.Trace)
 	}
@@ -208,6 +220,7 @@ func (i *inputs) Gone(kind string, key cache.Key) {
 	switch kind {
 	case informers.KindPod:
 		i.traces.drop(key)
+		i.drops.forget(key)
 	case informers.KindPolicy:
 		i.policies.forget(key)
 	}

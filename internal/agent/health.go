@@ -4,15 +4,19 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/drops"
 )
 
 // health answers /livez and /readyz. Live means that the workers take pods. Ready means that the policies are enforced
 // in the pods of the node. It is safe for concurrent use.
 type health struct {
 	progress *progress
+	drops    http.Handler // of drops.Path; set before the agent runs
 
 	// mu guards the fields below.
 	mu      sync.Mutex
@@ -109,5 +113,18 @@ func (h *health) handler() http.Handler {
 			fmt.Fprintln(w, "ok") //nolint:errcheck // the client may be gone
 		})
 	}
+	mux.HandleFunc("GET "+drops.Path, localOnly(func(w http.ResponseWriter, r *http.Request) { h.drops.ServeHTTP(w, r) }))
 	return mux
+}
+
+// localOnly refuses clients on other machines: the address of the flag may be one that they reach, for their probes.
+func localOnly(next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		from, err := netip.ParseAddrPort(r.RemoteAddr)
+		if err != nil || !from.Addr().Unmap().IsLoopback() {
+			http.Error(w, "only for clients on loopback", http.StatusForbidden)
+			return
+		}
+		next(w, r)
+	}
 }

@@ -42,6 +42,7 @@ type metrics struct {
 	refused, outages, hookResults          *prometheus.CounterVec
 	down, lastSync, nriState               *prometheus.GaugeVec
 	policies                               *policyMetrics
+	drops                                  *dropMetrics
 	// countPolicies says that the rules of policies have counters (--policy-counters).
 	countPolicies bool
 }
@@ -93,7 +94,7 @@ func newMetrics(version string) *metrics {
 	for _, state := range sandbox.NRIStates {
 		m.nriState.WithLabelValues(string(state)).Set(0)
 	}
-	m.policies = newPolicyMetrics(m)
+	m.policies, m.drops = newPolicyMetrics(m), newDropMetrics(m)
 	m.gauge("build_info", "Always 1. The labels have the version of the agent.", "version", "go_version").WithLabelValues(version, runtime.Version()).Set(1)
 	for _, source := range inputSources {
 		m.outages.WithLabelValues(source)

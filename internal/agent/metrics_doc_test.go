@@ -30,7 +30,7 @@ func allMetrics() *metrics {
 	state := cache.New(cache.Options{})
 	m.watch(sources{
 		state: state, progress: newProgress(m), reconciler: reconciler.New(state, nil, reconciler.Budget{}, nil), reports: informers.NewReporter(nil),
-		events: informers.NewEvents(nil, ""), traces: newTraces(context.Background(), state),
+		events: informers.NewEvents(nil, ""), traces: newTraces(context.Background(), state), drops: newDropLog(context.Background(), state),
 	})
 	return m
 }

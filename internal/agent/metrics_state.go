@@ -17,6 +17,7 @@ type sources struct {
 	reports    *informers.Reporter    // nil, as all below: nothing is reported
 	events     *informers.Events
 	traces     *traces
+	drops      *dropLog
 }
 
 // snapshot holds the counts of all sources at the time of a scrape.
@@ -25,6 +26,7 @@ type snapshot struct {
 	backlog
 	work                    reconciler.Stats
 	reports, events, traces uint64 // numbers of suppressed reports, Events and traces
+	drops, deafness         uint64 // numbers of reported packets that were not logged, and of failures to receive them
 }
 
 // read returns a snapshot.
@@ -33,6 +35,7 @@ func (s *sources) read() snapshot {
 	now := snapshot{Stats: s.state.Stats(), backlog: s.progress.backlog(), work: s.reconciler.Stats()}
 	if s.reports != nil {
 		now.reports, now.events, now.traces = s.reports.Suppressed(), s.events.Dropped(), s.traces.refused.Load()
+		now.drops, now.deafness = s.drops.budget.Refused(), s.drops.failures.Load()
 	}
 	return now
 }
@@ -109,11 +112,14 @@ func (m *metrics) watch(s sources) {
 		{"sandbox", func(s snapshot) int64 { return s.Sandboxes }},
 		{"port_list", func(s snapshot) int64 { return s.PortLists }},
 	})
-	c.by(counter, "suppressed_total", "Suppressed log lines, reports, Events and traces: their object or its namespace was over budget.", "kind", []labeled{
+	c.one(counter, "drop_log_failures_total", "Failed tries to receive the packets that tables of a pod report.",
+		func(s snapshot) float64 { return float64(s.deafness) })
+	c.by(counter, "suppressed_total", "Suppressed log lines, reports, Events, traces and lines about dropped packets: their object or its namespace was over budget.", "kind", []labeled{
 		{"log_line", func(s snapshot) int64 { return int64(s.work.SuppressedLines) }},
 		{"report", func(s snapshot) int64 { return int64(s.reports) }},
 		{"event", func(s snapshot) int64 { return int64(s.events) }},
 		{"trace", func(s snapshot) int64 { return int64(s.traces) }},
+		{"drop", func(s snapshot) int64 { return int64(s.drops) }},
 	})
 	m.registry.MustRegister(c)
 }

@@ -3,10 +3,12 @@ package agent
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
@@ -20,6 +22,8 @@ type meteredTable struct {
 	// totals of all tables.
 	counted engine.Stats
 
+	pod      cache.Key
+	drops    counted // the values of the counters of drops that the metrics include already
 	policies counted // the values of the rules' counters that the metrics include already
 }
 
@@ -31,7 +35,8 @@ func (m *metrics) meter(open reconciler.OpenTable) reconciler.OpenTable {
 		if err != nil {
 			return nil, err
 		}
-		return &meteredTable{Table: inner, metrics: m}, nil
+		namespace, name, _ := strings.Cut(pod, "/")
+		return &meteredTable{Table: inner, metrics: m, pod: cache.Key{Namespace: namespace, Name: name}}, nil
 	}
 }
 
@@ -55,21 +60,31 @@ func (t *meteredTable) Check(ctx context.Context) (engine.Finding, error) {
 // here.
 func (t *meteredTable) Changed(ctx context.Context) (bool, error) {
 	changed, err := t.Table.Changed(ctx)
-	if t.metrics.countPolicies && err == nil {
+	if err == nil {
 		err = t.readCounts()
 	}
 	return changed, err
 }
 
-// readCounts adds the packets that the rules have counted since the last reading, at most once in countsInterval: a
-// reading dumps all rules of the table.
-// It returns nil if it is too early, or if the table has no counters.
+// readCounts adds the packets that the rules have counted since the last readings, unless these are recent: a reading for the
+// policies dumps all rules of the table.
 func (t *meteredTable) readCounts() error {
 	// Tables of tests have no counters.
 	reader, ok := t.Table.(interface {
 		Counts() ([]engine.RuleCount, error)
+		DropCounts() ([]engine.RuleCount, error)
 	})
-	if !ok || time.Since(t.policies.at) < countsInterval {
+	if !ok {
+		return nil
+	}
+	if time.Since(t.drops.at) > dropCountsInterval {
+		counts, err := reader.DropCounts()
+		if err != nil {
+			return err
+		}
+		t.drops = t.metrics.drops.add(t.pod, t.drops, counts)
+	}
+	if !t.metrics.countPolicies || time.Since(t.policies.at) < countsInterval {
 		return nil
 	}
 	counts, err := reader.Counts()

@@ -26,9 +26,9 @@ func observe(config Config) (*observation, error) {
 	return &observation{m, p, h, endpoints}, err
 }
 
-// reconciler returns a reconciler whose tables and pods are measured.
-func (o *observation) reconciler(state *cache.Cache, open reconciler.OpenTable) *reconciler.Reconciler {
-	return reconciler.New(state, o.metrics.meter(open), reconciler.BudgetOf(state.Limits()), o.progress)
+// reconciler returns a reconciler whose tables and pods are measured, and whose reported packets go to the log.
+func (o *observation) reconciler(state *cache.Cache, open reconciler.OpenTable, log *dropLog) *reconciler.Reconciler {
+	return reconciler.New(state, log.listen(o.metrics.meter(open)), reconciler.BudgetOf(state.Limits()), o.progress)
 }
 
 // background returns the functions that run beside the pipeline: the listeners and the end of health.

@@ -32,7 +32,7 @@ func newPolicyMetrics(m *metrics) *policyMetrics {
 		live: map[cache.Key]struct{}{},
 		packets: m.counter("policy_packets_total", "With --policy-counters: packets that the rules of a policy allowed "+
 			"(with --established=keep, the first packet of each connection), and packets that were dropped on an interface, "+
-			"counted for each policy that isolates the interface.", labels...),
+			"or would have been without audit mode (audited), counted for each policy that isolates the interface.", labels...),
 		bytes: m.counter("policy_bytes_total", "The same as multi_networkpolicy_policy_packets_total, in bytes.", labels...),
 	}
 }
@@ -60,24 +60,37 @@ func (p *policyMetrics) add(last counted, now []engine.RuleCount) counted {
 		if !c.HasCounter {
 			continue
 		}
-		rule := ruleHandle{c.Family, c.Handle}
-		next.rules[rule] = c
-		before := last.rules[rule]
-		packets, bytes := float64(c.Packets-before.Packets), float64(c.Bytes-before.Bytes)
-		if c.Packets < before.Packets || c.Bytes < before.Bytes {
-			packets, bytes = float64(c.Packets), float64(c.Bytes) // another process has reset the counter
-		}
+		packets, bytes := next.since(last, c)
 		switch name, _ := engine.ParseChain(c.Chain); name.Kind {
 		case engine.KindPolicy:
 			policy, _, _ := strings.Cut(c.Comment, " ") // "shop/web ingress[0]"
 			p.count(policy, name.Direction.String(), "allowed", packets, bytes)
 		case engine.KindInterface:
-			for _, policy := range isolating[isolatedInterface{c.Family, name.Direction, name.ID}] { // the chain has no other counter
-				p.count(policy, name.Direction.String(), "dropped", packets, bytes)
+			for _, policy := range isolating[isolatedInterface{c.Family, name.Direction, name.ID}] {
+				p.count(policy, name.Direction.String(), lastVerdict(c), packets, bytes)
 			}
 		}
 	}
 	return next
+}
+
+// since notes the count of a rule, and returns what is new since the last reading.
+func (n counted) since(last counted, c engine.RuleCount) (packets, bytes float64) {
+	rule := ruleHandle{c.Family, c.Handle}
+	n.rules[rule] = c
+	before := last.rules[rule]
+	if c.Packets < before.Packets || c.Bytes < before.Bytes {
+		return float64(c.Packets), float64(c.Bytes) // another process has reset the counter
+	}
+	return float64(c.Packets - before.Packets), float64(c.Bytes - before.Bytes)
+}
+
+// lastVerdict returns what the counting rule of an interface's chain does with a packet, as a value of the label verdict.
+func lastVerdict(c engine.RuleCount) string {
+	if c.Accepts {
+		return "audited"
+	}
+	return "dropped"
 }
 
 // isolatedInterface is a direction of an interface in a table. The interface is spelled as in names of chains.

@@ -111,7 +111,7 @@ func (p Program) Root() *cobra.Command {
 	addTo(groupPolicies, newExplain(p), newRender(p))
 	if !p.IsPlugin {
 		root.AddGroup(&cobra.Group{ID: groupNode, Title: "Work on this node:"})
-		addTo(groupNode, newTrace(), newCleanup(), newDemo())
+		addTo(groupNode, newTrace(), newDrops(), newCleanup(), newDemo())
 	}
 	root.AddGroup(&cobra.Group{ID: groupOther, Title: "About the program:"})
 	addTo(groupOther, newVersion(p))

@@ -71,9 +71,12 @@ func printCustomRules(b *strings.Builder, rules []explain.CustomRuleExplanation)
 
 // printPolicy writes a policy, its rules with "yes" for rules that allow the packet, and its problems.
 func printPolicy(b *strings.Builder, p explain.PolicyExplanation) {
-	if p.Isolates {
+	switch {
+	case p.Isolates && p.Audited:
+		fmt.Fprintf(b, "  policy %s would isolate the interface, and is in audit mode\n", p.Policy)
+	case p.Isolates:
 		fmt.Fprintf(b, "  policy %s isolates the interface\n", p.Policy)
-	} else {
+	default:
 		fmt.Fprintf(b, "  policy %s %s\n", p.Policy, p.Reason)
 	}
 	if p.Isolates && len(p.Rules) == 0 {

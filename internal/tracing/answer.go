@@ -6,6 +6,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/packet"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 )
 
@@ -51,7 +52,7 @@ type Step struct {
 // newAnswer explains a packet.
 func newAnswer(pod string, p trace.Packet) Answer {
 	a := Answer{
-		Time: p.Time, Pod: pod, Direction: engine.Ingress.String(), Interface: p.In, Packet: newPacket(p.Headers),
+		Time: p.Time, Pod: pod, Direction: engine.Ingress.String(), Interface: p.In, Packet: NewPacket(p.Headers),
 		Verdict: explain.Allowed, Steps: []Step{},
 	}
 	// A packet without an incoming interface was sent by the pod.
@@ -76,8 +77,8 @@ func newAnswer(pod string, p trace.Packet) Answer {
 	return a
 }
 
-// newPacket returns the header of a packet. Without readable headers, its fields are "unknown".
-func newPacket(p trace.Headers) Packet {
+// NewPacket returns the header of a packet. Without readable headers, its fields are "unknown".
+func NewPacket(p packet.Headers) Packet {
 	if !p.Source.IsValid() {
 		return Packet{Protocol: "unknown", Source: "unknown", Destination: "unknown"}
 	}

@@ -1,0 +1,2 @@
+// Package packet reads the headers of packets that the kernel hands to the agent: those of a trace, and those that rules report.
+package packet

@@ -1,0 +1,3 @@
+// Package drops carries the packets that tables of a node have reported from the agent to those who follow them: the command drops,
+// and its likes on other machines.
+package drops

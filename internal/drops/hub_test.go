@@ -1,0 +1,102 @@
+package drops
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// serve starts a Hub behind a server, and returns it with the server's address.
+func serve(t *testing.T) (*Hub, string) {
+	t.Helper()
+	h := &Hub{}
+	server := httptest.NewServer(h)
+	t.Cleanup(server.Close)
+	return h, strings.TrimPrefix(server.URL, "http://")
+}
+
+// await waits until the Hub has a number of followers.
+func (h *Hub) await(t *testing.T, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		h.mu.Lock()
+		now := len(h.followers)
+		h.mu.Unlock()
+		if now == n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d followers, want %d", now, n)
+		}
+	}
+}
+
+// TestSlowFollower: a follower that is too slow loses packets and learns how many; nobody waits for it.
+func TestSlowFollower(t *testing.T) {
+	h, address := serve(t)
+	const all = backlog * 400 // far more than the buffers of the connection hold
+	go func() {
+		h.await(t, 1)
+		for range all {
+			h.Publish(Drop{Namespace: "ns", Pod: strings.Repeat("x", 200)})
+		}
+		h.Publish(Drop{Namespace: "other"})
+		ctx, stop := context.WithCancel(t.Context())
+		stop()
+		h.Run(ctx)
+	}()
+	shown, lost := 0, 0
+	err := Follow(t.Context(), http.DefaultClient, address, Filter{Namespace: "ns"}, func(Drop) error {
+		if shown++; shown == 1 {
+			time.Sleep(200 * time.Millisecond)
+		}
+		return nil
+	}, func(n int) error { lost += n; return nil })
+	if !errors.Is(err, ErrEnded) {
+		t.Errorf("the end: %v", err)
+	}
+	// Packets that were lost behind the last one shown are not told: the stream has ended.
+	if lost == 0 || shown+lost > all || shown < backlog {
+		t.Errorf("%d shown, %d lost of %d", shown, lost, all)
+	}
+}
+
+// TestFollowers: there is a limit, a place is free again when a follower leaves, and no follower starts at a Hub that has ended.
+func TestFollowers(t *testing.T) {
+	h, address := serve(t)
+	start := func() (stop func() error) {
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			done <- Follow(ctx, http.DefaultClient, address, Filter{}, func(Drop) error { return nil }, func(int) error { return nil })
+		}()
+		return func() error { cancel(); return <-done }
+	}
+	var stops []func() error
+	for range maxFollowers {
+		stops = append(stops, start())
+	}
+	h.await(t, maxFollowers)
+	once := func() error {
+		return Follow(t.Context(), http.DefaultClient, address, Filter{}, func(Drop) error { return nil }, func(int) error { return nil })
+	}
+	if err := once(); err == nil || !strings.Contains(err.Error(), "too many") {
+		t.Errorf("one too many: %v", err)
+	}
+	for _, stop := range stops {
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	h.await(t, 0)
+	ctx, end := context.WithCancel(t.Context())
+	end()
+	h.Run(ctx)
+	if err := once(); err == nil || !strings.Contains(err.Error(), "503") {
+		t.Errorf("after the end: %v", err)
+	}
+}
