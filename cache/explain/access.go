@@ -24,7 +24,7 @@ const (
 	Absent     AccessState = "absent"
 	Open       AccessState = "open"
 	Isolated   AccessState = "isolated"
-	Audited    AccessState = "open, since all policies are in audit mode"
+	Audited    AccessState = "in audit mode"
 	Unenforced AccessState = "isolated, but not enforced"
 )
 

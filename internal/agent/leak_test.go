@@ -33,7 +33,7 @@ func (w *leakWorld) change() string {
 	name := fmt.Sprintf("peer%d", w.r.IntN(20))
 	addr := netip.AddrFrom4([4]byte{10, 8, 1, byte(w.r.IntN(30))})
 	app := []string{"allowed", "server", "other"}[w.r.IntN(3)]
-	switch kind := w.r.IntN(12); kind {
+	switch kind := w.r.IntN(13); kind {
 	case 0, 1: // a peer on another node comes, moves, or is relabeled
 		w.pods[name] = leakPod(name, "other", addr, map[string]string{"app": app})
 		w.putPod(w.pods[name])
@@ -62,6 +62,9 @@ func (w *leakWorld) change() string {
 		if w.r.IntN(2) == 0 { // both policies have the same list of ports now, so a chain more leads to them
 			p.Spec.Ingress[0].Ports = w.policy["server"].Spec.Ingress[0].Ports
 		}
+		if w.r.IntN(3) == 0 { // the first policy still isolates
+			p.Annotations["multi-networkpolicy/mode"] = "audit"
+		}
 		w.policy["more"] = p
 		w.putPolicy(p)
 		return "policy added"
@@ -86,6 +89,12 @@ func (w *leakWorld) change() string {
 		w.crowded = !w.crowded
 		w.putCrowd()
 		return fmt.Sprint("crowd: ", w.crowded)
+	case 11: // the rules that drop report the packets, or no longer do
+		p := w.pods["server"].DeepCopy()
+		p.Annotations["multi-networkpolicy/drop-log"] = []string{"true", "false"}[w.r.IntN(2)]
+		w.pods["server"] = p
+		w.putPod(p)
+		return "drop log"
 	default: // an invalid edit allows nothing
 		p := leakPolicy("invalid", "server")
 		p.Spec.Ingress = []mnpv1.MultiNetworkPolicyIngressRule{{From: []mnpv1.MultiNetworkPolicyPeer{

@@ -104,7 +104,7 @@ func TestMetricsForm(t *testing.T) {
 			t.Errorf("%s is not documented", f.GetName())
 		}
 	}
-	if gathered != len(m.docs)-4 { // refused batches, the last sync and the packets of policies have no samples yet
+	if gathered != len(m.docs)-5 { // refused batches, the last sync, and the packets of policies and of pods have no samples yet
 		t.Errorf("%d metrics gathered, %d documented", gathered, len(m.docs))
 	}
 }

@@ -30,7 +30,7 @@ func Follow(ctx context.Context, client *http.Client, address string, f Filter, 
 	case err != nil:
 		return err
 	}
-	defer answer.Body.Close()
+	defer answer.Body.Close() //nolint:errcheck // nothing more is read
 	if answer.StatusCode != http.StatusOK {
 		text, _ := io.ReadAll(io.LimitReader(answer.Body, 1<<10)) //nolint:errcheck // the status is the error
 		return fmt.Errorf("the agent answered %s: %s", answer.Status, strings.TrimSpace(string(text)))
