@@ -74,7 +74,7 @@ func TestFlood(t *testing.T) {
 		if n := taken.Load(); n < 100 || n > 301 || wrong.Load() > 0 {
 			t.Errorf("%d packets taken of %d sent, %d wrong; want about 100 a second", n, flood.Sent.Load(), wrong.Load())
 		}
-		if flood.Sent.Load() < 1000 {
+		if flood.Sent.Load() < 500 { // slow emulators included
 			t.Errorf("not a flood: %d packets", flood.Sent.Load())
 		}
 	}

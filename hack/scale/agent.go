@@ -189,6 +189,8 @@ type latency struct {
 	mu sync.Mutex
 	// When the server wrote the object that is being handled. The informers hand over one object after another.
 	sent time.Time
+	// When the server wrote the oldest object since pods were last queued; zero: there is none.
+	unqueued time.Time
 	// The pods that are queued or being worked on, with the time of the write that queued them first.
 	dirty  map[cache.PodID]time.Time
 	events int
@@ -216,17 +218,31 @@ func (l *latency) Received(r informers.Receipt) {
 	l.mu.Unlock()
 }
 
-// Queued implements reconciler.Observer.
-func (l *latency) Queued(pods []cache.PodID) {
+// Taken implements informers.Observer. The informers notify the reconciler after it.
+func (l *latency) Taken(informers.Receipt) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.unqueued.IsZero() {
+		l.unqueued = l.sent
+	}
+}
+
+// Queued implements reconciler.Observer.
+func (l *latency) Queued(pods []cache.PodID, _ time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sent := l.unqueued
+	if sent.IsZero() { // the pods of an object that is not taken yet
+		sent = l.sent
+	}
+	l.unqueued = time.Time{}
 	if len(l.dirty) == 0 {
-		l.since = l.sent
+		l.since = sent
 	}
 	for _, pod := range pods {
 		// A pod that waits already keeps its earlier time: its rules are late since then.
 		if _, waits := l.dirty[pod]; !waits {
-			l.dirty[pod] = l.sent
+			l.dirty[pod] = sent
 		}
 	}
 	l.queue = max(l.queue, len(l.dirty))

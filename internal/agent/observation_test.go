@@ -113,7 +113,7 @@ func TestProgress(t *testing.T) {
 	good, bad := cache.PodID{Key: cache.Key{Namespace: "ns", Name: "good"}}, cache.PodID{Key: cache.Key{Namespace: "ns", Name: "bad"}}
 	refused := &engine.ApplyError{Op: "apply", Err: &nfnl.MessageError{Op: "NEWRULE", Errno: unix.ENOENT}}
 
-	p.Queued([]cache.PodID{good, bad})
+	p.Queued([]cache.PodID{good, bad}, time.Now())
 	if why := h.whyNotReady(); why != "waiting for everything" {
 		t.Errorf("before: %q", why)
 	}
@@ -155,10 +155,10 @@ func TestProgress(t *testing.T) {
 func TestBacklogStaysSmall(t *testing.T) {
 	p := newProgress(newMetrics(""))
 	bad := cache.PodID{UID: "bad"}
-	p.Queued([]cache.PodID{bad})
+	p.Queued([]cache.PodID{bad}, time.Now())
 	for i := range 100_000 {
 		pod := cache.PodID{UID: types.UID(fmt.Sprint(i))}
-		p.Queued([]cache.PodID{pod})
+		p.Queued([]cache.PodID{pod}, time.Now())
 		p.Started(pod)
 		p.Finished(pod, nil)
 	}

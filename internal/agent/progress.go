@@ -92,12 +92,12 @@ func newProgress(m *metrics) *progress {
 
 // Queued implements reconciler.Observer.
 // Pods may be queued already.
-func (p *progress) Queued(pods []cache.PodID) {
+func (p *progress) Queued(pods []cache.PodID, since time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	defer p.publish()
 	// All pods of a call have the same change: the objects changed since the last call.
-	c := change{time.Now(), p.made}
+	c := change{since, p.made}
 	p.made = time.Time{}
 	for _, key := range pods {
 		p.wait(key, c)

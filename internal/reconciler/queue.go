@@ -35,6 +35,7 @@ type queue struct {
 	mu         sync.Mutex
 	nonEmpty   sync.Cond
 	closed     bool
+	idle       int                      // workers that wait for a pod
 	namespaces map[string]*share        // by name; a namespace that waits, works, or has used more than the floor
 	waiting    map[cache.PodID]struct{} // in a share, or to be put into its share after the work on it
 	working    map[cache.PodID]struct{} // pods that a worker has
@@ -86,9 +87,26 @@ func newQueue(perNamespace int) *queue {
 }
 
 // add queues a pod. A pod that has used more than its share is queued when it is back at its share.
-func (q *queue) add(pod cache.PodID) {
+func (q *queue) add(pod cache.PodID) { q.addAll([]cache.PodID{pod}) }
+
+// addAll queues pods like add.
+func (q *queue) addAll(pods []cache.PodID) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	for _, pod := range pods {
+		q.enqueue(pod)
+	}
+}
+
+// hasIdleWorker reports whether a worker waits for a pod.
+func (q *queue) hasIdleWorker() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.idle > 0
+}
+
+// enqueue does the work of add. The caller holds mu.
+func (q *queue) enqueue(pod cache.PodID) {
 	if wait := q.debt(pod, time.Now()); wait > 0 {
 		q.delay(pod, wait, true)
 		return
@@ -188,7 +206,9 @@ func (q *queue) get() (cache.PodID, bool) {
 			q.working[pod] = struct{}{}
 			return pod, true
 		}
+		q.idle++
 		q.nonEmpty.Wait()
+		q.idle--
 	}
 }
 

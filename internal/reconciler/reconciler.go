@@ -100,6 +100,7 @@ type Reconciler struct {
 	retries     map[cache.PodID]int      // failures since the pod was last up to date
 	audited     map[cache.PodID]struct{} // pods whose table is open and was last up to date
 	ended       bool                     // Run has ended: nothing is opened any more
+	notice      notice
 }
 
 // New returns a Reconciler that does nothing until Run. The observer may be nil.
@@ -124,28 +125,15 @@ func New(t Targets, open OpenTable, memory Budget, observer Observer) *Reconcile
 		outstanding: map[cache.PodID]int{},
 		retries:     map[cache.PodID]int{},
 		audited:     map[cache.PodID]struct{}{},
+		notice:      notice{wake: make(chan struct{}, 1)},
 	}
 }
 
-// Notify queues the pods whose tables may have changed. It does not block, and may be called before Run.
-func (r *Reconciler) Notify() {
-	r.mu.Lock() // before the pods are taken, so that Settled does not miss them
-	pods := r.targets.TakeDirty()
-	for _, pod := range pods {
-		r.outstanding[pod]++
-	}
-	r.mu.Unlock()
-	r.observer.Queued(pods)
-	for _, pod := range pods {
-		r.queue.add(pod)
-	}
-}
-
-// Settled reports whether every pod that was queued is up to date. Tests and the demo wait for it.
+// Settled reports whether every pod is up to date with the events before the last Notify. Tests and the demo wait for it.
 func (r *Reconciler) Settled() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.outstanding) == 0
+	return r.notice.since.IsZero() && len(r.outstanding) == 0
 }
 
 // Stats has counts for metrics.
@@ -175,6 +163,10 @@ func (r *Reconciler) Run(ctx context.Context) {
 	// The end of the context wakes the workers that wait in the queue.
 	defer context.AfterFunc(ctx, r.queue.close)()
 	var workers sync.WaitGroup
+	r.mu.Lock()
+	r.notice.isOpen = true
+	r.mu.Unlock()
+	workers.Go(func() { r.queueNotified(ctx) })
 	for range r.workers {
 		workers.Go(func() {
 			for r.next(ctx) {
