@@ -12,9 +12,9 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
 
-// countsInterval is the maximum age of the counts of policies. They are read when the reconciler asks a table for
-// changes.
-const countsInterval = 5 * time.Second
+// countsInterval is the shortest time between two readings of the counts of policies. They are read when the reconciler asks a table
+// for changes, which is every five seconds for a table that no other process can change: with a longer interval, every second time.
+const countsInterval = 4 * time.Second
 
 // policyMetrics are the packets and bytes of each policy, with the flag --policy-counters. A series ends when its
 // policy is deleted.
