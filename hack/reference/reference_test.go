@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -72,10 +73,11 @@ func added(_ policy.Reason, events informers.EventSink, pod *corev1.Pod, object 
 			if err != nil {
 				t.Fatal(err)
 			}
+			// Without the other packages, much of the tables is unused too.
 			_, errEvents := eventsPage(s)
 			_, errAnnotations := annotationsPage(s)
 			want := "internal/agent/added.go:11: " + test.want
-			if got := errors.Join(errEvents, errAnnotations); got == nil || got.Error() != want {
+			if got := errors.Join(errEvents, errAnnotations); got == nil || !strings.Contains(got.Error(), want) {
 				t.Errorf("got %v, want %s", got, want)
 			}
 		})
