@@ -34,9 +34,9 @@ func eventsPage(s *source) (string, error) {
 	b.WriteString(begin + `# Events
 
 The agent creates Events in the namespace of their object. All of them have the type Warning and the source
-` + "`multi-networkpolicy-nftables`" + `. Agents of several nodes that find the same problem create a single Event. An object has 30 Events at once
-and a namespace 200; the log of the agent has all problems. ` + "`kubectl get events -A --field-selector reason=REASON`" + ` lists the Events
-with a reason. In messages, words in capitals stand for variable parts.
+` + "`multi-networkpolicy-nftables`" + `. Agents of several nodes that find the same problem create a single Event. Each object and each namespace
+has a budget of Events; the [metric](metrics.md#metrics) ` + "`multi_networkpolicy_suppressed_total`" + ` counts those beyond it.
+` + "`kubectl get events -A --field-selector reason=REASON`" + ` lists the Events with a reason. In messages, words in capitals stand for variable parts.
 
 | reason | object | meaning | message |
 | --- | --- | --- | --- |
@@ -47,8 +47,8 @@ with a reason. In messages, words in capitals stand for variable parts.
 	b.WriteString(`
 ## Problems in messages
 
-FIELD is the path of a field, such as ` + "`spec.ingress[0].from[1].ipBlock.cidr`" + `. An object has up to 20 listed problems; the last one then gives
-the number of the others. These are the problems in the code; … stands for a variable part:
+FIELD is the path of a field, such as ` + "`spec.ingress[0].from[1].ipBlock.cidr`" + `. Of an object with many problems the first are listed, and the
+last message has the number of the others. These are the problems in the code; … stands for a variable part:
 
 | problem | found by |
 | --- | --- |

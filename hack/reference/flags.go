@@ -43,7 +43,7 @@ func flagsPage() (string, error) {
 	b.WriteString(begin + "# Commands and flags\n\n`multi-networkpolicy-nftables` without a subcommand runs the agent. An error is a single " +
 		"line on stderr. The exit code is 1 after an\nerror, and 2 after an invalid command line. A flag of the type `strings` takes a list, separated " +
 		"by commas. All commands take these flags,\nand `--help`:")
-	root.PersistentFlags().VisitAll(func(f *pflag.Flag) { fmt.Fprintf(&b, " [`--%s`](#%s)", f.Name, root.Name()) })
+	root.PersistentFlags().VisitAll(func(f *pflag.Flag) { fmt.Fprintf(&b, " [%s](#%s)", flagName(f), root.Name()) })
 	b.WriteString(".\n")
 	used := map[string]bool{}
 	writeCommand(&b, root, root, used)
@@ -134,25 +134,30 @@ func paragraphs(c *cobra.Command) string {
 // flagRow returns the row of a flag. The note may be empty.
 func flagRow(f *pflag.Flag, note string) string {
 	value, usage := pflag.UnquoteUsage(f)
-	name := "`--" + f.Name
-	if f.Shorthand != "" {
-		name = "`-" + f.Shorthand
-		if f.Name != f.Shorthand {
-			name += "`, `--" + f.Name
-		}
-	}
+	name := flagName(f)
 	if value != "" {
-		name += " " + value
+		name = strings.TrimSuffix(name, "`") + " " + value + "`"
 	}
 	preset := ""
 	switch f.DefValue {
 	case "", "[]", "false", "0", "0s":
-	default:
-		preset = "`" + strings.Trim(f.DefValue, "[]") + "`"
+	default: // the values of a list stand apart, so that the column is narrow
+		preset = "`" + strings.ReplaceAll(strings.Trim(f.DefValue, "[]"), ",", "`, `") + "`"
 	}
 	meaning := strings.ReplaceAll(usage, "*", `\*`)
 	if note != "" {
 		meaning += ". " + note
 	}
-	return fmt.Sprintf("| %s` | %s | %s |\n", cell(name), cell(preset), cell(meaning))
+	return fmt.Sprintf("| %s | %s | %s |\n", cell(name), cell(preset), cell(meaning))
+}
+
+// flagName returns the short and the long form of a flag, as code.
+func flagName(f *pflag.Flag) string {
+	switch f.Shorthand {
+	case "":
+		return "`--" + f.Name + "`"
+	case f.Name:
+		return "`-" + f.Name + "`"
+	}
+	return "`-" + f.Shorthand + "`, `--" + f.Name + "`"
 }
