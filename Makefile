@@ -3,7 +3,7 @@
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := $(CURDIR)/bin
 
-.PHONY: all apply arch soak picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image release clean tools
+.PHONY: all apply arch soak picture man build test conformance race lint e2e tenants demo bench bench-docs scale fuzz kernels image release site clean tools
 
 all: build
 
@@ -66,6 +66,10 @@ picture:
 # Man pages, in section 8.
 man:
 	go run ./hack/man $(BIN)/man
+
+# The documentation as a static site, which the workflow site.yml publishes.
+site:
+	go run ./hack/site $(BIN)/site
 
 # What a change costs: this agent, the kernel's own part, and the ways of others. BENCH holds the flags.
 bench: tools

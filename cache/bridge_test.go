@@ -9,6 +9,8 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
 // bridgeCluster has a policy for both directions of web, and a peer.
@@ -170,7 +172,7 @@ func TestBridgeSupport(t *testing.T) {
 		}
 		var found []string
 		for _, f := range c.Shortfalls() {
-			if f.Reason == BridgeNotEnforced {
+			if f.Reason == policy.BridgeNotEnforced {
 				found = append(found, f.Problems[0].String())
 			}
 		}

@@ -40,7 +40,7 @@ func TestCollisions(t *testing.T) {
 			var told []string
 			for _, s := range c.Shortfalls() {
 				for _, problem := range s.Problems {
-					told = append(told, s.Policy.Name+" "+s.Reason+" "+problem.String())
+					told = append(told, s.Policy.Name+" "+string(s.Reason)+" "+problem.String())
 				}
 			}
 			if len(told) != 2 || !strings.HasPrefix(told[0], "q PodLimitExceeded pod default/other: a hash of the policy is also the hash of another") {

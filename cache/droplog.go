@@ -45,9 +45,9 @@ const (
 	BadChoice // any other value, which counts as absent
 )
 
-// choiceOf reads a value of DropLogAnnotation among annotations.
-func choiceOf(annotations map[string]string) Choice {
-	switch value, ok := annotations[DropLogAnnotation]; {
+// choiceOf reads a value of DropLogAnnotation; not ok: the annotation is absent.
+func choiceOf(value string, ok bool) Choice {
+	switch {
 	case !ok:
 		return Unset
 	case value == "true":

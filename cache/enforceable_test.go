@@ -11,6 +11,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 )
 
 func enforceableCluster(t *testing.T, objects ...metav1.Object) *Cache {
@@ -37,7 +39,7 @@ func notEnforceable(t *testing.T, c *Cache) (texts []string) {
 	t.Helper()
 	for _, s := range c.Shortfalls() {
 		for _, p := range s.Problems {
-			if s.Reason == NotEnforceable {
+			if s.Reason == policy.NotEnforceable {
 				var iface, network, why string
 				if _, err := fmt.Sscanf(p.Message, "policies cannot be enforced on interface %s of network %s %s", &iface, &network, &why); err != nil {
 					t.Fatalf("%s: %v", p.Message, err)

@@ -79,7 +79,8 @@ func NewPod(obj *corev1.Pod, node string, limits *policy.Limits) Pod {
 	if obj.Spec.NodeName == node || node == "" {
 		p.Mirrors = types.UID(obj.Annotations[corev1.MirrorPodAnnotationKey])
 		p.Requested = obj.Annotations[NetworksAnnotation]
-		p.DropLog = choiceOf(obj.Annotations)
+		value, ok := obj.Annotations[DropLogAnnotation]
+		p.DropLog = choiceOf(value, ok)
 		if obj.Spec.RuntimeClassName != nil {
 			p.RuntimeClass = *obj.Spec.RuntimeClassName
 		}

@@ -20,7 +20,8 @@ type Namespace struct {
 
 // NewNamespace reads a Namespace object.
 func NewNamespace(obj *corev1.Namespace) Namespace {
-	choice := choiceOf(obj.Annotations)
+	value, ok := obj.Annotations[DropLogAnnotation]
+	choice := choiceOf(value, ok)
 	return Namespace{Name: obj.Name, Labels: labelindex.NewSet(obj.Labels), DropLog: choice, Problems: choice.problems()}
 }
 

@@ -66,7 +66,7 @@ func (r room) told() string {
 	var told []string
 	for _, s := range r.Shortfalls() {
 		for _, p := range s.Problems {
-			told = append(told, s.Policy.String()+" "+s.Reason+": "+p.Message)
+			told = append(told, s.Policy.String()+" "+string(s.Reason)+": "+p.Message)
 		}
 	}
 	return strings.Join(told, "\n")

@@ -17,20 +17,9 @@ import (
 type Shortfall struct {
 	Policy   Key
 	UID      types.UID
-	Reason   string // one of the constants below; the reason of the Event
+	Reason   policy.Reason // the reason of the Event
 	Problems []policy.Problem
 }
-
-// Reasons of a Shortfall.
-const (
-	UnresolvedNamedPort      = "UnresolvedNamedPort"      // no pod has a port with the name, so the name allows nothing
-	UnsupportedNetworkPlugin = "UnsupportedNetworkPlugin" // interfaces of the network are not isolated
-	NotEnforceable           = "NotEnforceable"           // the kernel hides packets of the interface from rules
-	BridgeNotEnforced        = "BridgeNotEnforced"        // the kernel cannot enforce the policy in the bridge of a pod
-	InAuditMode              = "InAuditMode"              // the policy isolates nothing, since it is in audit mode
-	PodLimitExceeded         = "PodLimitExceeded"         // the policy allows nothing in a pod that has too many rules
-	UndefinedNetwork         = "UndefinedNetwork"         // neither a definition nor a pod has the network
-)
 
 // shortfalls collects problems by policy and reason.
 // Problems of a policy come from several pods.
@@ -39,11 +28,11 @@ type shortfalls map[shortfallKey][]policy.Problem
 // shortfallKey: an Event has a single reason, so each policy has a list for each reason.
 type shortfallKey struct {
 	policy *policy.Policy
-	reason string
+	reason policy.Reason
 }
 
 // add adds a problem, once, up to policy.MaxProblems for a policy and reason.
-func (s shortfalls) add(p *policy.Policy, reason string, problem policy.Problem) {
+func (s shortfalls) add(p *policy.Policy, reason policy.Reason, problem policy.Problem) {
 	key := shortfallKey{p, reason}
 	if len(s[key]) < policy.MaxProblems && !slices.Contains(s[key], problem) {
 		s[key] = append(s[key], problem)
@@ -96,7 +85,7 @@ func (c *Cache) Shortfalls() []Shortfall {
 	// Only after all pods, it is known that no pod has the port.
 	for use, ok := range resolved {
 		if !ok {
-			found.add(use.policy, UnresolvedNamedPort, use.problem())
+			found.add(use.policy, policy.UnresolvedNamedPort, use.problem())
 		}
 	}
 	return found.list()
@@ -111,7 +100,7 @@ func (s shortfalls) list() []Shortfall {
 		out = append(out, Shortfall{Policy: key.policy.Key, UID: key.policy.UID, Reason: key.reason, Problems: problems})
 	}
 	slices.SortFunc(out, func(a, b Shortfall) int {
-		return cmp.Or(policy.CompareKeys(a.Policy, b.Policy), strings.Compare(a.Reason, b.Reason))
+		return cmp.Or(policy.CompareKeys(a.Policy, b.Policy), cmp.Compare(a.Reason, b.Reason))
 	})
 	return out
 }
@@ -124,7 +113,7 @@ func (c *Cache) addUndefined(policies []*installed, found shortfalls) {
 		for _, key := range p.Networks {
 			// A network without a definition exists if a pod is attached to it.
 			if n := c.networks[key]; n == nil || !n.defined && len(n.pods) == 0 {
-				found.add(p.Policy, UndefinedNetwork, policy.Problem{
+				found.add(p.Policy, policy.UndefinedNetwork, policy.Problem{
 					Field:   policy.ForField,
 					Message: fmt.Sprintf("no NetworkAttachmentDefinition %s exists and no pod is attached to such a network, so the policy has no effect there", key),
 				})
@@ -137,27 +126,27 @@ func (c *Cache) addUndefined(policies []*installed, found shortfalls) {
 // addShortfalls adds the shortfalls of a pod's plan. pod is for messages.
 func (p *plan) addShortfalls(pod Key, bridge BridgeSupport, found shortfalls) {
 	for _, u := range p.unsupported {
-		found.add(u.policy, UnsupportedNetworkPlugin, policy.Problem{
+		found.add(u.policy, policy.UnsupportedNetworkPlugin, policy.Problem{
 			Field: policy.ForField,
 			Message: fmt.Sprintf("network %s has the plugin type %s, which is none of --network-plugins, so its interfaces are not isolated",
 				u.network, policy.Quote(u.pluginType)),
 		})
 	}
 	for _, u := range p.unenforced {
-		found.add(u.policy, NotEnforceable, u.problem())
+		found.add(u.policy, policy.NotEnforceable, u.problem())
 	}
 	if message := bridge.Shortfall(); p.hasBridge && message != "" {
 		for _, chosen := range p.chosen {
-			found.add(chosen.Policy, BridgeNotEnforced, policy.Problem{Field: "pod " + pod.String(), Message: message})
+			found.add(chosen.Policy, policy.BridgeNotEnforced, policy.Problem{Field: "pod " + pod.String(), Message: message})
 		}
 	}
 	for _, chosen := range p.chosen {
 		if chosen.audited {
-			found.add(chosen.Policy, InAuditMode, auditProblem(chosen.Policy))
+			found.add(chosen.Policy, policy.InAuditMode, auditProblem(chosen.Policy))
 		}
 	}
 	for _, problem := range p.problems {
-		found.add(problem.Policy, PodLimitExceeded, policy.Problem{Field: "pod " + pod.String(), Message: problem.Message})
+		found.add(problem.Policy, policy.PodLimitExceeded, policy.Problem{Field: "pod " + pod.String(), Message: problem.Message})
 	}
 }
 

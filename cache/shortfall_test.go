@@ -41,7 +41,7 @@ func shortfallTexts(c *Cache) map[string]string {
 	texts := map[string]string{}
 	for _, s := range c.Shortfalls() {
 		for _, p := range s.Problems {
-			texts[s.Policy.String()+" "+s.Reason+" "+p.String()] = ""
+			texts[s.Policy.String()+" "+string(s.Reason)+" "+p.String()] = ""
 		}
 	}
 	return texts

@@ -15,6 +15,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 )
 
@@ -78,7 +79,7 @@ func (e *Events) Dropped() uint64 { return e.dropped.Load() }
 
 // Warn queues a Warning Event. It drops the Event if the object or its namespace is over budget, or if a queue is full. It never
 // blocks.
-func (e *Events) Warn(about Subject, reason, message string) {
+func (e *Events) Warn(about Subject, reason policy.Reason, message string) {
 	// The budget comes first, so that an object beyond its budget takes no place in the queue.
 	if !e.budget.Allow(about.Kind+"/"+about.String(), about.Namespace) || !e.add(e.event(about, reason, message)) {
 		e.dropped.Add(1)
@@ -91,10 +92,10 @@ func (e *Events) Warn(about Subject, reason, message string) {
 }
 
 // event returns an Event about an object. Its name is a digest of UID, reason and message, without the node.
-func (e *Events) event(about Subject, reason, message string) *corev1.Event {
+func (e *Events) event(about Subject, reason policy.Reason, message string) *corev1.Event {
 	// The cut may split a character; ToValidUTF8 removes the rest of it.
 	message = strings.ToValidUTF8(message[:min(len(message), eventMessage)], "")
-	digest := sha256.Sum256([]byte(string(about.UID) + "\x00" + reason + "\x00" + message))
+	digest := sha256.Sum256([]byte(string(about.UID) + "\x00" + string(reason) + "\x00" + message))
 	now := metav1.Now()
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
@@ -105,7 +106,7 @@ func (e *Events) event(about Subject, reason, message string) *corev1.Event {
 			APIVersion: about.APIVersion, Kind: about.Kind, Namespace: about.Namespace, Name: about.Name, UID: about.UID,
 		},
 		Type:                corev1.EventTypeWarning,
-		Reason:              reason,
+		Reason:              string(reason),
 		Message:             message,
 		Source:              corev1.EventSource{Component: component},
 		ReportingController: component,

@@ -78,7 +78,7 @@ func ExampleNew() {
 // printedEvents is an EventSink that prints Events.
 type printedEvents struct{}
 
-func (printedEvents) Warn(about informers.Subject, reason, message string) {
+func (printedEvents) Warn(about informers.Subject, reason policy.Reason, message string) {
 	fmt.Println(about.NamespacedName, reason, message)
 }
 

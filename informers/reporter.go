@@ -15,10 +15,9 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
 )
 
-// EventSink publishes Warning Events. *Events implements it. Warn must not block. reason is a word in CamelCase,
-// message a sentence for users.
+// EventSink publishes Warning Events. *Events implements it. Warn must not block. message is a sentence for users.
 type EventSink interface {
-	Warn(about Subject, reason, message string)
+	Warn(about Subject, reason policy.Reason, message string)
 }
 
 // Subject is the object that an Event or a log line is about. UID ties an Event to this object, and not to a later
@@ -45,8 +44,8 @@ const (
 // Reporter publishes the problems of objects: a log line and a Warning Event for each problem. It publishes the problems of an
 // object again only when they change. It is safe for concurrent use.
 type Reporter struct {
-	events EventSink                // nil: log only
-	reason func(kind string) string // reason of the Events about a kind
+	events EventSink                       // nil: log only
+	reason func(kind string) policy.Reason // reason of the Events about a kind
 	budget *budget.Budget
 
 	// mu guards the fields below.
@@ -75,7 +74,7 @@ type report struct {
 // NewReporter returns a Reporter. If events is nil, it only logs.
 func NewReporter(events EventSink) *Reporter { return newReporter(events, reason) }
 
-func newReporter(events EventSink, reason func(string) string) *Reporter {
+func newReporter(events EventSink, reason func(string) policy.Reason) *Reporter {
 	return &Reporter{
 		events: events, reason: reason, last: map[subjectKey]*report{},
 		budget: budget.New(objectReports, namespaceReports, reportInterval),
@@ -187,11 +186,16 @@ func (r *Reporter) Retain(kind string, exists func(cache.Key) bool) {
 	}
 }
 
-// reason returns the reason of Events about a kind: a word for programs, in CamelCase. Of a pod, only the network
-// status and the requested networks can be invalid.
-func reason(kind string) string {
-	if kind == KindPod {
-		return "InvalidNetworkStatus"
+// reason returns the reason of Events about a kind. Of a pod, only the network status and the requested networks can be
+// invalid.
+func reason(kind string) policy.Reason {
+	switch kind {
+	case KindPod:
+		return policy.InvalidNetworkStatus
+	case KindNamespace:
+		return policy.InvalidNamespace
+	case KindNAD:
+		return policy.InvalidNetworkAttachmentDefinition
 	}
-	return "Invalid" + kind
+	return policy.InvalidMultiNetworkPolicy
 }

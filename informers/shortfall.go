@@ -16,11 +16,11 @@ import (
 // before its pods.
 func ReportShortfalls(ctx context.Context, events EventSink, list func() []cache.Shortfall, every time.Duration) {
 	// A Reporter for each reason: the problems of a policy for one reason must not end its problems for another.
-	reporters := map[string]*Reporter{}
+	reporters := map[policy.Reason]*Reporter{}
 	report := func(s shortfall, problems []policy.Problem) {
 		r := reporters[s.Reason]
 		if r == nil {
-			r = newReporter(events, func(string) string { return s.Reason })
+			r = newReporter(events, func(string) policy.Reason { return s.Reason })
 			reporters[s.Reason] = r
 		}
 		r.Report(ctx, s.subject(), problems)

@@ -21,7 +21,7 @@ func TestShortfalls(t *testing.T) {
 		var mu sync.Mutex
 		var now []cache.Shortfall
 		list := func() []cache.Shortfall { mu.Lock(); defer mu.Unlock(); return now }
-		shortfall := func(reason string, messages ...string) cache.Shortfall {
+		shortfall := func(reason policy.Reason, messages ...string) cache.Shortfall {
 			s := cache.Shortfall{Policy: cache.Key{Namespace: "ns", Name: "p"}, UID: "u", Reason: reason}
 			for _, m := range messages {
 				s.Problems = append(s.Problems, policy.Problem{Field: "spec", Message: m})

@@ -220,10 +220,10 @@ type warnings struct {
 	all []string
 }
 
-func (w *warnings) Warn(about informers.Subject, reason, message string) {
+func (w *warnings) Warn(about informers.Subject, reason policy.Reason, message string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.all = append(w.all, about.Kind+" "+about.String()+" "+reason+": "+message)
+	w.all = append(w.all, about.Kind+" "+about.String()+" "+string(reason)+": "+message)
 }
 
 // take returns the warnings since the last call, sorted.

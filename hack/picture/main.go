@@ -66,7 +66,8 @@ func draw(out io.Writer, lines []string) error {
 	width, height := 2*margin+int(float64(widest)*charWidth), 2*margin+len(lines)*lineHeight
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" width="%d" height="%d" role="img" aria-label="The demo, before and after its policies">
 <rect width="100%%" height="100%%" rx="8" fill="#1b1f24"/>
-<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace" font-size="%d" fill="#d0d7de" xml:space="preserve" style="white-space:pre">
+<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace" font-size="%d" fill="#d0d7de">
+<style>text { white-space: pre }</style>
 `, width, height, width, height, fontSize)
 	colored := strings.NewReplacer("✔", `<tspan fill="#3fb950">✔</tspan>`, "✘", `<tspan fill="#f85149">✘</tspan>`)
 	for i, l := range lines {

@@ -81,7 +81,7 @@ func (h *hooked) enforceNow(_ context.Context, pod cache.PodID) (bool, error) {
 }
 
 // Warn implements informers.EventSink.
-func (h *hooked) Warn(about informers.Subject, reason, message string) {
+func (h *hooked) Warn(about informers.Subject, reason policy.Reason, message string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.warnings = append(h.warnings, fmt.Sprintf("%s %s %s: %s", about.Kind, about, reason, message))

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 )
 
@@ -33,9 +34,6 @@ const (
 
 // HookResults lists all results.
 var HookResults = []HookResult{HookEnforced, HookUnselected, HookHostNetwork, HookRefused}
-
-// reasonRefused is the reason of the Event about a refused pod.
-const reasonRefused = "PolicyNotEnforced"
 
 const (
 	hookRetry   = 50 * time.Millisecond  // the first pause between tries for a pod that fails; doubles
@@ -212,7 +210,7 @@ func (p *plugin) refuse(pod *api.PodSandbox, err error) error {
 	if p.config.Events != nil {
 		about := informers.Subject{APIVersion: corev1.SchemeGroupVersion.String(), Kind: informers.KindPod, UID: types.UID(pod.GetUid())}
 		about.Namespace, about.Name = pod.GetNamespace(), pod.GetName()
-		p.config.Events.Warn(about, reasonRefused, "The pod does not start: "+why)
+		p.config.Events.Warn(about, policy.PolicyNotEnforced, "The pod does not start: "+why)
 	}
 	return errors.New(pluginName + ": " + why)
 }

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
@@ -410,12 +410,12 @@ func TestNotEnforceable(t *testing.T) {
 			})
 			await.That(t, "the Event", func() bool {
 				return slices.ContainsFunc(r.API.Events(), func(e corev1.Event) bool {
-					return e.Reason == cache.NotEnforceable && e.InvolvedObject.Name == "p" && strings.Contains(e.Message, "interface net1 of network ns/net: ")
+					return e.Reason == string(policy.NotEnforceable) && e.InvolvedObject.Name == "p" && strings.Contains(e.Message, "interface net1 of network ns/net: ")
 				})
 			})
 			await.That(t, "the Event of the network that does not exist", func() bool {
 				return slices.ContainsFunc(r.API.Events(), func(e corev1.Event) bool {
-					return e.Reason == cache.UndefinedNetwork && e.InvolvedObject.Name == "lost" && strings.Contains(e.Message, "ns/nowhere")
+					return e.Reason == string(policy.UndefinedNetwork) && e.InvolvedObject.Name == "lost" && strings.Contains(e.Message, "ns/nowhere")
 				})
 			})
 		})

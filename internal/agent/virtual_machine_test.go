@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
@@ -167,7 +168,7 @@ func TestVirtualMachineCutOff(t *testing.T) {
 	}
 	w.expect("cut off", protocols, closed...)
 	found := w.state.Shortfalls()
-	if len(found) != 1 || found[0].Reason != cache.BridgeNotEnforced || found[0].Policy.Name != "server" {
+	if len(found) != 1 || found[0].Reason != policy.BridgeNotEnforced || found[0].Policy.Name != "server" {
 		t.Errorf("shortfalls: %+v", found)
 	}
 	if s := w.state.Stats(); s.BridgesDropped != 1 || s.BridgesEnforced != 0 {
@@ -311,7 +312,7 @@ func TestVirtualMachineNotEnforced(t *testing.T) {
 	await.That(t, "the virtual machine is cut off", func() bool { return !reaches(vmNever) })
 	await.That(t, "the Event", func() bool {
 		return slices.ContainsFunc(r.API.Events(), func(e corev1.Event) bool {
-			return e.Reason == cache.BridgeNotEnforced && e.InvolvedObject.Name == "p" && strings.Contains(e.Message, "CONFIG_NF_CONNTRACK_BRIDGE")
+			return e.Reason == string(policy.BridgeNotEnforced) && e.InvolvedObject.Name == "p" && strings.Contains(e.Message, "CONFIG_NF_CONNTRACK_BRIDGE")
 		})
 	})
 	await.That(t, "the metric", func() bool {
