@@ -25,7 +25,7 @@ func (s *scenario) migration(ctx context.Context) error {
 	defer m.nftables.kill()
 	// Each step starts with the rules that the step before it left.
 	for _, step := range []func(context.Context) error{
-		m.fromIPTables, m.toIPTables, m.fromKilledIPTables, m.fromNFTables, m.toNFTables,
+		m.fromIPTables, m.toIPTables, m.fromKilledIPTables, m.fromNFTables, m.toNFTables, m.fromNFTables, m.toNFTablesClosed,
 	} {
 		if err := step(ctx); err != nil {
 			return err
@@ -116,8 +116,7 @@ func (m *migration) fromKilledIPTables(ctx context.Context) error {
 		if err := m.iptables.enforces(ctx, true); err != nil {
 			return err
 		}
-		flush := "iptables -t filter -F; ip6tables -t filter -F"
-		return errors.Join(m.shell(ctx, m.pods["server"], flush), m.iptables.enforces(ctx, false))
+		return errors.Join(m.onNodes(ctx, flushCommand), m.iptables.enforces(ctx, false))
 	})
 	return errors.Join(err, m.remove(ctx))
 }
@@ -158,12 +157,33 @@ func (m *migration) toNFTables(ctx context.Context) error {
 		}
 	}
 	if open == 0 {
-		err = errors.New("no forbidden packet arrived: docs/migration.md says that the pods are open for a moment")
+		err = errors.New("no forbidden packet arrived, but docs/migration.md says that the pods are open for a moment")
 	}
 	m.check("migration: back to nft: pods are open between the two agents", err)
 	m.note("migration: back to nft: forbidden packets arrived for %s", open.Round(time.Millisecond))
 	return m.inFlight(ctx, "back to nft, with the old agent", 0, func() error { return nil })
 }
+
+// toNFTablesClosed does the same with a copy of each table, which is in force in between.
+func (m *migration) toNFTablesClosed(ctx context.Context) error {
+	return m.inFlight(ctx, "back to nft, with copies", 0, func() error {
+		if err := m.end(ctx); err != nil {
+			return err
+		}
+		if err := errors.Join(m.onNodes(ctx, copyCommand), m.cleanup(ctx), m.nftables.launch(ctx)); err != nil {
+			return err
+		}
+		return m.onNodes(ctx, dropCopyCommand)
+	})
+}
+
+// The commands of docs/migration.md that run on each node, as root.
+const (
+	flushCommand = `for n in /run/netns/*; do nsenter --net=$n iptables -F; nsenter --net=$n ip6tables -F; done`
+	copyCommand  = `for n in /run/netns/*; do nsenter --net=$n nft -s list table inet multi_networkpolicy 2> /dev/null | ` +
+		`sed -e '/^\tflags/d' -e '1s/multi_networkpolicy.*/multi_networkpolicy_copy {/' | nsenter --net=$n nft -f -; done`
+	dropCopyCommand = `for n in /run/netns/*; do nsenter --net=$n nft delete table inet multi_networkpolicy_copy 2> /dev/null; done; true`
+)
 
 // install applies the manifests and waits until the agents are ready, as docs/migration.md says.
 func (m *migration) install(ctx context.Context) error {
@@ -174,13 +194,24 @@ func (m *migration) install(ctx context.Context) error {
 }
 
 // remove ends the agents and removes their tables, as docs/migration.md says.
-func (m *migration) remove(ctx context.Context) error {
-	err := m.must(ctx, "delete", "-n", namespace, "daemonset", programName, "--cascade=foreground", "--ignore-not-found")
+func (m *migration) remove(ctx context.Context) error { return errors.Join(m.end(ctx), m.cleanup(ctx)) }
+
+// end ends the agents. Their tables stay.
+func (m *migration) end(ctx context.Context) error {
+	return m.must(ctx, "delete", "-n", namespace, "daemonset", programName, "--cascade=foreground", "--ignore-not-found")
+}
+
+// cleanup removes the tables.
+func (m *migration) cleanup(ctx context.Context) error { return m.onNodes(ctx, programName+" cleanup") }
+
+// onNodes runs a shell command on each node.
+func (m *migration) onNodes(ctx context.Context, command string) error {
+	var errs []error
 	for _, node := range nodes {
-		_, errNode := m.output(ctx, m.in(node, programName, "cleanup")...)
-		err = errors.Join(err, errNode)
+		_, err := m.output(ctx, m.in(node, "bash", "-c", command)...)
+		errs = append(errs, err)
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // inFlight runs steps while all streams are in flight. It checks that no forbidden datagram arrives and at most loss datagrams of each

@@ -48,7 +48,9 @@ func nftablesAgent(c *cluster, server *pod) *oldAgent {
 func (a *oldAgent) real() bool { return a.oldAgents != "" }
 
 // launch starts the agent and returns when its rules are in the pod "server".
+// A second call starts it anew.
 func (a *oldAgent) launch(ctx context.Context) error {
+	a.kill()
 	if !a.real() {
 		return a.shell(ctx, a.server, a.load)
 	}
