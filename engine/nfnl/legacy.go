@@ -20,21 +20,46 @@ func HasLegacyTables(netns *os.File) (has bool, err error) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		// The thread is never unlocked, so it ends with this goroutine, and no other goroutine runs in the namespace.
 		runtime.LockOSThread()
-		if err = unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
-			err = fmt.Errorf("enter the network namespace: %w", err)
-			return
-		}
-		for _, file := range legacyTables {
-			names, errFile := os.ReadFile(file)
-			if errFile != nil && !errors.Is(errFile, fs.ErrNotExist) {
-				err = errFile
-				return
-			}
-			has = has || len(names) > 0
+		has, err = inNamespace(netns, readLegacyTables)
+		if !errors.Is(err, errStays) {
+			runtime.UnlockOSThread()
 		}
 	}()
 	<-done
 	return has, err
+}
+
+// errStays means that a thread could not leave a network namespace. A thread that stays locked ends with its goroutine.
+var errStays = errors.New("leave the network namespace")
+
+// inNamespace calls ask while the thread, which must be locked, is in the namespace.
+func inNamespace(netns *os.File, ask func() (bool, error)) (bool, error) {
+	own, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		return false, err
+	}
+	defer own.Close()
+	if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return false, fmt.Errorf("enter the network namespace: %w", err)
+	}
+	answer, err := ask()
+	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
+		return false, fmt.Errorf("%w: %w", errStays, back)
+	}
+	return answer, err
+}
+
+// readLegacyTables reports whether the namespace of the thread has tables.
+func readLegacyTables() (bool, error) {
+	for _, file := range legacyTables {
+		names, err := os.ReadFile(file)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		if len(names) > 0 {
+			return true, nil
+		}
+	}
+	return false, nil
 }
