@@ -145,7 +145,9 @@ func (m *migration) toNFTables(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = errors.Join(m.remove(ctx), m.nftables.launch(ctx))
+	err = m.end(ctx)
+	m.check("migration: back to nft: no other program can write the table before cleanup", m.isLocked(ctx))
+	err = errors.Join(err, m.cleanup(ctx), m.nftables.launch(ctx))
 	deliveries, errStop := t.stop()
 	if err := errors.Join(err, errStop); err != nil {
 		return err
@@ -162,6 +164,18 @@ func (m *migration) toNFTables(ctx context.Context) error {
 	m.check("migration: back to nft: pods are open between the two agents", err)
 	m.note("migration: back to nft: forbidden packets arrived for %s", open.Round(time.Millisecond))
 	return m.inFlight(ctx, "back to nft, with the old agent", 0, func() error { return nil })
+}
+
+// isLocked returns an error if the table has the flags of a table with an owner (Linux 6.9) and stock nft can add to it nevertheless.
+func (m *migration) isLocked(ctx context.Context) error {
+	err := m.shell(ctx, m.pods["server"], "nft list table inet multi_networkpolicy | grep -q flags || exit 2; nft add table inet multi_networkpolicy")
+	if err == nil {
+		return errors.New("nft adds the table")
+	}
+	if !strings.Contains(err.Error(), "Operation not supported") && !strings.Contains(err.Error(), "exit status 2") {
+		return err
+	}
+	return nil
 }
 
 // toNFTablesClosed does the same with a copy of each table, which is in force in between.

@@ -54,6 +54,9 @@ func (a *oldAgent) launch(ctx context.Context) error {
 	if !a.real() {
 		return a.shell(ctx, a.server, a.load)
 	}
+	if _, err := os.Stat(filepath.Join(a.oldAgents, a.name)); err != nil {
+		return fmt.Errorf("program of an old agent: %w", err)
+	}
 	for _, node := range nodes {
 		if err := a.process(ctx, node); err != nil {
 			return err
