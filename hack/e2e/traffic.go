@@ -41,7 +41,7 @@ type delivery struct {
 // lost is the number of datagrams that did not arrive.
 func (d delivery) lost() int { return d.sent - d.arrived }
 
-// send starts all streams. It returns when the receivers listen and each allowed stream may have arrived.
+// send starts all streams. It returns when the receivers listen and all senders send.
 // The caller must call stop.
 func (c *cluster) send(ctx context.Context, pods map[string]*pod, streams []stream) (*traffic, error) {
 	t := &traffic{senders: map[stream]*sender{}, receivers: map[string]func() (map[string]arrival, error){}}
@@ -71,15 +71,22 @@ func (t *traffic) start(ctx context.Context, c *cluster, pods map[string]*pod, s
 	ctx, cancel := context.WithCancel(ctx)
 	to := net.JoinHostPort(pods[s.to].addresses["net1"][0].String(), floodPort)
 	cmd := c.command(ctx, c.in("cp", "nsenter", "-t", fmt.Sprint(pods[s.from].sandbox), "--net", "--uts",
-		filepath.Join(c.dir, "bin/probe"), "flood", "-timeout", "10m", "-interval", "2ms", to)...)
+		filepath.Join(c.dir, "bin/probe"), "flood", "-ready", "-timeout", "10m", "-interval", "2ms", to)...)
 	f := &sender{cmd: cmd, cancel: cancel}
-	cmd.Stdout = &f.out
+	ready := make(chan struct{})
+	cmd.Stdout = &announced{to: &f.out, ready: ready}
 	if err := cmd.Start(); err != nil {
 		cancel()
 		return err
 	}
 	t.senders[s] = f
-	return nil
+	// Before that, a signal would end the process without its summary.
+	select {
+	case <-ready:
+		return nil
+	case <-time.After(patience):
+		return fmt.Errorf("the sender in %s does not start", s.from)
+	}
 }
 
 // stop ends the senders, then the receivers, and returns the result of each stream.
@@ -90,7 +97,7 @@ func (t *traffic) stop() (map[stream]delivery, error) {
 		f.cancel()
 		errWait := f.cmd.Wait() // as a rule, the error that it was ended
 		var sent struct{ Tried int }
-		if err := json.Unmarshal(f.out.Bytes(), &sent); err != nil {
+		if err := json.Unmarshal(bytes.TrimPrefix(f.out.Bytes(), []byte("ready\n")), &sent); err != nil {
 			errs = append(errs, fmt.Errorf("%s does not say how many datagrams it sent to %s: %w: %w", s.from, s.to, err, errWait))
 		}
 		deliveries[s] = delivery{sent: sent.Tried}
