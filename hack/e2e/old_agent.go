@@ -39,7 +39,7 @@ func iptablesAgent(c *cluster, server *pod) *oldAgent {
 func nftablesAgent(c *cluster, server *pod) *oldAgent {
 	return &oldAgent{
 		cluster: c, name: "multi-networkpolicy-nftables", server: server,
-		list: "nft list ruleset inet", mark: `comment "Ingress Policies"`,
+		list: "nft list ruleset inet", mark: "jump cnp-",
 		load: "nft -f hack/e2e/migration/nftables.enforced",
 	}
 }
