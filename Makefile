@@ -37,8 +37,9 @@ lint: $(BIN)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 	$< run ./...
 	cd hack/bench/measure && $< run ./...
 
+# E2E holds the flags, such as -migration.
 e2e:
-	go run ./hack/e2e
+	go run ./hack/e2e $(E2E)
 
 # The manifests with each component and each pair, against a real API server in dry runs. It needs the API server of make e2e.
 apply:

@@ -267,12 +267,7 @@ func (e *Engine) applyOnce(ctx context.Context, x *exchange, want Ruleset) error
 		_, err := e.restore(x)
 		return err
 	}
-	isFirst := false
-	// In a namespace without a table, no policy was in force before, unless another process has deleted the table.
-	if !e.have.exists() {
-		isSeeded, err := conntrack.IsSeeded(e.transport)
-		isFirst = err == nil && !isSeeded // else another process has deleted the table while policies were in force
-	}
+	isFirst := !e.have.exists() && e.isFirst()
 	// The rules switch connection tracking on before they judge packets.
 	if err := e.change(ctx, x, want.tracking()); err != nil {
 		return err

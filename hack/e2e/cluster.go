@@ -32,12 +32,14 @@ type cluster struct {
 	root    string // folder of the project
 	dir     string // CLUSTER_DIR, see hack/cluster/env.sh
 	release string // folder of the release that is installed; empty: an image of hack/image
+	// oldAgents is the folder with the programs of the agents from which to migrate; empty: their recorded rules.
+	oldAgents string
 }
 
-func newCluster(root string) *cluster {
+func newCluster(root, oldAgents string) *cluster {
 	// In its own folder, so that the test never ends a cluster that a user started.
 	dir := filepath.Join(os.TempDir(), "mnp-e2e")
-	return &cluster{root: root, dir: dir}
+	return &cluster{root: root, dir: dir, oldAgents: oldAgents}
 }
 
 // command returns a command that runs in the folder of the project, with CLUSTER_DIR set. A canceled context ends it
@@ -94,6 +96,10 @@ func (c *cluster) kubectl(ctx context.Context, args ...string) ([]byte, error) {
 // build builds the programs of the cluster and the image of the test pods. The nodes load all images at their start.
 func (c *cluster) build(ctx context.Context) error {
 	if err := c.run(ctx, "bash", c.script("bootstrap.sh")); err != nil {
+		return err
+	}
+	// For the recorded rules of the old agents.
+	if err := c.run(ctx, "bash", filepath.Join(c.root, "hack/tools.sh"), "iptables-restore=iptables"); err != nil {
 		return err
 	}
 	probe, images := filepath.Join(c.dir, "bin/probe"), filepath.Join(c.dir, "images")

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"os"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -18,5 +20,21 @@ func TestCommands(t *testing.T) {
 	want := []string{"kubectl get pods", "nft list tables", "kubectl apply -k x"}
 	if got := commands(page); !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestMigrationCommands compares the commands that the migration runs on nodes with docs/migration.md.
+func TestMigrationCommands(t *testing.T) {
+	page, err := os.ReadFile("../../docs/migration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	oneBlank := func(text string) string {
+		return strings.Join(strings.Fields(strings.ReplaceAll(text, "\\\n", "")), " ")
+	}
+	for _, command := range []string{flushCommand, copyCommand, dropCopyCommand} {
+		if !strings.Contains(oneBlank(string(page)), oneBlank(command)) {
+			t.Errorf("docs/migration.md lacks the command %s", command)
+		}
 	}
 }

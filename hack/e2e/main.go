@@ -19,6 +19,9 @@ func main() {
 	flag.StringVar(&o.image, "image", "", "archive of the agent's image, as "+agentImage+", instead of a release")
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up")
 	flag.BoolVar(&o.noAgent, "no-agent", false, "stop before the agent is deployed")
+	flag.BoolVar(&o.migration, "migration", false, "run only the migration from other agents and back")
+	flag.StringVar(&o.oldAgents, "old-agents", "", "folder with the programs of the agents from which to migrate, instead of their recorded rules: "+
+		"multi-networkpolicy-iptables, multi-networkpolicy-nftables")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -35,8 +38,8 @@ func main() {
 // options are the flags of the command.
 // The zero value builds a release, and runs everything, and takes the cluster down.
 type options struct {
-	root, release, image string
-	keep, noAgent        bool
+	root, release, image, oldAgents string
+	keep, noAgent, migration        bool
 }
 
 // run starts a cluster, plays the scenario on it, and takes the cluster down, also after an error.
@@ -46,7 +49,7 @@ func run(ctx context.Context, r *report, o options) (err error) {
 		return err
 	}
 	// Nothing of a cluster exists before this point, so an error of the build leaves nothing behind.
-	c := newCluster(root)
+	c := newCluster(root, o.oldAgents)
 	if err := c.build(ctx); err != nil {
 		return fmt.Errorf("build: %w", err)
 	}
@@ -74,5 +77,5 @@ func run(ctx context.Context, r *report, o options) (err error) {
 	r.note("the cluster is up")
 	// Failed checks are in the report, and the deferred call takes the cluster down in any case.
 	s := &scenario{cluster: c, report: r}
-	return s.play(ctx, o.noAgent)
+	return s.play(ctx, o)
 }

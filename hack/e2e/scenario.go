@@ -28,15 +28,18 @@ type scenario struct {
 
 // play runs all steps. It returns an error if the next step cannot run. Failed checks go to the report.
 // The order of steps matters: each starts from the state that the step before it left.
-func (s *scenario) play(ctx context.Context, noAgent bool) error {
+func (s *scenario) play(ctx context.Context, o options) error {
 	steps := []func(context.Context) error{
 		s.before, s.deploy, s.schema, s.enforce, s.restart, s.sandboxAnew, s.release, s.refuse, s.firstInstant,
 		s.documented, // removes the agent and all tables at its end
-		s.nodeTaint, s.prometheus,
+		s.nodeTaint, s.prometheus, s.migration,
 		s.audit, // last: it judges the requests of the whole run
 	}
-	if noAgent {
+	switch {
+	case o.noAgent:
 		steps = steps[:1]
+	case o.migration:
+		steps = []func(context.Context) error{s.migration}
 	}
 	diagnosed := false
 	for _, step := range steps {

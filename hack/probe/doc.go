@@ -5,7 +5,7 @@
 //
 //	probe serve -tcp 80,8080 -udp 53
 //	probe dial [-timeout 1s] [-interval 200ms] tcp://10.1.0.2:80 'udp://[fd00:1::2]:53'
-//	probe flood [-timeout 1s] [-interval 1ms] 10.1.0.2:7000
+//	probe flood [-timeout 1s] [-interval 1ms] [-ready] 10.1.0.2:7000
 //	probe count -udp 7000
 //
 // serve echoes over IPv4 and IPv6. dial probes all targets at the same time and prints a line of JSON for each, in their order.

@@ -35,8 +35,8 @@ type flooded struct {
 const enough = 100
 
 // flood sends packets to the address until the context ends, and at least enough packets.
-// Write errors do not end it: a packet that is refused now may pass later.
-func flood(ctx context.Context, interval time.Duration, address string) error {
+// Write errors do not end it: a packet that is refused now may pass later. With ready, it prints a line before the first packet.
+func flood(ctx context.Context, interval time.Duration, address string, ready bool) error {
 	// In a pod, the host name is the name of the pod.
 	name, err := os.Hostname()
 	if err != nil {
@@ -47,6 +47,9 @@ func flood(ctx context.Context, interval time.Duration, address string) error {
 		return err
 	}
 	defer func() { warn(conn.Close()) }()
+	if ready {
+		fmt.Println("ready")
+	}
 	var f flooded
 	for ; ctx.Err() == nil || f.Tried < enough; time.Sleep(interval) {
 		f.Tried++

@@ -44,10 +44,11 @@ func main() {
 		flags := flag.NewFlagSet("flood", flag.ExitOnError)
 		timeout := flags.Duration("timeout", time.Second, "how long to send, at least")
 		interval := flags.Duration("interval", time.Millisecond, "between two datagrams")
+		ready := flags.Bool("ready", false, "print a line when the flood starts, as count does")
 		parse(flags, args)
 		ctx, cancel := context.WithTimeout(ctx, *timeout)
 		defer cancel()
-		if err := flood(ctx, *interval, flags.Arg(0)); err != nil {
+		if err := flood(ctx, *interval, flags.Arg(0), *ready); err != nil {
 			fail(err)
 		}
 	case "count":

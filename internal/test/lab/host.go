@@ -144,3 +144,17 @@ func (h *Host) close() error {
 	h.serving.Wait()
 	return errors.Join(append(errs, h.ns.close())...)
 }
+
+// AtOtherEnd calls f with the other end of an interface, which is outside the host, as the representor of a pod's interface is on a
+// node, and with a handle of its namespace.
+func (h *Host) AtOtherEnd(ifname string, f func(*netlink.Handle, netlink.Link) error) error {
+	link, err := h.ns.handle.LinkByName(ifname)
+	if err != nil {
+		return fmt.Errorf("find %s of %s: %w", ifname, h.Name, err)
+	}
+	other, err := h.lab.fabric.handle.LinkByIndex(link.Attrs().ParentIndex)
+	if err != nil {
+		return fmt.Errorf("find the other end of %s of %s: %w", ifname, h.Name, err)
+	}
+	return f(h.lab.fabric.handle, other)
+}
