@@ -136,11 +136,7 @@ func (c *Cache) addUndefined(policies []*installed, found shortfalls) {
 // addShortfalls adds the shortfalls of a pod's plan. pod is for messages.
 func (p *plan) addShortfalls(pod Key, bridge BridgeSupport, found shortfalls) {
 	for _, u := range p.unsupported {
-		found.add(u.policy, UnsupportedNetworkPlugin, policy.Problem{
-			Field: policy.ForField,
-			Message: fmt.Sprintf("network %s has the plugin type %s, which is none of --network-plugins, so its interfaces are not isolated",
-				u.network, policy.Quote(u.pluginType)),
-		})
+		found.add(u.policy, UnsupportedNetworkPlugin, policy.Problem{Field: policy.ForField, Message: u.message()})
 	}
 	for _, u := range p.unenforced {
 		found.add(u.policy, NotEnforceable, u.problem())
@@ -153,6 +149,12 @@ func (p *plan) addShortfalls(pod Key, bridge BridgeSupport, found shortfalls) {
 	for _, problem := range p.problems {
 		found.add(problem.Policy, PodLimitExceeded, policy.Problem{Field: "pod " + pod.String(), Message: problem.Message})
 	}
+}
+
+// message says why the network is not isolated.
+func (u unsupported) message() string {
+	return fmt.Sprintf("network %s has the plugin type %s, which is none of --network-plugins, so its interfaces are not isolated",
+		u.network, policy.Quote(u.pluginType))
 }
 
 // namedPort is the use of a name, with the places to look for the name: the ports of the pod, or a group.

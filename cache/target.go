@@ -14,6 +14,7 @@ type Target struct {
 	Pod     PodID
 	Sandbox Sandbox
 	Tables  engine.Tables // zero: no tables
+	Rules   Rules         // policies with rules in Tables; zero: Tables are in place of other tables
 
 	HasBridge   bool     // the policies must be enforced in a bridge too
 	BridgePorts []string // names that isolated interfaces can have as ports of a bridge
@@ -101,7 +102,7 @@ func (c *Cache) Target(id PodID) (Target, bool) {
 	out, p := Target{Pod: id, Sandbox: c.sandboxOf(t.pod)}, t.plan
 	c.unlock()
 	// Without the lock: the members are updated here.
-	out.Tables, out.HasBridge, out.BridgePorts = p.tables(), p.hasBridge, p.ports
+	out.Tables, out.Rules, out.HasBridge, out.BridgePorts = p.tables(), Rules{p}, p.hasBridge, p.ports
 	return out, true
 }
 

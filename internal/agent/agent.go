@@ -79,7 +79,7 @@ func Run(ctx context.Context, config Config) error {
 
 	// The parts are made in the direction of the data, from the cache to the kernel and back to the inputs. Nothing
 	// runs before p.Run.
-	reconciler := watched.reconciler(state, reconciler.OpenNamespace(features))
+	reconciler := watched.reconciler(config, state, reconciler.OpenNamespace(features))
 	events := informers.NewEvents(core, config.Cache.Node)
 	reporter := informers.NewReporter(events)
 	sandboxes := sandbox.New(sandbox.Config{

@@ -11,6 +11,8 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/enforcement"
 )
 
 // Default addresses of the listeners. The agent is on the host's network, so a listener on more than loopback serves
@@ -59,13 +61,13 @@ type endpoint struct {
 
 // listen opens the listeners. An empty address has no listener. After an error, no listener stays open.
 // The error is an *AddressError.
-func listen(config Config, m *metrics, h *health) (endpoints []*endpoint, err error) {
+func listen(config Config, metrics, health http.Handler) (endpoints []*endpoint, err error) {
 	for _, e := range []struct {
 		option, address string
 		handler         http.Handler
 	}{
-		{"metrics", config.MetricsAddress, metricsHandler(m, config.Profiles)},
-		{"health", config.HealthAddress, h.handler()},
+		{"metrics", config.MetricsAddress, metrics},
+		{"health", config.HealthAddress, health},
 	} {
 		if e.address == "" {
 			continue
@@ -112,10 +114,11 @@ func (e *endpoint) run(ctx context.Context) {
 	}
 }
 
-// metricsHandler serves the registry of the agent, and with profiles also net/http/pprof. The handlers are
+// metricsHandler serves the registry of the agent, which policies are enforced, and with profiles also net/http/pprof. The handlers are
 // registered by hand, since net/http/pprof registers itself in the default mux only.
-func metricsHandler(m *metrics, profiles bool) http.Handler {
+func metricsHandler(m *metrics, profiles bool, answer http.HandlerFunc) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+enforcement.Path, answer)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry}))
 	if profiles {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -2,8 +2,10 @@ package agent
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/enforcement"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
@@ -13,6 +15,8 @@ type observation struct {
 	progress  *progress
 	health    *health
 	endpoints []*endpoint
+	// enforcement is set before the endpoints run.
+	enforcement http.Handler
 }
 
 // observe makes the metrics and opens the listeners, so that a bad address is known before anything else happens. The
@@ -22,13 +26,52 @@ func observe(config Config) (*observation, error) {
 	m.countPolicies = config.Cache.PolicyCounters
 	p := newProgress(m)
 	h := &health{progress: p}
-	endpoints, err := listen(config, m, h)
-	return &observation{m, p, h, endpoints}, err
+	o := &observation{metrics: m, progress: p, health: h}
+	answer := func(w http.ResponseWriter, r *http.Request) { o.enforcement.ServeHTTP(w, r) }
+	var err error
+	o.endpoints, err = listen(config, metricsHandler(m, config.Profiles, answer), h.handler())
+	return o, err
 }
 
-// reconciler returns a reconciler whose tables and pods are measured.
-func (o *observation) reconciler(state *cache.Cache, open reconciler.OpenTable) *reconciler.Reconciler {
-	return reconciler.New(state, o.metrics.meter(open), reconciler.BudgetOf(state.Limits()), o.progress)
+// reconciler returns a reconciler whose tables and pods are measured, and recorded for the answer to which policies are enforced.
+func (o *observation) reconciler(config Config, state *cache.Cache, open reconciler.OpenTable) *reconciler.Reconciler {
+	record := enforcement.NewRecord(func(pod cache.PodID) bool { _, known := state.IsSelected(pod); return known })
+	o.enforcement = enforcement.NewHandler(enforcement.Handler{
+		Node: config.Cache.Node, Version: config.Version, Cache: state, Record: record,
+		WaitsSince: o.progress.waitsSince, NotReady: o.health.whyNotReady,
+	})
+	return reconciler.New(state, o.metrics.meter(open), reconciler.BudgetOf(state.Limits()), observers{o.progress, record})
+}
+
+// observers is a reconciler.Observer that notifies each of the observers.
+type observers []reconciler.Observer
+
+// Queued implements reconciler.Observer.
+func (o observers) Queued(pods []cache.PodID) {
+	for _, each := range o {
+		each.Queued(pods)
+	}
+}
+
+// Started implements reconciler.Observer.
+func (o observers) Started(pod cache.PodID) {
+	for _, each := range o {
+		each.Started(pod)
+	}
+}
+
+// Applied implements reconciler.Observer.
+func (o observers) Applied(target cache.Target) {
+	for _, each := range o {
+		each.Applied(target)
+	}
+}
+
+// Finished implements reconciler.Observer.
+func (o observers) Finished(pod cache.PodID, err error) {
+	for _, each := range o {
+		each.Finished(pod, err)
+	}
 }
 
 // background returns the functions that run beside the pipeline: the listeners and the end of health.
