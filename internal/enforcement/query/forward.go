@@ -40,7 +40,7 @@ func (f *forwarder) ask(ctx context.Context, forward *url.URL, parameters url.Va
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close() //nolint:errcheck // the answer is complete, or an error is returned
+	defer conn.Close()                                      //nolint:errcheck // the answer is complete, or an error is returned
 	defer context.AfterFunc(ctx, func() { conn.Close() })() //nolint:errcheck // the reads fail
 	data, refusal, err := f.streams(conn)
 	if err != nil {
