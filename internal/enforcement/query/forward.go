@@ -14,10 +14,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/enforcement"
 )
@@ -63,10 +63,10 @@ func (f *forwarder) ask(ctx context.Context, forward *url.URL, parameters url.Va
 	return a, nil
 }
 
-// connect upgrades a request to a connection with streams: over a WebSocket, or over SPDY if the server, or a proxy before it,
-// cannot do that. The API server asks for the verb get of the subresource for the former, and for create for the latter.
+// connect upgrades a request to a connection with streams: over a WebSocket, or over SPDY if the server or a proxy before it refuses
+// that. The API server asks for the verb get of the subresource for the former, and for create for the latter.
 func (f *forwarder) connect(ctx context.Context, forward *url.URL) (httpstream.Connection, error) {
-	overWebSocket, err := portforward.NewSPDYOverWebsocketDialer(forward, f.config)
+	overWebSocket, err := portforward.NewSPDYOverWebsocketDialerForStreaming(forward, f.config)
 	if err != nil {
 		return nil, err
 	}
@@ -74,8 +74,8 @@ func (f *forwarder) connect(ctx context.Context, forward *url.URL) (httpstream.C
 	if err != nil {
 		return nil, err
 	}
-	overSPDY := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, forward)
-	dialer := portforward.NewFallbackDialer(overWebSocket, overSPDY, func(err error) bool {
+	overSPDY := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, forward)
+	dialer := portforward.NewFallbackDialerForStreaming(overWebSocket, overSPDY, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	})
 	type result struct {
