@@ -47,7 +47,7 @@ func (a *Acknowledged) of(p *installed, sandbox string) time.Time {
 	}
 	i, found := slices.BinarySearchFunc(a.rules.plan.chosen, p, comparePolicies)
 	// Equal sections have the same pointer, see keepSections.
-	if !found || a.rules.plan.chosen[i].UID != p.UID || a.rules.plan.chosen[i].sections != p.sections {
+	if !found || a.rules.plan.chosen[i].sections != p.sections {
 		return time.Time{}
 	}
 	return a.since[i]

@@ -75,7 +75,7 @@ func (s *scenario) enforcement(ctx context.Context) error {
 		return err
 	}
 	says("all is well", 0, "near node1 Enforced", "far node2 Enforced")
-	return s.must(ctx, "delete", "-f", "hack/e2e/enforcement.yaml")
+	return s.must(ctx, "delete", "--ignore-not-found", "-f", "hack/e2e/enforcement.yaml")
 }
 
 // enforcedAre returns an error unless the command enforcement ends with the code and has exactly these rows.

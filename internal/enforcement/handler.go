@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
@@ -103,7 +104,8 @@ func (p *Policy) addWork(f *failure, waits time.Time) {
 	case f != nil:
 		p.State = NotEnforced
 		message := fmt.Sprintf("%s; the agent retries, without success since %s", f.message, f.since.UTC().Format(time.RFC3339))
-		p.Reasons = append([]Reason{{Reason: f.reason, Message: message}}, p.Reasons...)
+		p.Reasons = slices.DeleteFunc(p.Reasons, func(r Reason) bool { return r.Reason == cache.GapWaiting }) // the error is why
+		p.Reasons = slices.Insert(p.Reasons, 0, Reason{Reason: f.reason, Message: message})
 	case !waits.IsZero() && time.Since(waits) > longWait:
 		p.State = NotEnforced
 		message := "a change waits in the queue of the agent since " + waits.UTC().Format(time.RFC3339)
