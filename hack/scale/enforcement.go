@@ -30,7 +30,7 @@ const (
 	enforcementNamespace = "shop"
 	agentNamespace       = "multi-networkpolicy-system"
 	policyUID            = "00000000-0000-0000-0000-000000000000" // in the answers; not that of a policy, which makes the row longer by a reason
-	fewPods              = 10       // pods of the smaller policy
+	fewPods              = 10                                     // pods of the smaller policy
 )
 
 // measureEnforcement measures what it costs a real API server to answer where a policy is enforced: by asking the agents, and by
@@ -159,7 +159,7 @@ func (m *enforcementLoad) createNode(ctx context.Context, i int) error {
 func (m *enforcementLoad) ask(policy string, pods int) func(context.Context, *rest.Config) error {
 	return func(ctx context.Context, config *rest.Config) error {
 		r, err := query.Ask(ctx, query.Question{
-			Config: config, Namespace: enforcementNamespace, Policy: policy, AgentNamespace: agentNamespace, AgentPort: 10349, Timeout: time.Minute,
+			Config: config, Namespace: enforcementNamespace, Policy: policy, AgentNamespace: agentNamespace, AgentPort: 10356, Timeout: time.Minute,
 		})
 		if err != nil {
 			return err

@@ -11,8 +11,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/enforcement"
 )
 
 // Default addresses of the listeners. The agent is on the host's network, so a listener on more than loopback serves
@@ -114,11 +112,10 @@ func (e *endpoint) run(ctx context.Context) {
 	}
 }
 
-// metricsHandler serves the registry of the agent, which policies are enforced, and with profiles also net/http/pprof. The handlers are
+// metricsHandler serves the registry of the agent, and with profiles also net/http/pprof. The handlers are
 // registered by hand, since net/http/pprof registers itself in the default mux only.
-func metricsHandler(m *metrics, profiles bool, answer http.HandlerFunc) http.Handler {
+func metricsHandler(m *metrics, profiles bool) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+enforcement.Path, answer)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry}))
 	if profiles {
 		mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -53,12 +53,12 @@ func TestEnforcement(t *testing.T) {
 	r := newRig(t)
 	documents := strings.ReplaceAll(enforcementCluster, "PORT", "80")
 	r.Load(documents + node.Policy)
-	r.config.MetricsAddress = node.FreeAddress(t)
+	r.config.HealthAddress = node.FreeAddress(t)
 	r.StartRuntime("server", "stranger")
 	begin := time.Now()
 	stop := r.start()
 	r.IsEnforced(true)
-	ask := func(query string) []map[string]any { return askEnforcement(t, r.config.MetricsAddress, query) }
+	ask := func(query string) []map[string]any { return askEnforcement(t, r.config.HealthAddress, query) }
 	// states returns "STATE REASON" of each pod for the policy all.
 	states := func() map[string]string {
 		out := map[string]string{}
@@ -128,7 +128,7 @@ func TestEnforcement(t *testing.T) {
 	if header, end := all[0], all[len(all)-1]; header["node"] != node.Name || header["version"] != "test" || end["pods"] != float64(len(want)+1) {
 		t.Errorf("header %v, end %v", header, end)
 	}
-	if code, _ := node.Get(t, "http://"+r.config.MetricsAddress+enforcement.Path+"?policy=all"); code != http.StatusBadRequest {
+	if code, _ := node.Get(t, "http://"+r.config.HealthAddress+enforcement.Path+"?policy=all"); code != http.StatusBadRequest {
 		t.Errorf("a policy without a namespace: status %d", code)
 	}
 	r.Load(strings.ReplaceAll(enforcementCluster, "{namespace: ns, name: all", "{namespace: other, name: all") + node.Policy)
@@ -157,7 +157,7 @@ func askEnforcement(t *testing.T, address, query string) (values []map[string]an
 func TestEnforcementFails(t *testing.T) {
 	r := newRig(t)
 	r.Load(node.Cluster + node.Policy)
-	r.config.MetricsAddress = node.FreeAddress(t)
+	r.config.HealthAddress = node.FreeAddress(t)
 	// A namespace of another kind, which cannot be opened as a network namespace, and is gone with its process.
 	process := exec.Command("sleep", "60")
 	if err := process.Start(); err != nil {
@@ -171,7 +171,7 @@ func TestEnforcementFails(t *testing.T) {
 	stop := r.start()
 	says := func(parts ...string) func() bool {
 		return func() bool {
-			for _, value := range askEnforcement(t, r.config.MetricsAddress, "") {
+			for _, value := range askEnforcement(t, r.config.HealthAddress, "") {
 				data, err := json.Marshal(value["policies"])
 				if err != nil {
 					t.Fatal(err)

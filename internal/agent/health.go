@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/enforcement"
 )
 
 // health answers /livez and /readyz. Live means that the workers take pods. Ready means that the policies are enforced
@@ -97,9 +99,11 @@ func (h *health) waitUntilReady(ctx context.Context) bool {
 	return true
 }
 
-// handler serves both checks: status 200 and "ok", or status 503 and the reason.
-func (h *health) handler() http.Handler {
+// handler serves both checks: status 200 and "ok", or status 503 and the reason. It also serves which policies are enforced: this
+// listener stays on loopback where that of the metrics is open to Prometheus.
+func (h *health) handler(answer http.HandlerFunc) http.Handler {
 	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+enforcement.Path, answer)
 	for path, why := range map[string]func() string{"GET /livez": h.whyNotAlive, "GET /readyz": h.whyNotReady} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			if problem := why(); problem != "" {

@@ -29,7 +29,7 @@ func observe(config Config) (*observation, error) {
 	o := &observation{metrics: m, progress: p, health: h}
 	answer := func(w http.ResponseWriter, r *http.Request) { o.enforcement.ServeHTTP(w, r) }
 	var err error
-	o.endpoints, err = listen(config, metricsHandler(m, config.Profiles, answer), h.handler())
+	o.endpoints, err = listen(config, metricsHandler(m, config.Profiles), h.handler(answer))
 	return o, err
 }
 

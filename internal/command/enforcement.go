@@ -57,7 +57,7 @@ The exit code is 0 if no state is NotEnforced or Unknown, 1 if any is, and 2 for
 	o.output.addFlags(cmd, "text", "json", "yaml")
 	flags.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "all policies of all namespaces")
 	flags.StringVar(&o.agentNamespace, "agent-namespace", "multi-networkpolicy-system", "namespace of the agent's pods")
-	flags.Uint16Var(&o.agentPort, "agent-port", 10349, "port of the agents' --metrics-bind-address")
+	flags.Uint16Var(&o.agentPort, "agent-port", 10356, "port of the agents' --health-bind-address")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "time for the answer of an agent")
 	o.client.complete(cmd)
 	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -63,7 +63,7 @@ func TestEnforcement(t *testing.T) {
 	go func() {
 		done <- agent.Run(ctx, agent.Config{
 			Version: "v7", Server: server, Cache: cache.Options{Node: node.Name, NetworkPlugins: agent.DefaultNetworkPlugins()},
-			RuntimeEndpoint: n.RuntimeSocket, NRISocket: sandbox.NRINone, MetricsAddress: address,
+			RuntimeEndpoint: n.RuntimeSocket, NRISocket: sandbox.NRINone, HealthAddress: address,
 		})
 	}()
 	t.Cleanup(func() {
@@ -110,7 +110,7 @@ func TestEnforcement(t *testing.T) {
 	if here := r.Nodes[2]; here.Name != "here" || here.Agent != "agent-here" || here.Version != "v7" || here.Started == nil || here.Error != "" {
 		t.Errorf("%+v", here)
 	}
-	if gone := r.Nodes[1]; !strings.Contains(gone.Error, "failed to connect to localhost:10349: connection refused") {
+	if gone := r.Nodes[1]; !strings.Contains(gone.Error, "failed to connect to localhost:10356: connection refused") {
 		t.Errorf("%+v", gone)
 	}
 	for _, tc := range []struct {

@@ -9,7 +9,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 )
 
-// Path is the path of the answer on the listener of the metrics.
+// Path is the path of the answer on the listener of the health checks.
 const Path = "/enforcement"
 
 // Parameters of a question. Without them the answer has all local pods and all policies.

@@ -1,5 +1,5 @@
 // Package enforcement answers, on a node, which policies are enforced in which pods, since when, and why others are not. The agent
-// serves the answer beside its metrics; package query asks the agents of a cluster.
+// serves the answer beside its health checks; package query asks the agents of a cluster.
 //
 //	reconciler ─► Record: acknowledged tables, errors ─┐
 //	cache      ─► wanted policies and gaps ────────────┼─► Handler ─► a line for each pod ─► query

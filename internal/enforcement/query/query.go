@@ -24,7 +24,7 @@ type Question struct {
 	Namespace      string // empty: all namespaces
 	Policy         string // empty: all policies of the namespace
 	AgentNamespace string
-	AgentPort      uint16        // port of the metrics on loopback of each node
+	AgentPort      uint16        // port on loopback of each node
 	Timeout        time.Duration // for the answer of an agent
 }
 
