@@ -251,7 +251,7 @@ func (m *enforcementLoad) measure(ctx context.Context, name string, run func(con
 	if err != nil {
 		return nil, err
 	}
-	defer proxy.listener.Close()
+	defer proxy.listener.Close() //nolint:errcheck // nothing is accepted any more
 	config := m.server.Config(apiserver.Token)
 	config.Host = "https://" + proxy.listener.Addr().String()
 	requests, err := m.requests(ctx)
@@ -330,14 +330,14 @@ func newCountingProxy(to string) (*countingProxy, error) {
 }
 
 func (p *countingProxy) pass(client net.Conn, to string) {
-	defer client.Close()
+	defer client.Close() //nolint:errcheck // the other end may be gone
 	server, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}
-	defer server.Close()
+	defer server.Close() //nolint:errcheck // see above
 	go func() {
-		defer client.Close()
+		defer client.Close()                                 //nolint:errcheck // see above
 		io.Copy(client, &countedReader{server, &p.received}) //nolint:errcheck // the end of a connection
 	}()
 	io.Copy(server, &countedReader{client, &p.sent}) //nolint:errcheck // see above

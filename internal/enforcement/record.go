@@ -55,16 +55,13 @@ func (r *Record) Applied(t cache.Target) {
 // Finished implements reconciler.Observer. The reconciler forgets a pod that is gone, or whose interfaces are unknown, in the same
 // step.
 func (r *Record) Finished(pod cache.PodID, err error) {
-	r.mu.Lock()
-	p, found := r.pods[pod]
-	r.mu.Unlock()
-	if err == nil && !found {
+	if err == nil && r.of(pod) == (podRecord{}) {
 		return
 	}
 	isKnown := r.isKnown(pod) // takes the lock of the cache, so not under mu
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p = r.pods[pod]
+	p := r.pods[pod]
 	switch {
 	case !isKnown:
 		p = podRecord{}

@@ -114,7 +114,7 @@ func (f *forwarder) streams(conn httpstream.Connection) (data httpstream.Stream,
 	errorStream.Close() //nolint:errcheck // nothing is written to it
 	text := make(chan string, 1)
 	go func() {
-		message, _ := io.ReadAll(io.LimitReader(errorStream, 4096)) //nolint:errcheck // what was read is the message
+		message, _ := io.ReadAll(io.LimitReader(errorStream, 4096)) //nolint:errcheck // the part that was read is the message
 		text <- strings.TrimSpace(string(message))
 	}()
 	header.Set(corev1.StreamType, corev1.StreamTypeData)
@@ -140,7 +140,7 @@ func exchange(stream io.ReadWriter, port uint16, parameters url.Values) (*answer
 	if err != nil {
 		return nil, fmt.Errorf("read the answer: %w", err)
 	}
-	defer response.Body.Close()
+	defer response.Body.Close() //nolint:errcheck // the connection is closed too
 	switch response.StatusCode {
 	case http.StatusOK:
 		return readAnswer(response.Body)
