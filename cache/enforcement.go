@@ -83,6 +83,7 @@ const (
 	GapBridge            = "bridge"             // the kernel cannot enforce the policy in the bridge of the pod
 	GapLimitExceeded     = "limit_exceeded"     // a part of the policy, or all of it, isolates and allows nothing
 	GapWaiting           = "waiting"            // the kernel has not acknowledged the tables with the policy yet
+	GapUndefinedNetwork  = "undefined_network"  // the pod is on no network of the policy, and one of these does not exist
 	GapNoNetwork         = "no_network"         // the pod is on no network of the policy, so there is nothing to enforce
 	GapElsewhere         = "enforced_elsewhere" // another implementation enforces policies on the interface
 )
@@ -174,7 +175,7 @@ func (c *Cache) gaps(in *enforcementInputs, p *installed, a *Acknowledged) (gaps
 	}
 	switch {
 	case !isFor && !isolates:
-		return []Gap{{Reason: GapNoNetwork, Message: "the pod is on no network of the policy"}}
+		return []Gap{c.offNetwork(p)}
 	case !isolates:
 		return gaps
 	case in.sandbox == (Sandbox{}):
@@ -190,6 +191,22 @@ func (c *Cache) gaps(in *enforcementInputs, p *installed, a *Acknowledged) (gaps
 		gaps = append(gaps, Gap{Reason: GapWaiting, Message: "the kernel has not acknowledged the table with the policy yet"})
 	}
 	return gaps
+}
+
+// offNetwork returns the gap of a pod that is on no network of the policy. A network that does not exist is most often a wrong name, so
+// the pod may be meant.
+func (c *Cache) offNetwork(p *installed) Gap {
+	if len(p.Networks) == 0 {
+		return Gap{Reason: GapUndefinedNetwork, Message: "the policy names no network" + firstProblem(p.Problems)}
+	}
+	c.lock()
+	defer c.unlock()
+	for _, key := range p.Networks {
+		if c.isUndefined(key) {
+			return Gap{Reason: GapUndefinedNetwork, Message: undefinedMessage(key)}
+		}
+	}
+	return Gap{Reason: GapNoNetwork, Message: "the pod is on no network of the policy"}
 }
 
 // gapOf returns the gap of an interface on a network of the policy, if it has any.

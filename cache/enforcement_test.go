@@ -35,7 +35,7 @@ func states(c *Cache, pod, name string, a *Acknowledged) string {
 // TestEnforcementStates follows the policies of a pod, while the kernel acknowledges tables at the seconds 1, 2, and so on.
 func TestEnforcementStates(t *testing.T) {
 	web := model.NewPod("web", "app=web", "net1 net-a 10.0.0.1", "net2 net-b 10.0.1.1")
-	c := newCluster(t, model.NewNAD("net-a", "macvlan"), model.NewNAD("net-b", "calico"), web)
+	c := newCluster(t, model.NewNAD("net-a", "macvlan"), model.NewNAD("net-b", "calico"), model.NewNAD("net-c", "macvlan"), web)
 	id, _ := c.LocalPod(model.KeyOf("web"))
 	var acknowledged *Acknowledged
 	second := int64(0)
@@ -93,6 +93,11 @@ func TestEnforcementStates(t *testing.T) {
 	is("other no_network, p waiting, q since 3 unsupported_plugin net2 waiting")
 	acknowledge()
 	is("other no_network, p since 4, q since 3 unsupported_plugin net2")
+	// A network that does not exist, and no network.
+	remove(c, model.NewNAD("net-c", "macvlan"))
+	is("other undefined_network, p since 4, q since 3 unsupported_plugin net2")
+	upsert(c, model.NewPolicy("other", "", `{ingress: []}`))
+	is("other undefined_network, p since 4, q since 3 unsupported_plugin net2")
 	c.DeletePolicy(model.KeyOf("q"))
 	c.DeletePolicy(model.KeyOf("other"))
 	acknowledge()

@@ -121,16 +121,24 @@ func (c *Cache) addUndefined(policies []*installed, found shortfalls) {
 	for _, p := range policies {
 		c.lock()
 		for _, key := range p.Networks {
-			// A network without a definition exists if a pod is attached to it.
-			if n := c.networks[key]; n == nil || !n.defined && len(n.pods) == 0 {
-				found.add(p.Policy, UndefinedNetwork, policy.Problem{
-					Field:   policy.ForField,
-					Message: fmt.Sprintf("no NetworkAttachmentDefinition %s exists and no pod is attached to such a network, so the policy has no effect there", key),
-				})
+			if c.isUndefined(key) {
+				found.add(p.Policy, UndefinedNetwork, policy.Problem{Field: policy.ForField, Message: undefinedMessage(key)})
 			}
 		}
 		c.unlock()
 	}
+}
+
+// isUndefined reports whether a network does not exist. A network without a definition exists if a pod is attached to it.
+// The caller holds the lock.
+func (c *Cache) isUndefined(key Key) bool {
+	n := c.networks[key]
+	return n == nil || !n.defined && len(n.pods) == 0
+}
+
+// undefinedMessage says that a policy has no effect on a network that does not exist.
+func undefinedMessage(key Key) string {
+	return fmt.Sprintf("no NetworkAttachmentDefinition %s exists and no pod is attached to such a network, so the policy has no effect there", key)
 }
 
 // addShortfalls adds the shortfalls of a pod's plan. pod is for messages.

@@ -72,6 +72,9 @@ func TestRecord(t *testing.T) {
 		t.Errorf("%s: the pod is missing: %q", name, lines)
 	}
 	says("before", `"state":"NotEnforced","reasons":[{"reason":"waiting"`)
+	r.Finished(id, errors.New("refused"))
+	says("failed before", `"state":"NotEnforced","reasons":[{"reason":"kernel_error","message":"refused; the agent retries, without success since `)
+	says("failed before", `Z"}]}]}`)
 	target, _ := c.Plan(id)
 	r.Applied(target)
 	r.Finished(id, nil)
