@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"strings"
 	"testing"
 
@@ -139,6 +140,18 @@ func TestEnforcement(t *testing.T) {
 	if stdout, _, _ := run(plugin, "", "__complete", "enforcement", "--kubeconfig", n.Kubeconfig, "-n", "ns", "no"); stdout != "nobody\n:4\n" {
 		t.Errorf("completion: %q", stdout)
 	}
+	// An agent that hangs.
+	hangs, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangs.Close()
+	n.API.SetLoopback("agent-here", hangs.Addr().String())
+	if stdout, _, code := ask("-n ns p --timeout 300ms"); code != 1 || !strings.Contains(stdout, "agent_unreachable: agent agent-here: no answer in time\n") {
+		t.Errorf("an agent that hangs: exit code %d, %s", code, stdout)
+	}
+	n.API.SetLoopback("agent-here", address)
+
 	// With many nodes, the agents come from a list. Of two agents on a node, the one that does not end is asked.
 	many := strings.Builder{}
 	for i := range 30 {
