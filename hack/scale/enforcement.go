@@ -33,8 +33,8 @@ const (
 	fewPods              = 10                                     // pods of the smaller policy
 )
 
-// measureEnforcement measures what it costs a real API server to answer where a policy is enforced: by asking the agents, and by
-// objects and Events that agents write. The kubelets are this program; every node has an agent and a pod of the policy.
+// measureEnforcement measures the cost for a real API server of an answer about enforcement: by asking the agents, and by objects and
+// Events that agents write. The kubelets are this program; every node has an agent and a pod of the policy.
 func measureEnforcement(o *options) (text string, err error) {
 	dir, err := os.MkdirTemp("", "scale-")
 	if err != nil {
