@@ -82,6 +82,7 @@ bench-docs: tools
 	go run ./hack/scale -parts events,burst,idle -write docs/performance.md
 	go run ./hack/scale -pods 1000,10000,100000,1000000 -memory 2GiB -write docs/scale.md -chart docs/scale.svg
 	go run ./hack/scale -parts api -load 1h -write docs/scale.md
+	go run ./hack/scale -parts enforcement -write docs/scale.md
 
 # An agent in clusters of up to 100,000 pods. SCALE holds the flags.
 scale: tools

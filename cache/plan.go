@@ -27,7 +27,6 @@ type plan struct {
 	hasBridge    bool                                     // see Target.HasBridge
 	isolated     [len(engine.Directions)][]isolation      // the interfaces with a chain
 	auditOnly    bool                                     // see Target.AuditOnly
-	logs         bool                                     // see Target.Logs
 	ports        []string                                 // see Target.BridgePorts
 	chosen       []*installed                             // policies whose rules apply, sorted
 	problems     []PolicyProblem                          // problems of policies that are left out; only the first of them
@@ -441,7 +440,6 @@ func (b *planBuilder) finish() *plan {
 	p.isolated, p.auditOnly = v.isolated, true
 	for _, d := range engine.Directions {
 		p.auditOnly = p.auditOnly && !v.dropsUnknown(d) && !slices.ContainsFunc(v.isolated[d], func(i isolation) bool { return !i.audited })
-		p.logs = p.logs || slices.ContainsFunc(v.isolated[d], func(i isolation) bool { return i.logged })
 	}
 	p.hasBridge, p.fullBridge, p.ports = b.view.bridge, b.hasFull(engine.Bridge), b.view.bridgePorts()
 	for _, pc := range p.policyChains {

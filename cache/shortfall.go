@@ -111,26 +111,30 @@ func (c *Cache) addUndefined(policies []*installed, found shortfalls) {
 	for _, p := range policies {
 		c.lock()
 		for _, key := range p.Networks {
-			// A network without a definition exists if a pod is attached to it.
-			if n := c.networks[key]; n == nil || !n.defined && len(n.pods) == 0 {
-				found.add(p.Policy, policy.UndefinedNetwork, policy.Problem{
-					Field:   policy.ForField,
-					Message: fmt.Sprintf("no NetworkAttachmentDefinition %s exists and no pod is attached to such a network, so the policy has no effect there", key),
-				})
+			if c.isUndefined(key) {
+				found.add(p.Policy, policy.UndefinedNetwork, policy.Problem{Field: policy.ForField, Message: undefinedMessage(key)})
 			}
 		}
 		c.unlock()
 	}
 }
 
+// isUndefined reports whether a network does not exist. A network without a definition exists if a pod is attached to it.
+// The caller holds the lock.
+func (c *Cache) isUndefined(key Key) bool {
+	n := c.networks[key]
+	return n == nil || !n.defined && len(n.pods) == 0
+}
+
+// undefinedMessage says that a policy has no effect on a network that does not exist.
+func undefinedMessage(key Key) string {
+	return fmt.Sprintf("no NetworkAttachmentDefinition %s exists and no pod is attached to such a network, so the policy has no effect there", key)
+}
+
 // addShortfalls adds the shortfalls of a pod's plan. pod is for messages.
 func (p *plan) addShortfalls(pod Key, bridge BridgeSupport, found shortfalls) {
 	for _, u := range p.unsupported {
-		found.add(u.policy, policy.UnsupportedNetworkPlugin, policy.Problem{
-			Field: policy.ForField,
-			Message: fmt.Sprintf("network %s has the plugin type %s, which is none of --network-plugins, so its interfaces are not isolated",
-				u.network, policy.Quote(u.pluginType)),
-		})
+		found.add(u.policy, policy.UnsupportedNetworkPlugin, policy.Problem{Field: policy.ForField, Message: u.message()})
 	}
 	for _, u := range p.unenforced {
 		found.add(u.policy, policy.NotEnforceable, u.problem())
@@ -158,6 +162,12 @@ func auditProblem(p *policy.Policy) policy.Problem {
 	}
 	return policy.Problem{Field: field, Message: "the policy is in audit mode: packets that it would drop pass, and are counted and reported, " +
 		"unless another policy drops them"}
+}
+
+// message says why the network is not isolated.
+func (u unsupported) message() string {
+	return fmt.Sprintf("network %s has the plugin type %s, which is none of --network-plugins, so its interfaces are not isolated",
+		u.network, policy.Quote(u.pluginType))
 }
 
 // namedPort is the use of a name, with the places to look for the name: the ports of the pod, or a group.

@@ -16,10 +16,10 @@ type Target struct {
 	Pod     PodID
 	Sandbox Sandbox
 	Tables  engine.Tables // zero: no tables
+	Rules   Rules         // policies with rules in Tables; zero: Tables are in place of other tables
 
 	HasBridge   bool     // the policies must be enforced in a bridge too
 	AuditOnly   bool     // the tables drop nothing: all policies are in audit mode
-	Logs        bool     // the tables report packets to DropGroup
 	BridgePorts []string // names that isolated interfaces can have as ports of a bridge
 }
 
@@ -105,8 +105,8 @@ func (c *Cache) Target(id PodID) (Target, bool) {
 	out, p := Target{Pod: id, Sandbox: c.sandboxOf(t.pod)}, t.plan
 	c.unlock()
 	// Without the lock: the members are updated here.
-	out.Tables, out.HasBridge, out.BridgePorts = p.tables(), p.hasBridge, p.ports
-	out.AuditOnly, out.Logs = p.auditOnly, p.logs
+	out.Tables, out.Rules, out.HasBridge, out.BridgePorts = p.tables(), Rules{p}, p.hasBridge, p.ports
+	out.AuditOnly = p.auditOnly
 	return out, true
 }
 

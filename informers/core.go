@@ -3,8 +3,10 @@ package informers
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"time"
 
+	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -14,7 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Core is a client of the core API for the four kinds that the agent uses: pods, namespaces, Events and nodes. It speaks
+// Core is a client of the core API for the four kinds that the program uses: pods, namespaces, Events and nodes. It speaks
 // protobuf unless the config says otherwise. The methods are safe for concurrent use.
 //
 // It replaces the generated clientset, which links the types and clients of every API group: a quarter of the binary.
@@ -55,6 +57,27 @@ func (c *Core) Node(ctx context.Context, name string) (*corev1.Node, error) {
 // PatchNode changes a node by a JSON patch (RFC 6902).
 func (c *Core) PatchNode(ctx context.Context, name string, patch []byte) error {
 	return c.client.Patch(types.JSONPatchType).UseProtobufAsDefault().Resource("nodes").Name(name).Body(patch).Do(ctx).Error()
+}
+
+// Pods lists the pods of a namespace.
+func (c *Core) Pods(ctx context.Context, namespace string, o metav1.ListOptions) (*corev1.PodList, error) {
+	list := &corev1.PodList{}
+	err := c.read("pods", o).Namespace(namespace).Do(ctx).Into(list)
+	return list, err
+}
+
+// Policies returns the JSON of the policies of a namespace, or of all namespaces if it is empty, as a list of the API.
+func (c *Core) Policies(ctx context.Context, namespace string, o metav1.ListOptions) ([]byte, error) {
+	path := []string{"/apis", mnpv1.SchemeGroupVersion.String()}
+	if namespace != "" {
+		path = append(path, "namespaces", namespace)
+	}
+	return c.client.Get().AbsPath(append(path, "multi-networkpolicies")...).VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Raw()
+}
+
+// PortForward returns the URL of the subresource portforward of a pod.
+func (c *Core) PortForward(namespace, pod string) *url.URL {
+	return c.client.Post().Resource("pods").Namespace(namespace).Name(pod).SubResource("portforward").URL()
 }
 
 func (c *Core) listPods(ctx context.Context, o metav1.ListOptions) (*corev1.PodList, error) {

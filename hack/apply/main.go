@@ -65,11 +65,14 @@ func run(ctx context.Context, manifests string) (err error) {
 			}
 		}
 	}
+	if err := checkColumns(ctx, a, server.Config(apiserver.Token), manifests); err != nil {
+		errs = append(errs, err)
+	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)
 	}
-	fmt.Printf("ok   %d combinations of %d components, %d different objects of %d kinds (%.1f s)\n",
-		len(all), len(names), len(a.seen), len(a.kinds), time.Since(start).Seconds())
+	fmt.Printf("ok   %d combinations of %d components, %d different objects of %d kinds, columns of %d policies (%.1f s)\n",
+		len(all), len(names), len(a.seen), len(a.kinds), len(columnCases), time.Since(start).Seconds())
 	return nil
 }
 

@@ -56,6 +56,9 @@ var looks = []documented{
 	{"kubectl -n multi-networkpolicy-system exec ds/multi-networkpolicy-nftables -- " +
 		"/multi-networkpolicy-nftables explain --pod shop/web --from 10.10.0.33 --port 80", "cp", denied},
 
+	{"multi-networkpolicy-nftables enforcement shop/web-policy", "cp", "Enforced  shop/web-policy  web  node1"},
+	{"kubectl get multi-networkpolicies -n shop", "cp", `{"matchLabels":{"app":"web"}}`},
+
 	{"nsenter --net=/run/netns/NAME nft list table inet multi_networkpolicy", documentedNode, `comment "shop/web-policy"`},
 
 	{"kubectl -n shop get pod web -o wide", "cp", documentedNode},

@@ -30,7 +30,7 @@ type scenario struct {
 // The order of steps matters: each starts from the state that the step before it left.
 func (s *scenario) play(ctx context.Context, o options) error {
 	steps := []func(context.Context) error{
-		s.before, s.deploy, s.schema, s.enforce, s.restart, s.sandboxAnew, s.release, s.refuse, s.firstInstant,
+		s.before, s.deploy, s.schema, s.enforce, s.restart, s.enforcement, s.sandboxAnew, s.release, s.refuse, s.firstInstant,
 		s.documented, // removes the agent and all tables at its end
 		s.nodeTaint, s.prometheus, s.migration,
 		s.audit, // last: it judges the requests of the whole run

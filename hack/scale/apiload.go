@@ -230,19 +230,24 @@ func withoutServerFields(object string) []byte {
 	return []byte(strings.Replace(object, `"resourceVersion": "1",`, "", 1))
 }
 
-// createPods creates the pods, a few at the same time.
+// createPods creates the pods.
 func (l *apiLoad) createPods(ctx context.Context) error {
+	return concurrently(loadPods, func(i int) error { return l.createPod(ctx, i) })
+}
+
+// concurrently calls f with the numbers below n, eight at the same time.
+func concurrently(n int, f func(i int) error) error {
 	numbers := make(chan int)
 	errs := make([]error, 8)
 	var running sync.WaitGroup
 	for w := range errs {
 		running.Go(func() {
 			for i := range numbers {
-				errs[w] = errors.Join(errs[w], l.createPod(ctx, i))
+				errs[w] = errors.Join(errs[w], f(i))
 			}
 		})
 	}
-	for i := range loadPods {
+	for i := range n {
 		numbers <- i
 	}
 	close(numbers)

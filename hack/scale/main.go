@@ -24,6 +24,7 @@ func main() {
 type options struct {
 	parts, sizes                                     string
 	namespaces, policies, local, rate, most, changes int
+	nodes                                            int
 	churn, load                                      time.Duration
 	memory, document, chart                          string
 }
@@ -35,7 +36,7 @@ type part struct {
 }
 
 // parts are the measurements in the order of the report.
-var parts = []part{{"clusters", measureClusters}, {"events", measureEvents}, {"burst", measureBurst}, {"idle", measureIdle}, {"api", measureAPILoad}}
+var parts = []part{{"clusters", measureClusters}, {"events", measureEvents}, {"burst", measureBurst}, {"idle", measureIdle}, {"api", measureAPILoad}, {"enforcement", measureEnforcement}}
 
 // run is main with an error. The program starts itself for each measurement: "scale agent URL LOCAL" is the agent's
 // process.
@@ -49,7 +50,7 @@ func run(args []string) error {
 	}
 	var o options
 	f := flag.NewFlagSet("scale", flag.ContinueOnError)
-	f.StringVar(&o.parts, "parts", "clusters", "measurements, separated by commas: clusters, events, burst, idle, api")
+	f.StringVar(&o.parts, "parts", "clusters", "measurements, separated by commas: clusters, events, burst, idle, api, enforcement")
 	f.StringVar(&o.sizes, "pods", "1000,10000,100000", "numbers of pods of the clusters, in ascending order")
 	f.IntVar(&o.namespaces, "namespaces", 5000, "namespaces of the clusters")
 	f.IntVar(&o.policies, "policies", 2000, "policies of the clusters")
@@ -60,6 +61,7 @@ func run(args []string) error {
 	f.IntVar(&o.most, "most", 0, "fail if a remote pod takes more bytes in the largest cluster; 0: no limit")
 	f.IntVar(&o.changes, "changes", 400, "changes of a peer in events")
 	f.DurationVar(&o.load, "load", 2*time.Minute, "time of the churn in api")
+	f.IntVar(&o.nodes, "nodes", 5000, "nodes in enforcement")
 	f.StringVar(&o.document, "write", "", "also put the tables between the markers in this Markdown `file`; refused on a busy machine")
 	f.StringVar(&o.chart, "chart", "", "also draw memory and start over the number of pods into this SVG `file`")
 	if err := f.Parse(args); err != nil {
@@ -76,8 +78,8 @@ func measureParts(o *options) error {
 			return fmt.Errorf("-parts: no measurement %q", name)
 		}
 	}
-	// The API load counts requests and bytes, which no other program disturbs.
-	mustBeQuiet := o.document != "" && o.parts != "api"
+	// The API load counts requests and bytes, which no other program disturbs, and CPU time.
+	mustBeQuiet := o.document != "" && o.parts != "api" && o.parts != "enforcement"
 	if mustBeQuiet {
 		if err := report.AwaitQuiet(); err != nil {
 			return err

@@ -80,8 +80,7 @@ func Run(ctx context.Context, config Config) error {
 	// The parts are made in the direction of the data, from the cache to the kernel and back to the inputs. Nothing
 	// runs before p.Run.
 	reported := newDropLog(ctx, state)
-	watched.health.drops = &reported.hub
-	reconciler := watched.reconciler(state, reconciler.OpenNamespace(features), reported)
+	reconciler := watched.reconciler(config, state, reconciler.OpenNamespace(features), reported)
 	events := informers.NewEvents(core, config.Cache.Node)
 	reporter := informers.NewReporter(events)
 	sandboxes := sandbox.New(sandbox.Config{

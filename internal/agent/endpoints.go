@@ -59,13 +59,13 @@ type endpoint struct {
 
 // listen opens the listeners. An empty address has no listener. After an error, no listener stays open.
 // The error is an *AddressError.
-func listen(config Config, m *metrics, h *health) (endpoints []*endpoint, err error) {
+func listen(config Config, metrics, health http.Handler) (endpoints []*endpoint, err error) {
 	for _, e := range []struct {
 		option, address string
 		handler         http.Handler
 	}{
-		{"metrics", config.MetricsAddress, metricsHandler(m, config.Profiles)},
-		{"health", config.HealthAddress, h.handler()},
+		{"metrics", config.MetricsAddress, metrics},
+		{"health", config.HealthAddress, health},
 	} {
 		if e.address == "" {
 			continue

@@ -8,16 +8,12 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/drops"
 )
 
 // health answers /livez and /readyz. Live means that the workers take pods. Ready means that the policies are enforced
 // in the pods of the node. It is safe for concurrent use.
 type health struct {
 	progress *progress
-	drops    http.Handler // of drops.Path; set before the agent runs
-
 	// mu guards the fields below.
 	mu      sync.Mutex
 	missing func() []string      // returns the names of inputs that are not in sync; nil: the agent still starts
@@ -101,9 +97,13 @@ func (h *health) waitUntilReady(ctx context.Context) bool {
 	return true
 }
 
-// handler serves both checks: status 200 and "ok", or status 503 and the reason.
-func (h *health) handler() http.Handler {
+// handler serves both checks: status 200 and "ok", or status 503 and the reason. It also serves other paths to clients on the node:
+// this listener stays on loopback where that of the metrics is open to Prometheus.
+func (h *health) handler(onNode map[string]http.HandlerFunc) http.Handler {
 	mux := http.NewServeMux()
+	for path, answer := range onNode {
+		mux.HandleFunc("GET "+path, localOnly(answer))
+	}
 	for path, why := range map[string]func() string{"GET /livez": h.whyNotAlive, "GET /readyz": h.whyNotReady} {
 		mux.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
 			if problem := why(); problem != "" {
@@ -113,7 +113,6 @@ func (h *health) handler() http.Handler {
 			fmt.Fprintln(w, "ok") //nolint:errcheck // the client may be gone
 		})
 	}
-	mux.HandleFunc("GET "+drops.Path, localOnly(func(w http.ResponseWriter, r *http.Request) { h.drops.ServeHTTP(w, r) }))
 	return mux
 }
 

@@ -77,12 +77,12 @@ func (m *metrics) watch(s sources) {
 	c.one(gauge, "pods_selected", "Local pods that a policy selects.", func(s snapshot) float64 { return float64(s.SelectedPods) })
 	// A pod may be counted for several reasons, so the sum may exceed the number of pods.
 	c.by(gauge, "pods_not_enforced", "Local pods whose policies are not enforced, or may not be enforced.", "reason", []labeled{
-		{"no_sandbox", func(s snapshot) int64 { return s.WithoutSandbox }},
-		{"unreadable_status", func(s snapshot) int64 { return s.UnreadableStatus }},
-		{"namespace_gone", func(s snapshot) int64 { return s.failing[reasonGone] }},
-		{"kernel_error", func(s snapshot) int64 { return s.failing[reasonKernel] }},
-		{"unsupported_plugin", func(s snapshot) int64 { return s.Unsupported }},
-		{"not_enforceable", func(s snapshot) int64 { return s.NotEnforceable }},
+		{cache.GapNoSandbox, func(s snapshot) int64 { return s.WithoutSandbox }},
+		{cache.GapUnreadableStatus, func(s snapshot) int64 { return s.UnreadableStatus }},
+		{reasonGone, func(s snapshot) int64 { return s.failing[reasonGone] }},
+		{reasonKernel, func(s snapshot) int64 { return s.failing[reasonKernel] }},
+		{cache.GapUnsupportedPlugin, func(s snapshot) int64 { return s.Unsupported }},
+		{cache.GapNotEnforceable, func(s snapshot) int64 { return s.NotEnforceable }},
 	})
 	c.by(gauge, "pods_with_bridge", "Selected local pods with a bridge, such as virtual machines, by enforcement in the bridge: "+
 		"policies are enforced, all IP packets are dropped, or all packets pass.", "enforcement", []labeled{

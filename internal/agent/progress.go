@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/enforcement"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
@@ -20,8 +21,8 @@ const (
 
 // Reasons why the table of a pod differs from the wanted table, as values of the label reason.
 const (
-	reasonKernel = "kernel_error"
-	reasonGone   = "namespace_gone"
+	reasonKernel = enforcement.ReasonKernel
+	reasonGone   = enforcement.ReasonGone
 )
 
 // change has the times of a change that the rules of a pod must follow.
@@ -192,6 +193,13 @@ func (p *progress) setFailing(pod cache.PodID, reason string) {
 // The caller holds mu.
 func (p *progress) waits(w waitingPod) bool {
 	return p.waiting[w.pod].seen.Equal(w.seen) || p.working[w.pod].seen.Equal(w.seen)
+}
+
+// waitsSince returns since when a pod waits for the oldest change that its tables lack; zero: they lack none.
+func (p *progress) waitsSince(pod cache.PodID) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return older(p.waiting[pod].seen, p.working[pod].seen)
 }
 
 // publish updates the counts of the backlog, so that a scrape takes no lock. The caller holds mu.

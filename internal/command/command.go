@@ -108,7 +108,7 @@ func (p Program) Root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	addTo(groupPolicies, newExplain(p), newRender(p))
+	addTo(groupPolicies, newExplain(p), newRender(p), newEnforcement(p))
 	if !p.IsPlugin {
 		root.AddGroup(&cobra.Group{ID: groupNode, Title: "Work on this node:"})
 		addTo(groupNode, newTrace(), newDrops(), newCleanup(), newDemo())
@@ -145,12 +145,13 @@ func (p Program) pluginCommand() *cobra.Command {
 		Use:         "kubectl-mnp",
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: p.name()},
 		Short:       "Answers questions about MultiNetworkPolicy",
-		Long: `Tells who reaches whom under MultiNetworkPolicy, and which policy and rule decides. It reads the objects of the cluster in
-your kubeconfig, or manifests with -f and -k. It changes nothing.`,
+		Long: `Tells who reaches whom under MultiNetworkPolicy, which policy and rule decides, and where policies are enforced. It reads
+the objects of the cluster in your kubeconfig, or manifests with -f and -k. It changes nothing.`,
 		Example: p.examples(
 			"explain --from shop/frontend --to shop/web --port http",
 			"explain matrix -n shop",
 			"explain diff --exit-code old/ new/",
+			"enforcement web-policy -n shop",
 		),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -62,16 +62,21 @@ func (o *worldOptions) complete(cmd *cobra.Command, podFlags ...string) {
 	if cmd.Flags().Lookup("network") != nil {
 		completeFlag(cmd, "network", func() []string { return load().networkNames() })
 	}
+	o.client.complete(cmd)
+	completeWords(cmd, "established", keepEstablished, revokeEstablished)
+}
+
+// complete makes the shell complete the context.
+func (o *clientOptions) complete(cmd *cobra.Command) {
 	completeFlag(cmd, "context", func() []string {
 		rules := clientcmd.NewDefaultClientConfigLoadingRules()
-		rules.ExplicitPath, rules.WarnIfAllMissing = o.client.kubeconfig, false
+		rules.ExplicitPath, rules.WarnIfAllMissing = o.kubeconfig, false
 		config, err := rules.Load()
 		if err != nil {
 			return nil
 		}
 		return slices.Sorted(maps.Keys(config.Contexts))
 	})
-	completeWords(cmd, "established", keepEstablished, revokeEstablished)
 }
 
 // podWords returns the words for a pod: the names of the pods in a namespace, and all pods as NAMESPACE/NAME. w may be nil.

@@ -3,6 +3,7 @@ package reconciler
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -76,7 +77,9 @@ func TestMemoryRetry(t *testing.T) {
 // A pod whose table does not fit is isolated, and gets its table when another pod is gone.
 func TestMemoryBudget(t *testing.T) {
 	s := newStage(t)
-	s.agent = New(s, s.openTable, Budget{chains(5).Memory(), chains(5).Memory()}, nil)
+	acknowledged := &acknowledgedRules{rules: map[cache.PodID]cache.Rules{}}
+	s.agent = New(s, s.openTable, Budget{chains(5).Memory(), chains(5).Memory()}, acknowledged)
+	s.rules = someRules(t)
 	s.set("first", "s1", chains(4))
 	s.run()
 	s.settled()
@@ -85,11 +88,47 @@ func TestMemoryBudget(t *testing.T) {
 	if s.tables["/s1"] != 4 || s.tables["/s2"] != 1 {
 		t.Errorf("tables %v", s.tables)
 	}
+	none := cache.Rules{}
+	if acknowledged.of("first") == none || acknowledged.of("second") != none {
+		t.Error("the pod that does not fit counts as one with its rules, or the other does not")
+	}
 	if stats := s.agent.Stats(); stats.Refused != 1 || stats.Memory != int64(chains(5).Memory()) {
 		t.Errorf("%+v", stats)
 	}
 	s.remove("first")
 	s.until("the second pod has its table", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return s.tables["/s2"] == 4 })
+	s.until("the second pod has its rules", func() bool { return acknowledged.of("second") != none })
+}
+
+// acknowledgedRules notes the rules in the tables that the kernel acknowledged last.
+type acknowledgedRules struct {
+	Unobserved
+	mu    sync.Mutex
+	rules map[cache.PodID]cache.Rules
+}
+
+func (a *acknowledgedRules) Applied(t cache.Target) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.rules[t.Pod] = t.Rules
+}
+
+func (a *acknowledgedRules) of(name string) cache.Rules {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.rules[id(name)]
+}
+
+// someRules returns rules that are not the zero value.
+func someRules(t *testing.T) cache.Rules {
+	t.Helper()
+	c := cache.New(cache.Options{Node: "n"})
+	c.UpsertPod(cache.Pod{Key: cache.Key{Namespace: "ns", Name: "p"}, UID: "p", Node: "n", Requested: "net"})
+	target, ok := c.Plan(cache.PodID{Key: cache.Key{Namespace: "ns", Name: "p"}, UID: "p"})
+	if !ok {
+		t.Fatal("no target")
+	}
+	return target.Rules
 }
 
 // The sum of all tables never exceeds the budget and the reserve, while the larger namespaces have not given memory back.

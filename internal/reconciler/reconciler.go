@@ -340,7 +340,7 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 	r.admit(&target)
 	// The small tables stay the target for now.
 	if r.staysClosed(e) {
-		target.Tables = e.tables
+		target.Tables, target.Rules = e.tables, cache.Rules{}
 		r.postpone(pod)
 	}
 	// A pod that starts, as the runtime said: no process runs yet, and no tables were applied.
@@ -377,7 +377,7 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 func (r *Reconciler) admit(target *cache.Target) {
 	exceeds, again := r.memory.admit(target.Pod, target.Tables.Memory())
 	if exceeds != "" {
-		target.Tables = r.targets.Closed(target.Pod, exceeds)
+		target.Tables, target.Rules = r.targets.Closed(target.Pod, exceeds), cache.Rules{}
 		again = append(again, r.memory.book(target.Pod, target.Tables.Memory())...)
 	}
 	for _, pod := range again {

@@ -33,6 +33,7 @@ type stage struct {
 	owned   bool                // no other process can change the tables
 	asked   int                 // questions whether a table has changed
 	applied map[string][]engine.Tables
+	rules   cache.Rules    // of all targets
 	running map[string]int // applies under way, by pod
 	most    int            // applies under way at the same time
 }
@@ -72,7 +73,7 @@ func chains(n int) engine.Ruleset {
 func (s *stage) set(name, sandbox string, rs engine.Ruleset) {
 	s.mu.Lock()
 	s.targets[id(name)] = cache.Target{
-		Pod: id(name), Sandbox: cache.Sandbox{ID: sandbox, NetNS: "/" + sandbox}, Tables: engine.Tables{engine.Inet: rs},
+		Pod: id(name), Sandbox: cache.Sandbox{ID: sandbox, NetNS: "/" + sandbox}, Tables: engine.Tables{engine.Inet: rs}, Rules: s.rules,
 	}
 	s.dirty = append(s.dirty, id(name))
 	s.mu.Unlock()

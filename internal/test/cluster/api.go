@@ -36,6 +36,8 @@ type API struct {
 	server *http.Server // nil: down
 	events []corev1.Event
 	fault  Fault
+
+	loopback map[string]string // see SetLoopback
 }
 
 // Fault answers a request in place of the server. It returns false for a request that the server should answer.
@@ -79,6 +81,10 @@ func NewAPI(files *informers.Files, streams bool) (*API, error) {
 	mux.Handle("GET /apis/k8s.cni.cncf.io/v1beta1/multi-networkpolicies",
 		a.resource(mnpv1.SchemeGroupVersion.WithKind("MultiNetworkPolicy"), source.Policies))
 	mux.HandleFunc("POST /api/v1/namespaces/{namespace}/events", a.createEvent)
+	mux.HandleFunc("GET /api/v1/namespaces/{namespace}/pods", a.namespaced(corev1.SchemeGroupVersion.WithKind("Pod"), source.Pods))
+	mux.HandleFunc("GET /apis/k8s.cni.cncf.io/v1beta1/namespaces/{namespace}/multi-networkpolicies",
+		a.namespaced(mnpv1.SchemeGroupVersion.WithKind("MultiNetworkPolicy"), source.Policies))
+	mux.HandleFunc("POST /api/v1/namespaces/{namespace}/pods/{pod}/portforward", a.portForward)
 	a.handler = a.faulty(mux)
 	return a, a.Start()
 }
