@@ -201,8 +201,11 @@ func (c *Cache) uninstall(ns *namespace, p *installed, replaced bool) {
 	c.counts.policies.Add(-1)
 }
 
-// count adds a policy to the counts of policies with problems (n = 1), or removes it (n = -1).
+// count adds a policy to the counts of policies with problems and in audit mode (n = 1), or removes it (n = -1).
 func (c *Cache) count(p *installed, n int64) {
+	if p.audited {
+		c.counts.audited.Add(n)
+	}
 	if len(p.Problems) > 0 {
 		c.counts.invalid.Add(n)
 	}

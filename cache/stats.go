@@ -10,6 +10,7 @@ type Stats struct {
 	ActivePolicies  int64 // policies that select a local pod
 	InvalidPolicies int64 // policies with a field that allows nothing because it is invalid or exceeds a limit
 	LimitedPolicies int64 // invalid policies that exceed a limit
+	AuditedPolicies int64 // policies in audit mode
 
 	Groups  int64 // peer groups that rules of local pods use
 	Members int64 // ranges of addresses, and endpoints, in these groups
@@ -31,7 +32,7 @@ type Stats struct {
 // counts has the numbers of Stats. Each event updates them, so that reading them takes no lock.
 type counts struct {
 	pods, localPods, namespaces, networks, sandboxes, portLists atomic.Int64
-	policies, active, invalid, limited                          atomic.Int64
+	policies, active, invalid, limited, audited                 atomic.Int64
 	groups, members                                             atomic.Int64
 	selected, withoutSandbox, unsupported, unreadable           atomic.Int64
 	withSandbox                                                 atomic.Int64
@@ -46,6 +47,7 @@ func (c *Cache) Stats() Stats {
 		Pods: n.pods.Load(), LocalPods: n.localPods.Load(), Namespaces: n.namespaces.Load(), Networks: n.networks.Load(),
 		Sandboxes: n.sandboxes.Load(), PortLists: n.portLists.Load(),
 		Policies: n.policies.Load(), ActivePolicies: n.active.Load(), InvalidPolicies: n.invalid.Load(), LimitedPolicies: n.limited.Load(),
+		AuditedPolicies: n.audited.Load(),
 		Groups: n.groups.Load(), Members: n.members.Load(),
 		SelectedPods: n.selected.Load(), WithoutSandbox: n.withoutSandbox.Load(), Unsupported: n.unsupported.Load(),
 		UnreadableStatus: n.unreadable.Load(), UnknownSandboxes: n.sandboxes.Load() - n.withSandbox.Load(), LimitedPods: n.limitedPods.Load(),

@@ -3,9 +3,10 @@ package cache
 import (
 	"testing"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
-
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/model"
 )
 
 func TestStats(t *testing.T) {
@@ -23,9 +24,12 @@ func TestStats(t *testing.T) {
 		ingress: [{from: [{podSelector: {matchLabels: {app: peer}}}]}]}`))
 	upsert(c, model.NewPolicy("ns/invalid", "net", `{podSelector: {matchLabels: {app: nobody}},
 		ingress: [{from: [{ipBlock: {cidr: bad}}]}]}`))
+	audited := model.NewPolicy("ns/audited", "net", `{podSelector: {matchLabels: {app: nobody}}}`)
+	audited.Annotations[policy.ModeAnnotation] = string(policy.Audit)
+	upsert(c, audited)
 	targetOf(c, "ns/web")
 	want := Stats{
-		Pods: 4, LocalPods: 2, Namespaces: 1, Networks: 1, Policies: 2, ActivePolicies: 1, InvalidPolicies: 1,
+		Pods: 4, LocalPods: 2, Namespaces: 1, Networks: 1, Policies: 3, ActivePolicies: 1, InvalidPolicies: 1, AuditedPolicies: 1,
 		Groups: 1, Members: 2, SelectedPods: 1, WithoutSandbox: 1, UnreadableStatus: 1,
 	}
 	if diff := cmp.Diff(want, c.Stats()); diff != "" {

@@ -97,10 +97,11 @@ func (m *metrics) watch(s sources) {
 		{"pod", func(s snapshot) int64 { return s.LimitedPods }},
 		{"namespace", func(s snapshot) int64 { return s.LimitedNamespaces }},
 	})
-	c.by(gauge, "policies", "Policies: all, active (select a local pod) and invalid (a field is invalid or exceeds a limit).", "state", []labeled{
+	c.by(gauge, "policies", "Policies: all, active (select a local pod), invalid (a field is invalid or exceeds a limit) and audited (in audit mode).", "state", []labeled{
 		{"all", func(s snapshot) int64 { return s.Policies }},
 		{"active", func(s snapshot) int64 { return s.ActivePolicies }},
 		{"invalid", func(s snapshot) int64 { return s.InvalidPolicies }},
+		{"audited", func(s snapshot) int64 { return s.AuditedPolicies }},
 	})
 	c.one(gauge, "peer_groups", "Peer groups that rules of local pods use.", func(s snapshot) float64 { return float64(s.Groups) })
 	c.one(gauge, "peer_group_elements", "Ranges of addresses, and endpoints, in the peer groups.", func(s snapshot) float64 { return float64(s.Members) })
