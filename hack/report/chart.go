@@ -1,10 +1,14 @@
 package report
 
 import (
+	"encoding/json"
 	"fmt"
+	"html"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 )
 
 // Line is a line of a chart.
@@ -17,14 +21,31 @@ type Line struct {
 // Point is a point of a line. Both values are above 0. A hollow point was not measured, but extrapolated.
 type Point struct {
 	X, Y   float64
-	Hollow bool
+	Hollow bool `json:",omitempty"`
 }
 
 // Axis is a logarithmic scale. Low and High are powers of ten.
 type Axis struct {
 	Low, High float64
-	Label     string               // X only
-	Format    func(float64) string // label of a power of ten
+	Label     string // X only
+	Unit      Unit
+}
+
+// Unit says how the labels of an axis are written.
+type Unit string
+
+// The units.
+const (
+	Number  Unit = "number"  // 10,000
+	Seconds Unit = "seconds" // 10ms
+)
+
+// format returns the label of a power of ten.
+func (u Unit) format(v float64) string {
+	if u == Seconds {
+		return time.Duration(math.Round(v * float64(time.Second))).String()
+	}
+	return Thousands(int(v))
 }
 
 // Chart is a picture of lines over two logarithmic axes.
@@ -49,12 +70,31 @@ func (a *Axis) at(v, from, to float64) float64 {
 func (c *Chart) x(v float64) float64 { return c.X.at(v, left, right) }
 func (c *Chart) y(v float64) float64 { return c.Y.at(v, bottom, top) } // the coordinates of SVG grow downwards
 
-// SVG returns the picture.
+// Elements around the chart as JSON in its picture, so that the picture can be drawn again.
+const beginData, endData = "<metadata>", "</metadata>\n"
+
+// ReadChart returns the chart of a picture.
+func ReadChart(svg string) (*Chart, error) {
+	_, rest, _ := strings.Cut(svg, beginData)
+	data, _, _ := strings.Cut(rest, endData)
+	c := &Chart{}
+	if err := json.Unmarshal([]byte(html.UnescapeString(data)), c); err != nil {
+		return nil, fmt.Errorf("the data of the chart: %w", err)
+	}
+	return c, nil
+}
+
+// SVG returns the picture. The values of its points are rounded to three digits.
 func (c *Chart) SVG() string {
+	c = c.rounded()
+	data, err := json.Marshal(c)
+	if err != nil {
+		panic(err) // numbers and texts can always be marshaled, but for infinite values
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="system-ui, sans-serif" font-size="13" role="img">`+"\n",
 		pictureWidth, pictureHeight)
-	fmt.Fprintf(&b, "<title>%s</title>\n%s", c.Title, chartStyle)
+	fmt.Fprintf(&b, "<title>%s</title>\n%s%s%s%s", c.Title, beginData, html.EscapeString(string(data)), endData, chartStyle)
 	fmt.Fprintf(&b, `<rect class="paper" width="%d" height="%d"/>`+"\n", pictureWidth, pictureHeight)
 	fmt.Fprintf(&b, `<text class="title" x="%d" y="28">%s</text>`+"\n", left, c.Title)
 	fmt.Fprintf(&b, `<text class="muted" x="%d" y="46">%s</text>`+"\n", left, c.Subtitle)
@@ -62,6 +102,23 @@ func (c *Chart) SVG() string {
 	c.drawLines(&b)
 	b.WriteString("</svg>\n")
 	return b.String()
+}
+
+// rounded returns the chart with values of three digits.
+func (c *Chart) rounded() *Chart {
+	round := func(v float64) float64 {
+		short, _ := strconv.ParseFloat(strconv.FormatFloat(v, 'g', 3, 64), 64) //nolint:errcheck // the text of a number is a number
+		return short
+	}
+	next := *c
+	next.Lines = slices.Clone(c.Lines)
+	for i := range next.Lines {
+		next.Lines[i].Points = slices.Clone(c.Lines[i].Points)
+		for j, p := range next.Lines[i].Points {
+			next.Lines[i].Points[j] = Point{p.X, round(p.Y), p.Hollow}
+		}
+	}
+	return &next
 }
 
 // chartStyle follows the color scheme of the reader.
@@ -84,12 +141,12 @@ circle.hollow { fill: none }
 // drawGrid draws a label for each power of ten of x, and a line with a label for each power of ten of y.
 func (c *Chart) drawGrid(b *strings.Builder) {
 	for v := range powers(c.X.Low, c.X.High) {
-		fmt.Fprintf(b, `<text class="muted" x="%.0f" y="%d" text-anchor="middle">%s</text>`+"\n", c.x(v), bottom+20, c.X.Format(v))
+		fmt.Fprintf(b, `<text class="muted" x="%.0f" y="%d" text-anchor="middle">%s</text>`+"\n", c.x(v), bottom+20, c.X.Unit.format(v))
 	}
 	fmt.Fprintf(b, `<text class="muted" x="%d" y="%d" text-anchor="middle">%s</text>`+"\n", (left+right)/2, bottom+40, c.X.Label)
 	for v := range powers(c.Y.Low, c.Y.High) {
 		fmt.Fprintf(b, `<line class="grid" x1="%d" x2="%d" y1="%.1f" y2="%.1f"/>`+"\n", left, right, c.y(v), c.y(v))
-		fmt.Fprintf(b, `<text class="muted" x="%d" y="%.1f" text-anchor="end">%s</text>`+"\n", left-8, c.y(v)+4, c.Y.Format(v))
+		fmt.Fprintf(b, `<text class="muted" x="%d" y="%.1f" text-anchor="end">%s</text>`+"\n", left-8, c.y(v)+4, c.Y.Unit.format(v))
 	}
 }
 

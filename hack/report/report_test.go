@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestTailNeedsSamples(t *testing.T) {
@@ -78,9 +80,29 @@ func TestTargetNamesMiss(t *testing.T) {
 	}
 }
 
+// TestCharts draws the pictures of the documents again, from their data.
+func TestCharts(t *testing.T) {
+	for _, file := range []string{"../../docs/latency.svg", "../../docs/scale.svg"} {
+		svg, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := ReadChart(string(svg))
+		if err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		if len(c.Lines) < 2 || len(c.Lines[0].Points) < 2 {
+			t.Errorf("%s: not a chart: %+v", file, c)
+		}
+		if diff := cmp.Diff(c.SVG(), string(svg)); diff != "" {
+			t.Errorf("%s is not the picture of its data; draw it again (-want +got):\n%s", file, diff)
+		}
+	}
+}
+
 func TestChartMarksExtrapolation(t *testing.T) {
 	c := Chart{
-		Title: "t", X: Axis{Low: 1, High: 100, Format: func(float64) string { return "x" }}, Y: Axis{Low: 1, High: 10, Format: func(float64) string { return "y" }},
+		Title: "t", X: Axis{Low: 1, High: 100, Unit: Number}, Y: Axis{Low: 1, High: 10, Unit: Seconds},
 		Lines: []Line{{Class: "blue", Label: "heap", Points: []Point{{X: 1, Y: 1}, {X: 100, Y: 10, Hollow: true}}}},
 	}
 	svg := c.SVG()

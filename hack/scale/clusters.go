@@ -104,8 +104,8 @@ const largestChart = 1_000_000
 func drawClusters(all []measurement) string {
 	c := report.Chart{
 		Title: "One agent in a cluster of 1,000 to 1,000,000 pods", Subtitle: "both axes logarithmic; hollow: extrapolated, not measured",
-		X: report.Axis{Low: 1000, High: largestChart, Label: "pods in the cluster, 110 of them local", Format: func(v float64) string { return report.Thousands(int(v)) }},
-		Y: report.Axis{Low: 1, High: 10_000, Format: func(v float64) string { return report.Thousands(int(v)) }},
+		X: report.Axis{Low: 1000, High: largestChart, Label: "pods in the cluster, 110 of them local", Unit: report.Number},
+		Y: report.Axis{Low: 1, High: 10_000, Unit: report.Number},
 		Lines: []report.Line{
 			{Class: "blue", Label: "heap, MiB"}, {Class: "purple", Label: "largest heap, MiB"}, {Class: "orange", Label: "until enforced, ms"},
 			{Class: "gray", Label: "received, MiB"},

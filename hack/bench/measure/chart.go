@@ -1,9 +1,7 @@
 package main
 
 import (
-	"math"
 	"slices"
-	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 )
@@ -24,9 +22,9 @@ func drawLatency(rows []row) string {
 		Title: "One peer joins a group: time until it is in force in one pod", Subtitle: "median; both axes logarithmic",
 		X: report.Axis{
 			Low: 100, High: 100_000, Label: "peers in the group, none a neighbor of another",
-			Format: func(v float64) string { return report.Thousands(int(v)) },
+			Unit: report.Number,
 		},
-		Y: report.Axis{Low: 1e-6, High: 10, Format: func(v float64) string { return time.Duration(math.Round(v * 1e9)).String() }},
+		Y: report.Axis{Low: 1e-6, High: 10, Unit: report.Seconds},
 	}
 	for _, s := range charted {
 		line := report.Line{Class: s.class, Label: s.label}
