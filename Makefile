@@ -54,8 +54,8 @@ tenants: tools
 EMULATED := CGO_ENABLED=0 MULTI_NETWORKPOLICY_NO_LABS=1 go test -short -skip '^Example$$'
 arch:
 	@hack/tools.sh qemu-aarch64=qemu-user qemu-s390x=qemu-user
-	GOARCH=arm64 $(EMULATED) -exec qemu-aarch64 ./sets ./expr/... ./engine/nfnl ./cache/policy ./cache/labelindex ./cache/explain
-	GOARCH=s390x $(EMULATED) -exec qemu-s390x ./sets ./expr/... ./engine/nfnl
+	GOARCH=arm64 $(EMULATED) -exec qemu-aarch64 ./sets ./expr/... ./engine/nfnl ./engine/packet ./cache/policy ./cache/labelindex ./cache/explain
+	GOARCH=s390x $(EMULATED) -exec qemu-s390x ./sets ./expr/... ./engine/nfnl ./engine/packet
 
 demo:
 	go run . demo
