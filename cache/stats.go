@@ -48,7 +48,7 @@ func (c *Cache) Stats() Stats {
 		Sandboxes: n.sandboxes.Load(), PortLists: n.portLists.Load(),
 		Policies: n.policies.Load(), ActivePolicies: n.active.Load(), InvalidPolicies: n.invalid.Load(), LimitedPolicies: n.limited.Load(),
 		AuditedPolicies: n.audited.Load(),
-		Groups: n.groups.Load(), Members: n.members.Load(),
+		Groups:          n.groups.Load(), Members: n.members.Load(),
 		SelectedPods: n.selected.Load(), WithoutSandbox: n.withoutSandbox.Load(), Unsupported: n.unsupported.Load(),
 		UnreadableStatus: n.unreadable.Load(), UnknownSandboxes: n.sandboxes.Load() - n.withSandbox.Load(), LimitedPods: n.limitedPods.Load(),
 		LimitedNamespaces: n.limitedNamespaces.Load(), NotEnforceable: n.notEnforceable.Load(),
