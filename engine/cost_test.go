@@ -166,6 +166,7 @@ func BenchmarkFirstApply(b *testing.B) {
 		{"rules", []int{1_000, 5_000, 10_000, 20_000}, manyRules},
 		{"policies", []int{1_000, 2_000}, manyPolicies},
 		{"elements", []int{10_000, 100_000}, func(n int) Ruleset { return manyPeers(1, n) }},
+		{"pods", []int{10_000, 100_000}, manyPods},
 	} {
 		for _, n := range tt.sizes {
 			for name, budget := range map[string]time.Duration{"batch": time.Hour, "steps": batchBudget} {
@@ -173,6 +174,13 @@ func BenchmarkFirstApply(b *testing.B) {
 			}
 		}
 	}
+}
+
+// manyPods is a pod's ruleset with a group that has n pods in its second set.
+func manyPods(n int) Ruleset {
+	rs := manyPeers(1, 1)
+	pods := &Set{Name: PodsSet(rs.Sets[0].Name), Elements: NewHosts(sets.V4, scattered(n))}
+	return NewRuleset(append(rs.Sets, pods), rs.Chains)
 }
 
 // manyRules is a pod's ruleset with a policy of n rules that look up one set.

@@ -2,7 +2,6 @@ package sets
 
 import (
 	"net/netip"
-	"slices"
 )
 
 // Delta is the difference between two versions of a set: delete Del from the old
@@ -40,11 +39,29 @@ func DiffAddrs(have, want Addrs, f Family) Delta[AddrRange] {
 // costs as much as [DiffAddrs], and as many steps as there are addresses in the difference. These must be few.
 func DiffHosts(have, want Addrs, f Family) Delta[netip.Addr] {
 	ranges := DiffAddrs(have, want, f)
-	old, added := NewAddrs(ranges.Del...), NewAddrs(ranges.Add...)
-	return Delta[netip.Addr]{
-		Del: slices.Collect(old.Difference(added).Hosts(f)),
-		Add: slices.Collect(added.Difference(old).Hosts(f)),
+	return Delta[netip.Addr]{Del: hostsWithout(ranges.Del, ranges.Add), Add: hostsWithout(ranges.Add, ranges.Del)}
+}
+
+// hostsWithout returns the addresses that are in one list and not in another. Each list is in ascending order, and its ranges do not
+// overlap.
+func hostsWithout(list, other []AddrRange) []netip.Addr {
+	if len(list) == 0 {
+		return nil
 	}
+	hosts := make([]netip.Addr, 0, len(list))
+	for _, r := range list {
+		for a := r.From; a.IsValid() && !r.To.Less(a); a = a.Next() {
+			for len(other) > 0 && other[0].To.Less(a) {
+				other = other[1:]
+			}
+			if len(other) > 0 && !a.Less(other[0].From) {
+				a = other[0].To
+				continue
+			}
+			hosts = append(hosts, a)
+		}
+	}
+	return hosts
 }
 
 // DiffPorts returns the ranges to delete from have and to add to it, so that it
