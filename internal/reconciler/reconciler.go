@@ -129,11 +129,13 @@ func New(t Targets, open OpenTable, memory Budget, observer Observer) *Reconcile
 	}
 }
 
-// Settled reports whether every pod is up to date with the events before the last Notify. Tests and the demo wait for it.
+// Settled reports whether every pod is up to date with the events before the last Notify. Tests and the demo wait for it. It queues
+// pods that are not queued yet.
 func (r *Reconciler) Settled() bool {
+	r.queueDirty()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.notice.since.IsZero() && len(r.outstanding) == 0
+	return len(r.outstanding) == 0
 }
 
 // Stats has counts for metrics.

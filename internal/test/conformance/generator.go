@@ -22,7 +22,7 @@ import (
 // The steps have no expectations: an oracle judges each packet.
 func Random(seed uint64) Case {
 	g := &generator{
-		Rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), state: oracle.State{}, broken: map[types.UID]bool{},
+		Rand: rand.New(rand.NewPCG(seed, 0x9e3779b97f4a7c15)), modes: rand.New(rand.NewPCG(seed, 1)), state: oracle.State{}, broken: map[types.UID]bool{},
 		now: 1_800_000_000, free: map[string][]netip.Addr{}, links: map[oracle.Key][]netLink{}, wireOf: map[oracle.Key]string{},
 	}
 	return g.make(fmt.Sprintf("seed-%d", seed))
@@ -54,6 +54,8 @@ const (
 // about objects that exist.
 type generator struct {
 	*rand.Rand
+	// modes decides about audit mode and reports, so that all else in a case is the same as without them: audit mode hides faults.
+	modes  *rand.Rand
 	state  oracle.State
 	steps  []Step
 	events []Event

@@ -14,11 +14,11 @@ func (g *generator) flags() oracle.Flags {
 	if g.chance(40) {
 		f["established"] = "revoke"
 	}
-	if g.chance(5) {
+	if g.modes.IntN(100) < 4 {
 		f["audit"] = "true"
 	}
-	if g.chance(15) {
-		f["drop-log"] = one(g, "all", "none")
+	if g.modes.IntN(100) < 15 {
+		f["drop-log"] = []string{"all", "none"}[g.modes.IntN(2)]
 	}
 	if g.chance(10) {
 		f["accept-icmp"], f["accept-icmpv6"] = "true", "true"

@@ -27,8 +27,8 @@ func (g *generator) policy() *mnpv1.MultiNetworkPolicy {
 	if !g.chance(2) {
 		p.Annotations = map[string]string{policyForAnnotation: g.policyFor(key.Namespace)}
 	}
-	if p.Annotations != nil && g.chance(15) {
-		p.Annotations[modeAnnotation] = one(g, "audit", "audit", "audit", "enforce", "Audit")
+	if mode := []string{"audit", "audit", "audit", "enforce", "Audit"}[g.modes.IntN(5)]; p.Annotations != nil && g.modes.IntN(100) < 10 {
+		p.Annotations[modeAnnotation] = mode
 	}
 	if g.chance(70) {
 		p.Spec.PodSelector = *g.selector()
