@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agents"
@@ -79,7 +80,9 @@ type follower struct {
 	ends map[string]context.CancelFunc // by node that is followed
 	all  int                           // nodes that the question selects, as of the last note
 	wait sync.WaitGroup
-	mu   sync.Mutex // held while show or note run
+	// answering is the number of nodes whose agent is followed at the moment.
+	answering atomic.Int32
+	mu        sync.Mutex // held while show or note run
 }
 
 func (f *follower) say(format string, args ...any) {
@@ -113,19 +116,12 @@ func (f *follower) start(ctx context.Context, nodes []string) {
 	first.Wait()
 	if all != f.all && ctx.Err() == nil {
 		f.all = all
-		f.say("%s", followed(len(nodes), all))
+		text := fmt.Sprintf("following the agents of %d of %d nodes", f.answering.Load(), len(nodes))
+		if all > len(nodes) {
+			text += fmt.Sprintf("; there are %d: --node, --namespace or --pod selects others", all)
+		}
+		f.say("%s", text)
 	}
-}
-
-// followed returns the note about the number of nodes.
-func followed(n, all int) string {
-	switch {
-	case n < all:
-		return fmt.Sprintf("following the agents of %d of %d nodes; --node, --namespace or --pod selects others", n, all)
-	case n == 1:
-		return "following the agent of 1 node"
-	}
-	return fmt.Sprintf("following the agents of %d nodes", n)
 }
 
 // node follows the agent of a node until the context ends. It calls tried when the agent has answered or failed for the first time.
@@ -133,13 +129,18 @@ func (f *follower) node(ctx context.Context, node string, tried func()) {
 	defer tried()
 	pause, gone := minPause, false
 	for {
+		answers := false
 		err := f.agent(ctx, node, func() {
 			if gone {
 				f.say("node %s: following the agent again", node)
 			}
-			pause, gone = minPause, false
+			pause, gone, answers = minPause, false, true
+			f.answering.Add(1)
 			tried()
 		})
+		if answers {
+			f.answering.Add(-1)
+		}
 		if ctx.Err() != nil {
 			return
 		}
