@@ -38,11 +38,10 @@ func newDrops(p Program) *cobra.Command {
 interrupted.
 
 ` + dropsSource(p) + `
-
-It asks the agents with port-forward: the agent of the pod's node with --pod, the agent of a node with --node, the agents of all nodes
-with pods of the namespace with --namespace, and else the agents of all nodes, up to ` + fmt.Sprint(remote.MaxNodes) + `. It tells on stderr about an agent that goes
-away, and tries again. Your user needs the right to list pods, in the namespace of the agents and in the namespace of --pod or
---namespace, and the verbs get and create for pods/portforward in the namespace of the agents.
+with port-forward: the agent of a node with --node, the agent of the pod's node with --pod, the agents of all nodes with pods of the
+namespace with --namespace, and else the agents of all nodes, up to ` + fmt.Sprint(remote.MaxNodes) + `. A line on stderr names an agent that goes away, and the command
+tries again. Your user needs the right to list pods, in the namespace of the agents and in the namespace of --pod or --namespace, and the
+verbs get and create for pods/portforward in the namespace of the agents.
 
 An agent reports the packets of pods with the annotation ` + cache.DropLogAnnotation + `: "true", on the pod or on its namespace, or
 of all pods with --drop-log=all; and packets that policies in audit mode would drop. The kernel reports up to five packets a second for
@@ -74,12 +73,12 @@ each interface and direction, so the metric multi_networkpolicy_pod_dropped_pack
 	return cmd
 }
 
-// dropsSource says which agents the program asks.
+// dropsSource returns the start of a sentence about the agents that the program asks.
 func dropsSource(p Program) string {
 	if p.IsPlugin {
-		return "It asks the agents of the cluster in your kubeconfig."
+		return "It asks agents of the cluster in your kubeconfig"
 	}
-	return "It asks the agent of this node; or, with --kubeconfig, --context or --node, agents of the cluster, from any machine."
+	return "It asks the agent of this node. With --kubeconfig, --context or --node it asks agents of the cluster, from any machine,"
 }
 
 // run prints packets until a signal ends the context.
