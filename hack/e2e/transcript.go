@@ -149,8 +149,8 @@ func normalized(command, output string) string {
 	return strings.Join(slices.Compact(lines), "\n")
 }
 
-// readTranscript splits a page at the commands of its console blocks, which are the lines with "$ " and those that a backslash joins with
-// them.
+// readTranscript splits a page at the commands of its console blocks. A command is a line with "$ ", and the lines that
+// a backslash joins with it.
 func readTranscript(page string) (parts []part) {
 	inBlock, joined := false, false
 	for line := range strings.Lines(page) {

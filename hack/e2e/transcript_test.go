@@ -23,7 +23,7 @@ func TestTranscript(t *testing.T) {
 		if commands++; first == "" {
 			first = p.command
 		}
-		if last = p.command; p.output == "" && p.command != "sleep 5" {
+		if last = p.command; p.output == "" && p.command != "sleep 3" {
 			t.Errorf("%s has no output", p.command)
 		}
 	}

@@ -68,16 +68,11 @@ func (b *body) Close() error { return b.end() }
 
 // exchange sends the request and reads the answer up to its body. The reason of the node counts more than the error of a stream.
 func (t *transport) exchange(conn httpstream.Connection, request *http.Request) (*http.Response, error) {
-	data, refusal, err := t.streams(conn)
+	refusal, err := t.errorStream(conn)
 	if err != nil {
 		return nil, err
 	}
-	request = request.Clone(request.Context())
-	request.Close = true
-	var response *http.Response
-	if err = request.Write(data); err == nil {
-		response, err = http.ReadResponse(bufio.NewReader(data), request)
-	}
+	response, err := t.ask(conn, request)
 	if err == nil {
 		return response, nil
 	}
@@ -88,7 +83,25 @@ func (t *transport) exchange(conn httpstream.Connection, request *http.Request) 
 		}
 	case <-time.After(time.Second):
 	}
-	return nil, fmt.Errorf("read the answer: %w", err)
+	return nil, err
+}
+
+// ask sends the request over a stream and reads the answer up to its body.
+func (t *transport) ask(conn httpstream.Connection, request *http.Request) (*http.Response, error) {
+	data, err := conn.CreateStream(t.header(corev1.StreamTypeData))
+	if err != nil {
+		return nil, fmt.Errorf("port-forward: %w", err)
+	}
+	request = request.Clone(request.Context())
+	request.Close = true
+	if err := request.Write(data); err != nil {
+		return nil, fmt.Errorf("send the question: %w", err)
+	}
+	response, err := http.ReadResponse(bufio.NewReader(data), request)
+	if err != nil {
+		return nil, fmt.Errorf("read the answer: %w", err)
+	}
+	return response, nil
 }
 
 // connect upgrades a request to a connection with streams: over a WebSocket, or over SPDY if the server or a proxy before it refuses
@@ -129,26 +142,27 @@ func (c *Client) connect(ctx context.Context, forward *url.URL) (httpstream.Conn
 	}
 }
 
-// streams opens the streams for the port. refusal gets the error of the node, or an empty text at the end of the connection.
-func (c *Client) streams(conn httpstream.Connection) (data httpstream.Stream, refusal <-chan string, err error) {
-	header := http.Header{}
-	header.Set(corev1.StreamType, corev1.StreamTypeError)
-	header.Set(corev1.PortHeader, strconv.Itoa(int(c.port)))
-	header.Set(corev1.PortForwardRequestIDHeader, "0")
-	errorStream, err := conn.CreateStream(header)
+// errorStream opens the stream of errors for the port. The channel gets the error of the node, or an empty text at the end of the
+// connection.
+func (c *Client) errorStream(conn httpstream.Connection) (<-chan string, error) {
+	stream, err := conn.CreateStream(c.header(corev1.StreamTypeError))
 	if err != nil {
-		return nil, nil, fmt.Errorf("port-forward: %w", err)
+		return nil, fmt.Errorf("port-forward: %w", err)
 	}
-	errorStream.Close() //nolint:errcheck // nothing is written to it
+	stream.Close() //nolint:errcheck // nothing is written to it
 	text := make(chan string, 1)
 	go func() {
-		message, _ := io.ReadAll(io.LimitReader(errorStream, 4096)) //nolint:errcheck // the part that was read is the message
+		message, _ := io.ReadAll(io.LimitReader(stream, 4096)) //nolint:errcheck // the part that was read is the message
 		text <- strings.TrimSpace(string(message))
 	}()
-	header.Set(corev1.StreamType, corev1.StreamTypeData)
-	data, err = conn.CreateStream(header)
-	if err != nil {
-		return nil, nil, fmt.Errorf("port-forward: %w", err)
-	}
-	return data, text, nil
+	return text, nil
+}
+
+// header returns the header of a stream for the port.
+func (c *Client) header(streamType string) http.Header {
+	header := http.Header{}
+	header.Set(corev1.StreamType, streamType)
+	header.Set(corev1.PortHeader, strconv.Itoa(int(c.port)))
+	header.Set(corev1.PortForwardRequestIDHeader, "0")
+	return header
 }

@@ -67,6 +67,13 @@ func (o *output) Write(p []byte) (int, error) {
 	return o.text.Write(p)
 }
 
+// String returns everything that the command has printed.
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
 // count returns how often the command has printed the text.
 func (o *output) count(text string) int {
 	o.mu.Lock()
@@ -138,7 +145,7 @@ func TestDropsOfCluster(t *testing.T) {
 	} {
 		for text, want := range tc.counts {
 			if got := tc.of.count(text); got != want {
-				t.Errorf("%s: %q is there %d times, want %d", tc.name, text, got, want)
+				t.Errorf("%s: %q is there %d times, want %d:\n%s", tc.name, text, got, want, tc.of)
 			}
 		}
 	}

@@ -17,9 +17,10 @@ const (
 	MaxNodes = 100
 	// An agent that goes away is tried again after minPause, and after twice the pause each time, up to maxPause.
 	minPause, maxPause = time.Second, 30 * time.Second
-	// relook is the time after which the nodes are looked up again, for pods that moved and nodes that came.
-	relook = 15 * time.Second
 )
+
+// relook is the time after which the nodes are looked up again, for pods that moved and nodes that came.
+var relook = 15 * time.Second
 
 // Question selects packets, and the nodes whose agents are followed: Node, or else the node of the pod of the filter, or else the nodes
 // with pods of the namespace of the filter, or else all nodes.
