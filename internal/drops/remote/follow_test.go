@@ -24,7 +24,7 @@ type rig struct {
 	hubs  map[string]*drops.Hub // by node
 	mu    sync.Mutex
 	notes []string
-	shown []string // pods of the packets
+	shown map[string]int // packets by node, which is the direction in the packets
 }
 
 func newRig(t *testing.T, nodes ...string) *rig {
@@ -73,13 +73,14 @@ func (r *rig) follow(filter drops.Filter, show func() error) (stop func() error)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.notes, r.shown = nil, map[string]int{}
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
 	go func() {
 		done <- Follow(ctx, Question{Agents: client, Filter: filter}, func(d drops.Drop) error {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.shown = append(r.shown, d.Pod)
+			r.shown[d.Direction]++
 			return show()
 		}, func(note string) {
 			r.mu.Lock()
@@ -103,14 +104,17 @@ func (r *rig) noted(text string) {
 // reports waits until a packet of the agent on a node is shown.
 func (r *rig) reports(node string) {
 	r.t.Helper()
+	before := r.count(node)
 	await.That(r.t, "a packet of "+node, func() bool {
-		r.hubs[node].Publish(drops.Drop{Namespace: "ns", Pod: "web"})
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		before := len(r.shown) > 0
-		r.shown = nil
-		return before
+		r.hubs[node].Publish(drops.Drop{Namespace: "ns", Pod: "web", Direction: node})
+		return r.count(node) > before
 	})
+}
+
+func (r *rig) count(node string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.shown[node]
 }
 
 // TestMoves follows a pod to another node, and all nodes while their number changes.
@@ -122,6 +126,8 @@ func TestMoves(t *testing.T) {
 	r.reports("a")
 	r.load("b", "a")
 	r.reports("b")
+	r.load("a", "b")
+	r.reports("a")
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
