@@ -22,9 +22,12 @@ const (
 	settle = 3 * time.Second
 )
 
+// player plays the page.
+type player struct{ *scenario }
+
 // transcript runs the commands of the quick start in their order, as a user types them, on a cluster without the agent. It compares their
 // output with the page, or writes the output into the page.
-func (s *scenario) transcript(ctx context.Context, update bool) error {
+func (s player) transcript(ctx context.Context, update bool) error {
 	if err := s.newHome(); err != nil {
 		return err
 	}
@@ -69,7 +72,7 @@ var changes = regexp.MustCompile(`\b(apply|delete|annotate|label|drops|sleep)\b`
 
 // comparePart runs the command of a part, and returns an error unless its output is that of the page. A command that only looks is
 // repeated until its output is as expected.
-func (s *scenario) comparePart(ctx context.Context, p *part) error {
+func (s player) comparePart(ctx context.Context, p *part) error {
 	try := func() error {
 		got, err := s.terminal(ctx, p.command)
 		if err != nil {
@@ -87,7 +90,7 @@ func (s *scenario) comparePart(ctx context.Context, p *part) error {
 }
 
 // updatePart runs the command of a part, and takes over its output if more than its variable parts has changed.
-func (s *scenario) updatePart(ctx context.Context, p *part) error {
+func (s player) updatePart(ctx context.Context, p *part) error {
 	if !changes.MatchString(p.command) {
 		time.Sleep(settle)
 	}
@@ -99,7 +102,7 @@ func (s *scenario) updatePart(ctx context.Context, p *part) error {
 }
 
 // terminal runs a command in a shell, and returns everything that a terminal would show.
-func (s *scenario) terminal(ctx context.Context, command string) (string, error) {
+func (s player) terminal(ctx context.Context, command string) (string, error) {
 	command = strings.ReplaceAll(command, "-f install.yaml", strings.Join(s.manifests(), " "))
 	out, err := s.output(ctx, s.in("cp", "env", "HOME="+s.home(), "bash", "-c", "exec 2>&1\n"+command)...)
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
@@ -109,7 +112,7 @@ func (s *scenario) terminal(ctx context.Context, command string) (string, error)
 }
 
 // noTables returns an error if a pod of the quick start has a table.
-func (s *scenario) noTables(ctx context.Context) error {
+func (s player) noTables(ctx context.Context) error {
 	pods, err := s.testPods(ctx, "-n", "quick-start")
 	if err == nil && len(pods) != 2 {
 		err = fmt.Errorf("%d pods, want 2", len(pods))
