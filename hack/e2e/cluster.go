@@ -19,8 +19,10 @@ const (
 	agentImage  = "local.test/agent:e2e"         // as in image/kustomization.yaml; in no registry
 	testVersion = "v0.0.0-e2e"                   // of the release that is built and installed
 	probeImage  = "local.test/probe:1"           // built from hack/probe; in no registry
-	namespace   = "multi-networkpolicy-system"   // of the agent
-	agentLabel  = "app.kubernetes.io/name=multi-networkpolicy-nftables"
+
+	quickStartImage = "docker.io/library/busybox:1.37" // as in manifests/examples/quick-start.yaml
+	namespace       = "multi-networkpolicy-system"     // of the agent
+	agentLabel      = "app.kubernetes.io/name=multi-networkpolicy-nftables"
 )
 
 // The nodes, as hack/cluster names them.
@@ -98,18 +100,36 @@ func (c *cluster) build(ctx context.Context) error {
 	if err := c.run(ctx, "bash", c.script("bootstrap.sh")); err != nil {
 		return err
 	}
-	// For the recorded rules of the old agents.
-	if err := c.run(ctx, "bash", filepath.Join(c.root, "hack/tools.sh"), "iptables-restore=iptables"); err != nil {
+	// For the recorded rules of the old agents, and for the pods of the quick start.
+	if err := c.run(ctx, "bash", filepath.Join(c.root, "hack/tools.sh"), "iptables-restore=iptables", "busybox=busybox-static"); err != nil {
 		return err
 	}
 	probe, images := filepath.Join(c.dir, "bin/probe"), filepath.Join(c.dir, "images")
 	// The agent's program is also for subcommands that a user runs outside of the agent's container.
-	for _, p := range [][]string{{probe, "./hack/probe"}, {filepath.Join(c.dir, "bin", programName), "."}} {
+	bin := filepath.Join(c.dir, "bin")
+	for _, p := range [][]string{{probe, "./hack/probe"}, {filepath.Join(bin, programName), "."}, {filepath.Join(bin, "kubectl-mnp"), "./cmd/kubectl-mnp"}} {
 		if err := c.run(ctx, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", p[0], p[1]); err != nil {
 			return err
 		}
 	}
-	pack := []string{filepath.Join(c.dir, "bin/image"), "-ref", probeImage, "-o", filepath.Join(images, "probe.tar"), probe + ":/probe"}
+	pack := []string{filepath.Join(bin, "image"), "-ref", probeImage, "-o", filepath.Join(images, "probe.tar"), probe + ":/probe"}
+	if err := c.run(ctx, pack...); err != nil {
+		return err
+	}
+	return c.busybox(ctx, filepath.Join(images, "busybox.tar"))
+}
+
+// busybox packs the busybox of this machine, under the name of the image in the quick start, since the nodes reach no registry.
+func (c *cluster) busybox(ctx context.Context, to string) error {
+	program, err := exec.LookPath("busybox")
+	if err != nil {
+		return err
+	}
+	pack := []string{filepath.Join(c.dir, "bin/image"), "-ref", quickStartImage, "-o", to}
+	// Each applet is a file of its own. The file in /tmp makes this folder, into which the server writes.
+	for _, path := range []string{"/bin/sh", "/bin/httpd", "/bin/sleep", "/bin/wget", "/bin/timeout", "/tmp/busybox"} {
+		pack = append(pack, program+":"+path)
+	}
 	return c.run(ctx, pack...)
 }
 

@@ -7,7 +7,10 @@
 //	hack/probe               ─► packets between test pods   ─┤
 //	migration                ─► rules of other agents       ─┘
 //
-// A scenario deploys the agent, applies the example policies, restarts the agent, starts pods, and runs every command of the
+// First it plays docs/quick-start.md, from install to uninstall, and compares the output of each command with the page. -transcript runs only
+// this part, and -transcript -update writes the output into the page.
+//
+// Then a scenario deploys the agent, applies the example policies, restarts the agent, starts pods, and runs every command of the
 // documentation. After each step it compares the packets that arrive with the expectation in expect.go. Each check prints a line,
 // and the last line counts the checks. The exit code is 1 if a check fails.
 //

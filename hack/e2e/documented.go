@@ -27,27 +27,14 @@ type instead struct{ words, by string }
 // documentedNode is the node of the pod shop/web, see documented.yaml.
 const documentedNode = "node1"
 
-// quickStartRequest is the request of the quick start. The test sends it with the program of its own image.
-const quickStartRequest = "kubectl -n quick-start exec client -- wget -qO- -T 2 http://10.77.0.2:8080"
+// dropsCommand ends only when it is interrupted.
+const dropsCommand = "kubectl mnp drops --pod shop/web"
 
 // looks are commands that may run again and again: the test repeats each until it prints the expected output.
 var looks = []documented{
 	{"kubectl apply -f manifests/base/crd.yaml", "cp", "multi-networkpolicies.k8s.cni.cncf.io unchanged"},
 	{"kubectl apply -k manifests", "cp", "daemonset.apps/multi-networkpolicy-nftables unchanged"},
 	{"kubectl -n multi-networkpolicy-system rollout status ds/multi-networkpolicy-nftables", "cp", "successfully rolled out"},
-
-	// The quick start. Its namespace is gone before the other pages count pods and tables.
-	{"kubectl apply -f manifests/examples/quick-start.yaml", "cp", "pod/client created"},
-	{"kubectl -n quick-start wait --for=condition=Ready pod --all --timeout=2m", "cp", "pod/client condition met"},
-	{quickStartRequest, "cp", `"result":"open"`},
-	{"kubectl apply -f manifests/examples/quick-start-policy.yaml", "cp", "multinetworkpolicy.k8s.cni.cncf.io/server created"},
-	{quickStartRequest + " || echo denied", "cp", "denied"},
-	{"kubectl -n multi-networkpolicy-system exec ds/multi-networkpolicy-nftables -- " +
-		"/multi-networkpolicy-nftables explain --from quick-start/client --to quick-start/server --port 8080", "cp",
-		"DENIED: 8080/tcp from quick-start/client to quick-start/server"},
-	{"kubectl -n quick-start label pod client role=friend", "cp", "pod/client labeled"},
-	{quickStartRequest, "cp", `"result":"open"`},
-	{"kubectl delete namespace quick-start", "cp", `namespace "quick-start" deleted`},
 
 	// The next command reads this output.
 	{"kubectl get pods,namespaces,net-attach-def,multi-networkpolicies -A -o yaml > cluster.yaml", "cp", ""},
@@ -70,6 +57,9 @@ var looks = []documented{
 		"/multi-networkpolicy-nftables trace --pod shop/web --port 8080 --duration 3s", "cp", dropped},
 	{"kubectl -n shop annotate pod web multi-networkpolicy/trace='--port 8080 --duration 2m'", "cp", "pod/web annotated"},
 	{"kubectl -n multi-networkpolicy-system logs AGENT | grep Packet", "cp", `pod="shop/web"`},
+
+	{"kubectl -n shop annotate pod web multi-networkpolicy/drop-log=true", "cp", "pod/web annotated"},
+	{dropsCommand, "cp", "DROPPED shop/web: udp 10.10.0.33:"},
 
 	// Last, since an agent reports a valid policy without effect only after a while.
 	{"kubectl get events -A --field-selector reason=InvalidMultiNetworkPolicy", "cp", "multinetworkpolicy/no-network"},
@@ -166,44 +156,30 @@ func (s *scenario) words(ctx context.Context, web *pod) ([]instead, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The home directory is new, so that no file of an earlier run is found.
-	config := filepath.Join(s.home(), ".kube/config")
-	if err := errors.Join(os.RemoveAll(s.home()), os.MkdirAll(filepath.Dir(config), 0o700)); err != nil {
-		return nil, err
-	}
-	quickStart, err := s.quickStart()
-	if err != nil {
+	if err := s.newHome(); err != nil {
 		return nil, err
 	}
 	return []instead{
-		{"manifests/examples/quick-start.yaml", quickStart},
-		{"wget -qO- -T 2 http://10.77.0.2:8080", "/probe dial -timeout 2s tcp://10.77.0.2:8080"},
+		{dropsCommand, "timeout --preserve-status 2 " + dropsCommand},
 		{"NAME", strings.TrimSpace(string(netns))},
 		{"NODE", web.node},
 		{"AGENT", string(agent)},
 		{"cluster.yaml", filepath.Join(s.home(), "cluster.yaml")},
 		{"-k manifests", strings.Join(s.manifests(), " ")},
-	}, os.Symlink(filepath.Join(s.dir, "run/pki/admin.kubeconfig"), config)
-}
-
-// quickStart writes the pods of the quick start with the image of the test pods, since the nodes reach no registry, and returns the name
-// of the file.
-func (s *scenario) quickStart() (string, error) {
-	text, err := os.ReadFile(filepath.Join(s.root, "manifests/examples/quick-start.yaml"))
-	if err != nil {
-		return "", err
-	}
-	made := strings.NewReplacer(
-		"image: busybox:1.37", "image: "+probeImage,
-		"command: [sh, -c,", `args: [serve, -tcp, "8080"] #`,
-		"command: [sleep, infinity]", `args: [serve, -tcp, "8081"]`,
-	).Replace(string(text))
-	file := filepath.Join(s.home(), "quick-start.yaml")
-	return file, os.WriteFile(file, []byte(made), 0o644)
+	}, nil
 }
 
 // home is the home directory of the commands, with a kubeconfig.
 func (c *cluster) home() string { return filepath.Join(c.dir, "run/home") }
+
+// newHome makes a new home directory, so that no file of an earlier run is found.
+func (c *cluster) newHome() error {
+	config := filepath.Join(c.home(), ".kube/config")
+	if err := errors.Join(os.RemoveAll(c.home()), os.MkdirAll(filepath.Dir(config), 0o700)); err != nil {
+		return err
+	}
+	return os.Symlink(filepath.Join(c.dir, "run/pki/admin.kubeconfig"), config)
+}
 
 // give runs a command as a user types it, in a shell. It fails if the exit code is not 0 or the expected output is
 // missing.

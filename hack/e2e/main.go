@@ -20,6 +20,8 @@ func main() {
 	flag.BoolVar(&o.keep, "keep", false, "leave the cluster up")
 	flag.BoolVar(&o.noAgent, "no-agent", false, "stop before the agent is deployed")
 	flag.BoolVar(&o.migration, "migration", false, "run only the migration from other agents and back")
+	flag.BoolVar(&o.transcript, "transcript", false, "run only the commands of docs/quick-start.md")
+	flag.BoolVar(&o.update, "update", false, "with -transcript, write the output of the commands into docs/quick-start.md")
 	flag.StringVar(&o.oldAgents, "old-agents", "", "folder with the programs of the agents from which to migrate, instead of their recorded rules: "+
 		"multi-networkpolicy-iptables, multi-networkpolicy-nftables")
 	flag.Parse()
@@ -40,6 +42,7 @@ func main() {
 type options struct {
 	root, release, image, oldAgents string
 	keep, noAgent, migration        bool
+	transcript, update              bool
 }
 
 // run starts a cluster, plays the scenario on it, and takes the cluster down, also after an error.

@@ -29,7 +29,9 @@ type scenario struct {
 // play runs all steps. It returns an error if the next step cannot run. Failed checks go to the report.
 // The order of steps matters: each starts from the state that the step before it left.
 func (s *scenario) play(ctx context.Context, o options) error {
+	transcript := func(ctx context.Context) error { return player{s}.transcript(ctx, o.update) }
 	steps := []func(context.Context) error{
+		transcript, // installs the agent on a new cluster, and removes everything
 		s.before, s.deploy, s.schema, s.enforce, s.restart, s.enforcement, s.sandboxAnew, s.release, s.refuse, s.firstInstant,
 		s.documented, // removes the agent and all tables at its end
 		s.nodeTaint, s.prometheus, s.migration,
@@ -37,6 +39,8 @@ func (s *scenario) play(ctx context.Context, o options) error {
 	}
 	switch {
 	case o.noAgent:
+		steps = []func(context.Context) error{s.before}
+	case o.transcript:
 		steps = steps[:1]
 	case o.migration:
 		steps = []func(context.Context) error{s.migration}

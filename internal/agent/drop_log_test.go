@@ -42,12 +42,12 @@ func follow(t *testing.T, address string, filter drops.Filter) *follower {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		done <- drops.Follow(ctx, http.DefaultClient, address, filter, func(d drops.Drop) error {
+		done <- drops.Follow(ctx, http.DefaultTransport, address, filter, drops.Handler{Show: func(d drops.Drop) error {
 			f.mu.Lock()
 			defer f.mu.Unlock()
 			f.seen = append(f.seen, d)
 			return nil
-		}, func(int) error { return nil })
+		}, Lost: func(int) error { return nil }})
 	}()
 	t.Cleanup(func() {
 		stop()

@@ -108,10 +108,10 @@ func (p Program) Root() *cobra.Command {
 			root.AddCommand(c)
 		}
 	}
-	addTo(groupPolicies, newExplain(p), newRender(p), newEnforcement(p))
+	addTo(groupPolicies, newExplain(p), newRender(p), newEnforcement(p), newDrops(p))
 	if !p.IsPlugin {
 		root.AddGroup(&cobra.Group{ID: groupNode, Title: "Work on this node:"})
-		addTo(groupNode, newTrace(), newDrops(), newCleanup(), newDemo())
+		addTo(groupNode, newTrace(), newCleanup(), newDemo())
 	}
 	root.AddGroup(&cobra.Group{ID: groupOther, Title: "About the program:"})
 	addTo(groupOther, newVersion(p))
@@ -145,13 +145,14 @@ func (p Program) pluginCommand() *cobra.Command {
 		Use:         "kubectl-mnp",
 		Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: p.name()},
 		Short:       "Answers questions about MultiNetworkPolicy",
-		Long: `Tells who reaches whom under MultiNetworkPolicy, which policy and rule decides, and where policies are enforced. It reads
-the objects of the cluster in your kubeconfig, or manifests with -f and -k. It changes nothing.`,
+		Long: `Tells who reaches whom under MultiNetworkPolicy, which policy and rule decides, where policies are enforced, and which packets
+they drop. It reads the objects of the cluster in your kubeconfig, or manifests with -f and -k. It changes nothing.`,
 		Example: p.examples(
 			"explain --from shop/frontend --to shop/web --port http",
 			"explain matrix -n shop",
 			"explain diff --exit-code old/ new/",
 			"enforcement web-policy -n shop",
+			"drops --pod shop/web",
 		),
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}

@@ -14,13 +14,12 @@ import (
 
 // enforcementOptions are the flags of enforcement.
 type enforcementOptions struct {
-	client         clientOptions
-	output         outputOptions
-	policy         string // as given: NAMESPACE/NAME or NAME; empty: all policies of the namespace
-	allNamespaces  bool
-	agentNamespace string
-	agentPort      uint16
-	timeout        time.Duration
+	client        clientOptions
+	agents        agentsOptions
+	output        outputOptions
+	policy        string // as given: NAMESPACE/NAME or NAME; empty: all policies of the namespace
+	allNamespaces bool
+	timeout       time.Duration
 }
 
 // newEnforcement returns the command enforcement.
@@ -56,8 +55,7 @@ The exit code is 0 if no state is NotEnforced or Unknown, 1 if any is, and 2 for
 	o.client.addFlags(flags)
 	o.output.addFlags(cmd, "text", "json", "yaml")
 	flags.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "all policies of all namespaces")
-	flags.StringVar(&o.agentNamespace, "agent-namespace", "multi-networkpolicy-system", "namespace of the agent's pods")
-	flags.Uint16Var(&o.agentPort, "agent-port", 10356, "port of the agents' --health-bind-address")
+	o.agents.addFlags(flags)
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "time for the answer of an agent")
 	o.client.complete(cmd)
 	cmd.ValidArgsFunction = func(_ *cobra.Command, args []string, begin string) ([]cobra.Completion, cobra.ShellCompDirective) {
@@ -90,7 +88,7 @@ func (o *enforcementOptions) run(ctx context.Context, out io.Writer) error {
 
 // question reads the flags.
 func (o *enforcementOptions) question() (query.Question, error) {
-	q := query.Question{AgentNamespace: o.agentNamespace, AgentPort: o.agentPort, Timeout: o.timeout}
+	q := query.Question{AgentNamespace: o.agents.namespace, AgentPort: o.agents.port, Timeout: o.timeout}
 	switch {
 	case o.allNamespaces && o.policy != "":
 		return q, usageError{errors.New("--all-namespaces is for all policies, without POLICY")}

@@ -51,11 +51,28 @@ type clientOptions struct{ kubeconfig, context, namespace string }
 
 // addFlags adds the flags.
 func (o *clientOptions) addFlags(flags *pflag.FlagSet) {
+	o.addClusterFlags(flags)
+	flags.StringVarP(&o.namespace, "namespace", "n", "",
+		"namespace of names without one; without it, the namespace of the context, or default for manifests")
+}
+
+// addClusterFlags adds the flags that select the cluster.
+func (o *clientOptions) addClusterFlags(flags *pflag.FlagSet) {
 	flags.StringVar(&o.kubeconfig, "kubeconfig", "",
 		"kubeconfig file; without it, $KUBECONFIG, ~/.kube/config or the pod's service account")
 	flags.StringVar(&o.context, "context", "", "`name` of the context in the kubeconfig; without it, the current context")
-	flags.StringVarP(&o.namespace, "namespace", "n", "",
-		"namespace of names without one; without it, the namespace of the context, or default for manifests")
+}
+
+// agentsOptions are the flags about the pods of the agents, for commands that ask agents of the cluster.
+type agentsOptions struct {
+	namespace string
+	port      uint16
+}
+
+// addFlags adds the flags.
+func (o *agentsOptions) addFlags(flags *pflag.FlagSet) {
+	flags.StringVar(&o.namespace, "agent-namespace", "multi-networkpolicy-system", "namespace of the agent's pods")
+	flags.Uint16Var(&o.port, "agent-port", 10356, "port of the agents' --health-bind-address")
 }
 
 // config returns the configuration, which is loaded at its first use.

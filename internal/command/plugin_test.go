@@ -127,7 +127,7 @@ func TestNamespaceOfManifests(t *testing.T) {
 func TestHelp(t *testing.T) {
 	for _, p := range []Program{{}, plugin} {
 		stdout, _, code := run(p, "", "--help")
-		for _, want := range []string{"\nAsk about policies, on any machine:\n  enforcement ", "\nAbout the program:\n", "\nExamples:\n  " + p.name() + " "} {
+		for _, want := range []string{"\nAsk about policies, on any machine:\n  drops       ", "\nAbout the program:\n", "\nExamples:\n  " + p.name() + " "} {
 			if code != 0 || !strings.Contains(stdout, want) {
 				t.Errorf("no %q in %s", want, stdout)
 			}

@@ -50,12 +50,12 @@ func TestSlowFollower(t *testing.T) {
 		h.Run(ctx)
 	}()
 	shown, lost := 0, 0
-	err := Follow(t.Context(), http.DefaultClient, address, Filter{Namespace: "ns"}, func(Drop) error {
+	err := Follow(t.Context(), http.DefaultTransport, address, Filter{Namespace: "ns"}, Handler{Show: func(Drop) error {
 		if shown++; shown == 1 {
 			time.Sleep(200 * time.Millisecond)
 		}
 		return nil
-	}, func(n int) error { lost += n; return nil })
+	}, Lost: func(n int) error { lost += n; return nil }})
 	if !errors.Is(err, ErrEnded) {
 		t.Errorf("the end: %v", err)
 	}
@@ -72,7 +72,7 @@ func TestFollowers(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() {
-			done <- Follow(ctx, http.DefaultClient, address, Filter{}, func(Drop) error { return nil }, func(int) error { return nil })
+			done <- Follow(ctx, http.DefaultTransport, address, Filter{}, Handler{})
 		}()
 		return func() error { cancel(); return <-done }
 	}
@@ -82,7 +82,7 @@ func TestFollowers(t *testing.T) {
 	}
 	h.await(t, maxFollowers)
 	once := func() error {
-		return Follow(t.Context(), http.DefaultClient, address, Filter{}, func(Drop) error { return nil }, func(int) error { return nil })
+		return Follow(t.Context(), http.DefaultTransport, address, Filter{}, Handler{})
 	}
 	if err := once(); err == nil || !strings.Contains(err.Error(), "too many") {
 		t.Errorf("one too many: %v", err)
@@ -98,5 +98,17 @@ func TestFollowers(t *testing.T) {
 	h.Run(ctx)
 	if err := once(); err == nil || !strings.Contains(err.Error(), "503") {
 		t.Errorf("after the end: %v", err)
+	}
+}
+
+// TestSilence: an agent that sends nothing more is given up.
+func TestSilence(t *testing.T) {
+	defer func(before time.Duration) { maxSilence = before }(maxSilence)
+	maxSilence = 200 * time.Millisecond
+	_, address := serve(t)
+	started := false
+	err := Follow(t.Context(), http.DefaultTransport, address, Filter{}, Handler{Started: func() { started = true }})
+	if !errors.Is(err, ErrSilent) || !started {
+		t.Errorf("%v, started: %t", err, started)
 	}
 }

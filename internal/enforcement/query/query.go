@@ -15,6 +15,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agents"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/enforcement"
 )
 
@@ -36,24 +37,22 @@ func (e *NotFoundError) Error() string { return fmt.Sprintf("there is no policy 
 
 // Ask answers the question. An agent that gives no answer is no error: the report names it.
 func Ask(ctx context.Context, q Question) (*Report, error) {
-	config := rest.CopyConfig(q.Config)
-	config.QPS = -1 // the number of requests at the same time is bounded
-	core, err := informers.NewCore(config)
+	client, err := agents.NewClient(q.Config, q.AgentNamespace, q.AgentPort)
 	if err != nil {
 		return nil, err
 	}
-	policies, err := readPolicies(ctx, core, q.Namespace, q.Policy)
+	policies, err := readPolicies(ctx, client.Core, q.Namespace, q.Policy)
 	if err != nil {
 		return nil, err
 	}
 	if q.Policy != "" && len(policies) == 0 {
 		return nil, &NotFoundError{cache.Key{Namespace: q.Namespace, Name: q.Policy}}
 	}
-	pods, err := podsOf(ctx, core, policies)
+	pods, err := podsOf(ctx, client.Core, policies)
 	if err != nil {
 		return nil, err
 	}
-	a := &asker{Question: q, core: core, forward: forwarder{config, q.AgentPort}, policies: map[cache.Key]*policy.Policy{}, byNode: map[string][]selectedPod{}}
+	a := &asker{Question: q, client: client, policies: map[cache.Key]*policy.Policy{}, byNode: map[string][]selectedPod{}}
 	for _, p := range policies {
 		a.policies[p.Key] = p
 	}
@@ -85,7 +84,7 @@ func podsOf(ctx context.Context, core *informers.Core, policies []*policy.Policy
 	}
 	namespaces := slices.Sorted(maps.Keys(byNamespace))
 	lists, errs := make([][]selectedPod, len(namespaces)), make([]error, len(namespaces))
-	parallel(len(namespaces), func(i int) {
+	agents.Parallel(len(namespaces), func(i int) {
 		lists[i], errs[i] = selectedPods(ctx, core, namespaces[i], byNamespace[namespaces[i]])
 	})
 	for _, err := range errs {
@@ -99,8 +98,7 @@ func podsOf(ctx context.Context, core *informers.Core, policies []*policy.Policy
 // asker asks the agents.
 type asker struct {
 	Question
-	core     *informers.Core
-	forward  forwarder
+	client   *agents.Client
 	policies map[cache.Key]*policy.Policy
 	byNode   map[string][]selectedPod // the empty node: pods that are not scheduled
 }
@@ -109,13 +107,13 @@ type asker struct {
 func (a *asker) report(ctx context.Context, pods []selectedPod) (*Report, error) {
 	nodes := slices.Sorted(maps.Keys(a.byNode))
 	nodes = slices.DeleteFunc(nodes, func(name string) bool { return name == "" })
-	agents, err := readAgents(ctx, a.core, a.AgentNamespace, nodes)
+	found, err := a.client.OnNodes(ctx, nodes)
 	if err != nil {
 		return nil, err
 	}
 	r := &Report{Rows: []Row{}, Nodes: make([]Node, len(nodes))}
 	rows := make([][]Row, len(nodes))
-	parallel(len(nodes), func(i int) { r.Nodes[i], rows[i] = a.node(ctx, nodes[i], agents) })
+	agents.Parallel(len(nodes), func(i int) { r.Nodes[i], rows[i] = a.node(ctx, nodes[i], found) })
 	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
@@ -146,9 +144,9 @@ func (a *asker) addUnused(r *Report) {
 }
 
 // node asks the agent of a node, and returns a row for each policy of each selected pod there.
-func (a *asker) node(ctx context.Context, name string, agents map[string]agentPod) (Node, []Row) {
-	agent, found := agents[name]
-	node := Node{Name: name, Agent: agent.name}
+func (a *asker) node(ctx context.Context, name string, running map[string]agents.Pod) (Node, []Row) {
+	agent, found := running[name]
+	node := Node{Name: name, Agent: agent.Name}
 	pods := a.byNode[name]
 	all := func(reason, message string) (Node, []Row) {
 		node.Error = message
@@ -163,14 +161,14 @@ func (a *asker) node(ctx context.Context, name string, agents map[string]agentPo
 	switch {
 	case !found:
 		return all(ReasonNoAgent, "no pod of the agent is on the node, in namespace "+a.AgentNamespace)
-	case agent.problem != "":
-		return all(ReasonNoAgent, agent.problem)
+	case agent.Problem != "":
+		return all(ReasonNoAgent, agent.Problem)
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.Timeout)
 	defer cancel()
-	answer, err := a.forward.ask(ctx, a.core.PortForward(a.AgentNamespace, agent.name), a.parameters(pods))
+	answer, err := ask(ctx, a.client.Transport(agent.Name), a.client.Address(), a.parameters(pods))
 	if err != nil {
-		return all(ReasonUnreachable, fmt.Sprintf("agent %s: %v", agent.name, err))
+		return all(ReasonUnreachable, fmt.Sprintf("agent %s: %v", agent.Name, err))
 	}
 	node.Version, node.Started = answer.Version, &answer.Started
 	if answer.NotReady != "" {

@@ -1,6 +1,7 @@
 package query
 
 import (
+	"bufio"
 	"net/http"
 	"slices"
 	"strings"
@@ -71,36 +72,41 @@ func TestMerge(t *testing.T) {
 
 // stream is an agent that answers with a text.
 type stream struct {
-	strings.Builder
-	*strings.Reader
+	sent   strings.Builder
+	answer string
 }
 
-// TestExchange reads answers that are no answers.
-func TestExchange(t *testing.T) {
+// RoundTrip implements http.RoundTripper.
+func (s *stream) RoundTrip(request *http.Request) (*http.Response, error) {
+	if err := request.Write(&s.sent); err != nil {
+		return nil, err
+	}
+	return http.ReadResponse(bufio.NewReader(strings.NewReader(s.answer)), request)
+}
+
+// TestAsk reads answers that are no answers.
+func TestAsk(t *testing.T) {
 	for text, want := range map[string]string{
 		"200 OK\r\n\r\n" + `{"node":"n"}` + "\n" + `{"name":"a"}` + "\n" + `{"pods":1}` + "\n": "",
 		"200 OK\r\n\r\n" + `{"node":"n"}` + "\n" + `{"name":"a"}` + "\n":                       "cut off after 1 pods",
 		"200 OK\r\n\r\n":                      "read the answer",
 		"404 Not Found\r\n\r\n":               "a version without this question",
 		"503 Service Unavailable\r\n\r\nbusy": "status 503 Service Unavailable",
-		"":                                    "read the answer",
+		"":                                    "malformed HTTP",
 	} {
-		s := &stream{Reader: strings.NewReader("HTTP/1.1 " + text)}
-		a, err := exchange(s, 10349, map[string][]string{"namespace": {"a&b"}})
+		s := &stream{answer: "HTTP/1.1 " + text}
+		a, err := ask(t.Context(), s, "127.0.0.1:10349", map[string][]string{"namespace": {"a&b"}})
 		switch {
 		case want == "" && (err != nil || a.Node != "n" || len(a.pods) != 1 || a.pods[0].Name != "a"):
 			t.Errorf("%q: %v, %+v", text, err, a)
 		case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
-		if sent := s.String(); !strings.HasPrefix(sent, http.MethodGet+" /enforcement?namespace=a%26b HTTP/1.1\r\n") {
+		if sent := s.sent.String(); !strings.HasPrefix(sent, http.MethodGet+" /enforcement?namespace=a%26b HTTP/1.1\r\n") {
 			t.Errorf("sent %q", sent)
 		}
 	}
 }
-
-// String returns the text that was sent.
-func (s *stream) String() string { return s.Builder.String() }
 
 // TestTable: a message from a node cannot move the cursor of a terminal.
 func TestTable(t *testing.T) {

@@ -48,7 +48,7 @@ func (a *API) portForward(w http.ResponseWriter, r *http.Request) {
 			if s.Headers().Get(corev1.StreamType) == corev1.StreamTypeError {
 				errorStream = s
 			} else {
-				a.forward(r.PathValue("pod"), s, errorStream)
+				a.forward(r.PathValue("pod"), s, errorStream, conn.CloseChan())
 			}
 		case <-conn.CloseChan():
 			return
@@ -56,8 +56,9 @@ func (a *API) portForward(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// forward copies the bytes of a stream to the listener of the pod and back. The error stream gets the reason of a failure.
-func (a *API) forward(pod string, data, errors httpstream.Stream) {
+// forward copies the bytes of a stream to the listener of the pod and back, until either end closes. The error stream gets the reason of a
+// failure.
+func (a *API) forward(pod string, data, errors httpstream.Stream, gone <-chan bool) {
 	a.mu.Lock()
 	address := a.loopback[pod]
 	a.mu.Unlock()
@@ -70,7 +71,16 @@ func (a *API) forward(pod string, data, errors httpstream.Stream) {
 	}
 	defer listener.Close()     //nolint:errcheck // both ends are done
 	go io.Copy(listener, data) //nolint:errcheck // it ends with the connection
-	io.Copy(data, listener)    //nolint:errcheck // the client may be gone
-	data.Close()               //nolint:errcheck // see above
-	errors.Close()             //nolint:errcheck // see above
+	ended := make(chan struct{})
+	defer close(ended)
+	go func() {
+		select {
+		case <-gone:
+			listener.Close() //nolint:errcheck // the copy ends
+		case <-ended:
+		}
+	}()
+	io.Copy(data, listener) //nolint:errcheck // the client may be gone
+	data.Close()            //nolint:errcheck // see above
+	errors.Close()          //nolint:errcheck // see above
 }
