@@ -108,7 +108,7 @@ func Reports(tables *engine.Tables) bool {
 }
 
 // MaxReported is the maximum number of policies in a Report. A namespace may have thousands, and a Report is made for each packet.
-const MaxReported = 10
+const MaxReported = 5
 
 // Report is what the prefix of a reported packet tells: the interface in whose chain the packet was, and its policies.
 type Report struct {

@@ -49,8 +49,11 @@ func connectToKernel(fd int) error {
 	}
 }
 
-// ReceiveEvents waits until the deadline of the connection for a datagram, and reads it into buf. It returns 0 for a datagram that the
-// kernel has not sent: a process with CAP_NET_ADMIN in the namespace may send to its multicast groups.
+// ErrForged means that another process has sent a datagram to a multicast group. CAP_NET_ADMIN in the namespace is enough for that.
+var ErrForged = errors.New("a process there sends forged events of the kernel")
+
+// ReceiveEvents waits until the deadline of the connection for a datagram, and reads it into buf. The error is ErrForged if the kernel
+// has not sent it. A caller that goes on after ErrForged has no bound on its CPU time.
 func ReceiveEvents(conn *netlink.Conn, buf []byte) (n int, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -65,7 +68,7 @@ func ReceiveEvents(conn *netlink.Conn, buf []byte) (n int, err error) {
 		return 0, err
 	}
 	if sender, ok := from.(*unix.SockaddrNetlink); !ok || sender.Pid != 0 {
-		return 0, nil
+		return 0, ErrForged
 	}
 	return n, nil
 }
