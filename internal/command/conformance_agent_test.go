@@ -30,6 +30,7 @@ type judged struct {
 	tracker    *conformance.Tracker
 	reconciler *reconciler.Reconciler
 	synced     atomic.Bool
+	asked      bool // Settled has called Notify, and the objects are the same since then
 	stop       context.CancelFunc
 	running    sync.WaitGroup
 }
@@ -139,10 +140,17 @@ func (a *judged) DeleteSandbox(uid types.UID) {
 // Settled reports whether the kernel has acknowledged all changes.
 func (a *judged) Settled(versions map[oracle.Ref]string) bool {
 	if !a.synced.Load() || !a.tracker.Has(versions) {
+		a.asked = false
 		return false
 	}
-	a.reconciler.Notify() // queues changes of the cache that are not queued yet
-	return a.reconciler.Settled()
+	if !a.asked {
+		a.asked = true
+		a.reconciler.Notify() // queues changes of the cache that are not queued yet
+	}
+	// A Notify for each call would be the next thing to wait for.
+	settled := a.reconciler.Settled()
+	a.asked = !settled
+	return settled
 }
 
 // Stop ends the agent.

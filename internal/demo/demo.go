@@ -173,7 +173,12 @@ func (d *demo) play(ctx context.Context) error {
 func (d *demo) settle(ctx context.Context, policies int) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	for !d.isSettled(policies) {
+	// A cache that has all objects is not enough: the kernel must have acknowledged each table that follows from them.
+	for notified := false; !notified || !d.agent.Settled(); {
+		if !notified && d.hasObjects(policies) {
+			d.agent.Notify() // queues changes of the cache that are not queued yet
+			notified = true
+		}
 		select {
 		// A short pause, since the time of the enforcement is printed.
 		case <-time.After(50 * time.Microsecond):
@@ -184,15 +189,10 @@ func (d *demo) settle(ctx context.Context, policies int) (time.Time, error) {
 	return time.Now(), nil
 }
 
-// isSettled reports whether the condition of settle holds now.
-// A cache that has all objects is not enough: the kernel must have acknowledged each table that follows from them.
-func (d *demo) isSettled(policies int) bool {
-	s := d.state.Stats()
-	if s.LocalPods != int64(len(d.pods)) || s.Policies != int64(policies) {
-		return false
-	}
-	d.agent.Notify() // queues changes of the cache that are not queued yet
-	return d.agent.Settled()
+// hasObjects reports whether the cache has all pods and this number of policies.
+func (d *demo) hasObjects(policies int) bool {
+	stats := d.state.Stats()
+	return stats.LocalPods == int64(len(d.pods)) && stats.Policies == int64(policies)
 }
 
 // ruleset returns the table of a pod.
