@@ -21,8 +21,8 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/drops"
 )
 
-// reportAttacks are attacks on what the agent reads from pods for people: dropped packets, audit mode, and the answer about enforcement.
-// The pods hand packets and messages to the agent, which must not pay for a flood of them, nor believe what a pod cannot know.
+// reportAttacks are attacks on the reports of dropped packets, on audit mode, and on the answer about enforcement.
+// Pods hand packets and messages to the agent. A flood of them must cost the agent little, and a forged message must not deceive it.
 func reportAttacks() []attack {
 	return []attack{
 		{name: "drops-flood", does: "20 pods flood each other, 300 policies drop the packets, and an administrator follows the drops and asks where policies are enforced", start: floodedDrops, quick: true},
@@ -76,7 +76,7 @@ func ofTenant(d drops.Drop) error {
 	return nil
 }
 
-// floodedDrops has policies with long names, which a report may quote. logAtMost bounds what a node stores, and the follower must be
+// floodedDrops has policies with long names, and a report names policies. logAtMost bounds the log of the node, and the follower must be
 // able to read every line.
 func floodedDrops(ctx context.Context, t *tenant) error {
 	err := t.many(300, func(i int) error {
@@ -181,8 +181,8 @@ func netlinkHeader(length uint32, typ, flags uint16) []byte {
 	return append(b, make([]byte, unix.SizeofNlMsghdr-len(b))...)
 }
 
-// forgedNetlink sends parts of messages, each of which promises a further part. A reader that waits for the last part collects them in
-// memory. Traces and reports make the agent open sockets that wait for messages.
+// forgedNetlink sends parts of messages, and each part promises a further part. A reader that waits for the last part collects all parts
+// in memory. Traces and reports make the agent open sockets that wait for messages.
 func forgedNetlink(ctx context.Context, t *tenant) error {
 	if err := t.policy(ctx, "p", "net", object{"podSelector": object{}}); err != nil {
 		return err
