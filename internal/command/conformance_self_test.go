@@ -76,27 +76,27 @@ func TestConformanceFindsFaults(t *testing.T) {
 		fault plant
 	}{
 		{"policies are kept", 6, plant{sink: func(s informers.Sink) informers.Sink { return keptPolicies{s} }}},
-		{"pods are kept", 43, plant{sink: func(s informers.Sink) informers.Sink { return keptPods{s} }}},
-		{"namespaces are fixed", 49, plant{sink: func(s informers.Sink) informers.Sink { return fixedNamespaces{s, map[string]bool{}} }}},
-		{"definitions have no times", 13, plant{sink: func(s informers.Sink) informers.Sink {
+		{"pods are kept", 50, plant{sink: func(s informers.Sink) informers.Sink { return keptPods{s} }}},
+		{"namespaces are fixed", 56, plant{sink: func(s informers.Sink) informers.Sink { return fixedNamespaces{s, map[string]bool{}} }}},
+		{"definitions have no times", 16, plant{sink: func(s informers.Sink) informers.Sink {
 			return changed{Sink: s, nad: func(n *cache.NAD) { n.Since = 0 }}
 		}}},
-		{"lists of requested networks are not read", 12, plant{sink: func(s informers.Sink) informers.Sink {
+		{"lists of requested networks are not read", 17, plant{sink: func(s informers.Sink) informers.Sink {
 			return changed{Sink: s, pod: func(p *cache.Pod) {
 				if strings.HasPrefix(p.Requested, "[") {
 					p.Requested = ""
 				}
 			}}
 		}}},
-		{"long names are cut", 0, plant{sink: func(s informers.Sink) informers.Sink {
+		{"long names are cut", 5, plant{sink: func(s informers.Sink) informers.Sink {
 			return changed{Sink: s, policy: func(p *policy.Policy) { p.Key.Name = p.Key.Name[:min(len(p.Key.Name), 252)] }}
 		}}},
-		{"empty labels are lost", 4, plant{sink: func(s informers.Sink) informers.Sink {
+		{"empty labels are lost", 6, plant{sink: func(s informers.Sink) informers.Sink {
 			return changed{Sink: s, pod: func(p *cache.Pod) {
 				p.Labels = slices.DeleteFunc(slices.Clone(p.Labels), func(l labelindex.Label) bool { return l.Value == "" })
 			}}
 		}}},
-		{"connections are kept", 62, plant{options: func(o *cache.Options) { o.RevokeEstablished = false }}},
+		{"connections are kept", 104, plant{options: func(o *cache.Options) { o.RevokeEstablished = false }}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
