@@ -1,5 +1,3 @@
-// Package terminal makes texts of tenants safe to show: names in the network namespace of a pod may hold any bytes, such as escape
-// sequences that rewrite earlier lines.
 package terminal
 
 import (
