@@ -107,10 +107,15 @@ func Reports(tables *engine.Tables) bool {
 	return false
 }
 
+// MaxReported is the maximum number of policies in a Report. A namespace may have thousands, and a Report is made for each packet.
+const MaxReported = 5
+
 // Report is what the prefix of a reported packet tells: the interface in whose chain the packet was, and its policies.
 type Report struct {
 	Interface string
 	Direction engine.Direction
-	Audited   bool  // the packet has passed: the policies are in audit mode
-	Policies  []Key // policies that isolate the interface, sorted
+	Audited   bool // the packet has passed: the policies are in audit mode
+	// Policies are the first MaxReported policies that isolate the interface, sorted. More is the number of the others.
+	Policies []Key
+	More     int
 }

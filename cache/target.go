@@ -155,7 +155,8 @@ func (c *Cache) ReportOf(id PodID, prefix string) (Report, bool) {
 				continue
 			}
 			r := Report{Interface: i.iface, Direction: d, Audited: audited}
-			for _, p := range i.policies {
+			r.More = max(0, len(i.policies)-MaxReported)
+			for _, p := range i.policies[:len(i.policies)-r.More] {
 				r.Policies = append(r.Policies, p.Key)
 			}
 			return r, true

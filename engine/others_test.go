@@ -18,12 +18,14 @@ import (
 // of another agent, which denies the peer.
 func TestUDPBesideOthers(t *testing.T) {
 	for name, c := range map[string]struct {
-		others func(*lab.Host)
+		others func(*testing.T, *lab.Host)
 		want   uint64
 	}{
-		"none":     {func(*lab.Host) {}, 1},
-		"nftables": {func(h *lab.Host) { nft.MustRun(t, h, "table ip filter { chain MULTI-INGRESS { }; }", "--file", "-") }, 0},
-		"legacy":   {func(h *lab.Host) { makeLegacyTable(t, h) }, 0},
+		"none": {func(*testing.T, *lab.Host) {}, 1},
+		"nftables": {func(t *testing.T, h *lab.Host) {
+			nft.MustRun(t, h, "table ip filter { chain MULTI-INGRESS { }; }", "--file", "-")
+		}, 0},
+		"legacy": {func(t *testing.T, h *lab.Host) { makeLegacyTable(t, h) }, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, e := pod(t, lab.ForTest(t), "pod", netip.MustParsePrefix("10.0.0.2/24"))
@@ -36,7 +38,7 @@ func TestUDPBesideOthers(t *testing.T) {
 			}); err != nil {
 				t.Fatal(err)
 			}
-			c.others(h)
+			c.others(t, h)
 			apply(t, e, isolated(parseAddrs("10.0.0.1"), 80))
 			if got := e.Stats().Seeded; got != c.want {
 				t.Errorf("%d entries, want %d", got, c.want)

@@ -12,5 +12,8 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
   echo "please install: ${missing[*]} (Debian: apt-get install ${missing[*]})" >&2
   exit 1
 fi
+# Targets of make may run at the same time, and apt-get update does not wait for its lock.
+exec 9> /run/lock/multi-networkpolicy-nftables-tools
+flock 9
 apt-get update -qq
 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" > /dev/null

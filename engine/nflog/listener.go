@@ -65,9 +65,9 @@ func Open(path string, group uint16) (*Listener, error) {
 		return nil, err
 	}
 	defer netns.Close()
-	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(netns.Fd())})
+	conn, err := nfnl.DialKernel(netns, unix.NETLINK_NETFILTER)
 	if err != nil {
-		return nil, fmt.Errorf("open the socket of the NFLOG group: %w", err)
+		return nil, fmt.Errorf("socket of the NFLOG group: %w", err)
 	}
 	l := &Listener{conn: conn}
 	if err := l.bind(group); err != nil {

@@ -115,12 +115,11 @@ func OpenForeign(path string) (*os.File, error) {
 // Dial opens a socket in the namespace that netns is a handle of, even in the namespace of this process.
 func Dial(netns *os.File) (*Conn, error) { return dialFamily(netns, unix.NETLINK_NETFILTER) }
 
-// dialFamily opens a socket of a netlink family in the namespace. netlink.Dial enters the namespace only for socket(2):
-// a socket belongs for its whole life to the namespace that it was opened in.
+// dialFamily opens a socket of a netlink family in the namespace.
 func dialFamily(netns *os.File, family int) (*Conn, error) {
-	conn, err := netlink.Dial(family, &netlink.Config{NetNS: int(netns.Fd())})
+	conn, err := DialKernel(netns, family)
 	if err != nil {
-		return nil, fmt.Errorf("open netlink socket: %w", err)
+		return nil, err
 	}
 	c := &Conn{family: family, conn: conn}
 	if err := c.configure(); err != nil {

@@ -7,13 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maximumMessage is the size of a receive buffer, bytes. The kernel builds datagrams of at most 32 KiB. A read into a
+// MaximumMessage is the size of a receive buffer, bytes. The kernel builds datagrams of at most 32 KiB. A read into a
 // smaller buffer would cut a datagram off without an error.
-const maximumMessage = 64 << 10
+const MaximumMessage = 64 << 10
 
 // receiveBuffers are shared by all sockets, because an agent has a socket for each pod and few of them are busy at a
 // time. A buffer is in use from a send to the last answer.
-var receiveBuffers = sync.Pool{New: func() any { return new([maximumMessage]byte) }}
+var receiveBuffers = sync.Pool{New: func() any { return new([MaximumMessage]byte) }}
 
 // Do sends messages that change something, and reads the answers. The last message must ask for an acknowledgement
 // (NLM_F_ACK, see EndBatch), and no other message may. The error is nil only if the kernel accepted all messages; it holds a
@@ -88,7 +88,7 @@ func (c *Conn) exchange(m *Messages, take func([]byte) (last bool, err error)) e
 	if err := c.send(m.buf); err != nil {
 		return err
 	}
-	in := receiveBuffers.Get().(*[maximumMessage]byte)
+	in := receiveBuffers.Get().(*[MaximumMessage]byte)
 	defer receiveBuffers.Put(in)
 	var first error
 	// first is the error that exchange returns. drained counts the datagrams that came after it.

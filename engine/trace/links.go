@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -19,7 +20,7 @@ func (t *Tracer) link(index uint32) (string, error) {
 		return "", nil
 	}
 	if t.links[index] == "" {
-		links, err := readLinks(int(t.netns.Fd()))
+		links, err := readLinks(t.netns)
 		if err != nil {
 			return "", fmt.Errorf("names of the interfaces: %w", err)
 		}
@@ -33,8 +34,8 @@ func (t *Tracer) link(index uint32) (string, error) {
 
 // readLinks dumps the interfaces of a network namespace (rtnetlink(7), struct ifinfomsg) and returns their names by
 // index.
-func readLinks(netns int) (_ map[uint32]string, err error) {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: netns})
+func readLinks(netns *os.File) (_ map[uint32]string, err error) {
+	conn, err := nfnl.DialKernel(netns, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, err
 	}

@@ -107,7 +107,7 @@ func (r *ruleIndex) read(key tableKey) (map[uint64]tracedRule, error) {
 		return nil
 	})
 	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("read the rules of table %s %s: %w", familyText(key.family), key.name, err)
+		return nil, fmt.Errorf("read the rules of table %s %q: %w", familyText(key.family), key.name, err)
 	}
 	return rules, nil
 }

@@ -25,7 +25,8 @@ type Tracer struct {
 	links   map[uint32]string // names of interfaces by index, as last read
 	rules   ruleIndex
 	pending assembler
-	lost    int // number of times that the kernel dropped events
+	lost    int                       // number of times that the kernel dropped events
+	buffer  [nfnl.MaximumMessage]byte // of receive
 }
 
 // ErrBusy means that another process traces packets in the network namespace.
@@ -53,8 +54,8 @@ func Open(path string) (_ *Tracer, err error) {
 	if t.netns, err = t.table.Namespace(); err != nil {
 		return nil, err
 	}
-	if t.events, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: int(t.netns.Fd())}); err != nil {
-		return nil, fmt.Errorf("open the socket for trace events: %w", err)
+	if t.events, err = nfnl.DialKernel(t.netns, unix.NETLINK_NETFILTER); err != nil {
+		return nil, fmt.Errorf("socket for trace events: %w", err)
 	}
 	if err := t.events.SetReadBuffer(nfnl.ReceiveBuffer); err != nil {
 		return nil, fmt.Errorf("receive buffer for trace events: %w", err)
@@ -162,7 +163,8 @@ func (t *Tracer) receive(deadline time.Time) (bool, error) {
 	if err := t.events.SetReadDeadline(deadline); err != nil {
 		return false, fmt.Errorf("deadline for trace events: %w", err)
 	}
-	messages, err := t.events.Receive()
+	in := t.buffer[:]
+	n, err := nfnl.ReceiveEvents(t.events, in)
 	// ENOBUFS is no end: the socket goes on after the gap, and Lost tells the user about it.
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -173,19 +175,17 @@ func (t *Tracer) receive(deadline time.Time) (bool, error) {
 	case err != nil:
 		return false, fmt.Errorf("receive trace events: %w", err)
 	}
-	for _, m := range messages {
-		if m.Header.Type != nfnl.NFTables|unix.NFT_MSG_TRACE {
-			continue
+	err = nfnl.EachMessage(in[:n], func(m nfnl.Answer) error {
+		if m.Type != nfnl.NFTables|unix.NFT_MSG_TRACE {
+			return nil
 		}
-		e, err := parseEvent(m.Data)
-		if err == nil {
-			err = t.take(e)
-		}
+		e, err := parseEvent(m.Body)
 		if err != nil {
-			return false, err
+			return err
 		}
-	}
-	return true, nil
+		return t.take(e)
+	})
+	return err == nil, err
 }
 
 // take adds an event to its packet. The event of the rule that marks packets starts a packet. Events of packets that another

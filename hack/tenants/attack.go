@@ -26,7 +26,7 @@ type attack struct {
 const holdTime = 3 * time.Second
 
 // attacks returns all attacks.
-// The order is that of the page: attacks that hurt earlier versions, then policies, objects, pods, and the kernel.
+// The order is that of the page: attacks that hurt earlier versions, then policies, objects, pods, the kernel, and reports.
 func attacks() []attack {
-	return slices.Concat(issueAttacks(), policyAttacks(), objectAttacks(), podAttacks(), kernelAttacks())
+	return slices.Concat(issueAttacks(), policyAttacks(), objectAttacks(), podAttacks(), kernelAttacks(), reportAttacks())
 }

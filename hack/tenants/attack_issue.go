@@ -148,7 +148,7 @@ func traceAnnotations(ctx context.Context, t *tenant) error {
 		}
 		t.loop(func(ctx context.Context, round int) error {
 			return t.api.merge(ctx, pods, evilNamespace, p.pod.Name, object{"metadata": object{"annotations": object{
-				"multi-networkpolicy/trace": fmt.Sprintf("--duration %ds --limit 50", 60+round%100),
+				traceAnnotation: fmt.Sprintf("--duration %ds --limit 50", 60+round%100),
 			}}})
 		})
 	}

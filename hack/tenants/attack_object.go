@@ -69,7 +69,7 @@ func oddText(ctx context.Context, t *tenant) error {
 		for _, node := range []string{nodeName, "node-2"} {
 			annotations := map[string]string{
 				requestAnnotation: text, statusAnnotation: statusText(object{"name": text, "interface": text, "ips": []string{text}}),
-				"multi-networkpolicy/trace": text,
+				traceAnnotation: text,
 			}
 			if err := t.create(ctx, pods, evilNamespace, podObject(fmt.Sprintf("odd-%d-%s", i, node), node, nil, annotations)); err != nil {
 				return fmt.Errorf("pod %d: %w", i, err)

@@ -157,7 +157,7 @@ func (d *dropLog) take(log logr.Logger, pod cache.Key, p nflog.Packet) {
 	}
 	drop := drops.Drop{
 		Time: p.Time, Namespace: pod.Namespace, Pod: pod.Name, Direction: report.Direction.String(), Interface: report.Interface,
-		Packet: tracing.NewPacket(p.Headers), Verdict: drops.Dropped,
+		Packet: tracing.NewPacket(p.Headers), Verdict: drops.Dropped, MorePolicies: report.More,
 	}
 	message := "Packet dropped"
 	if report.Audited {
@@ -169,6 +169,6 @@ func (d *dropLog) take(log logr.Logger, pod cache.Key, p nflog.Packet) {
 	d.hub.Publish(drop)
 	if d.budget.Allow(pod.String(), pod.Namespace) {
 		log.Info(message, "packet", drop.Packet.String(), "direction", drop.Direction, "interface", drop.Interface,
-			"policies", strings.Join(drop.Policies, ","))
+			"policies", drop.PolicyText())
 	}
 }

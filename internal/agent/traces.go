@@ -15,6 +15,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/budget"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/terminal"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/tracing"
 )
 
@@ -180,8 +181,9 @@ func (t *traces) follow(ctx context.Context, log logr.Logger, pod cache.PodID, o
 	log.Info("Tracing, as the pod's annotation asks for", "duration", o.Duration.Round(time.Second), "limit", o.Limit)
 	defer log.Info("The trace has ended")
 	return o.Trace(ctx, pod.String(), path, filter, func(a tracing.Answer) error {
-		log.Info("Packet", "packet", a.Packet.String(), "direction", a.Direction, "interface", a.Interface,
-			"verdict", a.Verdict, "decidedBy", a.DecidedBy, "reason", a.Reason)
+		// klog prints a value of several lines as it is, and names of tables and chains of the pod may hold anything.
+		log.Info("Packet", "packet", a.Packet.String(), "direction", a.Direction, "interface", terminal.Line(a.Interface),
+			"verdict", a.Verdict, "decidedBy", terminal.Line(a.DecidedBy), "reason", terminal.Line(a.Reason))
 		return nil
 	}, io.Discard)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/terminal"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/tracing"
 )
 
@@ -28,7 +29,9 @@ type Drop struct {
 	Interface string         `json:"interface"`
 	Packet    tracing.Packet `json:"packet"`
 	Verdict   Verdict        `json:"verdict"`
-	Policies  []string       `json:"policies"` // policies that isolate the interface, as NAMESPACE/NAME
+	// Policies are policies that isolate the interface, as NAMESPACE/NAME. MorePolicies is the number of those beyond cache.MaxReported.
+	Policies     []string `json:"policies"`
+	MorePolicies int      `json:"morePolicies,omitempty"`
 }
 
 // Print writes the packet as a line.
@@ -38,9 +41,19 @@ func (d Drop) Print(out io.Writer, asJSON bool) error {
 		e.SetEscapeHTML(false)
 		return e.Encode(d)
 	}
-	_, err := fmt.Fprintf(out, "%s %s %s/%s: %s, %s on %s; isolated by %s\n", d.Time.Format("15:04:05.000"), strings.ToUpper(string(d.Verdict)),
-		d.Namespace, d.Pod, d.Packet.String(), d.Direction, d.Interface, strings.Join(d.Policies, ", "))
+	line := fmt.Sprintf("%s %s %s/%s: %s, %s on %s; isolated by %s", d.Time.Format("15:04:05.000"), strings.ToUpper(string(d.Verdict)),
+		d.Namespace, d.Pod, d.Packet.String(), d.Direction, d.Interface, d.PolicyText())
+	_, err := fmt.Fprintln(out, terminal.Line(line)) // the creator of the pod chooses the name of the interface
 	return err
+}
+
+// PolicyText lists the policies.
+func (d Drop) PolicyText() string {
+	text := strings.Join(d.Policies, ", ")
+	if d.MorePolicies > 0 {
+		text += fmt.Sprintf(" and %d more", d.MorePolicies)
+	}
+	return text
 }
 
 // Filter selects packets. The zero value selects all.

@@ -6,6 +6,8 @@ import (
 	"io"
 	"net/netip"
 	"strings"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/terminal"
 )
 
 // Print writes an answer: as a JSON object in a single line, or as text in several lines.
@@ -25,15 +27,17 @@ const timeFormat = "15:04:05.000000"
 // text returns the answer as text: a line with the verdict, a line with the reason, and a line for each step.
 func (a Answer) text() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s: %s, %s on %s\n", a.Time.Format(timeFormat), strings.ToUpper(string(a.Verdict)),
+	// Tables and interfaces of the pod may have any names.
+	line := func(format string, args ...any) { b.WriteString(terminal.Line(fmt.Sprintf(format, args...)) + "\n") }
+	line("%s %s: %s, %s on %s", a.Time.Format(timeFormat), strings.ToUpper(string(a.Verdict)),
 		a.Packet.String(), a.Direction, a.Interface)
 	if a.DecidedBy != "" {
-		fmt.Fprintf(&b, "  decided by %s: %s\n", a.DecidedBy, a.Reason)
+		line("  decided by %s: %s", a.DecidedBy, a.Reason)
 	} else {
-		fmt.Fprintf(&b, "  %s\n", a.Reason)
+		line("  %s", a.Reason)
 	}
 	for _, s := range a.Steps {
-		fmt.Fprintf(&b, "    %s\n", s.text())
+		line("    %s", s.text())
 	}
 	return b.String()
 }

@@ -7,9 +7,10 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
-	"unicode"
 
 	"k8s.io/apimachinery/pkg/util/duration"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/terminal"
 )
 
 // WriteTable writes a line for each row, and a last line with the counts. The column SINCE has ages, as in kubectl.
@@ -18,7 +19,7 @@ func (r *Report) WriteTable(out io.Writer) error {
 	table := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	line := func(cells ...string) {
 		for i, cell := range cells {
-			cells[i] = printable(cmp.Or(cell, "-"))
+			cells[i] = terminal.Line(cmp.Or(cell, "-"))
 		}
 		fmt.Fprintln(table, strings.Join(cells, "\t")) //nolint:errcheck // into memory
 	}
@@ -68,14 +69,4 @@ func (r *Row) reasons() string {
 		texts = append(texts, text+": "+reason.Message)
 	}
 	return strings.Join(texts, "; ")
-}
-
-// printable replaces characters that a terminal would interpret: messages come from nodes.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text)
 }
