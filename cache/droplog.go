@@ -110,7 +110,7 @@ func Reports(tables *engine.Tables) bool {
 // MaxReported is the maximum number of policies in a Report. A namespace may have thousands, and a Report is made for each packet.
 const MaxReported = 5
 
-// Report is what the prefix of a reported packet tells: the interface in whose chain the packet was, and its policies.
+// Report is the meaning of the prefix of a reported packet: the interface in whose chain the packet was, and its policies.
 type Report struct {
 	Interface string
 	Direction engine.Direction

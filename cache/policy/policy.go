@@ -27,8 +27,8 @@ const ModeAnnotation = "multi-networkpolicy/mode"
 // Mode says whether a policy isolates. The zero value is a policy without the annotation: --audit decides.
 type Mode string
 
-// The modes, as values of ModeAnnotation. A policy in audit mode allows what it allows, and isolates nothing: packets that it
-// would drop pass, and are counted and reported.
+// The modes, as values of ModeAnnotation. In audit mode the rules of a policy allow packets as always, and the policy isolates nothing:
+// packets that it would drop pass, and are counted and reported.
 const (
 	Enforce Mode = "enforce"
 	Audit   Mode = "audit"

@@ -1,4 +1,4 @@
-// Package packet reads the headers of packets that the kernel hands to the agent: those of a trace, and those that rules report.
+// Package packet reads the headers of packets that the kernel hands to the agent, for a trace or for a rule that reports.
 //
 //	bytes of a packet ─► Parse ─► Headers
 package packet

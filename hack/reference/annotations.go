@@ -38,7 +38,7 @@ var annotations = map[string]annotation{
 	},
 	"multi-networkpolicy/mode": {
 		"MultiNetworkPolicy", "whoever may write policies in the namespace", "`enforce` or `audit`",
-		"`audit`: the policy allows what it allows, and isolates nothing; packets that it would drop are counted and reported: " +
+		"`audit`: the rules of the policy allow packets as always, and the policy isolates nothing; packets that it would drop are counted and reported: " +
 			"[audit mode](drops.md#what-would-this-policy-drop). Without the annotation, the flag `--audit` decides",
 	},
 	"multi-networkpolicy/drop-log": {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,8 +63,7 @@ func (d *dropLog) listen(open reconciler.OpenTable) reconciler.OpenTable {
 		if err != nil {
 			return nil, err
 		}
-		namespace, name, _ := strings.Cut(pod, "/")
-		return &reportedTable{Table: inner, log: d, pod: cache.Key{Namespace: namespace, Name: name}, netns: netns}, nil
+		return &reportedTable{Table: inner, log: d, pod: podKey(pod), netns: netns}, nil
 	}
 }
 

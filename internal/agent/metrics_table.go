@@ -35,9 +35,14 @@ func (m *metrics) meter(open reconciler.OpenTable) reconciler.OpenTable {
 		if err != nil {
 			return nil, err
 		}
-		namespace, name, _ := strings.Cut(pod, "/")
-		return &meteredTable{Table: inner, metrics: m, pod: cache.Key{Namespace: namespace, Name: name}}, nil
+		return &meteredTable{Table: inner, metrics: m, pod: podKey(pod)}, nil
 	}
+}
+
+// podKey returns the key of a pod from its name NAMESPACE/NAME, as a reconciler.OpenTable gets it.
+func podKey(pod string) cache.Key {
+	namespace, name, _ := strings.Cut(pod, "/")
+	return cache.Key{Namespace: namespace, Name: name}
 }
 
 // Apply implements reconciler.Table.
