@@ -26,7 +26,10 @@ const (
 	dropInterval   = time.Second
 )
 
-// dropRetry is the pause before the next try to receive the packets of a pod.
+// firstDropRetry is the pause before the second try to receive the packets of a pod, and dropRetry before each later try. A test
+// shortens it.
+const firstDropRetry = 50 * time.Millisecond
+
 var dropRetry = 10 * time.Second
 
 // dropLog receives the packets that tables report, logs them, and hands them to the Hub.
@@ -121,23 +124,27 @@ func (d *dropLog) start(pod cache.Key, netns string) context.CancelFunc {
 // process then gets them, and the agent tries again.
 func (d *dropLog) receive(ctx context.Context, pod cache.Key, netns string) {
 	log := logr.FromContextOrDiscard(d.ctx).WithValues("pod", pod.String())
-	for failed := false; ctx.Err() == nil; {
+	for tries := 0; ctx.Err() == nil; tries++ {
 		listener, err := nflog.Open(netns, cache.DropGroup)
 		if err == nil {
-			failed = false
+			tries = 0
 			err = listener.Run(ctx, func(p nflog.Packet) { d.take(log, pod, p) })
 		}
 		if err == nil || reconciler.IsGone(err) { // the path is gone with the pod
 			return
 		}
+		// An earlier listener of the pod may be about to end, so the second try comes soon.
+		pause := dropRetry
+		if tries == 0 {
+			pause = firstDropRetry
+		}
 		d.failures.Add(1)
-		if !failed && d.budget.Allow(pod.String(), pod.Namespace) {
+		if tries == 1 && d.budget.Allow(pod.String(), pod.Namespace) {
 			log.Error(err, "The dropped packets of the pod cannot be received, trying again", "busy", errors.Is(err, nflog.ErrBusy))
 		}
-		failed = true
 		select {
 		case <-ctx.Done():
-		case <-time.After(dropRetry):
+		case <-time.After(pause):
 		}
 	}
 }
