@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// crowdedPause is how long events are collected while no worker is idle. A pod could not be taken sooner, and events that come
-// together cost each pod a single turn.
+// crowdedPause is how long events are collected while workers occupy all cores. A further pod would share their time, and events that
+// come together cost each pod a single turn.
 const crowdedPause = time.Millisecond
 
 // notice is the notice that pods may have changed, between Notify and the goroutine that queues them.
@@ -49,7 +49,7 @@ func (r *Reconciler) queueNotified(ctx context.Context) {
 			r.queueDirty()
 			return
 		}
-		if !r.queue.hasIdleWorker() {
+		if r.queue.isCrowded() {
 			time.Sleep(crowdedPause)
 		}
 		r.queueDirty()

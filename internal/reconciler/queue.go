@@ -35,7 +35,6 @@ type queue struct {
 	mu         sync.Mutex
 	nonEmpty   sync.Cond
 	closed     bool
-	idle       int                      // workers that wait for a pod
 	namespaces map[string]*share        // by name; a namespace that waits, works, or has used more than the floor
 	waiting    map[cache.PodID]struct{} // in a share, or to be put into its share after the work on it
 	working    map[cache.PodID]struct{} // pods that a worker has
@@ -98,11 +97,11 @@ func (q *queue) addAll(pods []cache.PodID) {
 	}
 }
 
-// hasIdleWorker reports whether a worker waits for a pod.
-func (q *queue) hasIdleWorker() bool {
+// isCrowded reports whether as many workers work as a namespace may occupy, and so at least as many as the node has cores.
+func (q *queue) isCrowded() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.idle > 0
+	return len(q.working) >= q.perNamespace
 }
 
 // enqueue does the work of add. The caller holds mu.
@@ -206,9 +205,7 @@ func (q *queue) get() (cache.PodID, bool) {
 			q.working[pod] = struct{}{}
 			return pod, true
 		}
-		q.idle++
 		q.nonEmpty.Wait()
-		q.idle--
 	}
 }
 
