@@ -7,7 +7,7 @@ import (
 
 // crowdedPause is how long events are collected while workers occupy all cores. A further pod would share their time, and events that
 // come together cost each pod a single turn.
-const crowdedPause = time.Millisecond
+const crowdedPause = 2 * time.Millisecond
 
 // notice is the notice that pods may have changed, between Notify and the goroutine that queues them.
 type notice struct {
