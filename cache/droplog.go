@@ -25,7 +25,8 @@ const (
 // with a group of the host.
 const DropGroup = 10349
 
-// The rate at which a chain of an interface reports packets. The kernel applies it, so a flood costs the agent no more.
+// dropRate is the rate at which a chain of an interface reports packets, in packets a second. The kernel applies it, so a flood costs
+// the agent no more.
 var dropRate = expr.Limit{Rate: 5, Burst: 10, Unit: 1}
 
 // Words in front of a chain's name in the prefix of a report.
@@ -39,28 +40,28 @@ type Choice uint8
 
 // The choices. The zero value is an absent annotation.
 const (
-	Unset Choice = iota
-	Yes
-	No
-	BadChoice // any other value, which counts as absent
+	choiceUnset Choice = iota
+	choiceYes
+	choiceNo
+	choiceBad // any other value, which counts as absent
 )
 
 // choiceOf reads a value of DropLogAnnotation; not ok: the annotation is absent.
 func choiceOf(value string, ok bool) Choice {
 	switch {
 	case !ok:
-		return Unset
+		return choiceUnset
 	case value == "true":
-		return Yes
+		return choiceYes
 	case value == "false":
-		return No
+		return choiceNo
 	}
-	return BadChoice
+	return choiceBad
 }
 
 // problems returns the Problem of a bad choice, or nothing.
 func (c Choice) problems() []policy.Problem {
-	if c != BadChoice {
+	if c != choiceBad {
 		return nil
 	}
 	return []policy.Problem{{Field: annotationField(DropLogAnnotation), Message: "is neither true nor false, so it has no effect"}}
@@ -71,14 +72,14 @@ func (c *Cache) logsDrops(t *target) bool {
 	switch choice := t.pod.local.dropLog; {
 	case c.options.DropLog != DropLogAnnotated:
 		return c.options.DropLog == DropLogAll
-	case choice == Yes || choice == No:
-		return choice == Yes
+	case choice == choiceYes || choice == choiceNo:
+		return choice == choiceYes
 	}
-	return t.pod.namespace.dropLog == Yes
+	return t.pod.namespace.dropLog == choiceYes
 }
 
-// logsAudits reports whether tables report the packets that policies in audit mode would drop.
-func (o *Options) logsAudits() bool { return o.DropLog == DropLogAnnotated || o.DropLog == DropLogAll }
+// LogsAudits reports whether tables report the packets that policies in audit mode would drop.
+func (o *Options) LogsAudits() bool { return o.DropLog == DropLogAnnotated || o.DropLog == DropLogAll }
 
 // last returns the last rules of an interface's chain: they report and count the packets that no rule before has accepted, and
 // drop them, unless all policies of the interface are in audit mode.

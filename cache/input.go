@@ -32,7 +32,7 @@ type Pod struct {
 
 	RuntimeClass string // empty: the default, or the pod is not local
 
-	DropLog Choice // see DropLogAnnotation; Unset if the pod is not local
+	DropLog Choice // see DropLogAnnotation; choiceUnset if the pod is not local
 
 	CutLabels bool // the labels exceed a limit: the pod is nobody's peer, and policies select it whatever they say of labels
 

@@ -56,7 +56,7 @@ func (c *Cache) view(t *target) view {
 	for try := 0; ; try++ {
 		walk := slice{cache: c, keep: try == lastTry}
 		version, state := ns.policyVersion, t.pod.state
-		v := view{overflow: state.overflow, ports: state.ports, bridge: t.hasBridge(), logsDrops: c.logsDrops(t), logsAudits: c.options.logsAudits()}
+		v := view{overflow: state.overflow, ports: state.ports, bridge: t.hasBridge(), logsDrops: c.logsDrops(t), logsAudits: c.options.LogsAudits()}
 		for i := 0; i < len(ns.ordered); i++ {
 			if p := ns.ordered[i]; p.covers(state) {
 				v.selected = append(v.selected, p)

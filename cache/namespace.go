@@ -130,7 +130,7 @@ func (c *Cache) DeleteNamespace(name string) {
 	if ns == nil || !ns.known {
 		return
 	}
-	c.setDropLog(ns, Unset)
+	c.setDropLog(ns, choiceUnset)
 	c.relabel(ns, false, nil)
 	c.dropNamespace(ns)
 }

@@ -22,7 +22,7 @@ const trialSpec = `{
 // whether the kernel accepts everything that the tables of pods consist of, custom rules included.
 func Trial(o Options) engine.Tables {
 	o.Node, o.Limits, o.LockHeld = "trial", policy.DefaultLimits(), nil
-	if o.logsAudits() {
+	if o.LogsAudits() {
 		o.DropLog = DropLogAll // so that the sample reports
 	}
 	o.split = splitBounds{below: 1} // so that the pods of the sample get a hash set

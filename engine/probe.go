@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -58,30 +57,12 @@ func Try(f expr.TableFamily, rs Ruleset) error {
 // inOwnNamespace calls f with an Engine in a network namespace that is gone afterwards. A goroutine of its own does it,
 // because that goroutine may keep its thread for good.
 func inOwnNamespace(f func(*Engine) error) error {
-	done := make(chan error)
-	go func() { done <- unshared(f) }()
-	return <-done
-}
-
-// unshared runs f in a new network namespace, and takes the thread back afterwards: it may be the first thread of the
-// process, which cannot end before the process, and by whose /proc entry other processes find the process's network
-// namespace.
-func unshared(f func(*Engine) error) error {
-	runtime.LockOSThread() // until the thread is back; if it cannot come back, for good
-	own, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer own.Close()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("make a network namespace: %w", err)
-	}
-	err = inside(f)
-	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
-		return errors.Join(err, fmt.Errorf("leave the network namespace: %w", back))
-	}
-	runtime.UnlockOSThread()
-	return err
+	return nfnl.Elsewhere(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network namespace: %w", err)
+		}
+		return nil
+	}, func() error { return inside(f) })
 }
 
 // inside runs f with an Engine in the namespace that the thread is in.

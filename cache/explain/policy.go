@@ -15,7 +15,9 @@ import (
 // A policy that isolates without rules denies everything in the direction.
 func (e *explainer) explainPolicy(iface string, p *policy.Policy, isolation cache.IsolationView) PolicyExplanation {
 	d := e.query.Direction
-	out := PolicyExplanation{Policy: p.Key.String(), Isolates: slices.Contains(isolation.Policies, p), Audited: p.IsAudited(e.settings.Audit), Problems: problemsOf(p, d)}
+	out := PolicyExplanation{
+		Policy: p.Key.String(), Isolates: slices.Contains(isolation.Policies, p), Audited: p.IsAudited(e.settings.Audit), Problems: problemsOf(p, d),
+	}
 	if !out.Isolates {
 		out.Reason = e.whyNotIsolated(iface, p)
 		return out

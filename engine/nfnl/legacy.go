@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,37 +16,16 @@ var legacyTables = []string{"/proc/thread-self/net/ip_tables_names", "/proc/thre
 // HasLegacyTables reports whether the namespace that netns is a handle of has a table of iptables-legacy or ip6tables-legacy,
 // which nf_tables does not list. It needs CAP_SYS_ADMIN to enter the namespace.
 func HasLegacyTables(netns *os.File) (has bool, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		has, err = inNamespace(netns, readLegacyTables)
-		if !errors.Is(err, errStays) {
-			runtime.UnlockOSThread()
+	err = Elsewhere(func() error {
+		if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("enter the network namespace: %w", err)
 		}
-	}()
-	<-done
+		return nil
+	}, func() (err error) {
+		has, err = readLegacyTables()
+		return err
+	})
 	return has, err
-}
-
-// errStays means that a thread could not leave a network namespace. A thread that stays locked ends with its goroutine.
-var errStays = errors.New("leave the network namespace")
-
-// inNamespace calls ask while the thread, which must be locked, is in the namespace.
-func inNamespace(netns *os.File, ask func() (bool, error)) (bool, error) {
-	own, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return false, err
-	}
-	defer own.Close()
-	if err := unix.Setns(int(netns.Fd()), unix.CLONE_NEWNET); err != nil {
-		return false, fmt.Errorf("enter the network namespace: %w", err)
-	}
-	answer, err := ask()
-	if back := unix.Setns(int(own.Fd()), unix.CLONE_NEWNET); back != nil {
-		return false, fmt.Errorf("%w: %w", errStays, back)
-	}
-	return answer, err
 }
 
 // readLegacyTables reports whether the namespace of the thread has tables.

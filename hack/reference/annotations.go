@@ -14,7 +14,7 @@ import (
 // annotation describes an annotation, in Markdown.
 type annotation struct{ object, writer, values, effect string }
 
-// annotations are those that the agent reads or writes.
+// annotations has the annotations that the agent reads or writes, by name.
 var annotations = map[string]annotation{
 	"k8s.v1.cni.cncf.io/policy-for": {
 		"MultiNetworkPolicy", "whoever may write policies in the namespace",

@@ -154,7 +154,7 @@ func probe(ctx context.Context, o *cache.Options) (engine.Features, error) {
 	}
 	log := logr.FromContextOrDiscard(ctx)
 	err = engine.Try(engine.Inet, cache.Trial(*o)[engine.Inet])
-	if err != nil && o.DropLog != "" && o.DropLog != cache.DropLogNone {
+	if err != nil && o.LogsAudits() {
 		without := *o
 		without.DropLog = cache.DropLogNone
 		if engine.Try(engine.Inet, cache.Trial(without)[engine.Inet]) == nil {

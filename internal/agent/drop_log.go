@@ -66,7 +66,7 @@ func (d *dropLog) listen(open reconciler.OpenTable) reconciler.OpenTable {
 		if err != nil {
 			return nil, err
 		}
-		return &reportedTable{Table: inner, log: d, pod: podKey(pod), netns: netns}, nil
+		return &reportedTable{Table: inner, log: d, pod: keyOf(pod), netns: netns}, nil
 	}
 }
 

@@ -87,7 +87,7 @@ func newDropRig(t *testing.T) *rig {
 }
 
 // TestDropLog: the agent reports the dropped packets of a pod while an annotation asks for it, in its log, to followers and in
-// a metric, and those that a policy in audit mode would drop.
+// a metric. It also reports the packets that a policy in audit mode would drop.
 func TestDropLog(t *testing.T) {
 	defer func(interval time.Duration) { dropCountsInterval = interval }(dropCountsInterval)
 	dropCountsInterval = 100 * time.Millisecond

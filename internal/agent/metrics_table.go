@@ -35,13 +35,14 @@ func (m *metrics) meter(open reconciler.OpenTable) reconciler.OpenTable {
 		if err != nil {
 			return nil, err
 		}
-		return &meteredTable{Table: inner, metrics: m, pod: podKey(pod)}, nil
+		return &meteredTable{Table: inner, metrics: m, pod: keyOf(pod)}, nil
 	}
 }
 
-// podKey returns the key of a pod from its name NAMESPACE/NAME, as a reconciler.OpenTable gets it.
-func podKey(pod string) cache.Key {
-	namespace, name, _ := strings.Cut(pod, "/")
+// keyOf returns the key of an object from its name NAMESPACE/NAME: of a pod as a reconciler.OpenTable gets it, or of a policy in a
+// comment.
+func keyOf(object string) cache.Key {
+	namespace, name, _ := strings.Cut(object, "/")
 	return cache.Key{Namespace: namespace, Name: name}
 }
 

@@ -2,12 +2,8 @@ package agent
 
 import (
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
@@ -16,25 +12,18 @@ import (
 // for changes, which is every five seconds for a table that no other process can change: with a longer interval, every second time.
 const countsInterval = 4 * time.Second
 
-// policyMetrics are the packets and bytes of each policy, with the flag --policy-counters. A series ends when its
-// policy is deleted.
-type policyMetrics struct {
-	packets, bytes *prometheus.CounterVec
-
-	mu   sync.Mutex
-	live map[cache.Key]struct{} // policies of the API server: a table can have the rules of a deleted policy for a while
-}
+// policyMetrics are the packets and bytes of each policy, with the flag --policy-counters.
+type policyMetrics struct{ liveSeries }
 
 // newPolicyMetrics registers the metrics. They stay empty without --policy-counters.
 func newPolicyMetrics(m *metrics) *policyMetrics {
 	labels := []string{"namespace", "policy", "direction", "verdict"}
-	return &policyMetrics{
-		live: map[cache.Key]struct{}{},
-		packets: m.counter("policy_packets_total", "With --policy-counters: packets that the rules of a policy allowed "+
+	return &policyMetrics{newLiveSeries("policy",
+		m.counter("policy_packets_total", "With --policy-counters: packets that the rules of a policy allowed "+
 			"(with --established=keep, the first packet of each connection), and packets that were dropped on an interface, "+
 			"or would have been without audit mode (audited), counted for each policy that isolates the interface.", labels...),
-		bytes: m.counter("policy_bytes_total", "The same as multi_networkpolicy_policy_packets_total, in bytes.", labels...),
-	}
+		m.counter("policy_bytes_total", "The same as multi_networkpolicy_policy_packets_total, in bytes.", labels...),
+	)}
 }
 
 // counted is the last reading of the counters of a table: the values that the metrics include already.
@@ -64,17 +53,17 @@ func (p *policyMetrics) add(last counted, now []engine.RuleCount) counted {
 		switch name, _ := engine.ParseChain(c.Chain); name.Kind {
 		case engine.KindPolicy:
 			policy, _, _ := strings.Cut(c.Comment, " ") // "shop/web ingress[0]"
-			p.count(policy, name.Direction.String(), "allowed", packets, bytes)
+			p.count(keyOf(policy), []string{name.Direction.String(), "allowed"}, packets, bytes)
 		case engine.KindInterface:
 			for _, policy := range isolating[isolatedInterface{c.Family, name.Direction, name.ID}] {
-				p.count(policy, name.Direction.String(), lastVerdict(c), packets, bytes)
+				p.count(keyOf(policy), []string{name.Direction.String(), lastVerdict(c)}, packets, bytes)
 			}
 		}
 	}
 	return next
 }
 
-// since notes the count of a rule, and returns what is new since the last reading.
+// since notes the count of a rule, and returns the packets and bytes since the last reading.
 func (n counted) since(last counted, c engine.RuleCount) (packets, bytes float64) {
 	rule := ruleHandle{c.Family, c.Handle}
 	n.rules[rule] = c
@@ -85,7 +74,7 @@ func (n counted) since(last counted, c engine.RuleCount) (packets, bytes float64
 	return float64(c.Packets - before.Packets), float64(c.Bytes - before.Bytes)
 }
 
-// lastVerdict returns what the counting rule of an interface's chain does with a packet, as a value of the label verdict.
+// lastVerdict returns the verdict of the last rule of an interface's chain, as a value of the label verdict.
 func lastVerdict(c engine.RuleCount) string {
 	if c.Accepts {
 		return "audited"
@@ -113,37 +102,4 @@ func isolatingPolicies(rules []engine.RuleCount) map[isolatedInterface][]string 
 		policies[at] = append(policies[at], r.Comment)
 	}
 	return policies
-}
-
-// count adds packets to the series of a policy, unless the policy is deleted.
-// verdict is "allowed" or "dropped".
-func (p *policyMetrics) count(policy, direction, verdict string, packets, bytes float64) {
-	namespace, name, _ := strings.Cut(policy, "/")
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	// Without this check, a late reading would start the series of a deleted policy again.
-	if _, ok := p.live[cache.Key{Namespace: namespace, Name: name}]; !ok {
-		return
-	}
-	p.packets.WithLabelValues(namespace, name, direction, verdict).Add(packets)
-	p.bytes.WithLabelValues(namespace, name, direction, verdict).Add(bytes)
-}
-
-// meet starts the count of a policy that the API server has.
-// It may be called again for the same policy.
-func (p *policyMetrics) meet(key cache.Key) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.live[key] = struct{}{}
-}
-
-// forget removes the series of a deleted policy.
-// It may be called for a policy without series.
-func (p *policyMetrics) forget(key cache.Key) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.live, key)
-	labels := prometheus.Labels{"namespace": key.Namespace, "policy": key.Name}
-	p.packets.DeletePartialMatch(labels)
-	p.bytes.DeletePartialMatch(labels)
 }

@@ -55,7 +55,7 @@ func TestPolicyCounters(t *testing.T) {
 		t.Fatal("the friend does not get through")
 	}
 	await.That(t, "the first counts", func() bool { a, _ := counts(); return a >= 1 })
-	time.Sleep(2 * countsInterval) // the rest of what was sent before
+	time.Sleep(2 * countsInterval) // the packets from before are read
 	allowed, dropped := counts()
 	for range 5 {
 		if !r.Reaches("friend", 10*time.Second) {

@@ -338,7 +338,7 @@ func TestVirtualMachineCounters(t *testing.T) {
 		w.expect("counted", []string{"tcp"}, policyProbes()[:6]...)
 	}
 	count := func(direction, verdict string) float64 {
-		return testutil.ToFloat64(w.metrics.policies.packets.WithLabelValues("default", "server", direction, verdict))
+		return testutil.ToFloat64(w.metrics.policies.counters[0].WithLabelValues("default", "server", direction, verdict))
 	}
 	for _, direction := range []string{"ingress", "egress"} {
 		// In each of two families a connection is allowed, and a port and a peer are not. Their SYNs may be sent again.

@@ -29,19 +29,19 @@ const dropsAgents = `
   labels: {app.kubernetes.io/name: multi-networkpolicy-nftables}}, spec: {nodeName: elsewhere, hostNetwork: true}, status: {phase: Running}}
 `
 
-// startLoggingAgent starts an agent on the node that reports the dropped packets of all pods.
-func startLoggingAgent(t *testing.T, n *node.Node, address string) (stop func()) {
+// startAgent starts an agent of version v7 on the node. The node and the plugins of the options are set here.
+func startAgent(t *testing.T, n *node.Node, address string, o cache.Options) (stop func()) {
 	t.Helper()
 	server, err := clientcmd.BuildConfigFromFlags("", n.Kubeconfig)
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.Node, o.NetworkPlugins = node.Name, agent.DefaultNetworkPlugins()
 	ctx, cancel := context.WithCancel(logr.NewContext(t.Context(), testr.New(t)))
 	done := make(chan error, 1)
 	go func() {
 		done <- agent.Run(ctx, agent.Config{
-			Server: server, Cache: cache.Options{Node: node.Name, NetworkPlugins: agent.DefaultNetworkPlugins(), DropLog: cache.DropLogAll},
-			RuntimeEndpoint: n.RuntimeSocket, NRISocket: sandbox.NRINone, HealthAddress: address,
+			Version: "v7", Server: server, Cache: o, RuntimeEndpoint: n.RuntimeSocket, NRISocket: sandbox.NRINone, HealthAddress: address,
 		})
 	}()
 	stop = sync.OnceFunc(func() {
@@ -109,7 +109,7 @@ func TestDropsOfCluster(t *testing.T) {
 	n.Load(node.Cluster + node.Policy + dropsAgents)
 	n.StartRuntime("server")
 	address := node.FreeAddress(t)
-	stopAgent := startLoggingAgent(t, n, address)
+	stopAgent := startAgent(t, n, address, cache.Options{DropLog: cache.DropLogAll})
 	n.API.SetLoopback("agent-here", address)
 	n.Becomes("enforced", true, false)
 
@@ -154,7 +154,7 @@ func TestDropsOfCluster(t *testing.T) {
 	await.That(t, "a note about the agent", func() bool {
 		return all.count("node here, retrying: agent agent-here: the agent has ended the stream\n") == 1
 	})
-	startLoggingAgent(t, n, address)
+	startAgent(t, n, address, cache.Options{DropLog: cache.DropLogAll})
 	await.That(t, "the agent is followed again", func() bool { return all.count("node here: following the agent again\n") == 1 })
 	before := all.count(packet)
 	await.That(t, "a dropped packet after the restart", func() bool { send(); return all.count(packet) > before })

@@ -1,21 +1,15 @@
 package command
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"net"
 	"strings"
 	"testing"
 
-	"github.com/go-logr/logr"
-	"github.com/go-logr/logr/testr"
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/enforcement/query"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
@@ -55,25 +49,8 @@ func TestEnforcement(t *testing.T) {
 	n := node.New(t)
 	n.Load(node.Cluster + node.Policy + enforcementPods)
 	n.StartRuntime("server")
-	server, err := clientcmd.BuildConfigFromFlags("", n.Kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
 	address := node.FreeAddress(t)
-	ctx, cancel := context.WithCancel(logr.NewContext(t.Context(), testr.New(t)))
-	done := make(chan error, 1)
-	go func() {
-		done <- agent.Run(ctx, agent.Config{
-			Version: "v7", Server: server, Cache: cache.Options{Node: node.Name, NetworkPlugins: agent.DefaultNetworkPlugins()},
-			RuntimeEndpoint: n.RuntimeSocket, NRISocket: sandbox.NRINone, HealthAddress: address,
-		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	startAgent(t, n, address, cache.Options{})
 	n.API.SetLoopback("agent-here", address)
 	ask := func(args string) (stdout, stderr string, code int) {
 		return run(plugin, "", strings.Fields("enforcement --kubeconfig "+n.Kubeconfig+" "+args)...)

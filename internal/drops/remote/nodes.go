@@ -42,7 +42,7 @@ func (q *Question) nodesOfPods(ctx context.Context) ([]string, error) {
 			nodes[pod.Spec.NodeName] = true
 		}
 	})
-	what := "pod " + q.Filter.Namespace + "/" + q.Filter.Pod
+	name := "pod " + q.Filter.Namespace + "/" + q.Filter.Pod
 	switch {
 	case err != nil:
 		return nil, err
@@ -51,7 +51,7 @@ func (q *Question) nodesOfPods(ctx context.Context) ([]string, error) {
 	case q.Filter.Pod == "":
 		return nil, fmt.Errorf("no pod of namespace %s is on a node with a network of its own", q.Filter.Namespace)
 	case !found:
-		return nil, errors.New("there is no " + what)
+		return nil, errors.New("there is no " + name)
 	}
-	return nil, errors.New(what + " is on no node, or on the host's network")
+	return nil, errors.New(name + " is on no node, or on the host's network")
 }
