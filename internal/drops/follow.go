@@ -81,7 +81,8 @@ func follow(ctx context.Context, transport http.RoundTripper, address string, f 
 			return err
 		}
 	}
-	if err := lines.Err(); err != nil {
+	// An agent that is killed, or has no time left to end the stream, cuts it off.
+	if err := lines.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return err
 	}
 	return ErrEnded

@@ -65,6 +65,21 @@ func TestSlowFollower(t *testing.T) {
 	}
 }
 
+// TestCutStream: a stream that an agent leaves unfinished is the end of the agent, like one that it ends.
+func TestCutStream(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+		panic(http.ErrAbortHandler) // closes the connection
+	}))
+	defer server.Close()
+	err := Follow(t.Context(), http.DefaultTransport, strings.TrimPrefix(server.URL, "http://"), Filter{}, Handler{})
+	if !errors.Is(err, ErrEnded) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestFollowers: there is a limit, a place is free again when a follower leaves, and no follower starts at a Hub that has ended.
 func TestFollowers(t *testing.T) {
 	h, address := serve(t)
