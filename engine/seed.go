@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -165,20 +166,35 @@ func (e *Engine) resumeCorrections(x *exchange) error {
 		return nil
 	}
 	// The read-back leaves the content of this set out.
-	x.askElements(ServedSet)
-	var ports []uint16
-	err := x.ask(e.transport, unix.NFT_MSG_NEWSETELEM, func(a nfnl.Attrs) error {
-		return nfnl.EachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, element []byte) {
-			attributes, err := nfnl.ParseAttrs(element)
-			if key, bad := dataValue(attributes[unix.NFTA_SET_ELEM_KEY]); err == nil && bad == nil && len(key) == 2 {
-				ports = append(ports, binary.BigEndian.Uint16(key))
-			}
-		})
-	})
+	ports, err := x.readServed(e.transport)
 	if err == nil && len(ports) > 0 {
 		// The first correction is due at once.
 		now := time.Now()
 		e.seeding.served, e.seeding.correction, e.seeding.end = ports, now, now.Add(servedLife)
 	}
 	return err
+}
+
+// readServed reads the ports in the set of served ports, in their order. It repeats a dump with repeated elements, as readElements.
+func (x *exchange) readServed(t *nfnl.Conn) ([]uint16, error) {
+	for try := 1; ; try++ {
+		var list []uint16
+		x.askElements(ServedSet)
+		err := x.ask(t, unix.NFT_MSG_NEWSETELEM, func(a nfnl.Attrs) error {
+			return nfnl.EachAttr(a[unix.NFTA_SET_ELEM_LIST_ELEMENTS], func(_ uint16, element []byte) {
+				attributes, err := nfnl.ParseAttrs(element)
+				if key, bad := dataValue(attributes[unix.NFTA_SET_ELEM_KEY]); err == nil && bad == nil && len(key) == 2 {
+					list = append(list, binary.BigEndian.Uint16(key))
+				}
+			})
+		})
+		if err != nil {
+			return nil, err
+		}
+		slices.Sort(list)
+		ports := slices.Compact(list)
+		if len(ports) == len(list) || try == dumpTries {
+			return ports, nil
+		}
+	}
 }
