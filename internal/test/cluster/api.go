@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -71,7 +72,7 @@ func Refuse(err error) Fault {
 // NewAPI returns a running API server with the objects of files. With streams, it can send a list as the initial events of a
 // watch, like Kubernetes since 1.32. Without, it refuses such a watch, like older versions.
 func NewAPI(files *informers.Files, streams bool) (*API, error) {
-	a := &API{address: "127.0.0.1:0", streams: streams}
+	a := &API{address: LoopbackAddress(), streams: streams}
 	source := files.Objects()
 	mux := http.NewServeMux()
 	mux.Handle("GET /api/v1/pods", a.resource(corev1.SchemeGroupVersion.WithKind("Pod"), source.Pods))
@@ -89,6 +90,12 @@ func NewAPI(files *informers.Files, streams bool) (*API, error) {
 	return a, a.Start()
 }
 
+// LoopbackAddress returns an address for net.Listen that chooses a free port. The host is a random address of 127.0.0.0/8, so that
+// a test that closes its listener finds the port free again: ports of 127.0.0.1 serve the connections of all other tests.
+func LoopbackAddress() string {
+	return fmt.Sprintf("127.%d.%d.%d:0", rand.IntN(256), rand.IntN(256), 1+rand.IntN(254))
+}
+
 // Config returns the configuration of a client.
 func (a *API) Config() *rest.Config { return &rest.Config{Host: a.URL()} }
 
@@ -98,7 +105,6 @@ func (a *API) URL() string { return "http://" + a.address }
 // Start starts the server again after Stop.
 func (a *API) Start() error {
 	// The second Start takes the same port, so clients find the server again.
-	// The port was free a moment ago, because this server had it.
 	l, err := net.Listen("tcp", a.address)
 	if err != nil {
 		return err

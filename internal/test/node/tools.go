@@ -12,13 +12,14 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 )
 
-// FreeAddress returns a loopback address with a free TCP port. Another process may take the port before the test uses
-// it.
+// FreeAddress returns a loopback address with a free TCP port.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", cluster.LoopbackAddress())
 	if err != nil {
 		t.Fatal(err)
 	}
