@@ -396,7 +396,7 @@ func TestNotEnforceable(t *testing.T) {
 		t.Run(tc.config+tc.handler, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
-			r.config.MetricsAddress = node.FreeAddress(t)
+			r.config.MetricsAddress = cluster.LoopbackAddress()
 			r.StartRuntime()
 			r.Runtime.Set(cluster.Sandbox{
 				ID: "s1", UID: "server", Namespace: "ns", Name: "server", Handler: tc.handler, Info: cluster.InfoOf(node.PathOf(r.Hosts["server"])),

@@ -76,7 +76,7 @@ func newDropRig(t *testing.T) *rig {
 	t.Helper()
 	r := newRig(t)
 	r.config.Cache.DropLog = cache.DropLogAnnotated
-	r.config.HealthAddress, r.config.MetricsAddress = node.FreeAddress(t), node.FreeAddress(t)
+	r.config.HealthAddress, r.config.MetricsAddress = cluster.LoopbackAddress(), cluster.LoopbackAddress()
 	r.Runtime.Set(cluster.Sandbox{
 		ID: "s1", UID: "server", Namespace: "ns", Name: "server", CreatedAt: 1, Info: cluster.InfoOf(node.PathOf(r.Hosts["server"])),
 	})

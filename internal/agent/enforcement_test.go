@@ -53,7 +53,7 @@ func TestEnforcement(t *testing.T) {
 	r := newRig(t)
 	documents := strings.ReplaceAll(enforcementCluster, "PORT", "80")
 	r.Load(documents + node.Policy)
-	r.config.HealthAddress = node.FreeAddress(t)
+	r.config.HealthAddress = cluster.LoopbackAddress()
 	r.StartRuntime("server", "stranger")
 	begin := time.Now()
 	stop := r.start()
@@ -161,7 +161,7 @@ func askEnforcement(t *testing.T, address, query string) (values []map[string]an
 func TestEnforcementFails(t *testing.T) {
 	r := newRig(t)
 	r.Load(node.Cluster + node.Policy)
-	r.config.HealthAddress = node.FreeAddress(t)
+	r.config.HealthAddress = cluster.LoopbackAddress()
 	// A namespace of another kind, which cannot be opened as a network namespace, and is gone with its process.
 	process := exec.Command("sleep", "60")
 	if err := process.Start(); err != nil {

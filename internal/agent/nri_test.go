@@ -47,7 +47,7 @@ func newHookedRig(t *testing.T) *hookedRig {
 		t.Fatal(err)
 	}
 	r.config.NRISocket = socket
-	r.config.MetricsAddress = node.FreeAddress(t)
+	r.config.MetricsAddress = cluster.LoopbackAddress()
 	r.metrics = "http://" + r.config.MetricsAddress + "/metrics"
 	r.sink = lab.NewSink(t, r.Hosts["server"])
 	r.stop = r.start()
@@ -325,7 +325,7 @@ func TestReadyWithNRI(t *testing.T) {
 	nri := cluster.NewNRI(filepath.Join(filepath.Dir(r.RuntimeSocket), "nri.sock"))
 	t.Cleanup(nri.Stop)
 	r.config.NRISocket = filepath.Join(filepath.Dir(r.RuntimeSocket), "nri.sock")
-	r.config.HealthAddress = node.FreeAddress(t)
+	r.config.HealthAddress = cluster.LoopbackAddress()
 	health := "http://" + r.config.HealthAddress + "/readyz"
 	r.start()
 	await.That(t, "NRI is all that is missing", func() bool {

@@ -31,7 +31,7 @@ func TestObservation(t *testing.T) {
 		ID: "s1", UID: "server", Namespace: "ns", Name: "server", CreatedAt: time.Now().Add(time.Minute).UnixNano(),
 		Info: cluster.InfoOf(node.PathOf(r.Hosts["server"])),
 	})
-	r.config.MetricsAddress, r.config.HealthAddress, r.config.Profiles = node.FreeAddress(t), node.FreeAddress(t), true
+	r.config.MetricsAddress, r.config.HealthAddress, r.config.Profiles = cluster.LoopbackAddress(), cluster.LoopbackAddress(), true
 	metrics, health := "http://"+r.config.MetricsAddress, "http://"+r.config.HealthAddress
 	var lines atomic.Int32
 	log := funcr.New(func(_, line string) { lines.Add(1); t.Log(line) }, funcr.Options{})

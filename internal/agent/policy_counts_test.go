@@ -26,7 +26,7 @@ const alike = `
 func TestPolicyCounters(t *testing.T) {
 	r := newRig(t)
 	r.config.Cache.PolicyCounters = true
-	r.config.MetricsAddress = node.FreeAddress(t)
+	r.config.MetricsAddress = cluster.LoopbackAddress()
 	r.Runtime.Set(cluster.Sandbox{
 		ID: "s1", UID: "server", Namespace: "ns", Name: "server", CreatedAt: 1, Info: cluster.InfoOf(node.PathOf(r.Hosts["server"])),
 	})

@@ -18,6 +18,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
@@ -305,7 +306,7 @@ func TestVirtualMachineNotEnforced(t *testing.T) {
 	if !reaches(vmSoon) {
 		t.Fatal("the virtual machine cannot be reached without a policy")
 	}
-	r.config.MetricsAddress = node.FreeAddress(t)
+	r.config.MetricsAddress = cluster.LoopbackAddress()
 	r.StartRuntime("server")
 	r.Load(strings.Replace(node.Cluster, "labels: {app: server}", "labels: {app: server, kubevirt.io: virt-launcher}", 1) + node.Policy)
 	stop := r.start()

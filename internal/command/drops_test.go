@@ -16,6 +16,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers/sandbox"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -108,7 +109,7 @@ func TestDropsOfCluster(t *testing.T) {
 	n := node.New(t)
 	n.Load(node.Cluster + node.Policy + dropsAgents)
 	n.StartRuntime("server")
-	address := node.FreeAddress(t)
+	address := cluster.LoopbackAddress()
 	stopAgent := startAgent(t, n, address, cache.Options{DropLog: cache.DropLogAll})
 	n.API.SetLoopback("agent-here", address)
 	n.Becomes("enforced", true, false)

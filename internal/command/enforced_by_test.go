@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -45,7 +46,7 @@ func TestEnforcedBy(t *testing.T) {
 			n.Load(node.Cluster + onNetwork("ovn", "ovn-k8s-cni-overlay") + onNetwork("nobody", "ptp"))
 			n.Hosts["ovn"], n.Hosts["nobody"] = n.Hosts["friend"], n.Hosts["stranger"]
 			n.StartRuntime("ovn", "nobody")
-			address := node.FreeAddress(t)
+			address := cluster.LoopbackAddress()
 			p := startProcess(t, n, append(tc.args, "--metrics-bind-address="+address)...)
 			p.says("All inputs in sync")
 			await.That(t, "the Events", func() bool { return len(reported(n)) >= len(tc.reported) })

@@ -12,6 +12,7 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/enforcement/query"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/node"
 )
 
@@ -49,7 +50,7 @@ func TestEnforcement(t *testing.T) {
 	n := node.New(t)
 	n.Load(node.Cluster + node.Policy + enforcementPods)
 	n.StartRuntime("server")
-	address := node.FreeAddress(t)
+	address := cluster.LoopbackAddress()
 	startAgent(t, n, address, cache.Options{})
 	n.API.SetLoopback("agent-here", address)
 	ask := func(args string) (stdout, stderr string, code int) {

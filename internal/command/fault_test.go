@@ -33,7 +33,7 @@ type faultRig struct {
 
 func newFaultRig(t *testing.T, args ...string) *faultRig {
 	t.Helper()
-	address := node.FreeAddress(t)
+	address := cluster.LoopbackAddress()
 	r := &faultRig{Node: node.New(t), metrics: "http://" + address + "/metrics"}
 	r.Load(node.Cluster + node.Policy)
 	r.StartRuntime("server")
@@ -208,7 +208,7 @@ func TestNoRoomForLog(t *testing.T) {
 	if _, err := log.WriteString("x"); err == nil {
 		t.Fatalf("%s has room", full)
 	}
-	address := node.FreeAddress(t)
+	address := cluster.LoopbackAddress()
 	r.metrics = "http://" + address + "/metrics"
 	r.agent = startProcessTo(t, r.Node, log, "--metrics-bind-address="+address, "-v=3")
 	r.Load(closedWorld)
@@ -226,7 +226,7 @@ func TestRenamedNode(t *testing.T) {
 	r := newFaultRig(t)
 	r.agent.end(syscall.SIGTERM)
 	before := lab.Generation(t, r.Hosts["server"])
-	address := node.FreeAddress(t)
+	address := cluster.LoopbackAddress()
 	r.metrics = "http://" + address + "/metrics"
 	r.agent = startProcess(t, r.Node, "--hostname-override=somewhere-else", "--metrics-bind-address="+address)
 	r.agent.says("All inputs in sync")

@@ -3,12 +3,15 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
+	"syscall"
+	"time"
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
@@ -28,7 +31,7 @@ import (
 
 // API is an API server. It serves the four kinds that the agent watches, and accepts Events.
 type API struct {
-	address string // host and port; the first Start chooses the port
+	address string // host and port
 	handler http.Handler
 	streams bool // serves lists as initial events of watches
 
@@ -90,10 +93,10 @@ func NewAPI(files *informers.Files, streams bool) (*API, error) {
 	return a, a.Start()
 }
 
-// LoopbackAddress returns an address for net.Listen that chooses a free port. The host is a random address of 127.0.0.0/8, so that
-// a test that closes its listener finds the port free again: ports of 127.0.0.1 serve the connections of all other tests.
+// LoopbackAddress returns an address for a server: a random host of 127.0.0.0/8, and a port that the kernel gives to no
+// connection. So nobody else uses it, before the server starts and while it is down.
 func LoopbackAddress() string {
-	return fmt.Sprintf("127.%d.%d.%d:0", rand.IntN(256), rand.IntN(256), 1+rand.IntN(254))
+	return fmt.Sprintf("127.%d.%d.%d:8080", rand.IntN(256), rand.IntN(256), 1+rand.IntN(254))
 }
 
 // Config returns the configuration of a client.
@@ -104,14 +107,17 @@ func (a *API) URL() string { return "http://" + a.address }
 
 // Start starts the server again after Stop.
 func (a *API) Start() error {
-	// The second Start takes the same port, so clients find the server again.
+	// After Stop, a process that another test has just forked has a copy of the old listener for a moment.
 	l, err := net.Listen("tcp", a.address)
+	for limit := time.Now().Add(10 * time.Second); errors.Is(err, syscall.EADDRINUSE) && time.Now().Before(limit); {
+		time.Sleep(time.Millisecond)
+		l, err = net.Listen("tcp", a.address)
+	}
 	if err != nil {
 		return err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.address = l.Addr().String()
 	a.server = &http.Server{Handler: a.handler}
 	go a.server.Serve(l) //nolint:errcheck // it ends with Stop
 	return nil

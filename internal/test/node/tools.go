@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"io"
-	"net"
 	"net/http"
 	"slices"
 	"sync"
@@ -12,23 +11,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/go-logr/logr/funcr"
-
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 )
-
-// FreeAddress returns a loopback address with a free TCP port.
-func FreeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", cluster.LoopbackAddress())
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	return address
-}
 
 // Get returns the status code and the body of an HTTP answer. Without an answer, it returns 0 and the text of the error.
 func Get(t *testing.T, url string) (int, string) {
