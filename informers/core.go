@@ -31,7 +31,7 @@ func NewCore(config *rest.Config) (*Core, error) {
 
 	c := rest.CopyConfig(config)
 	c.GroupVersion, c.APIPath = &gv, "/api"
-	c.NegotiatedSerializer = k8sserializer.NewCodecFactory(scheme).WithoutConversion()
+	c.NegotiatedSerializer = leanPods{k8sserializer.NewCodecFactory(scheme).WithoutConversion()}
 	if c.UserAgent == "" {
 		c.UserAgent = rest.DefaultKubernetesUserAgent()
 	}
