@@ -2,6 +2,7 @@ package engine
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -28,6 +29,18 @@ func (d *delta) isEmpty() bool { return d.len() == 0 }
 
 // len returns the number of elements to delete and to add.
 func (d *delta) len() int { return d.ranges.Len() + d.hosts.Len() + d.endpoints.Len() }
+
+// addrs returns the addresses of the elements to delete and to add. Those of endpoints are left out.
+func (d *delta) addrs() (del, add sets.Addrs) {
+	set := func(ranges []sets.AddrRange, hosts []netip.Addr) sets.Addrs {
+		list := slices.Clone(ranges)
+		for _, a := range hosts {
+			list = append(list, sets.Single(a))
+		}
+		return sets.NewAddrs(list...)
+	}
+	return set(d.ranges.Del, d.hosts.Del), set(d.ranges.Add, d.hosts.Add)
+}
 
 // memory belongs to a version of a set, and serves all pods that have the set. They share its versions, and most of them
 // step from the same version to the next: the first pod finds the difference and encodes it, and the others use it again. It

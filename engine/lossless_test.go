@@ -45,6 +45,22 @@ func TestAllowedPacketsPassChanges(t *testing.T) {
 	t.Run("steps", func(t *testing.T) { allowedPacketsPassChanges(t, tinyBudget, 150, exchanged) })
 	t.Run("one set and two", func(t *testing.T) { allowedPacketsPassChanges(t, batchBudget, 3000, resized) })
 	t.Run("one set and two, steps", func(t *testing.T) { allowedPacketsPassChanges(t, tinyBudget, 150, resized) })
+	t.Run("another group", func(t *testing.T) { allowedPacketsPassChanges(t, batchBudget, 3000, inAnotherGroup) })
+	t.Run("another group, hash sets", func(t *testing.T) { allowedPacketsPassChanges(t, batchBudget, 3000, inAnotherLargeGroup) })
+}
+
+// inAnotherGroup lets in the peers by the rules of two groups. The client is in the first group and in the second group in turn.
+func inAnotherGroup(i int, peers sets.Addrs) Ruleset {
+	client := parseAddrs("10.9.0.2")
+	groups := []sets.Addrs{peers.Difference(client), parseAddrs("10.8.0.1")}
+	groups[i%2] = groups[i%2].Union(client)
+	rs := oneRule("", groups[0])
+	policy := rs.chain("ingress-net1")
+	second := Rule{Statements: slices.Concat([]expr.Statement{expr.SourceIn(sets.V4, "more")}, policy.Rules[0].Statements[1:])}
+	return NewRuleset(
+		append(rs.Sets, &Set{Name: "more", Elements: Addrs{sets.V4, groups[1]}}),
+		[]*Chain{rs.chain("prerouting"), {Name: policy.Name, Rules: slices.Insert(slices.Clone(policy.Rules), 1, second)}},
+	)
 }
 
 // withPods is oneRule with a group that has one set, or a second one for the pods: all peers but a block.
@@ -61,6 +77,17 @@ func withPods(isSplit bool, peers sets.Addrs) Ruleset {
 		[]*Set{set.like(Addrs{sets.V4, peers.Difference(pods)}), {Name: PodsSet(set.Name), Elements: NewHosts(sets.V4, pods)}, rs.set("ports")},
 		[]*Chain{rs.chain("prerouting"), {Name: policy.Name, Rules: slices.Concat([]Rule{first}, policy.Rules)}},
 	)
+}
+
+// inAnotherLargeGroup is inAnotherGroup with hash sets.
+func inAnotherLargeGroup(i int, peers sets.Addrs) Ruleset {
+	rs := inAnotherGroup(i, peers)
+	for j, s := range rs.Sets {
+		if e, ok := s.Elements.(Addrs); ok {
+			rs.Sets[j] = s.like(NewHosts(e.Family, e.Addrs))
+		}
+	}
+	return rs
 }
 
 // allowedPacketsPassChanges brings the table to the versions 0, 1, 2 and so on, of each of two lists of peers in turn.

@@ -6,20 +6,31 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
+// The kernel publishes the changes of a batch in one interval set after the other. So a packet could miss an address that leaves
+// one set and comes to another in the same batch: it looks up the first set after the change, and the second set before. Such a
+// table changes by way of tables in which both sets hold the address.
+//
+// An address that moves to another group joins that group first:
+//
+//	in group A → in both groups → in group B
+//
 // A large peer group has two sets: an interval set with its ipBlocks, and a hash set with the addresses of its pods. The rule
-// that looks up the hash set comes and goes with this set. If the addresses left one set in the same batch, a packet that is
-// on its way through the rules could miss them in both sets. So a table in which a group gets or loses its second set
-// changes by way of tables in which the interval set holds these addresses, too:
+// that looks up the hash set comes and goes with this set:
 //
 //	one set  → two sets, addresses in both → two sets
 //	two sets → two sets, addresses in both → one set
 //
 // An address that comes or goes at the same time is in none of the tables between in both sets: they allow the same packets
-// as the table before, or as the wanted table.
+// as the table before, or as the wanted table. An address that moves from another group to a group that gets its second set in the
+// same change is no such address in the table between, so a packet from it may be lost.
 
 // moves returns the rulesets between have and want, in the order in which they must be applied. It returns none unless
-// addresses move between the two sets of a group.
+// addresses move between sets.
 func moves(have, want Ruleset) (via []Ruleset) {
+	if grown := joined(have, want); len(grown) > 0 {
+		have = Ruleset{Sets: override(have.Sets, grown, setName), Chains: have.Chains}
+		via = append(via, have)
+	}
 	if held := inBoth(have, want); len(held) > 0 {
 		via = append(via, Ruleset{Sets: override(have.Sets, held, setName), Chains: have.Chains})
 	}
@@ -27,6 +38,51 @@ func moves(have, want Ruleset) (via []Ruleset) {
 		via = append(via, Ruleset{Sets: override(want.Sets, held, setName), Chains: want.Chains})
 	}
 	return via
+}
+
+// joined returns versions of the sets in have that also hold the addresses that come to them from other sets. Only separable sets
+// may hold these addresses early.
+func joined(have, want Ruleset) (list []*Set) {
+	type change struct {
+		set *Set // the version in have
+		*delta
+	}
+	var changes []change
+	for _, s := range want.Sets {
+		before := have.set(s.Name)
+		if before == nil || before == s {
+			continue
+		}
+		if d, ok := s.since(before); ok && !d.isEmpty() {
+			changes = append(changes, change{before, d})
+		}
+	}
+	if len(changes) < 2 {
+		return nil
+	}
+	var leaving sets.Addrs
+	for _, c := range changes {
+		del, add := c.addrs()
+		leaving = leaving.Union(del.Difference(add))
+	}
+	var isSeparable map[string]bool
+	for _, c := range changes {
+		del, add := c.addrs()
+		coming := add.Difference(del)
+		moved := coming.Difference(coming.Difference(leaving))
+		if moved.IsEmpty() {
+			continue
+		}
+		if isSeparable == nil {
+			if isSeparable = separable(have, want); isSeparable == nil {
+				return nil
+			}
+		}
+		if isSeparable[c.set.Name] {
+			list = append(list, c.set.plus(moved))
+		}
+	}
+	return list
 }
 
 // inBoth returns versions of the interval sets in rs that also hold addresses of the group's pods: the addresses that

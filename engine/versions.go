@@ -50,6 +50,19 @@ func (s *Set) with(other *Set) *Set {
 	return other
 }
 
+// plus returns the version of a set of addresses that also holds others. None of them is in the set.
+func (s *Set) plus(others sets.Addrs) *Set {
+	switch e := s.Elements.(type) {
+	case Addrs:
+		e.Addrs = e.Addrs.Union(others)
+		return s.like(e)
+	case Hosts:
+		more := NewHosts(e.Family, others)
+		return s.like(Hosts{Family: e.Family, Addrs: e.Addrs.Union(others), Count: e.Count + more.Count})
+	}
+	return s
+}
+
 // toward returns an intermediate version on the way from the set to its target, and the number of elements in which it
 // differs from the set, at most most. The intermediate version equals the target up to some element, and the set beyond
 // that element:
