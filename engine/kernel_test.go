@@ -56,9 +56,32 @@ func apply(t testing.TB, e *Engine, rs Ruleset) {
 	}
 }
 
+// listTable returns what nft prints. While the kernel resizes the hash of a set, its dump repeats some elements and lacks others, so
+// listTable lists such a table again.
 func listTable(t testing.TB, h *lab.Host) string {
 	t.Helper()
-	return nft.MustRun(t, h, "", "--stateless", "list", "ruleset")
+	for range 100 {
+		listing := nft.MustRun(t, h, "", "--stateless", "list", "ruleset")
+		if !slices.ContainsFunc(strings.Split(listing, "elements = {")[1:], repeatsElements) {
+			return listing
+		}
+	}
+	t.Fatal("nft repeats elements of a set")
+	return ""
+}
+
+// repeatsElements reports whether the listing of a set, from its first element on, has an element twice.
+func repeatsElements(set string) bool {
+	list, _, _ := strings.Cut(set, "}")
+	seen := map[string]bool{}
+	for element := range strings.SplitSeq(list, ",") {
+		element = strings.TrimSpace(element)
+		if seen[element] {
+			return true
+		}
+		seen[element] = true
+	}
+	return false
 }
 
 func rendered(t testing.TB, rs Ruleset) string {
