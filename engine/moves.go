@@ -44,8 +44,9 @@ func moves(have, want Ruleset) (via []Ruleset) {
 // may hold these addresses early.
 func joined(have, want Ruleset) (list []*Set) {
 	type change struct {
-		set *Set // the version in have
-		*delta
+		set    *Set // the version in have
+		delta  *delta
+		coming sets.Addrs
 	}
 	var changes []change
 	for _, s := range want.Sets {
@@ -54,22 +55,21 @@ func joined(have, want Ruleset) (list []*Set) {
 			continue
 		}
 		if d, ok := s.since(before); ok && !d.isEmpty() {
-			changes = append(changes, change{before, d})
+			changes = append(changes, change{set: before, delta: d})
 		}
 	}
 	if len(changes) < 2 {
 		return nil
 	}
 	var leaving sets.Addrs
-	for _, c := range changes {
-		del, add := c.addrs()
+	for i := range changes {
+		del, add := changes[i].delta.addrs()
 		leaving = leaving.Union(del.Difference(add))
+		changes[i].coming = add.Difference(del)
 	}
 	var isSeparable map[string]bool
 	for _, c := range changes {
-		del, add := c.addrs()
-		coming := add.Difference(del)
-		moved := coming.Difference(coming.Difference(leaving))
+		moved := c.coming.Difference(c.coming.Difference(leaving))
 		if moved.IsEmpty() {
 			continue
 		}
