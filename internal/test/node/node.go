@@ -161,7 +161,8 @@ func (n *Node) Becomes(what string, friend, stranger bool) {
 	isSo := func(patience time.Duration) bool {
 		return n.Reaches("friend", patience) == friend && n.Reaches("stranger", patience) == stranger
 	}
-	for deadline := time.Now().Add(time.Minute); !isSo(poll) || !isSo(look); {
+	// Without the pause, a minute of probes would use all ports of the prober.
+	for deadline := time.Now().Add(time.Minute); !isSo(poll) || !isSo(look); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("never: %s", what)
 		}
