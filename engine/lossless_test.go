@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -120,29 +121,28 @@ func allowedPacketsPassChanges(t *testing.T, budget time.Duration, changes int, 
 	e.budget = budget
 	apply(t, e, version(0, peers))
 
-	stop, sent := make(chan struct{}), 0
+	stop := make(chan struct{})
+	var sent atomic.Int64
 	var flood sync.WaitGroup
-	flood.Go(func() { sent = floodUDP(t, client, "10.9.0.1:80", stop) })
-	for i := range changes {
+	flood.Go(func() { floodUDP(t, client, "10.9.0.1:80", stop, &sent) })
+	// On a slow virtual machine, many changes pass between two packets.
+	for i := 0; i < changes || sent.Load() < int64(changes) && !t.Failed(); i++ {
 		apply(t, e, version(i, []sets.Addrs{peers, wider}[i%2]))
 	}
 	close(stop)
 	flood.Wait()
-	if sent < changes/20 { // on a slow virtual machine, many changes pass between two packets
-		t.Errorf("only %d packets in %d changes", sent, changes)
-	}
 	// Without --stateless: the counter of the drop rule.
 	if out := nft.MustRun(t, server, "", "list", "chain", "inet", TableName, "ingress-net1"); !strings.Contains(out, "counter packets 0 bytes 0 drop") {
-		t.Errorf("of %d packets in %d changes some were dropped:\n%s", sent, changes, out)
+		t.Errorf("of %d packets in at least %d changes some were dropped:\n%s", sent.Load(), changes, out)
 	}
 	if lab.LosesLookups(t) {
 		t.Skip("SKIPPED in part: while a range is replaced, this kernel drops packets that the old and the new range allow")
 	}
 }
 
-// floodUDP sends until stop is closed, from many ports in turn, and returns how many. Nobody answers a flow, so that the
+// floodUDP sends until stop is closed, from many ports in turn, and counts what it sends. Nobody answers a flow, so that the
 // rules see each datagram.
-func floodUDP(t *testing.T, from *lab.Host, to string, stop chan struct{}) int {
+func floodUDP(t *testing.T, from *lab.Host, to string, stop chan struct{}, sent *atomic.Int64) {
 	sockets := make([]*net.UDPConn, 200)
 	err := from.Do(func() error {
 		for i := range sockets {
@@ -156,24 +156,25 @@ func floodUDP(t *testing.T, from *lab.Host, to string, stop chan struct{}) int {
 	})
 	if err != nil {
 		t.Error(err)
-		return 0
+		return
 	}
 	defer func() {
 		for _, c := range sockets {
 			c.Close()
 		}
 	}()
-	for sent := 0; ; sent++ {
+	for i := 0; ; i++ {
 		select {
 		case <-stop:
-			return sent
+			return
 		default:
 		}
-		if _, err := sockets[sent%len(sockets)].Write([]byte("x")); err != nil {
+		if _, err := sockets[i%len(sockets)].Write([]byte("x")); err != nil {
 			t.Error(err)
-			return sent
+			return
 		}
-		if sent%8 == 0 {
+		sent.Add(1)
+		if i%8 == 0 {
 			time.Sleep(50 * time.Microsecond)
 		}
 	}

@@ -49,15 +49,14 @@ func joined(have, want Ruleset) (list []*Set) {
 		coming sets.Addrs
 	}
 	var changes []change
-	for _, s := range want.Sets {
-		before := have.set(s.Name)
-		if before == nil || before == s {
-			continue
+	mergeByName(have.Sets, want.Sets, setName, func(before, s *Set) {
+		if before == nil || s == nil || before == s {
+			return
 		}
 		if d, ok := s.since(before); ok && !d.isEmpty() {
 			changes = append(changes, change{set: before, delta: d})
 		}
-	}
+	})
 	if len(changes) < 2 {
 		return nil
 	}
