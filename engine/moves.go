@@ -43,6 +43,16 @@ func moves(have, want Ruleset) (via []Ruleset) {
 // joined returns versions of the sets in have that also hold the addresses that come to them from other sets. Only separable sets
 // may hold these addresses early.
 func joined(have, want Ruleset) (list []*Set) {
+	// Most changes are of a single set. They need no memory here.
+	changed := 0
+	mergeByName(have.Sets, want.Sets, setName, func(before, s *Set) {
+		if before != s && before != nil && s != nil {
+			changed++
+		}
+	})
+	if changed < 2 {
+		return nil
+	}
 	type change struct {
 		set    *Set // the version in have
 		delta  *delta
@@ -50,16 +60,13 @@ func joined(have, want Ruleset) (list []*Set) {
 	}
 	var changes []change
 	mergeByName(have.Sets, want.Sets, setName, func(before, s *Set) {
-		if before == nil || s == nil || before == s {
+		if before == s || before == nil || s == nil {
 			return
 		}
 		if d, ok := s.since(before); ok && !d.isEmpty() {
 			changes = append(changes, change{set: before, delta: d})
 		}
 	})
-	if len(changes) < 2 {
-		return nil
-	}
 	var leaving sets.Addrs
 	for i := range changes {
 		del, add := changes[i].delta.addrs()
