@@ -104,7 +104,8 @@ func (o *Oracle) Judge(p Packet) (atSender, atReceiver Ruling) {
 
 // JudgeFlow returns the verdicts of both sides on a packet of an open connection. With --established=keep the
 // connection goes on. With --established=revoke a packet in the opening direction is judged like a first packet. A
-// reply passes if the opening packet would pass, or if the policies allow the reply by itself.
+// reply passes if the opening packet would pass, or if the policies allow the reply by itself. Custom rules come before
+// all policies: where both directions are isolated, a custom rule that drops the opening packet drops the reply too.
 func (o *Oracle) JudgeFlow(opened, reply Packet, isReply bool) (atSender, atReceiver Ruling) {
 	if o.Flags["established"] != "revoke" {
 		keep := Ruling{true, "the connection is established"}
@@ -113,14 +114,26 @@ func (o *Oracle) JudgeFlow(opened, reply Packet, isReply bool) (atSender, atRece
 	if !isReply {
 		return o.Judge(opened)
 	}
-	atSender, atReceiver = o.Judge(reply)
-	if !atSender.Allowed {
-		atSender = o.rule(Ingress, reply.From, reply.To.Addr, opened)
+	return o.reply(Egress, reply.From, reply.To.Addr, reply, opened), o.reply(Ingress, reply.To, reply.From.Addr, reply, opened)
+}
+
+// reply returns the verdict of the policies of one pod on a reply. d is the direction of the reply in the eyes of the pod.
+func (o *Oracle) reply(d Direction, self Endpoint, peer netip.Addr, reply, opened Packet) Ruling {
+	opening := Ingress
+	if d == Ingress {
+		opening = Egress
 	}
-	if !atReceiver.Allowed {
-		atReceiver = o.rule(Egress, reply.To, reply.From.Addr, opened)
+	own, _ := o.answerTo(d, self, peer)
+	other, _ := o.answerTo(opening, self, peer)
+	if own.isolated && other.isolated {
+		if ruling, decided := o.flagged(opening, opened); decided && !ruling.Allowed {
+			return ruling
+		}
 	}
-	return atSender, atReceiver
+	if ruling := o.rule(d, self, peer, reply); ruling.Allowed {
+		return ruling
+	}
+	return o.rule(opening, self, peer, opened)
 }
 
 // Isolated reports whether any policy isolates any interface of a pod. Of the enforced pods, just these must have a
@@ -182,17 +195,9 @@ type portRange struct {
 // rule returns the verdict of the policies of one pod. The order is the agent's: isolation, flags, own packets, rules.
 // self is the end that the policies protect, peer the address of the other end.
 func (o *Oracle) rule(d Direction, self Endpoint, peer netip.Addr, packet Packet) Ruling {
-	if !self.IsPod() || !o.Enforced(self.Pod) {
-		return Ruling{true, string(d) + " of " + self.String() + " is not enforced here"}
-	}
-	q := question{d, self.Pod, self.Iface, peer}
-	a, ok := o.memo[q]
-	if !ok {
-		a = o.answer(q)
-		o.memo[q] = a
-	}
+	a, why := o.answerTo(d, self, peer)
 	if !a.isolated {
-		return Ruling{true, fmt.Sprintf("no policy isolates %s of %s on %s", d, self.Pod, self.Iface)}
+		return Ruling{true, why}
 	}
 	if ruling, decided := o.flagged(d, packet); decided {
 		return ruling
@@ -211,6 +216,23 @@ func (o *Oracle) rule(d Direction, self Endpoint, peer netip.Addr, packet Packet
 		}
 	}
 	return Ruling{false, fmt.Sprintf("no rule of the policies that isolate %s of %s on %s allows it", d, self.Pod, self.Iface)}
+}
+
+// answerTo returns the answer of the policies of one pod. If nothing isolates the pod's interface, it says why.
+func (o *Oracle) answerTo(d Direction, self Endpoint, peer netip.Addr) (a answer, open string) {
+	if !self.IsPod() || !o.Enforced(self.Pod) {
+		return answer{}, string(d) + " of " + self.String() + " is not enforced here"
+	}
+	q := question{d, self.Pod, self.Iface, peer}
+	a, ok := o.memo[q]
+	if !ok {
+		a = o.answer(q)
+		o.memo[q] = a
+	}
+	if !a.isolated {
+		open = fmt.Sprintf("no policy isolates %s of %s on %s", d, self.Pod, self.Iface)
+	}
+	return a, open
 }
 
 // answer collects the rules of all isolating policies. A packet passes if any of them allows it.
