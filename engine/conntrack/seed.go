@@ -182,8 +182,14 @@ func find(c *nfnl.Conn, protocol uint8, from, to netip.AddrPort) (found entry, e
 
 // IsSeeded reports whether the mark exists: Seed has made the entries, and no process has deleted all entries since.
 func IsSeeded(c *nfnl.Conn) (bool, error) {
-	found, err := find(c, protocolExperiment, markFrom, markTo)
-	return found.from.IsValid(), err
+	var m nfnl.Messages
+	begin(&m, msgGet, 0, "CT_GET", protocolExperiment, markFrom, markTo)
+	m.End()
+	exists, err := c.Exists(&m, msgNew)
+	if err != nil {
+		return false, fmt.Errorf("find the mark: %w", err)
+	}
+	return exists, nil
 }
 
 // RemoveMark deletes the mark, if it exists. The caller calls it when the last policy of the pod is gone.

@@ -42,6 +42,19 @@ func (c *Conn) Ask(m *Messages, answer uint16, visit func(Attrs) error) error {
 	})
 }
 
+// Exists sends a question about an object, and reports whether the kernel knows the object: it answers with a message of the type,
+// or with ENOENT. It does not read the attributes.
+func (c *Conn) Exists(m *Messages, answer uint16) (exists bool, err error) {
+	err = c.dump(m, answer, func(Answer) error {
+		exists = true
+		return nil
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return exists, err
+}
+
 // dump sends questions and calls visit with each answer of a type. The answers end with NLMSG_DONE, with an error, or with a single
 // message to the last question, unless this is a dump: the kernel does not set NLM_F_MULTI in every part of a dump of SCTP sockets.
 func (c *Conn) dump(m *Messages, answer uint16, visit func(Answer) error) error {

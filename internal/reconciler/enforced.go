@@ -23,7 +23,6 @@ type enforced struct {
 	found   engine.Finding // by the last check, to log a change only
 	closed  time.Time      // when the pod started closed; zero: it has its own tables, or none yet
 	bridge  bridgeSearch
-	turn    int // the interval in which audit asks about the tables while they are owned
 
 	toldSeedFailure bool // the current failure is in the log
 }

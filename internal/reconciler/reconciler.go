@@ -3,9 +3,9 @@ package reconciler
 import (
 	"context"
 	"errors"
+	"hash/maphash"
 	"io/fs"
 	"maps"
-	"math/rand/v2"
 	"runtime"
 	"slices"
 	"sync"
@@ -92,14 +92,14 @@ type Reconciler struct {
 	starts   *starts
 	locks    podLocks // the holder of a pod's lock works on the pod
 
-	// mu guards the fields below. It is held for moments only, never during a call of Table or Targets but TakeDirty.
+	// mu guards the fields below. It is held for moments only, never during a call of Table but IsExposed, or of Targets but TakeDirty.
 	mu sync.Mutex
 	// pods has the pods with a target. An enforced in it belongs to the holder of the pod's lock, not to mu.
 	pods        map[cache.PodID]*enforced
-	outstanding map[cache.PodID]int      // times that the pod was queued since it was last up to date
-	retries     map[cache.PodID]int      // failures since the pod was last up to date
-	audited     map[cache.PodID]struct{} // pods whose table is open and was last up to date
-	ended       bool                     // Run has ended: nothing is opened any more
+	outstanding map[cache.PodID]int  // times that the pod was queued since it was last up to date
+	retries     map[cache.PodID]int  // failures since the pod was last up to date
+	audited     map[cache.PodID]bool // pods whose tables are open and were last up to date, and whether the tables are exposed
+	ended       bool                 // Run has ended: nothing is opened any more
 	notice      notice
 }
 
@@ -124,7 +124,7 @@ func New(t Targets, open OpenTable, memory Budget, observer Observer) *Reconcile
 		pods:        map[cache.PodID]*enforced{},
 		outstanding: map[cache.PodID]int{},
 		retries:     map[cache.PodID]int{},
-		audited:     map[cache.PodID]struct{}{},
+		audited:     map[cache.PodID]bool{},
 		notice:      notice{wake: make(chan struct{}, 1)},
 	}
 }
@@ -201,20 +201,36 @@ func (r *Reconciler) audit(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		r.mu.Lock()
-		pods := slices.Collect(maps.Keys(r.audited)) // a pod that failed waits for its own next try
-		r.mu.Unlock()
-		for _, pod := range pods {
-			if ctx.Err() == nil && r.isChanged(ctx, pod, turn) {
+		for _, pod := range r.due(turn) {
+			if ctx.Err() == nil && r.isChanged(ctx, pod) {
 				r.queue.add(pod)
 			}
 		}
 	}
 }
 
+// due returns the pods that audit asks about in an interval: those with exposed tables, and those whose turn it is. A pod that failed is
+// not among them: it waits for its own next try.
+func (r *Reconciler) due(turn int) []cache.PodID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var pods []cache.PodID
+	for pod, exposed := range r.audited {
+		if exposed || turnOf(pod) == turn {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
+}
+
+// turnOf returns the interval in which audit asks about a pod whose tables are not exposed. It spreads pods evenly.
+func turnOf(pod cache.PodID) int { return int(maphash.String(turnSeed, string(pod.UID)) % ownedAudits) }
+
+var turnSeed = maphash.MakeSeed()
+
 // isChanged reports whether the table of a pod needs a check: it has changed, or the kernel gives no answer about it,
-// or a bridge has appeared in the pod. It does not ask if the tables are owned and it is another pod's turn.
-func (r *Reconciler) isChanged(ctx context.Context, pod cache.PodID, turn int) bool {
+// or a bridge has appeared in the pod.
+func (r *Reconciler) isChanged(ctx context.Context, pod cache.PodID) bool {
 	unlock, ok := r.locks.tryLock(pod)
 	if !ok {
 		return false
@@ -223,10 +239,16 @@ func (r *Reconciler) isChanged(ctx context.Context, pod cache.PodID, turn int) b
 	r.mu.Lock()
 	e := r.pods[pod]
 	r.mu.Unlock()
-	if e == nil || e.table == nil || e.turn != turn && !e.table.IsExposed() {
+	if e == nil || e.table == nil {
 		return false
 	}
 	changed, err := e.table.Changed(ctx)
+	exposed := e.table.IsExposed()
+	r.mu.Lock()
+	if _, audited := r.audited[pod]; audited {
+		r.audited[pod] = exposed
+	}
+	r.mu.Unlock()
 	return changed || err != nil || r.bridgeAppeared(ctx, pod, e)
 }
 
@@ -277,7 +299,7 @@ func (r *Reconciler) succeeded(pod cache.PodID, queued int) {
 		delete(r.outstanding, pod)
 	}
 	if e := r.pods[pod]; e != nil && e.table != nil {
-		r.audited[pod] = struct{}{}
+		r.audited[pod] = e.table.IsExposed()
 	} else {
 		delete(r.audited, pod)
 	}
@@ -332,7 +354,7 @@ func (r *Reconciler) reconcile(ctx context.Context, pod cache.PodID) error {
 	// Another sandbox is another network namespace, about which nothing is known.
 	if e.sandbox != target.Sandbox {
 		e.close(log)
-		*e = enforced{sandbox: target.Sandbox, turn: rand.IntN(ownedAudits)}
+		*e = enforced{sandbox: target.Sandbox}
 	}
 	if err := r.searchBridge(e, &target); err != nil {
 		e.close(log)
