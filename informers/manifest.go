@@ -141,7 +141,7 @@ func (r reader) parse(data []byte, file string) (Manifests, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", place, err)
 		}
-		data, err := yaml.YAMLToJSON(document)
+		data, err := yaml.YAMLToJSONStrict(document)
 		if err != nil {
 			return nil, fmt.Errorf("%s: invalid YAML: %s", place, policy.Words(err)) //nolint:errorlint // the words replace the error
 		}

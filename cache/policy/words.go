@@ -38,5 +38,8 @@ func Words(err error) string {
 	for _, prefix := range []string{"error converting YAML to JSON: ", "error unmarshaling JSON: ", "json: ", "yaml: "} {
 		text = strings.TrimPrefix(text, prefix)
 	}
-	return text
+	return yamlWords.Replace(text)
 }
+
+// yamlWords has the words for parts of an error of the YAML decoder. It reports keys that a map has twice as a list with a line for each.
+var yamlWords = strings.NewReplacer("unmarshal errors:\n  ", "", "\n  ", "; ", " already set in map", " appears twice")
