@@ -26,6 +26,7 @@ const (
 	policies    = 8                      // at most; some come and go
 	changeEvery = 200 * time.Millisecond // a change of remote pods or policies
 	startEvery  = 3 * time.Second        // a local pod is replaced
+	discardPort = 9                      // no policy allows it (RFC 863)
 )
 
 // rig is the surroundings of an agent: an API server, a container runtime with NRI, and the network namespaces of the local pods.
@@ -37,6 +38,7 @@ type rig struct {
 	nri     *cluster.NRI
 	network *lab.Lab
 	pods    []*localPod
+	packets []*os.File           // sockets, each for datagrams that policies drop or would drop
 	created map[string]time.Time // of the objects that exist, by name
 }
 
@@ -63,6 +65,9 @@ func newRig(dir string) (r *rig, err error) {
 		}
 		r.pods = append(r.pods, &localPod{name: name, host: host})
 	}
+	if err := r.dialDropped(); err != nil {
+		return nil, err
+	}
 	if err := r.load(0, false); err != nil {
 		return nil, err
 	}
@@ -88,11 +93,47 @@ func (r *rig) close() error {
 	r.nri.Stop()
 	r.runtime.Stop()
 	r.api.Stop()
-	return r.network.Close()
+	var err error
+	for _, p := range r.packets {
+		err = errors.Join(err, p.Close())
+	}
+	return errors.Join(err, r.network.Close())
 }
 
-// play changes the cluster for a while: peers and policies come and go, and pods start. In the middle a policy is invalid, and later
-// the API server is lost for half a minute.
+// dialDropped opens sockets: a stranger's to the first pods, which their policies do not allow, and the first pod's to the stranger, which only a
+// policy in audit mode does not allow.
+func (r *rig) dialDropped() error {
+	const scanners = 4
+	stranger, err := r.network.Host("stranger", netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 2, 1}), 16))
+	if err != nil {
+		return err
+	}
+	dial := func(from *lab.Host, to [4]byte) {
+		socket, failed := from.DialUDP(netip.AddrPortFrom(netip.AddrFrom4(to), discardPort))
+		if failed == nil {
+			r.packets = append(r.packets, socket)
+		}
+		err = errors.Join(err, failed)
+	}
+	dial(r.pods[0].host, [4]byte{10, 9, 2, 1})
+	for i := range scanners {
+		dial(stranger, [4]byte{10, 9, 0, byte(i + 1)})
+	}
+	return err
+}
+
+// sendDropped sends a datagram from the first pod, which is audited, and many from the stranger, to each pod twice as many as to the
+// previous pod.
+func (r *rig) sendDropped() {
+	for i, socket := range r.packets {
+		for range 1 << i {
+			_, _ = socket.Write([]byte{0}) //nolint:errcheck // an ICMP error of an earlier datagram
+		}
+	}
+}
+
+// play changes the cluster for a while: peers and policies come and go, and pods start. In the second quarter a stranger sends packets
+// that no policy allows. In the middle a policy is invalid, and later the API server is lost for half a minute.
 func (r *rig) play(ctx context.Context, d time.Duration) error {
 	begin, lost, nextStart := time.Now(), false, time.Now().Add(startEvery)
 	for i := 1; time.Since(begin) < d; i++ {
@@ -106,6 +147,10 @@ func (r *rig) play(ctx context.Context, d time.Duration) error {
 			}
 		}
 		lost = part > 0.75 && part < 0.8
+		// A port scan in the second quarter.
+		if part > 0.25 && part < 0.5 {
+			r.sendDropped()
+		}
 		replaces := !lost && time.Now().After(nextStart)
 		if replaces {
 			nextStart = time.Now().Add(startEvery)
@@ -217,6 +262,8 @@ func (r *rig) world(step int, hasInvalid bool) string {
 				"    {from: [{podSelector: {matchLabels: {group: g%d}}}], ports: [{port: %d}]}]}}\n", name, name, r.creation(name), i, 8000+i)
 		}
 	}
+	b.WriteString("---\n{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: shop, name: audited, uid: audited,\n" +
+		"  annotations: {k8s.v1.cni.cncf.io/policy-for: data, multi-networkpolicy/mode: audit}}, spec: {podSelector: {}, policyTypes: [Egress]}}\n")
 	if hasInvalid {
 		b.WriteString("---\n{apiVersion: k8s.cni.cncf.io/v1beta1, kind: MultiNetworkPolicy, metadata: {namespace: shop, name: invalid, uid: invalid,\n" +
 			"  annotations: {k8s.v1.cni.cncf.io/policy-for: data}}, spec: {podSelector: {}, ingress: [{ports: [{port: 70000}]}]}}\n")

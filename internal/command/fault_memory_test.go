@@ -88,10 +88,10 @@ func TestKernelWithoutMemory(t *testing.T) {
 // The agent dies at its memory limit. Its tables stay in force, and the next agent takes over.
 func TestMemoryLimit(t *testing.T) {
 	r := newFaultRig(t)
-	r.limitMemory(t, 16<<20)
+	r.limitMemory(t, 4<<20)
 	var world strings.Builder
 	world.WriteString(node.Cluster + node.Policy)
-	for i := range 20_000 {
+	for i := range 6_000 {
 		world.WriteString(podOn(fmt.Sprintf("pod-%d", i), fmt.Sprintf("10.%d.%d.%d", 100+i>>16, i>>8&255, i&255)))
 	}
 	r.Load(world.String())
