@@ -28,8 +28,8 @@ var attempts = []string{
 	"add table FAMILY multi_networkpolicy { flags dormant; }",
 }
 
-// TestDrift: what root in the pod does to a table is refused where the table has an owner, and elsewhere undone within a
-// second, counted and logged.
+// TestDrift: what root in the pod does to a table is refused where the table has an owner. Elsewhere, the agent repairs the table,
+// counts the repair and logs it.
 func TestDrift(t *testing.T) {
 	onBothPaths(t, func(t *testing.T, own bool) {
 		testDrift(t, newLeakWorld(t, rand.New(rand.NewPCG(1, 1)), own), engine.Inet)
@@ -72,7 +72,8 @@ func testDrift(t *testing.T, w *leakWorld, family expr.TableFamily) {
 			}
 		}
 		await.That(t, attempt, func() bool { is, _ := w.table("server"); return is == want })
-		if took := time.Since(start); took > time.Second {
+		// The agent looks twice a second. A busy machine takes longer, and with the race detector much longer.
+		if took := time.Since(start); took > 5*time.Second {
 			t.Errorf("%s: repaired after %s", attempt, took)
 		}
 		await.That(t, attempt+": counted", func() bool { return testutil.ToFloat64(w.metrics.repairs) == repairs })
