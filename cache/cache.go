@@ -53,6 +53,16 @@ type Options struct {
 	LockHeld func(time.Duration)
 }
 
+// DefaultNetworkPlugins returns the types of CNI plugins that give a pod an interface of its own in its network
+// namespace. Policies are enforced on networks of these types. The caller may change the slice.
+func DefaultNetworkPlugins() []string {
+	return []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge", "bond", "vlan", "tap", "ipoib"}
+}
+
+// DefaultEnforcedBy returns the types of CNI plugins whose networks are isolated by the implementation that makes them, each as
+// TYPE=NAME. The caller may change the slice.
+func DefaultEnforcedBy() []string { return []string{"ovn-k8s-cni-overlay=OVN-Kubernetes"} }
+
 // Key is the namespace and name of an object. For a Namespace the namespace is empty.
 type Key = types.NamespacedName
 

@@ -1,8 +1,8 @@
+//go:build linux
+
 package engine
 
 import (
-	"strings"
-
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
 
@@ -99,16 +99,6 @@ func (b *batch) begin(typ, flags uint16, l nfnl.Label) {
 	b.BeginNFT(typ, flags, b.family.Number(), l)
 }
 
-// The flags of a table with an owner (linux/netfilter/nf_tables.h). While the socket of the owner is open, no other process
-// can change or flush the table. With both flags the table stays when the socket is closed, then without an owner. With the
-// first flag alone the kernel deletes the table together with the socket, as package trace wants; the table of the policies
-// never has the first flag alone.
-const (
-	ownedOnly = 1 << 1 // NFT_TABLE_F_OWNER, kernel 5.12
-	orphan    = 1 << 2 // NFT_TABLE_F_PERSIST, kernel 6.9
-	owned     = orphan | ownedOnly
-)
-
 // table writes a message about the table itself.
 func (b *batch) table(typ uint16, op string, flags uint16, tableFlags uint32) {
 	b.begin(typ, flags, nfnl.Label{Op: op, Object: TableName})
@@ -188,15 +178,6 @@ func (b *batch) changeRule(c *ruleChange) error {
 	}
 	b.End()
 	return nil
-}
-
-// maxComment is NFTNL_UDATA_COMMENT_MAXLEN: the bytes of a comment and its NUL.
-const maxComment = 128
-
-// commentText returns the comment in a form that the kernel stores and nft prints: cut to the limit, and without the quote
-// that would end nft's string when it is read back.
-func commentText(text string) string {
-	return strings.ReplaceAll(text[:min(len(text), maxComment-1)], `"`, "'")
 }
 
 // comment appends the text as nft stores it: an entry of userdata with a NUL at its end.

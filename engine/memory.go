@@ -1,6 +1,6 @@
 package engine
 
-import "golang.org/x/sys/unix"
+import "github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 // Kernel memory of the parts of a table, bytes, measured by the memory cgroup on 6.18 and rounded up: the kernel charges it
 // to the cgroup of the process that sends the batch (GFP_KERNEL_ACCOUNT).
@@ -24,7 +24,7 @@ func (rs Ruleset) Memory() (bytes int) {
 		switch layout := layoutOf(s.Elements); {
 		case len(layout.fields) > 0:
 			bytes += memoryPortRanges + n*memoryPortRange
-		case layout.flags&unix.NFT_SET_INTERVAL != 0:
+		case layout.flags&uapi.NFT_SET_INTERVAL != 0:
 			bytes += memoryIntervalSet + n*memoryRange
 		default:
 			bytes += memoryHashSet + n*memoryHashElement

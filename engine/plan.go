@@ -6,6 +6,16 @@ import (
 	"time"
 )
 
+// The flags of a table with an owner (linux/netfilter/nf_tables.h). While the socket of the owner is open, no other process
+// can change or flush the table. With both flags the table stays when the socket is closed, then without an owner. With the
+// first flag alone the kernel deletes the table together with the socket, as package trace wants; the table of the policies
+// never has the first flag alone.
+const (
+	ownedOnly = 1 << 1 // NFT_TABLE_F_OWNER, kernel 5.12
+	orphan    = 1 << 2 // NFT_TABLE_F_PERSIST, kernel 6.9
+	owned     = orphan | ownedOnly
+)
+
 // table is the kernel's table, as acknowledged or as read back. A table value never changes after the Engine has it,
 // except for ruleset, underWay and generation.
 type table struct {

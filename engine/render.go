@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
@@ -48,7 +48,7 @@ func Render(w io.Writer, f expr.TableFamily, rs Ruleset) error {
 //	}
 func renderSet(b *bytes.Buffer, s *Set) {
 	fmt.Fprintf(b, "\tset %s {\n\t\ttype %s\n", s.Name, typeText(s.Elements))
-	if layoutOf(s.Elements).flags&unix.NFT_SET_INTERVAL != 0 {
+	if layoutOf(s.Elements).flags&uapi.NFT_SET_INTERVAL != 0 {
 		b.WriteString("\t\tflags interval\n")
 	}
 	if isServed(s.Elements) {
@@ -133,11 +133,11 @@ func portText(r sets.PortRange) string {
 // protocolText returns the name that nft prints for a protocol with ports.
 func protocolText(number uint8) string {
 	switch number {
-	case unix.IPPROTO_TCP:
+	case uapi.IPPROTO_TCP:
 		return "tcp"
-	case unix.IPPROTO_UDP:
+	case uapi.IPPROTO_UDP:
 		return "udp"
-	case unix.IPPROTO_SCTP:
+	case uapi.IPPROTO_SCTP:
 		return "sctp"
 	}
 	return strconv.Itoa(int(number))
@@ -157,4 +157,13 @@ func renderChain(b *bytes.Buffer, f expr.TableFamily, c *Chain) {
 		b.WriteByte('\n')
 	}
 	b.WriteString("\t}\n")
+}
+
+// maxComment is NFTNL_UDATA_COMMENT_MAXLEN: the bytes of a comment and its NUL.
+const maxComment = 128
+
+// commentText returns the comment in a form that the kernel stores and nft prints: cut to the limit, and without the quote
+// that would end nft's string when it is read back.
+func commentText(text string) string {
+	return strings.ReplaceAll(text[:min(len(text), maxComment-1)], `"`, "'")
 }

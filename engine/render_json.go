@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"io"
 
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 )
@@ -32,7 +32,7 @@ func tableForJSON(f expr.TableFamily, rs Ruleset) *tableJSON {
 	for _, s := range rs.Sets {
 		j := setJSON{Name: s.Name, Type: typeText(s.Elements), Comment: s.Comment, Elements: elementTexts(s.Elements)}
 		// The flags follow from the layout that the engine writes, so both outputs agree with the kernel.
-		if layoutOf(s.Elements).flags&unix.NFT_SET_INTERVAL != 0 {
+		if layoutOf(s.Elements).flags&uapi.NFT_SET_INTERVAL != 0 {
 			j.Flags = []string{"interval"}
 		}
 		if isServed(s.Elements) {

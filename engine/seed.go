@@ -1,3 +1,5 @@
+//go:build linux
+
 package engine
 
 import (
@@ -18,10 +20,8 @@ import (
 //
 // A UDP socket without a peer does not show who its clients are. If the pod sends first on such a socket, the kernel takes the
 // pod for the client. The set ServedSet has the ports of these sockets for a while: rules of a Ruleset must not take packets to
-// them for replies. Meanwhile the Engine corrects the entries.
+// them for replies. Meanwhile the Engine corrects the entries. The ports stay in the set for servedLife.
 const (
-	servedLife     = 150 * time.Second // an entry of UDP without packets lives for 120 s, so its connection would then be new anyway
-	servedLifeText = "2m30s"
 	servedInterval = 10 * time.Second // between two corrections
 	seedRetry      = time.Minute      // after a failure
 )
@@ -53,12 +53,6 @@ func (r Ruleset) isEnforcing() bool {
 
 // tracking returns the ruleset without its base chains.
 func (r Ruleset) tracking() Ruleset { return Ruleset{Sets: r.Sets, Chains: r.regular()} }
-
-// isServed reports whether the set is the set of served ports, which the Engine fills itself.
-func isServed(e Elements) bool {
-	_, ok := e.(Served)
-	return ok
-}
 
 // seed makes the entries of connections, see conntrack.Seed. If it cannot make them, the policies are enforced
 // nevertheless: they judge each connection by its next packet. The returned error is an error of the table, not of the

@@ -3,7 +3,7 @@ package expr
 import (
 	"net/netip"
 
-	"github.com/google/nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -29,7 +29,7 @@ func address(f sets.Family, word string, offset uint32) AddressField {
 	fam := familyOf(f)
 	return AddressField{
 		field: field{
-			words: fam.word + word, checks: fam.isFamily(), load: []expr.Any{fam.load(offset)}, size: fam.addrLen,
+			words: fam.word + word, checks: fam.isFamily(), load: []bytecode.Any{fam.load(offset)}, size: fam.addrLen,
 		},
 		family: f,
 		offset: offset,
@@ -63,8 +63,8 @@ func (a AddressField) Prefix(op Op, p netip.Prefix) Statement {
 	case bits > 0 && bits%8 == 0:
 		// The bytes of the prefix are the first bytes of the address, so a shorter load replaces the mask.
 		short := a.field
-		short.load = []expr.Any{&expr.Payload{
-			DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: a.offset, Len: uint32(bits / 8),
+		short.load = []bytecode.Any{&bytecode.Payload{
+			DestRegister: reg, Base: bytecode.PayloadBaseNetworkHeader, Offset: a.offset, Len: uint32(bits / 8),
 		}}
 		return short.equal(op, p.String(), value[:bits/8])
 	}

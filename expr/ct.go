@@ -5,7 +5,8 @@ import (
 	"strings"
 
 	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
 )
 
 // State is a set of conntrack states, as the bits that `ct state` loads. A packet is in exactly one state, so a State
@@ -14,11 +15,11 @@ type State uint32
 
 // The states of a packet, as conntrack sees it (linux/netfilter/nf_conntrack_common.h, enum ip_conntrack_info).
 const (
-	StateInvalid     = State(expr.CtStateBitINVALID)
-	StateEstablished = State(expr.CtStateBitESTABLISHED)
-	StateRelated     = State(expr.CtStateBitRELATED)
-	StateNew         = State(expr.CtStateBitNEW)
-	StateUntracked   = State(expr.CtStateBitUNTRACKED)
+	StateInvalid     = State(bytecode.CtStateBitINVALID)
+	StateEstablished = State(bytecode.CtStateBitESTABLISHED)
+	StateRelated     = State(bytecode.CtStateBitRELATED)
+	StateNew         = State(bytecode.CtStateBitNEW)
+	StateUntracked   = State(bytecode.CtStateBitUNTRACKED)
 )
 
 // stateNames is in the order in which nft prints them.
@@ -56,24 +57,24 @@ func (s State) text() string {
 // both bits together, which is true for every packet.)
 func InState(op Op, states State) Statement {
 	// The kernel loads the state in host byte order.
-	load := &expr.Ct{Key: expr.CtKeySTATE, Register: reg}
+	load := &bytecode.Ct{Key: bytecode.CtKeySTATE, Register: reg}
 	bytes := binaryutil.NativeEndian.PutUint32(uint32(states))
 	// A single state can be compared as a whole, which nft prints with "!=". Several states need the mask below.
 	if op == IsNot && bits.OnesCount32(uint32(states)) == 1 {
 		return Statement{
 			Text:  "ct state != " + states.text(),
-			Exprs: []expr.Any{load, &expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: bytes}},
+			Exprs: []bytecode.Any{load, &bytecode.Cmp{Op: bytecode.CmpOpNeq, Register: reg, Data: bytes}},
 		}
 	}
 	// The mask keeps the bits of the states. A packet has a single bit, so the result is 0 unless the packet is in a
 	// state of them.
 	s := Statement{Text: "ct state " + states.text()}
-	cmp := expr.CmpOpNeq
+	cmp := bytecode.CmpOpNeq
 	if op == IsNot {
 		s.Text = "ct state ! " + states.text()
-		cmp = expr.CmpOpEq
+		cmp = bytecode.CmpOpEq
 	}
-	s.Exprs = []expr.Any{load, keepBits(bytes), &expr.Cmp{Op: cmp, Register: reg, Data: binaryutil.NativeEndian.PutUint32(0)}}
+	s.Exprs = []bytecode.Any{load, keepBits(bytes), &bytecode.Cmp{Op: cmp, Register: reg, Data: binaryutil.NativeEndian.PutUint32(0)}}
 	return s
 }
 
@@ -82,17 +83,17 @@ func InState(op Op, states State) Statement {
 func ReplyOfEstablished() []Statement {
 	return []Statement{InState(Is, StateEstablished), {
 		Text: "ct direction reply",
-		Exprs: []expr.Any{
-			&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{directionReply}},
+		Exprs: []bytecode.Any{
+			&bytecode.Ct{Key: bytecode.CtKeyDIRECTION, Register: reg},
+			&bytecode.Cmp{Op: bytecode.CmpOpEq, Register: reg, Data: []byte{directionReply}},
 		},
 	}}
 }
 
 // loadDialedPort loads the destination port of a connection's first packet before any address translation: the port
 // that the client dialed. In a reply packet, `th sport` may be the port of a translation instead.
-func loadDialedPort(register uint32) expr.Any {
-	return &expr.Ct{Key: expr.CtKeyPROTODST, Register: register, Direction: directionOriginal, OptDirection: true}
+func loadDialedPort(register uint32) bytecode.Any {
+	return &bytecode.Ct{Key: bytecode.CtKeyPROTODST, Register: register, Direction: directionOriginal, OptDirection: true}
 }
 
 // The directions of a connection's packets, enum ip_conntrack_dir (linux/netfilter/nf_conntrack_tuple_common.h).

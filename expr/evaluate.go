@@ -7,8 +7,9 @@ import (
 	"slices"
 
 	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -78,51 +79,51 @@ const wideRegister = 4 * slotSize
 
 // start returns the offset of a register in machine.bytes. It accepts both names of a register (see slot).
 func start(register uint32) int {
-	if register >= unix.NFT_REG32_00 {
-		return wideRegister + int(register-unix.NFT_REG32_00)*slotSize
+	if register >= uapi.NFT_REG32_00 {
+		return wideRegister + int(register-uapi.NFT_REG32_00)*slotSize
 	}
 	return int(register) * wideRegister
 }
 
 // step runs an expression. Counters and logs have no effect on the verdict.
-func (m *machine) step(e expr.Any) error {
+func (m *machine) step(e bytecode.Any) error {
 	switch e := e.(type) {
-	case *expr.Meta:
+	case *bytecode.Meta:
 		return m.meta(e)
-	case *expr.Payload:
+	case *bytecode.Payload:
 		m.payload(e)
-	case *expr.Ct:
+	case *bytecode.Ct:
 		return m.conntrack(e)
 	// The agent's rules swap only marks, which are 4 bytes long.
-	case *expr.Byteorder:
+	case *bytecode.Byteorder:
 		slices.Reverse(m.bytes[start(e.SourceRegister):][:e.Len])
-	case *expr.Bitwise:
+	case *bytecode.Bitwise:
 		r := m.bytes[start(e.DestRegister):]
 		// The kernel computes dst = (src & mask) ^ xor for each byte (nft_bitwise.c).
 		for i, mask := range e.Mask {
 			r[i] = m.bytes[start(e.SourceRegister)+i]&mask ^ e.Xor[i]
 		}
-	case *expr.Cmp:
+	case *bytecode.Cmp:
 		m.match(e.Register, len(e.Data), func(b []byte) bool { return compares(bytes.Compare(b, e.Data), e.Op) })
-	case *expr.Range:
+	case *bytecode.Range:
 		m.match(e.Register, len(e.FromData), func(b []byte) bool {
 			within := bytes.Compare(b, e.FromData) >= 0 && bytes.Compare(b, e.ToData) <= 0
-			return within == (e.Op == expr.CmpOpEq)
+			return within == (e.Op == bytecode.CmpOpEq)
 		})
-	case *expr.Lookup:
+	case *bytecode.Lookup:
 		size, contains := m.sets(e.SetName)
 		if size == 0 {
 			return fmt.Errorf("there is no set %s", e.SetName)
 		}
 		m.match(e.SourceRegister, size, func(b []byte) bool { return contains(b) != e.Invert })
 	// Whether the packet is within the rate depends on other packets.
-	case *expr.Limit:
+	case *bytecode.Limit:
 		m.unsure = true
-	case *expr.Counter, *expr.Log:
+	case *bytecode.Counter, *bytecode.Log:
 	// The explanation sends no packet, so it neither counts nor logs.
-	case *expr.Reject:
+	case *bytecode.Reject:
 		m.verdict = "reject"
-	case *expr.Verdict:
+	case *bytecode.Verdict:
 		return m.decide(e)
 	default:
 		return fmt.Errorf("%T cannot be evaluated", e)
@@ -142,17 +143,17 @@ func (m *machine) match(register uint32, size int, fits func(value []byte) bool)
 }
 
 // compares reports whether the result c of bytes.Compare satisfies the operator.
-func compares(c int, op expr.CmpOp) bool {
+func compares(c int, op bytecode.CmpOp) bool {
 	switch op {
-	case expr.CmpOpEq:
+	case bytecode.CmpOpEq:
 		return c == 0
-	case expr.CmpOpNeq:
+	case bytecode.CmpOpNeq:
 		return c != 0
-	case expr.CmpOpLt:
+	case bytecode.CmpOpLt:
 		return c < 0
-	case expr.CmpOpLte:
+	case bytecode.CmpOpLte:
 		return c <= 0
-	case expr.CmpOpGt:
+	case bytecode.CmpOpGt:
 		return c > 0
 	}
 	return c >= 0
@@ -175,19 +176,19 @@ func (m *machine) loadUnknown(register uint32, size int) {
 }
 
 // meta loads a property of the packet that is not in its headers. The mark is unknown.
-func (m *machine) meta(e *expr.Meta) error {
+func (m *machine) meta(e *bytecode.Meta) error {
 	p := m.packet
 	// The keys are the keys of custom rules, see package custom.
 	switch e.Key {
-	case expr.MetaKeyNFPROTO:
+	case bytecode.MetaKeyNFPROTO:
 		m.load(e.Register, []byte{familyOf(p.Family).nfproto})
-	case expr.MetaKeyL4PROTO:
+	case bytecode.MetaKeyL4PROTO:
 		m.load(e.Register, []byte{p.Protocol})
-	case expr.MetaKeyIIFNAME:
+	case bytecode.MetaKeyIIFNAME:
 		m.load(e.Register, paddedName(p.Input))
-	case expr.MetaKeyOIFNAME:
+	case bytecode.MetaKeyOIFNAME:
 		m.load(e.Register, paddedName(p.Output))
-	case expr.MetaKeyMARK:
+	case bytecode.MetaKeyMARK:
 		m.loadUnknown(e.Register, slotSize)
 	default:
 		return fmt.Errorf("meta key %d cannot be evaluated", e.Key)
@@ -196,13 +197,13 @@ func (m *machine) meta(e *expr.Meta) error {
 }
 
 // conntrack loads a property of the packet's connection. The packet is the first of the connection, so its direction is original.
-func (m *machine) conntrack(e *expr.Ct) error {
+func (m *machine) conntrack(e *bytecode.Ct) error {
 	switch e.Key {
-	case expr.CtKeySTATE:
+	case bytecode.CtKeySTATE:
 		m.load(e.Register, binaryutil.NativeEndian.PutUint32(uint32(m.packet.State)))
-	case expr.CtKeyDIRECTION:
+	case bytecode.CtKeyDIRECTION:
 		m.load(e.Register, []byte{directionOriginal})
-	case expr.CtKeyPROTODST:
+	case bytecode.CtKeyPROTODST:
 		m.loadUnknown(e.Register, 2)
 	default:
 		return fmt.Errorf("conntrack key %d cannot be evaluated", e.Key)
@@ -211,7 +212,7 @@ func (m *machine) conntrack(e *expr.Ct) error {
 }
 
 // payload loads bytes of the headers. Only addresses, destination ports and ICMP types are known.
-func (m *machine) payload(e *expr.Payload) {
+func (m *machine) payload(e *bytecode.Payload) {
 	// Custom rules read no field of the network header but the addresses.
 	p, fam := m.packet, familyOf(m.packet.Family)
 	size := int(e.Len)
@@ -222,11 +223,11 @@ func (m *machine) payload(e *expr.Payload) {
 		addr = p.Destination
 	}
 	switch {
-	case e.Base == expr.PayloadBaseNetworkHeader && addr.IsValid():
+	case e.Base == bytecode.PayloadBaseNetworkHeader && addr.IsValid():
 		m.load(e.DestRegister, addr.AsSlice())
-	case e.Base == expr.PayloadBaseTransportHeader && e.Offset == destinationPort && size == 2 && HasPorts(p.Protocol):
+	case e.Base == bytecode.PayloadBaseTransportHeader && e.Offset == destinationPort && size == 2 && HasPorts(p.Protocol):
 		m.load(e.DestRegister, TypeInetService.Append(nil, uint32(p.DestinationPort)))
-	case e.Base == expr.PayloadBaseTransportHeader && e.Offset == 0 && size == 1 && p.isICMP():
+	case e.Base == bytecode.PayloadBaseTransportHeader && e.Offset == 0 && size == 1 && p.isICMP():
 		m.load(e.DestRegister, []byte{p.ICMPType})
 	default:
 		m.loadUnknown(e.DestRegister, size)
@@ -234,17 +235,17 @@ func (m *machine) payload(e *expr.Payload) {
 }
 
 func (p Packet) isICMP() bool {
-	return p.Protocol == unix.IPPROTO_ICMP || p.Protocol == unix.IPPROTO_ICMPV6
+	return p.Protocol == uapi.IPPROTO_ICMP || p.Protocol == uapi.IPPROTO_ICMPV6
 }
 
 // decide ends the rule with a verdict. Jumps are not supported: custom rules have none.
-func (m *machine) decide(e *expr.Verdict) error {
+func (m *machine) decide(e *bytecode.Verdict) error {
 	switch e.Kind {
-	case expr.VerdictAccept:
+	case bytecode.VerdictAccept:
 		m.verdict = "accept"
-	case expr.VerdictDrop:
+	case bytecode.VerdictDrop:
 		m.verdict = "drop"
-	case expr.VerdictReturn:
+	case bytecode.VerdictReturn:
 		m.verdict = "return"
 	default:
 		return fmt.Errorf("verdict %d cannot be evaluated", e.Kind)

@@ -3,27 +3,27 @@ package expr
 import (
 	"net/netip"
 
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 
 // ICMP is `meta l4proto icmp` or `meta l4proto ipv6-icmp`: it matches all messages of the protocol.
 func ICMP(f sets.Family) Statement {
-	number := uint32(unix.IPPROTO_ICMP)
+	number := uint32(uapi.IPPROTO_ICMP)
 	if f == sets.V6 {
-		number = unix.IPPROTO_ICMPV6
+		number = uapi.IPPROTO_ICMPV6
 	}
 	return L4Protocol().Range(Is, sets.NumberRange{From: number, To: number})
 }
 
 // l4proto checks the transport protocol (IP protocol number) of the packet. Unlike `ip protocol`, it looks behind the
 // extension headers of IPv6.
-func l4proto(number byte) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{number}},
+func l4proto(number byte) []bytecode.Any {
+	return []bytecode.Any{
+		&bytecode.Meta{Key: bytecode.MetaKeyL4PROTO, Register: reg},
+		&bytecode.Cmp{Op: bytecode.CmpOpEq, Register: reg, Data: []byte{number}},
 	}
 }
 
@@ -44,7 +44,7 @@ func LinkControl() [][]Statement {
 		{types.Range(Is, sets.NumberRange{From: mldv2Report, To: mldv2Report})},
 		{
 			Destination(sets.V4).Prefix(Is, netip.MustParsePrefix("224.0.0.0/4")), // all messages of RFC 9776 go to a group
-			L4Protocol().Range(Is, sets.NumberRange{From: unix.IPPROTO_IGMP, To: unix.IPPROTO_IGMP}),
+			L4Protocol().Range(Is, sets.NumberRange{From: uapi.IPPROTO_IGMP, To: uapi.IPPROTO_IGMP}),
 		},
 	}
 }

@@ -3,7 +3,7 @@ package expr
 import (
 	"fmt"
 
-	"github.com/google/nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
 )
 
 // Limit is a rate limit (a token bucket). It matches packets up to the rate, or with Over the packets beyond it. Each
@@ -26,8 +26,8 @@ var limitUnits = []struct {
 	unit LimitUnit
 	name string
 }{
-	{LimitUnit(expr.LimitTimeSecond), "second"}, {LimitUnit(expr.LimitTimeMinute), "minute"},
-	{LimitUnit(expr.LimitTimeHour), "hour"}, {LimitUnit(expr.LimitTimeDay), "day"},
+	{LimitUnit(bytecode.LimitTimeSecond), "second"}, {LimitUnit(bytecode.LimitTimeMinute), "minute"},
+	{LimitUnit(bytecode.LimitTimeHour), "hour"}, {LimitUnit(bytecode.LimitTimeDay), "day"},
 }
 
 // LimitUnitByName returns the unit with the name that nft uses.
@@ -61,8 +61,8 @@ func (l Limit) Statement() Statement {
 	}
 	return Statement{
 		Text: fmt.Sprintf("limit rate %s%d/%s%s", over, l.Rate, l.Unit, burst),
-		Exprs: []expr.Any{&expr.Limit{
-			Type: expr.LimitTypePkts, Rate: uint64(l.Rate), Over: l.Over, Unit: expr.LimitTime(l.Unit), Burst: l.Burst,
+		Exprs: []bytecode.Any{&bytecode.Limit{
+			Type: bytecode.LimitTypePkts, Rate: uint64(l.Rate), Over: l.Over, Unit: bytecode.LimitTime(l.Unit), Burst: l.Burst,
 		}},
 	}
 }

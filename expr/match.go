@@ -3,8 +3,8 @@ package expr
 import (
 	"strings"
 
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -12,27 +12,27 @@ import (
 // IIFName is `iifname "NAME"`: the packet came in on the interface. Names longer than 15 bytes match nothing. The match
 // goes by name and not by index (`iif`), so it also holds for an interface that is made later.
 func IIFName(name string) Statement {
-	return interfaceField("iifname", expr.MetaKeyIIFNAME).named(Is, name)
+	return interfaceField("iifname", bytecode.MetaKeyIIFNAME).named(Is, name)
 }
 
 // OIFName is `oifname "NAME"`: the packet goes out on the interface.
 func OIFName(name string) Statement {
-	return interfaceField("oifname", expr.MetaKeyOIFNAME).named(Is, name)
+	return interfaceField("oifname", bytecode.MetaKeyOIFNAME).named(Is, name)
 }
 
 // InputInterface is IIFName with an operator and a pattern: a star at the end of the pattern matches any rest of a name.
 func InputInterface(op Op, pattern string) Statement {
-	return interfaceField("iifname", expr.MetaKeyIIFNAME).matching(op, pattern)
+	return interfaceField("iifname", bytecode.MetaKeyIIFNAME).matching(op, pattern)
 }
 
 // OutputInterface is OIFName with an operator and a pattern, as in InputInterface.
 func OutputInterface(op Op, pattern string) Statement {
-	return interfaceField("oifname", expr.MetaKeyOIFNAME).matching(op, pattern)
+	return interfaceField("oifname", bytecode.MetaKeyOIFNAME).matching(op, pattern)
 }
 
 // interfaceField returns the field of an interface's name. It is IFNAMSIZ bytes long, as the kernel loads it.
-func interfaceField(word string, key expr.MetaKey) field {
-	return field{words: word, load: []expr.Any{&expr.Meta{Key: key, Register: reg}}, size: unix.IFNAMSIZ}
+func interfaceField(word string, key bytecode.MetaKey) field {
+	return field{words: word, load: []bytecode.Any{&bytecode.Meta{Key: key, Register: reg}}, size: uapi.IFNAMSIZ}
 }
 
 // matching compares the field with a pattern. For a prefix, it compares only the bytes of the prefix, as nft does for
@@ -52,7 +52,7 @@ func (f field) named(op Op, name string) Statement {
 
 // paddedName returns the name of an interface as the kernel loads it: IFNAMSIZ bytes, padded with NULs.
 func paddedName(name string) []byte {
-	padded := make([]byte, unix.IFNAMSIZ)
+	padded := make([]byte, uapi.IFNAMSIZ)
 	copy(padded, name)
 	return padded
 }
@@ -69,24 +69,24 @@ type family struct {
 // familyOf returns the layout of a family's header. Any family but V4 counts as V6.
 func familyOf(f sets.Family) family {
 	if f == sets.V4 {
-		return family{word: "ip", nfproto: unix.NFPROTO_IPV4, etherType: unix.ETH_P_IP, source: 12, dest: 16, addrLen: 4, slots: 1}
+		return family{word: "ip", nfproto: uapi.NFPROTO_IPV4, etherType: uapi.ETH_P_IP, source: 12, dest: 16, addrLen: 4, slots: 1}
 	}
-	return family{word: "ip6", nfproto: unix.NFPROTO_IPV6, etherType: unix.ETH_P_IPV6, source: 8, dest: 24, addrLen: 16, slots: 4}
+	return family{word: "ip6", nfproto: uapi.NFPROTO_IPV6, etherType: uapi.ETH_P_IPV6, source: 8, dest: 24, addrLen: 16, slots: 4}
 }
 
 // isFamily checks the family of the packet, since an inet table sees both: bytes 12 to 15 are the source address in an
 // IPv4 header, and a part of the source address in an IPv6 header. Without this check, nft would print the following
 // payload as raw `@nh,96,32`.
-func (f family) isFamily() []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: reg},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: []byte{f.nfproto}},
+func (f family) isFamily() []bytecode.Any {
+	return []bytecode.Any{
+		&bytecode.Meta{Key: bytecode.MetaKeyNFPROTO, Register: reg},
+		&bytecode.Cmp{Op: bytecode.CmpOpEq, Register: reg, Data: []byte{f.nfproto}},
 	}
 }
 
 // load loads an address of the network header into reg.
-func (f family) load(offset uint32) expr.Any {
-	return &expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(f.addrLen)}
+func (f family) load(offset uint32) bytecode.Any {
+	return &bytecode.Payload{DestRegister: reg, Base: bytecode.PayloadBaseNetworkHeader, Offset: offset, Len: uint32(f.addrLen)}
 }
 
 // SourceIn is `ip saddr @SET` or `ip6 saddr @SET`; packets of the other family do not match.
@@ -130,13 +130,13 @@ func portIn(word string, offset uint32, set string) Statement {
 }
 
 // protocolPortIn is portIn with any expression that loads a port into slot 0.
-func protocolPortIn(words string, load expr.Any, set string) Statement {
+func protocolPortIn(words string, load bytecode.Any, set string) Statement {
 	return Statement{
 		Text: words + " . meta l4proto @" + set,
-		Exprs: []expr.Any{
+		Exprs: []bytecode.Any{
 			load,
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: slot(1)},
-			&expr.Lookup{SourceRegister: reg, SetName: set},
+			&bytecode.Meta{Key: bytecode.MetaKeyL4PROTO, Register: slot(1)},
+			&bytecode.Lookup{SourceRegister: reg, SetName: set},
 		},
 	}
 }
@@ -160,9 +160,9 @@ func (f family) endpointIn(words string, addr, port uint32, set string) Statemen
 		Text: f.word + words + set,
 		Exprs: append(f.isFamily(),
 			f.load(addr),
-			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: slot(f.slots)},
+			&bytecode.Meta{Key: bytecode.MetaKeyL4PROTO, Register: slot(f.slots)},
 			loadTransport(slot(f.slots+1), port, 2),
-			&expr.Lookup{SourceRegister: reg, SetName: set},
+			&bytecode.Lookup{SourceRegister: reg, SetName: set},
 		),
 	}
 }
@@ -175,6 +175,6 @@ const (
 
 // loadTransport loads bytes of the transport header. A packet without these bytes, such as a later fragment, does not match the
 // rule.
-func loadTransport(register, offset, size uint32) expr.Any {
-	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseTransportHeader, Offset: offset, Len: size}
+func loadTransport(register, offset, size uint32) bytecode.Any {
+	return &bytecode.Payload{DestRegister: register, Base: bytecode.PayloadBaseTransportHeader, Offset: offset, Len: size}
 }

@@ -5,8 +5,9 @@ import (
 	"math/bits"
 
 	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -24,9 +25,9 @@ type Transport uint8
 // The transport protocols. AnyTransport is `th` of nft: it compares the bytes of the ports without a check of the protocol.
 const (
 	AnyTransport Transport = 0
-	TCP          Transport = unix.IPPROTO_TCP
-	UDP          Transport = unix.IPPROTO_UDP
-	SCTP         Transport = unix.IPPROTO_SCTP
+	TCP          Transport = uapi.IPPROTO_TCP
+	UDP          Transport = uapi.IPPROTO_UDP
+	SCTP         Transport = uapi.IPPROTO_SCTP
 )
 
 // HasPorts reports whether the header of an IP protocol begins with ports.
@@ -53,7 +54,7 @@ func DestinationPort(t Transport) NumberField { return port(t, " dport", destina
 
 // port makes the field from the word that nft uses and the offset of the port in the header.
 func port(t Transport, word string, offset uint32) NumberField {
-	f := field{words: t.word() + word, load: []expr.Any{loadTransport(reg, offset, 2)}, size: 2}
+	f := field{words: t.word() + word, load: []bytecode.Any{loadTransport(reg, offset, 2)}, size: 2}
 	if t != AnyTransport {
 		f.checks = l4proto(byte(t))
 	}
@@ -62,21 +63,21 @@ func port(t Transport, word string, offset uint32) NumberField {
 
 // L4Protocol returns the field `meta l4proto`: the protocol after the IP header and all IPv6 extension headers.
 func L4Protocol() NumberField {
-	load := []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}}
+	load := []bytecode.Any{&bytecode.Meta{Key: bytecode.MetaKeyL4PROTO, Register: reg}}
 	return NumberField{field{words: "meta l4proto", load: load, size: 1}, TypeInetProto}
 }
 
 // ICMPType returns the field `icmp type` or `icmpv6 type`.
 func ICMPType(f sets.Family) NumberField {
-	words, number, datatype := "icmp type", byte(unix.IPPROTO_ICMP), TypeICMP
+	words, number, datatype := "icmp type", byte(uapi.IPPROTO_ICMP), TypeICMP
 	if f == sets.V6 {
-		words, number, datatype = "icmpv6 type", unix.IPPROTO_ICMPV6, TypeICMPv6
+		words, number, datatype = "icmpv6 type", uapi.IPPROTO_ICMPV6, TypeICMPv6
 	}
 	return NumberField{field{
 		words: words,
 		// Both checks are needed: an ICMP message in an IPv6 packet is no ICMP message for `icmp type`.
 		checks: append(familyOf(f).isFamily(), l4proto(number)...),
-		load:   []expr.Any{loadTransport(reg, 0, 1)},
+		load:   []bytecode.Any{loadTransport(reg, 0, 1)},
 		size:   1,
 	}, datatype}
 }
@@ -86,9 +87,9 @@ func ICMPType(f sets.Family) NumberField {
 func Mark() NumberField {
 	return NumberField{field{
 		words: "meta mark",
-		load:  []expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: reg}},
-		swap: []expr.Any{&expr.Byteorder{
-			SourceRegister: reg, DestRegister: reg, Op: expr.ByteorderHton, Len: slotSize, Size: slotSize,
+		load:  []bytecode.Any{&bytecode.Meta{Key: bytecode.MetaKeyMARK, Register: reg}},
+		swap: []bytecode.Any{&bytecode.Byteorder{
+			SourceRegister: reg, DestRegister: reg, Op: bytecode.ByteorderHton, Len: slotSize, Size: slotSize,
 		}},
 		size: slotSize,
 	}, TypeMark}

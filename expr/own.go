@@ -1,8 +1,8 @@
 package expr
 
 import (
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -12,22 +12,22 @@ import (
 // (dev_loopback_xmit in net/core/dev.c), so the copy already has a route at the prerouting hook. A packet from outside has no
 // route at this hook, so it does not match, even with a forged source address.
 func OwnCopy(f sets.Family) []Statement {
-	key := expr.RtNexthop4
+	key := bytecode.RtNexthop4
 	text, none := "rt ip nexthop != 0.0.0.0", make([]byte, familyOf(f).addrLen)
 	if f == sets.V6 {
-		key, text = expr.RtNexthop6, "rt ip6 nexthop != ::"
+		key, text = bytecode.RtNexthop6, "rt ip6 nexthop != ::"
 	}
 	return []Statement{
-		{Text: "meta pkttype != host", Exprs: []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyPKTTYPE, Register: reg},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte{unix.PACKET_HOST}},
+		{Text: "meta pkttype != host", Exprs: []bytecode.Any{
+			&bytecode.Meta{Key: bytecode.MetaKeyPKTTYPE, Register: reg},
+			&bytecode.Cmp{Op: bytecode.CmpOpNeq, Register: reg, Data: []byte{uapi.PACKET_HOST}},
 		}},
 		// Without a route, the load itself ends the rule (NFT_BREAK in nft_rt_get_eval). With a route, the next hop is
 		// a gateway or the destination and never zero, so the comparison is true; nft has no `rt` match without a
 		// comparison.
-		{Text: text, Exprs: []expr.Any{
-			&expr.Rt{Key: key, Register: reg},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: none},
+		{Text: text, Exprs: []bytecode.Any{
+			&bytecode.Rt{Key: key, Register: reg},
+			&bytecode.Cmp{Op: bytecode.CmpOpNeq, Register: reg, Data: none},
 		}},
 	}
 }

@@ -1,8 +1,8 @@
 package expr
 
 import (
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -70,7 +70,7 @@ func Reject(r Rejection, code byte) Statement {
 		if code == icmpxPortUnreachable {
 			s.Text = "reject"
 		}
-		s.Exprs = []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: code}}
+		s.Exprs = []bytecode.Any{&bytecode.Reject{Type: uapi.NFT_REJECT_ICMPX_UNREACH, Code: code}}
 		return s
 	// nft adds a check of the family too, since a table of family inet has packets of both.
 	case RejectICMP:
@@ -78,7 +78,7 @@ func Reject(r Rejection, code byte) Statement {
 	case RejectICMPv6:
 		s.Exprs = familyOf(sets.V6).isFamily()
 	}
-	s.Exprs = append(s.Exprs, &expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code})
+	s.Exprs = append(s.Exprs, &bytecode.Reject{Type: uapi.NFT_REJECT_ICMP_UNREACH, Code: code})
 	return s
 }
 
@@ -86,6 +86,6 @@ func Reject(r Rejection, code byte) Statement {
 func RejectReset() Statement {
 	return Statement{
 		Text:  "reject with tcp reset",
-		Exprs: []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}},
+		Exprs: []bytecode.Any{&bytecode.Reject{Type: uapi.NFT_REJECT_TCP_RST}},
 	}
 }

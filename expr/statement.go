@@ -1,11 +1,9 @@
 package expr
 
 import (
-	"fmt"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
-	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
 )
 
 // Statement is an nft statement: its text, as `nft --stateless list` prints it, and the kernel expressions that nft compiles
@@ -13,7 +11,7 @@ import (
 // be shared.
 type Statement struct {
 	Text  string
-	Exprs []expr.Any
+	Exprs []bytecode.Any
 
 	// An opaque statement has only the expressions that Summarize reads.
 	opaque bool // made by Opaque
@@ -22,7 +20,7 @@ type Statement struct {
 // Registers (linux/netfilter/nf_tables.h, enum nft_registers): NFT_REG_1 is 16 bytes wide, and shares its memory with the four
 // 4-byte registers NFT_REG32_00 to NFT_REG32_03. The kernel reads a concatenation from adjacent 4-byte registers ("slots").
 const (
-	reg      = unix.NFT_REG_1
+	reg      = uapi.NFT_REG_1
 	slotSize = 4
 )
 
@@ -33,60 +31,29 @@ func slot(n int) uint32 {
 	if n%4 == 0 {
 		return uint32(reg + n/4)
 	}
-	return uint32(unix.NFT_REG32_00 + n)
-}
-
-// Marshal returns the payload of NFTA_RULE_EXPRESSIONS for a rule in a table of the family: an NFTA_LIST_ELEM for each
-// expression. As nft does, it leaves out a check of the family or the protocol if an earlier statement of the rule has the
-// same check.
-func Marshal(f TableFamily, statements []Statement) ([]byte, error) {
-	var list []netlink.Attribute
-	// The checks that the rule has made up to this point.
-	passed := map[check]bool{}
-	for _, s := range statements {
-		if s = f.translate(s); s.opaque {
-			return nil, fmt.Errorf("statement %q: %w", s.Text, errOpaque)
-		}
-		for i := 0; i < len(s.Exprs); i++ {
-			if c, ok := checkAt(s.Exprs, i); ok {
-				if passed[c] {
-					i++ // skip both expressions of the check
-					continue
-				}
-				passed[c] = true
-			}
-			// google/nftables writes the bytes of a single expression. The family matters for a few expressions only,
-			// such as reject.
-			b, err := expr.Marshal(f.Number(), s.Exprs[i])
-			if err != nil {
-				return nil, fmt.Errorf("statement %q: %w", s.Text, err)
-			}
-			list = append(list, netlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_LIST_ELEM, Data: b})
-		}
-	}
-	return netlink.MarshalAttributes(list)
+	return uint32(uapi.NFT_REG32_00 + n)
 }
 
 // check is a comparison of the packet's family or protocol. It needs to be made only once in a rule, because the family
 // and the protocol of a packet do not change. nft makes it once too, so a rule with a second check would differ from
 // nft's rule.
 type check struct {
-	key   expr.MetaKey
+	key   bytecode.MetaKey
 	value string // the bytes of the comparison
 }
 
 // checkAt returns the check that the expressions i and i+1 make, a load and a comparison. ok is false if they are no check.
-func checkAt(exprs []expr.Any, i int) (c check, ok bool) {
+func checkAt(exprs []bytecode.Any, i int) (c check, ok bool) {
 	if i+1 >= len(exprs) {
 		return check{}, false
 	}
-	load, isLoad := exprs[i].(*expr.Meta)
-	cmp, isCmp := exprs[i+1].(*expr.Cmp)
-	if !isLoad || !isCmp || cmp.Op != expr.CmpOpEq {
+	load, isLoad := exprs[i].(*bytecode.Meta)
+	cmp, isCmp := exprs[i+1].(*bytecode.Cmp)
+	if !isLoad || !isCmp || cmp.Op != bytecode.CmpOpEq {
 		return check{}, false
 	}
 	switch load.Key {
-	case expr.MetaKeyNFPROTO, expr.MetaKeyPROTOCOL, expr.MetaKeyL4PROTO:
+	case bytecode.MetaKeyNFPROTO, bytecode.MetaKeyPROTOCOL, bytecode.MetaKeyL4PROTO:
 		return check{load.Key, string(cmp.Data)}, true
 	}
 	return check{}, false

@@ -4,8 +4,8 @@ import (
 	"encoding/binary"
 	"slices"
 
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
@@ -36,9 +36,9 @@ func (f TableFamily) String() string {
 // Number returns NFPROTO_INET or NFPROTO_BRIDGE.
 func (f TableFamily) Number() byte {
 	if f == Bridge {
-		return unix.NFPROTO_BRIDGE
+		return uapi.NFPROTO_BRIDGE
 	}
-	return unix.NFPROTO_INET
+	return uapi.NFPROTO_INET
 }
 
 // Text returns the statement as nft prints it in a table of the family.
@@ -53,7 +53,7 @@ func (f TableFamily) Replace(rule []Statement) []Statement {
 	// Statements are shared, so the list is cloned before a statement of it is replaced.
 	rule = slices.Clone(rule)
 	for i := range rule {
-		if slices.ContainsFunc(rule[i].Exprs, func(e expr.Any) bool { _, is := e.(*expr.Reject); return is }) {
+		if slices.ContainsFunc(rule[i].Exprs, func(e bytecode.Any) bool { _, is := e.(*bytecode.Reject); return is }) {
 			rule[i] = Drop()
 		}
 	}
@@ -87,9 +87,9 @@ func (f TableFamily) translate(s Statement) Statement {
 }
 
 // familyAt returns the family that the expressions i and i+1 check. It returns false if they check something else.
-func familyAt(exprs []expr.Any, i int) (sets.Family, bool) {
+func familyAt(exprs []bytecode.Any, i int) (sets.Family, bool) {
 	c, ok := checkAt(exprs, i)
-	if !ok || c.key != expr.MetaKeyNFPROTO {
+	if !ok || c.key != bytecode.MetaKeyNFPROTO {
 		return 0, false
 	}
 	for _, f := range sets.Families {
@@ -104,7 +104,7 @@ func familyAt(exprs []expr.Any, i int) (sets.Family, bool) {
 func frameOf(f sets.Family) Statement { return frame(Is, familyOf(f).word, familyOf(f).etherType) }
 
 // ARP is `meta protocol arp`: the frame is of the Address Resolution Protocol.
-func ARP() Statement { return frame(Is, "arp", unix.ETH_P_ARP) }
+func ARP() Statement { return frame(Is, "arp", uapi.ETH_P_ARP) }
 
 // NotIP is `meta protocol != ip meta protocol != ip6`: the frame holds no IP packet. The kernel reads the protocol behind a
 // single VLAN tag. So a frame with two tags counts as a frame without an IP packet.
@@ -118,6 +118,6 @@ func NotIP() []Statement {
 
 // frame compares the protocol of a frame (EtherType), which the kernel loads in network byte order.
 func frame(op Op, name string, protocol uint16) Statement {
-	f := field{words: "meta protocol", load: []expr.Any{&expr.Meta{Key: expr.MetaKeyPROTOCOL, Register: reg}}, size: 2}
+	f := field{words: "meta protocol", load: []bytecode.Any{&bytecode.Meta{Key: bytecode.MetaKeyPROTOCOL, Register: reg}}, size: 2}
 	return f.equal(op, name, slices.Clip(binary.BigEndian.AppendUint16(nil, protocol)))
 }

@@ -134,10 +134,13 @@ func (in Input) readKustomization(dir string) (Manifests, error) {
 	return reader{namespace: in.Namespace}.parse(data, "kustomize "+dir)
 }
 
+// statOps are the names in errors of os.Stat, on Linux and macOS and on Windows.
+var statOps = []string{"stat", "lstat", "fstatat", "statat", "CreateFile", "FindFirstFile", "GetFileAttributesEx"}
+
 // plainPath returns an error of the file system without the name of the system call.
 func plainPath(err error) error {
 	var cause *os.PathError
-	if errors.As(err, &cause) && slices.Contains([]string{"stat", "lstat", "fstatat", "statat"}, cause.Op) {
+	if errors.As(err, &cause) && slices.Contains(statOps, cause.Op) {
 		return fmt.Errorf("%s: %w", cause.Path, cause.Err)
 	}
 	return err

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -120,7 +121,7 @@ func (r reader) readTree(fsys fs.FS, name string) (Manifests, error) {
 		if err != nil {
 			return err
 		}
-		found, err := r.parse(data, path.Join(name, p))
+		found, err := r.parse(data, filepath.Join(name, filepath.FromSlash(p)))
 		all = append(all, found...)
 		return err
 	})
@@ -130,7 +131,7 @@ func (r reader) readTree(fsys fs.FS, name string) (Manifests, error) {
 // parse reads the YAML documents of a file.
 func (r reader) parse(data []byte, file string) (Manifests, error) {
 	var all Manifests
-	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(inUTF8(data))))
 	// Documents are counted from 1, as an editor counts them between lines of "---".
 	for n := 1; ; n++ {
 		document, err := documents.Read()

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"net/netip"
 
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 )
 
 // Headers are the fields of the network and transport headers that policies depend on. Source is invalid if the network
@@ -43,9 +43,9 @@ func skipExtensions(b []byte) (protocol uint8, at int) {
 	protocol, at = b[6], 40
 	for at+8 <= len(b) {
 		switch protocol {
-		case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_DSTOPTS:
+		case uapi.IPPROTO_HOPOPTS, uapi.IPPROTO_ROUTING, uapi.IPPROTO_DSTOPTS:
 			protocol, at = b[at], at+8+int(b[at+1])*8
-		case unix.IPPROTO_FRAGMENT:
+		case uapi.IPPROTO_FRAGMENT:
 			// Only the first fragment has the transport header.
 			if binary.BigEndian.Uint16(b[at+2:])>>3 != 0 {
 				return b[at], len(b)
@@ -85,12 +85,12 @@ const fragmentOffset = 1<<13 - 1
 // addTransport reads the header of the protocol.
 func (p *Headers) addTransport(transport []byte) {
 	switch p.Protocol {
-	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP:
+	case uapi.IPPROTO_TCP, uapi.IPPROTO_UDP, uapi.IPPROTO_SCTP:
 		if p.HasPorts = len(transport) >= 4; p.HasPorts {
 			p.SourcePort = binary.BigEndian.Uint16(transport)
 			p.DestinationPort = binary.BigEndian.Uint16(transport[2:])
 		}
-	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
+	case uapi.IPPROTO_ICMP, uapi.IPPROTO_ICMPV6:
 		if p.HasType = len(transport) >= 2; p.HasType {
 			p.Type, p.Code = transport[0], transport[1]
 		}

@@ -4,7 +4,7 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
@@ -97,9 +97,9 @@ func (p *parser) reject() *SyntaxError {
 		return nil
 	}
 	if r.isReset { // such a rule is about TCP only
-		tcp := sets.NumberRange{From: unix.IPPROTO_TCP, To: unix.IPPROTO_TCP}
+		tcp := sets.NumberRange{From: uapi.IPPROTO_TCP, To: uapi.IPPROTO_TCP}
 		p.parts = append(p.parts, part{
-			token: reject.token, statement: expr.L4Protocol().Range(expr.Is, tcp), protocol: unix.IPPROTO_TCP, hasProtocol: true,
+			token: reject.token, statement: expr.L4Protocol().Range(expr.Is, tcp), protocol: uapi.IPPROTO_TCP, hasProtocol: true,
 		})
 	}
 	p.verdict(expr.Drop())

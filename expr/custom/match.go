@@ -3,7 +3,7 @@ package custom
 import (
 	"strings"
 
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
@@ -101,9 +101,9 @@ func (p *parser) icmpType(t token, f sets.Family) *SyntaxError {
 // icmpOf returns the number of the ICMP protocol of a family.
 func icmpOf(f sets.Family) uint32 {
 	if f == sets.V4 {
-		return unix.IPPROTO_ICMP
+		return uapi.IPPROTO_ICMP
 	}
-	return unix.IPPROTO_ICMPV6
+	return uapi.IPPROTO_ICMPV6
 }
 
 // metaKeys are the keys that can follow `meta`. In nft, all of them but l4proto may stand without the word meta.
@@ -147,7 +147,7 @@ func (p *parser) l4proto(t token) *SyntaxError {
 }
 
 // maxInterface is the maximum length of an interface's name: IFNAMSIZ without the NUL.
-const maxInterface = unix.IFNAMSIZ - 1
+const maxInterface = uapi.IFNAMSIZ - 1
 
 // iface reads the name of an interface after its key, with or without quotes and a star at the end. It refuses
 // characters that no interface can have in its name (dev_valid_name in the kernel), and a backslash, with which nft

@@ -1,7 +1,7 @@
 package custom
 
 import (
-	"golang.org/x/sys/unix"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
@@ -116,10 +116,10 @@ func (p *parser) finishReject(list []expr.Statement, reject part, k constraints)
 	// nft accepts a reset in rules about TCP only, since the kernel can answer no other packet with a reset.
 	if r.isReset {
 		switch {
-		case k.open != nil, k.hasProtocol && k.protocol != unix.IPPROTO_TCP:
+		case k.open != nil, k.hasProtocol && k.protocol != uapi.IPPROTO_TCP:
 			return nil, p.wrong(reject.token, "no tcp reset in a rule that is not about TCP alone")
 		case !k.hasProtocol: // the check comes first in the rule, as in nft
-			tcp := sets.NumberRange{From: unix.IPPROTO_TCP, To: unix.IPPROTO_TCP}
+			tcp := sets.NumberRange{From: uapi.IPPROTO_TCP, To: uapi.IPPROTO_TCP}
 			list = append([]expr.Statement{expr.L4Protocol().Range(expr.Is, tcp)}, list...)
 		}
 		return append(list, expr.RejectReset()), nil

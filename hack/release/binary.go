@@ -8,16 +8,19 @@ import (
 // program is the name of the program, and of its files.
 const program = "multi-networkpolicy-nftables"
 
-// architectures are the architectures of a release, all for Linux.
+// architectures are the architectures of a release.
 var architectures = []string{"amd64", "arm64"}
 
-// binaryName returns the name of the program's file for an architecture.
+// platform is an operating system and an architecture, as Go names them.
+type platform struct{ os, arch string }
+
+// binaryName returns the name of the program's file for an architecture. The agent runs on Linux only.
 func binaryName(arch string) string { return program + "-linux-" + arch }
 
 // hermetic are the variables that make a build depend on nothing but the sources, the module cache and the version of Go. Without
 // GOPROXY=off, go would ask the network for a missing module.
 var hermetic = []string{
-	"CGO_ENABLED=0", "GOOS=linux", "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=-mod=readonly", "GOPROXY=off", "GOTOOLCHAIN=local",
+	"CGO_ENABLED=0", "GOAMD64=v1", "GOARM64=v8.0", "GOFLAGS=-mod=readonly", "GOPROXY=off", "GOTOOLCHAIN=local",
 	"GOWORK=off", "GOEXPERIMENT=", "GOFIPS140=off",
 }
 
@@ -27,13 +30,13 @@ const buildTags = "grpcnotrace"
 
 // buildBinary builds the agent for an architecture.
 func (r *release) buildBinary(ctx context.Context, arch string) error {
-	return r.buildProgram(ctx, arch, ".", r.file(binaryName(arch)))
+	return r.buildProgram(ctx, platform{"linux", arch}, ".", r.file(binaryName(arch)))
 }
 
-// buildProgram builds a package of the project for an architecture. -trimpath keeps the folder out of the file. The version comes from the argument
-// and not from Git, so that a source archive makes the same file.
-func (r *release) buildProgram(ctx context.Context, arch, dir, out string) error {
-	_, err := r.command(ctx, append(hermetic, "GOARCH="+arch), "go", "build", "-trimpath", "-buildvcs=false", "-tags", buildTags,
+// buildProgram builds a package of the project for a platform. -trimpath keeps the folder out of the file. The version comes from the
+// argument and not from Git, so that a source archive makes the same file.
+func (r *release) buildProgram(ctx context.Context, p platform, dir, out string) error {
+	_, err := r.command(ctx, append(hermetic, "GOOS="+p.os, "GOARCH="+p.arch), "go", "build", "-trimpath", "-buildvcs=false", "-tags", buildTags,
 		"-ldflags", fmt.Sprintf("-s -w -buildid= -X main.version=%s", r.version), "-o", out, dir)
 	return err
 }

@@ -54,10 +54,11 @@ func run(ctx context.Context, out, push string, args []string) error {
 
 // release is a release that is being built.
 type release struct {
-	root    string    // folder of the project
-	out     string    // folder for the files of the release
-	version string    // with the letter v: v1.2.3
-	date    time.Time // date of all files in images and archives
+	root    string     // folder of the project
+	out     string     // folder for the files of the release
+	version string     // with the letter v: v1.2.3
+	date    time.Time  // date of all files in images and archives
+	plugin  []platform // platforms of the kubectl plugin
 }
 
 // newRelease makes the folder of the release. The folder must be empty or missing: files of another release would get into
@@ -79,7 +80,7 @@ func newRelease(ctx context.Context, root, out, version string) (*release, error
 	if files, err := os.ReadDir(out); err != nil || len(files) > 0 {
 		return nil, errors.Join(err, fmt.Errorf("the folder %s is not empty", out))
 	}
-	r := &release{root: root, out: out, version: version}
+	r := &release{root: root, out: out, version: version, plugin: pluginPlatforms()}
 	// https://reproducible-builds.org/specs/source-date-epoch
 	epoch, ok := os.LookupEnv("SOURCE_DATE_EPOCH")
 	if !ok {

@@ -3,8 +3,13 @@ package main
 import (
 	"bytes"
 	"debug/elf"
+	"debug/macho"
+	"debug/pe"
+	"errors"
+	"fmt"
 	"net/url"
 	"path"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -25,9 +30,43 @@ type krewManifest struct {
 	}
 }
 
-// testPlugin checks the archives of the kubectl plugin, and the manifest by the rules of krew's index
-// (https://krew.sigs.k8s.io/docs/developer-guide).
+// testPlatforms are the platforms that TestRelease builds the plugin for. Each platform more takes two minutes of CPU time if the build
+// cache is empty. make arch builds the plugin for the other platforms too.
+var testPlatforms = []platform{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "arm64"}, {"windows", "amd64"}}
+
+// testPlugin checks the archives of the kubectl plugin, and the manifest for krew.
 func testPlugin(t *testing.T, dir string) {
+	bins := checkKrew(t, dir, testPlatforms)
+	for p, bin := range bins {
+		archive := pluginArchive(p)
+		content := untar(t, gunzip(t, read(t, dir, archive)))
+		if got, err := platformOf([]byte(content[bin])); err != nil || got != p {
+			t.Errorf("%s: %s is a program for %v, %v", archive, bin, got, err)
+		}
+		if content["LICENSE"] == "" || len(content) != 2 {
+			t.Errorf("%s has %d files, or no license", archive, len(content))
+		}
+	}
+}
+
+// TestKrew checks the manifest for krew with all platforms, without programs in the archives.
+func TestKrew(t *testing.T) {
+	r := release{out: t.TempDir(), version: testVersion, plugin: pluginPlatforms()}
+	for _, p := range r.plugin {
+		write(t, r.file(pluginArchive(p)), pluginArchive(p))
+	}
+	if err := r.writeKrew(); err != nil {
+		t.Fatal(err)
+	}
+	checkKrew(t, r.out, []platform{
+		{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "amd64"}, {"darwin", "arm64"}, {"windows", "amd64"}, {"windows", "arm64"},
+	})
+}
+
+// checkKrew checks the manifest by the rules of krew's index (https://krew.sigs.k8s.io/docs/developer-guide). It must have exactly the
+// given platforms. It returns the name of the program for each platform.
+func checkKrew(t *testing.T, dir string, want []platform) map[platform]string {
+	t.Helper()
 	var m krewManifest
 	if err := yaml.UnmarshalStrict(read(t, dir, "krew-mnp.yaml"), &m); err != nil {
 		t.Fatal(err)
@@ -41,29 +80,55 @@ func testPlugin(t *testing.T, dir string) {
 	case s.ShortDescription == "", len(s.ShortDescription) > 50, strings.ContainsAny(s.ShortDescription, "\n."):
 		t.Errorf("short description %q", s.ShortDescription)
 	}
-	machines := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
+	bins := map[platform]string{}
 	for _, p := range s.Platforms {
-		arch := p.Selector.MatchLabels["arch"]
+		labels := p.Selector.MatchLabels
+		of := platform{labels["os"], labels["arch"]}
+		if len(labels) != 2 || bins[of] != "" {
+			t.Errorf("labels %v", labels)
+		}
+		bins[of] = p.Bin
 		address, err := url.Parse(p.URI)
 		if err != nil || address.Scheme != "https" || !strings.HasSuffix(path.Dir(address.Path), "/releases/download/"+testVersion) {
 			t.Fatalf("address %q, %v", p.URI, err)
 		}
 		archive := path.Base(address.Path)
-		sum, err := checksum(dir + "/" + archive)
+		if want := fmt.Sprintf("kubectl-mnp-%s-%s.tar.gz", of.os, of.arch); archive != want {
+			t.Errorf("archive %s, want %s", archive, want)
+		}
+		sum, err := checksum(filepath.Join(dir, archive))
 		if err != nil || sum != p.SHA256 || !regexp.MustCompile(`^[0-9a-f]{64}$`).MatchString(sum) {
 			t.Errorf("%s: checksum %s, want %s, %v", archive, p.SHA256, sum, err)
 		}
-		content := untar(t, gunzip(t, read(t, dir, archive)))
-		binary, err := elf.NewFile(bytes.NewReader([]byte(content[p.Bin])))
-		if err != nil || binary.Machine != machines[arch] || p.Selector.MatchLabels["os"] != "linux" {
-			t.Errorf("%s has no program %s for %s: %v", archive, p.Bin, arch, err)
+		if want := map[bool]string{true: "kubectl-mnp.exe", false: "kubectl-mnp"}[of.os == "windows"]; p.Bin != want {
+			t.Errorf("%s has the program %s, want %s", archive, p.Bin, want)
 		}
-		if content["LICENSE"] == "" {
-			t.Errorf("%s has no license", archive)
+	}
+	for _, p := range want {
+		if bins[p] == "" {
+			t.Errorf("%v is missing", p)
 		}
-		delete(machines, arch)
 	}
-	if len(machines) > 0 {
-		t.Errorf("architectures without a platform: %v", machines)
+	if len(bins) != len(want) {
+		t.Errorf("platforms %v, want %v", bins, want)
 	}
+	return bins
+}
+
+// platformOf returns the platform of a program: ELF is for Linux, Mach-O for macOS, PE for Windows.
+func platformOf(data []byte) (platform, error) {
+	r := bytes.NewReader(data)
+	file, errELF := elf.NewFile(r)
+	if errELF == nil {
+		return platform{"linux", map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64"}[file.Machine]}, nil
+	}
+	mach, errMach := macho.NewFile(r)
+	if errMach == nil {
+		return platform{"darwin", map[macho.Cpu]string{macho.CpuAmd64: "amd64", macho.CpuArm64: "arm64"}[mach.Cpu]}, nil
+	}
+	exe, errPE := pe.NewFile(r)
+	if errPE == nil {
+		return platform{"windows", map[uint16]string{pe.IMAGE_FILE_MACHINE_AMD64: "amd64", pe.IMAGE_FILE_MACHINE_ARM64: "arm64"}[exe.Machine]}, nil
+	}
+	return platform{}, errors.Join(errELF, errMach, errPE)
 }

@@ -75,6 +75,7 @@ func buildCopy(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.plugin = testPlatforms
 	if err := r.build(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -78,7 +78,7 @@ func runAgent(url string, local int, commands io.Reader, answers io.Writer) erro
 		return err
 	}
 	n := &node{network: network, features: features, latency: latency{dirty: map[cache.PodID]time.Time{}}}
-	options := cache.Options{Node: "node-0", NetworkPlugins: agent.DefaultNetworkPlugins()}
+	options := cache.Options{Node: "node-0", NetworkPlugins: cache.DefaultNetworkPlugins()}
 	options.Limits = policy.DefaultLimits()
 	options.Limits.NamespaceAddresses = 4 * peers // a namespace has the large group of some measurements; a pod has two addresses
 	// The clusters of this program have no bridges, so a kernel without bridge hooks is no problem.

@@ -26,7 +26,6 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/apiserver"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/hack/report"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 )
 
 // The cluster on the API server of the measurement of its load. A tenth of the pods has ended, and a tenth is on the host's network.
@@ -98,7 +97,7 @@ func measureAPILoad(o *options) (text string, err error) {
 
 // watchAsAgent follows the objects with the informers of this agent.
 func watchAsAgent(ctx context.Context, config *rest.Config) error {
-	options := cache.Options{Node: "node-0", NetworkPlugins: agent.DefaultNetworkPlugins()}
+	options := cache.Options{Node: "node-0", NetworkPlugins: cache.DefaultNetworkPlugins()}
 	c := cache.New(options)
 	settings := informers.Settings{Node: options.Node, Limits: c.Limits()}
 	source, err := informers.FromClients(config, settings)

@@ -22,16 +22,6 @@ const (
 	roomInterval      = 10 * time.Second
 )
 
-// DefaultNetworkPlugins returns the types of CNI plugins that give a pod an interface of its own in its network
-// namespace. Policies are enforced on networks of these types. The caller may change the slice.
-func DefaultNetworkPlugins() []string {
-	return []string{"macvlan", "ipvlan", "sriov", "host-device", "bridge", "bond", "vlan", "tap", "ipoib"}
-}
-
-// DefaultEnforcedBy returns the types of CNI plugins whose networks are isolated by the implementation that makes them, each as
-// TYPE=NAME. The caller may change the slice.
-func DefaultEnforcedBy() []string { return []string{"ovn-k8s-cni-overlay=OVN-Kubernetes"} }
-
 // Config configures an agent. Server and Cache.Node are required.
 type Config struct {
 	Version string

@@ -13,13 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Default addresses of the listeners. The agent is on the host's network, so a listener on more than loopback serves
-// everybody who can reach the node.
-const (
-	DefaultMetricsAddress = "127.0.0.1:10349"
-	DefaultHealthAddress  = "127.0.0.1:10356"
-)
-
 // Time limits of the HTTP servers. A client that is slow or silent must not hold a connection for long.
 const (
 	headerTimeout = 5 * time.Second

@@ -53,7 +53,7 @@ func ExampleRun() {
 	go func() {
 		done <- agent.Run(ctx, agent.Config{
 			Server: api.Config(), RuntimeEndpoint: filepath.Join(dir, "cri.sock"), NRISocket: sandbox.NRINone,
-			Cache: cache.Options{Node: node.Name, NetworkPlugins: agent.DefaultNetworkPlugins()},
+			Cache: cache.Options{Node: node.Name, NetworkPlugins: cache.DefaultNetworkPlugins()},
 		})
 	}()
 	for reaches() {

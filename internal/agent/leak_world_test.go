@@ -69,7 +69,7 @@ func onBothPaths(t *testing.T, test func(t *testing.T, own bool)) {
 
 func newLeakWorld(t *testing.T, r *rand.Rand, own bool) *leakWorld {
 	w := &leakWorld{
-		t: t, r: r, own: own, options: cache.Options{Node: "node", NetworkPlugins: DefaultNetworkPlugins(), DropLog: cache.DropLogAnnotated},
+		t: t, r: r, own: own, options: cache.Options{Node: "node", NetworkPlugins: cache.DefaultNetworkPlugins(), DropLog: cache.DropLogAnnotated},
 		metrics: newMetrics(""), hosts: map[string]*lab.Host{}, addrs: map[string]netip.Addr{},
 		pods: map[string]*corev1.Pod{}, policy: map[string]*mnpv1.MultiNetworkPolicy{},
 		nad: &netv1.NetworkAttachmentDefinition{

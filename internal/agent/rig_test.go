@@ -33,7 +33,7 @@ func newRig(t *testing.T) *rig {
 	}
 	r.config = Config{
 		Version: "test", Server: server, Cache: cache.Options{
-			Node: node.Name, NetworkPlugins: DefaultNetworkPlugins(), UnenforceableRuntimes: cache.DefaultUnenforceableRuntimes(),
+			Node: node.Name, NetworkPlugins: cache.DefaultNetworkPlugins(), UnenforceableRuntimes: cache.DefaultUnenforceableRuntimes(),
 		},
 		RuntimeEndpoint: r.RuntimeSocket, NRISocket: sandbox.NRINone,
 	}

@@ -122,7 +122,7 @@ func TestShortfalls(t *testing.T) {
 	r.Load(world("web", ", egress: [{to: [{podSelector: {}}], ports: [{port: web}, {port: sql}]}]"))
 	ctx, cancel := context.WithCancel(logr.NewContext(t.Context(), testr.New(t)))
 	defer cancel()
-	state := cache.New(cache.Options{Node: node.Name, NetworkPlugins: DefaultNetworkPlugins()})
+	state := cache.New(cache.Options{Node: node.Name, NetworkPlugins: cache.DefaultNetworkPlugins()})
 	plan := func() { // as the workers do
 		for _, id := range state.TakeDirty() {
 			state.Plan(id)

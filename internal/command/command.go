@@ -111,31 +111,12 @@ func (p Program) Root() *cobra.Command {
 	addTo(groupPolicies, newExplain(p), newRender(p), newEnforcement(p), newDrops(p))
 	if !p.IsPlugin {
 		root.AddGroup(&cobra.Group{ID: groupNode, Title: "Work on this node:"})
-		addTo(groupNode, newTrace(), newCleanup(), newDemo())
+		addTo(groupNode, nodeCommands()...)
 	}
 	root.AddGroup(&cobra.Group{ID: groupOther, Title: "About the program:"})
 	addTo(groupOther, newVersion(p))
 	root.SetHelpCommandGroupID(groupOther)
 	root.SetCompletionCommandGroupID(groupOther)
-	return root
-}
-
-// agentCommand returns the root command of the agent. It runs the agent, so that the container needs no subcommand.
-func (p Program) agentCommand() *cobra.Command {
-	agent := agentOptions{version: p.Version}
-	root := &cobra.Command{
-		Use:   program,
-		Short: "Enforces MultiNetworkPolicy on this node's pods with nftables",
-		Long: `Runs on every node and enforces MultiNetworkPolicy on the secondary networks of the pods there, with nftables inside
-each pod's network namespace. Rules stay in force when it stops.`,
-		Example: p.examples(
-			"--kubeconfig /etc/kubernetes/kubelet.conf --hostname-override node-1",
-			"explain -f cluster/ --from shop/frontend --to shop/web --port http",
-			"demo",
-		),
-		RunE: func(cmd *cobra.Command, _ []string) error { return agent.run(cmd.Context()) },
-	}
-	agent.addFlags(root.Flags())
 	return root
 }
 

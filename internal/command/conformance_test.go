@@ -34,7 +34,7 @@ func newPlayerOf(t *testing.T, fault plant) (*conformance.Player, *node.Log) {
 	t.Helper()
 	log := &node.Log{}
 	return &conformance.Player{
-		Start: judgedAgents(log.Logger(), t.TempDir(), fault), Node: conformanceNode, Plugins: agent.DefaultNetworkPlugins(),
+		Start: judgedAgents(log.Logger(), t.TempDir(), fault), Node: conformanceNode, Plugins: cache.DefaultNetworkPlugins(),
 	}, log
 }
 

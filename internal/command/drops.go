@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agents"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/drops"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/drops/remote"
@@ -64,7 +63,7 @@ each interface and direction, so the metric multi_networkpolicy_pod_dropped_pack
 	o.agents.addFlags(flags)
 	o.output.addFlags(cmd, "text", "json")
 	if !p.IsPlugin {
-		flags.StringVar(&o.address, "address", agent.DefaultHealthAddress, "`address` and port of the --health-bind-address of this node's agent")
+		flags.StringVar(&o.address, "address", defaultHealthAddress, "`address` and port of the --health-bind-address of this node's agent")
 	}
 	flags.StringVar(&o.pod, "pod", "", "only packets of this pod, as `NAMESPACE/NAME`")
 	flags.StringVarP(&o.client.namespace, "namespace", "n", "", "only packets of pods of this namespace")

@@ -37,7 +37,7 @@ func startAgent(t *testing.T, n *node.Node, address string, o cache.Options) (st
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Node, o.NetworkPlugins = node.Name, agent.DefaultNetworkPlugins()
+	o.Node, o.NetworkPlugins = node.Name, cache.DefaultNetworkPlugins()
 	ctx, cancel := context.WithCancel(logr.NewContext(t.Context(), testr.New(t)))
 	done := make(chan error, 1)
 	go func() {

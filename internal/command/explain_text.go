@@ -6,8 +6,6 @@ import (
 	"os"
 	"strings"
 
-	"golang.org/x/term"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 )
@@ -145,7 +143,7 @@ type colors bool
 // colorsOf returns whether a writer shows colors: it is a terminal, and the user has not set NO_COLOR (https://no-color.org).
 func colorsOf(out io.Writer) colors {
 	file, isFile := out.(*os.File)
-	return colors(isFile && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd())))
+	return colors(isFile && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isColorTerminal(file))
 }
 
 // verdictColors are the codes of ECMA-48 for the verdicts: green, red, yellow.

@@ -10,10 +10,16 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 )
 
 // This file has the flags that several commands share.
+
+// Default addresses of the listeners of the agent. The agent is on the host's network, so a listener on more than loopback serves
+// everybody who can reach the node.
+const (
+	defaultMetricsAddress = "127.0.0.1:10349"
+	defaultHealthAddress  = "127.0.0.1:10356"
+)
 
 // runtimeOptions are the flags for access to the container runtime, and to the host's files that it names. endpoint is
 // the socket of the runtime, hostPrefix the mount point of the host's root directory.
@@ -49,10 +55,10 @@ type tableOptions struct {
 
 // addFlags sets the defaults, and adds the flags with them.
 func (o *tableOptions) addFlags(flags *pflag.FlagSet) {
-	o.networkPlugins, o.limits = agent.DefaultNetworkPlugins(), policy.DefaultLimits()
+	o.networkPlugins, o.limits = cache.DefaultNetworkPlugins(), policy.DefaultLimits()
 	addList(flags, &o.networkPlugins, "network-plugins", "",
 		"plugin types of the networks that policies isolate")
-	o.enforcedBy = agent.DefaultEnforcedBy()
+	o.enforcedBy = cache.DefaultEnforcedBy()
 	addListOrNone(flags, &o.enforcedBy, "enforced-by",
 		"plugin types of the networks for which another implementation enforces policies, and its name, as TYPE=NAME")
 	o.unenforceable = cache.DefaultUnenforceableRuntimes()
@@ -131,7 +137,7 @@ func (o *tableOptions) warn(to io.Writer) error {
 
 // warnings returns the warnings about the values of the flags: a misspelled plugin type leaves networks open.
 func (o *tableOptions) warnings() []string {
-	known := append(agent.DefaultNetworkPlugins(), otherPlugins...)
+	known := append(cache.DefaultNetworkPlugins(), otherPlugins...)
 	var texts []string
 	for _, p := range o.networkPlugins {
 		if !slices.Contains(known, p) {

@@ -8,8 +8,9 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
@@ -43,7 +44,7 @@ type packet struct {
 }
 
 // echoRequests are the types of the echo requests of ICMP and ICMPv6, by protocol.
-var echoRequests = map[uint8]uint8{unix.IPPROTO_ICMP: 8, unix.IPPROTO_ICMPV6: 128}
+var echoRequests = map[uint8]uint8{uapi.IPPROTO_ICMP: 8, uapi.IPPROTO_ICMPV6: 128}
 
 // read returns the packet, and checks that port and message type fit the protocol. Its errors are for usageError.
 func (o *packetOptions) read() (packet, error) {
@@ -65,7 +66,7 @@ func (o *packetOptions) read() (packet, error) {
 		return p, err
 	}
 	switch p.protocol {
-	case unix.IPPROTO_TCP, unix.IPPROTO_UDP, unix.IPPROTO_SCTP:
+	case uapi.IPPROTO_TCP, uapi.IPPROTO_UDP, uapi.IPPROTO_SCTP:
 		if port == "" {
 			return p, fmt.Errorf("--port must be given for %s", protocol)
 		}
@@ -156,8 +157,8 @@ func (p *packet) resolve(c *cache.Cache, pod cache.Key) (uint16, error) {
 
 // fits returns an error if packets of the protocol cannot have the address: ICMP is for IPv4, and ICMPv6 for IPv6.
 func (p *packet) fits(a netip.Addr) error {
-	if _, isICMP := echoRequests[p.protocol]; isICMP && (p.protocol == unix.IPPROTO_ICMP) != a.Is4() {
-		name := map[bool]string{true: "icmp", false: "icmpv6"}[p.protocol == unix.IPPROTO_ICMP]
+	if _, isICMP := echoRequests[p.protocol]; isICMP && (p.protocol == uapi.IPPROTO_ICMP) != a.Is4() {
+		name := map[bool]string{true: "icmp", false: "icmpv6"}[p.protocol == uapi.IPPROTO_ICMP]
 		return fmt.Errorf("--protocol %s is not for %s", name, a)
 	}
 	return nil

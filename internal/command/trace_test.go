@@ -21,7 +21,6 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/informers"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/agent"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/lab"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/nft"
@@ -37,7 +36,7 @@ type traceRig struct {
 
 func newTraceRig(t *testing.T) traceRig {
 	t.Helper()
-	w, err := loadFiles(t.Context(), cache.Options{NetworkPlugins: agent.DefaultNetworkPlugins(), Limits: policy.DefaultLimits()},
+	w, err := loadFiles(t.Context(), cache.Options{NetworkPlugins: cache.DefaultNetworkPlugins(), Limits: policy.DefaultLimits()},
 		informers.Input{Paths: []string{"testdata/cluster"}})
 	if err != nil {
 		t.Fatal(err)

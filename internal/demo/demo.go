@@ -120,7 +120,7 @@ func (d *demo) pipeline(ctx context.Context) (*agent.Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
-	options := cache.Options{Node: node, NetworkPlugins: agent.DefaultNetworkPlugins()}
+	options := cache.Options{Node: node, NetworkPlugins: cache.DefaultNetworkPlugins()}
 	options.Bridge, _ = agent.ProbeBridge(options) //nolint:errcheck // the cause does not matter: no pod of the demo has a bridge
 	d.state = cache.New(options)
 	d.agent = reconciler.New(d.state, reconciler.OpenNamespace(features), reconciler.BudgetOf(d.state.Limits()), nil)

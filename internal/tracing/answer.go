@@ -1,3 +1,5 @@
+//go:build linux
+
 package tracing
 
 import (
@@ -6,7 +8,6 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/packet"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine/trace"
 )
 
@@ -24,16 +25,6 @@ type Answer struct {
 	DecidedBy string          `json:"decidedBy,omitempty"` // policy and rule, or chain
 	Reason    string          `json:"reason"`
 	Steps     []Step          `json:"steps"`
-}
-
-// Packet is the header of a traced packet. Fields that the packet does not have are zero, and absent in JSON.
-type Packet struct {
-	Protocol        string `json:"protocol"`
-	Source          string `json:"source"`
-	Destination     string `json:"destination"`
-	SourcePort      uint16 `json:"sourcePort,omitempty"`
-	DestinationPort uint16 `json:"destinationPort,omitempty"`
-	ICMPType        *uint8 `json:"icmpType,omitempty"`
 }
 
 // Step is a rule that the packet matched, or the policy of a base chain.
@@ -75,31 +66,6 @@ func newAnswer(pod string, p trace.Packet) Answer {
 	}
 	a.decide(p.Steps)
 	return a
-}
-
-// NewPacket returns the header of a packet. Without readable headers, its fields are "unknown".
-func NewPacket(p packet.Headers) Packet {
-	if !p.Source.IsValid() {
-		return Packet{Protocol: "unknown", Source: "unknown", Destination: "unknown"}
-	}
-	t := Packet{
-		Protocol: protocolText(p.Protocol), Source: p.Source.String(), Destination: p.Destination.String(),
-		SourcePort: p.SourcePort, DestinationPort: p.DestinationPort,
-	}
-	if p.HasType {
-		t.ICMPType = &p.Type
-	}
-	return t
-}
-
-// protocolText returns the name of a protocol that has a name for flags, else its number.
-func protocolText(n uint8) string {
-	for name, number := range protocols {
-		if number == n {
-			return name
-		}
-	}
-	return fmt.Sprintf("protocol %d", n)
 }
 
 // decide sets the verdict and its reason. A drop decides, in any table. Without a drop, the last accept in the agent's table

@@ -1,10 +1,11 @@
+//go:build linux
+
 package tracing
 
 import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/netip"
 	"strings"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/terminal"
@@ -40,26 +41,6 @@ func (a Answer) text() string {
 		line("    %s", s.text())
 	}
 	return b.String()
-}
-
-// String returns "tcp 10.0.0.1:1 -> 10.0.0.2:80", or the same with a message type or without ports.
-func (p Packet) String() string {
-	switch {
-	case p.ICMPType != nil:
-		return fmt.Sprintf("%s type %d %s -> %s", p.Protocol, *p.ICMPType, p.Source, p.Destination)
-	case p.DestinationPort != 0:
-		return fmt.Sprintf("%s %s -> %s", p.Protocol, endpointText(p.Source, p.SourcePort), endpointText(p.Destination, p.DestinationPort))
-	}
-	return fmt.Sprintf("%s %s -> %s", p.Protocol, p.Source, p.Destination)
-}
-
-// endpointText returns address:port, with brackets around an IPv6 address.
-func endpointText(addr string, port uint16) string {
-	a, err := netip.ParseAddr(addr)
-	if err != nil {
-		return addr
-	}
-	return netip.AddrPortFrom(a, port).String()
 }
 
 // text returns the step as text, such as

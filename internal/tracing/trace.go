@@ -1,3 +1,5 @@
+//go:build linux
+
 package tracing
 
 import (
@@ -6,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"strconv"
 	"strings"
 	"time"
 
@@ -188,23 +189,6 @@ func parsePrefix(flag, text string) (netip.Prefix, error) {
 		return prefix, fmt.Errorf("--%s %q: must be an IP or a CIDR", flag, text)
 	}
 	return prefix.Masked(), nil
-}
-
-// protocols are the protocols that flags accept by name.
-var protocols = map[string]uint8{
-	"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP, "icmp": unix.IPPROTO_ICMP, "icmpv6": unix.IPPROTO_ICMPV6,
-}
-
-// ParseProtocol reads the value of a flag --protocol: a name or an IP protocol number.
-func ParseProtocol(s string) (uint8, error) {
-	if n, ok := protocols[strings.ToLower(s)]; ok {
-		return n, nil
-	}
-	n, err := strconv.ParseUint(s, 10, 8)
-	if err != nil {
-		return 0, fmt.Errorf("--protocol %q: must be tcp, udp, sctp, icmp, icmpv6 or a number up to 255", s)
-	}
-	return uint8(n), nil
 }
 
 // cause adds the missing privileges to EPERM.

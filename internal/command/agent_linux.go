@@ -118,7 +118,7 @@ type endpointOptions struct {
 
 // addFlags adds the flags of the endpoints.
 func (o *endpointOptions) addFlags(flags *pflag.FlagSet) {
-	flags.StringVar(&o.metrics, "metrics-bind-address", agent.DefaultMetricsAddress, "`address` and port of /metrics; empty: none")
-	flags.StringVar(&o.health, "health-bind-address", agent.DefaultHealthAddress, "`address` and port of /livez and /readyz; empty: none")
+	flags.StringVar(&o.metrics, "metrics-bind-address", defaultMetricsAddress, "`address` and port of /metrics; empty: none")
+	flags.StringVar(&o.health, "health-bind-address", defaultHealthAddress, "`address` and port of /livez and /readyz; empty: none")
 	flags.BoolVar(&o.profiles, "enable-pprof", false, "serve profiles of the agent at /debug/pprof/, on the address of /metrics")
 }
