@@ -31,7 +31,7 @@ type krewManifest struct {
 }
 
 // testPlatforms are the platforms that TestRelease builds the plugin for. Each platform more takes two minutes of CPU time if the build
-// cache is empty. make arch builds the plugin for the other platforms too.
+// cache is empty. The release builds the other platforms too.
 var testPlatforms = []platform{{"linux", "amd64"}, {"linux", "arm64"}, {"darwin", "arm64"}, {"windows", "amd64"}}
 
 // testPlugin checks the archives of the kubectl plugin, and the manifest for krew.
