@@ -1,0 +1,47 @@
+package agent
+
+import (
+	"os"
+	"runtime"
+	"runtime/debug"
+	runtimemetrics "runtime/metrics"
+	"sync/atomic"
+)
+
+// smallHeap is the size that the heap reaches before the garbage collector runs, bytes. With the other memory of the program, it is
+// within the memory request of the DaemonSet.
+const smallHeap = 32 << 20
+
+// defaultGOGC is Go's default: the collector runs when the heap has doubled since its last run.
+const defaultGOGC = 100
+
+// RelaxCollector makes the garbage collector of the process wait until the heap has smallHeap. By default, an agent with few
+// objects would collect again and again during a burst of events, and a burst would take a third longer. A larger heap is
+// collected as by default. If the environment sets GOGC, RelaxCollector changes nothing. After stop, GOGC stays as it is.
+func RelaxCollector() (stop func()) {
+	var stopped atomic.Bool
+	stopped.Store(os.Getenv("GOGC") != "")
+	setGOGC(&stopped)
+	return func() { stopped.Store(true) }
+}
+
+// setGOGC sets GOGC for the live heap, now and after each run of the collector until it is stopped.
+func setGOGC(stopped *atomic.Bool) {
+	if stopped.Load() {
+		return
+	}
+	sample := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
+	runtimemetrics.Read(sample)
+	live := sample[0].Value.Uint64()
+	// The collector aims at live + scanned * GOGC / 100 (https://go.dev/doc/gc-guide). Before its first run, nothing is live.
+	scanned := max(live, 1<<20) + sample[1].Value.Uint64() + sample[2].Value.Uint64()
+	percent := defaultGOGC
+	if live < smallHeap {
+		percent = max(percent, int((smallHeap-live)*100/scanned))
+	}
+	debug.SetGCPercent(percent)
+	runtime.AddCleanup(new(collected), setGOGC, stopped)
+}
+
+// collected is an object that the next run of the collector frees. Smaller objects share a block, which may live longer.
+type collected struct{ _ [16]byte }

@@ -1,0 +1,58 @@
+package agent
+
+import (
+	"runtime"
+	"runtime/debug"
+	runtimemetrics "runtime/metrics"
+	"testing"
+
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
+)
+
+// gogc returns the current GOGC of the process.
+func gogc() uint64 {
+	sample := []runtimemetrics.Sample{{Name: "/gc/gogc:percent"}}
+	runtimemetrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// TestRelaxCollector: the collector waits for a small heap, and treats a large heap as by default.
+func TestRelaxCollector(t *testing.T) {
+	t.Setenv("GOGC", "")
+	defer debug.SetGCPercent(debug.SetGCPercent(defaultGOGC))
+	defer RelaxCollector()()
+	large := make([]byte, 2*smallHeap)
+	// An object that is made while the collector runs lives until the next run.
+	await.That(t, "the default for a large heap", func() bool { runtime.GC(); return gogc() == defaultGOGC })
+	runtime.KeepAlive(large)
+	large = nil
+	await.That(t, "a relaxed collector for a small heap", func() bool { runtime.GC(); return gogc() > defaultGOGC })
+
+	before := collections()
+	for range 3 { // by default, a heap of a few MiB would be collected several times
+		garbage = make([]byte, 4<<20)
+	}
+	if n := collections() - before; n > 1 {
+		t.Errorf("%d collections for 12 MiB of garbage", n)
+	}
+}
+
+// garbage keeps the compiler from placing garbage on the stack.
+var garbage []byte
+
+// collections returns the number of runs of the collector.
+func collections() uint32 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.NumGC
+}
+
+// TestRelaxCollectorKeepsGOGC: the environment decides.
+func TestRelaxCollectorKeepsGOGC(t *testing.T) {
+	t.Setenv("GOGC", "55")
+	defer debug.SetGCPercent(debug.SetGCPercent(55))
+	defer RelaxCollector()()
+	if got := gogc(); got != 55 {
+		t.Errorf("GOGC is %d", got)
+	}
+}
