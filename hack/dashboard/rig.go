@@ -26,6 +26,7 @@ const (
 	policies    = 8                      // at most; some come and go
 	changeEvery = 200 * time.Millisecond // a change of remote pods or policies
 	startEvery  = 3 * time.Second        // a local pod is replaced
+	scanned     = 4                      // local pods that get packets that policies drop; they are not replaced
 	discardPort = 9                      // no policy allows it (RFC 863)
 )
 
@@ -103,7 +104,6 @@ func (r *rig) close() error {
 // dialDropped opens sockets: a stranger's to the first pods, which their policies do not allow, and the first pod's to the stranger, which only a
 // policy in audit mode does not allow.
 func (r *rig) dialDropped() error {
-	const scanners = 4
 	stranger, err := r.network.Host("stranger", netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 9, 2, 1}), 16))
 	if err != nil {
 		return err
@@ -116,7 +116,7 @@ func (r *rig) dialDropped() error {
 		err = errors.Join(err, failed)
 	}
 	dial(r.pods[0].host, [4]byte{10, 9, 2, 1})
-	for i := range scanners {
+	for i := range scanned {
 		dial(stranger, [4]byte{10, 9, 0, byte(i + 1)})
 	}
 	return err
@@ -151,16 +151,17 @@ func (r *rig) play(ctx context.Context, d time.Duration) error {
 		if part > 0.25 && part < 0.5 {
 			r.sendDropped()
 		}
-		replaces := !lost && time.Now().After(nextStart)
-		if replaces {
+		var replaced *localPod
+		if !lost && time.Now().After(nextStart) {
 			nextStart = time.Now().Add(startEvery)
-			r.pods[i%localPods].generation++
+			replaced = r.pods[scanned+i%(localPods-scanned)]
+			replaced.generation++
 		}
 		if err := r.load(i, part > 0.4 && part < 0.6); err != nil {
 			return err
 		}
-		if replaces {
-			if err := r.restart(ctx, r.pods[i%localPods]); err != nil {
+		if replaced != nil {
+			if err := r.restart(ctx, replaced); err != nil {
 				return err
 			}
 		}

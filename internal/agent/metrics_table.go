@@ -22,21 +22,34 @@ type meteredTable struct {
 	// totals of all tables.
 	counted engine.Stats
 
-	pod      cache.Key
-	drops    counted // the values of the counters of drops that the metrics include already
-	policies counted // the values of the rules' counters that the metrics include already
+	pod   cache.Key
+	netns string // path of the network namespace
+	readings
 }
 
-// meter returns a function that opens tables like open, with metrics.
-// Each opened table starts with counts of 0.
+// readings are the values of a table's counters that the metrics include already.
+type readings struct {
+	drops    counted // of the counters of drops
+	policies counted // of the counters of policies
+}
+
+// meter returns a function that opens tables like open, with metrics. A table that is opened again goes on with its readings, since its
+// counters in the kernel go on.
 func (m *metrics) meter(open reconciler.OpenTable) reconciler.OpenTable {
 	return func(pod, netns string) (reconciler.Table, error) {
 		inner, err := open(pod, netns)
 		if err != nil {
 			return nil, err
 		}
-		return &meteredTable{Table: inner, metrics: m, pod: keyOf(pod)}, nil
+		key := keyOf(pod)
+		return &meteredTable{Table: inner, metrics: m, pod: key, netns: netns, readings: m.drops.resume(key, netns)}, nil
 	}
+}
+
+// Close implements reconciler.Table.
+func (t *meteredTable) Close() error {
+	t.metrics.drops.keep(t.pod, t.netns, t.readings)
+	return t.Table.Close()
 }
 
 // keyOf returns the key of an object from its name NAMESPACE/NAME: of a pod as a reconciler.OpenTable gets it, or of a policy in a
