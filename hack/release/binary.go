@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"debug/buildinfo"
 	"fmt"
+	"runtime/debug"
 )
 
 // program is the name of the program, and of its files.
@@ -28,15 +30,27 @@ var hermetic = []string{
 // linker must keep all exported methods of all types. docs/release.md has the sizes.
 const buildTags = "grpcnotrace"
 
+// builtProgram is a program of the release.
+type builtProgram struct {
+	asset string // file of the release that is the program or holds it
+	info  *debug.BuildInfo
+}
+
 // buildBinary builds the agent for an architecture.
 func (r *release) buildBinary(ctx context.Context, arch string) error {
-	return r.buildProgram(ctx, platform{"linux", arch}, ".", r.file(binaryName(arch)))
+	file := binaryName(arch)
+	return r.buildProgram(ctx, platform{"linux", arch}, ".", r.file(file), file)
 }
 
 // buildProgram builds a package of the project for a platform. -trimpath keeps the folder out of the file. The version comes from the
-// argument and not from Git, so that a source archive makes the same file.
-func (r *release) buildProgram(ctx context.Context, p platform, dir, out string) error {
-	_, err := r.command(ctx, append(hermetic, "GOOS="+p.os, "GOARCH="+p.arch), "go", "build", "-trimpath", "-buildvcs=false", "-tags", buildTags,
-		"-ldflags", fmt.Sprintf("-s -w -buildid= -X main.version=%s", r.version), "-o", out, dir)
+// argument and not from Git, so that a source archive makes the same file. The asset is the file of the release that is the program or
+// holds it.
+func (r *release) buildProgram(ctx context.Context, p platform, dir, out, asset string) error {
+	if _, err := r.command(ctx, append(hermetic, "GOOS="+p.os, "GOARCH="+p.arch), "go", "build", "-trimpath", "-buildvcs=false", "-tags", buildTags,
+		"-ldflags", fmt.Sprintf("-s -w -buildid= -X main.version=%s", r.version), "-o", out, dir); err != nil {
+		return err
+	}
+	info, err := buildinfo.ReadFile(out)
+	r.programs = append(r.programs, builtProgram{asset, info})
 	return err
 }

@@ -59,6 +59,8 @@ type release struct {
 	version string     // with the letter v: v1.2.3
 	date    time.Time  // date of all files in images and archives
 	plugin  []platform // platforms of the kubectl plugin
+	// programs are the programs that were built, in order, for the SBOM.
+	programs []builtProgram
 }
 
 // newRelease makes the folder of the release. The folder must be empty or missing: files of another release would get into
@@ -107,11 +109,11 @@ func (r *release) build(ctx context.Context) error {
 		run  func() error
 	}{
 		{"install manifests", func() error { return r.writeManifests(digest) }},
-		{"SBOM", r.writeSBOM},
 		{"man pages", func() error { return r.writeManPages(ctx) }},
 		{"shell completions", func() error { return r.writeCompletions(ctx) }},
 		{"chart", r.writeChart},
 		{"kubectl plugin", func() error { return r.writePlugin(ctx) }},
+		{"SBOM", r.writeSBOM},
 		{"changes", func() error { return r.writeChanges(ctx) }},
 		{"checksums", r.writeChecksums},
 	} {

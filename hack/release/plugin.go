@@ -56,7 +56,7 @@ func (r *release) packPlugin(ctx context.Context, p platform, license []byte) er
 		return err
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // a temporary folder
-	if err := r.buildProgram(ctx, p, "./cmd/kubectl-"+plugin, filepath.Join(dir, pluginFile(p))); err != nil {
+	if err := r.buildProgram(ctx, p, "./cmd/kubectl-"+plugin, filepath.Join(dir, pluginFile(p)), pluginArchive(p)); err != nil {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(dir, "LICENSE"), license, 0o644); err != nil {

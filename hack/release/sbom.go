@@ -2,7 +2,6 @@ package main
 
 import (
 	"cmp"
-	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"os"
@@ -22,8 +21,8 @@ const (
 	unknown = "NOASSERTION"
 )
 
-// writeSBOM writes the list of everything in the programs: their Go modules and the standard library, from the information
-// that go build puts into each program.
+// writeSBOM writes the list of everything in the programs, the agent's and the plugin's: their Go modules and the standard library, from
+// the information that go build puts into each program.
 func (r *release) writeSBOM() error {
 	doc := &spdx.Document{
 		SPDXVersion: spdx.Version, DataLicense: spdx.DataLicense, SPDXIdentifier: "DOCUMENT", DocumentName: program + "-" + r.version,
@@ -34,25 +33,21 @@ func (r *release) writeSBOM() error {
 	}
 	var sums []string
 	known := map[common.ElementID]*spdx.Package{}
-	for _, arch := range architectures {
-		file := binaryName(arch)
-		info, err := buildinfo.ReadFile(r.file(file))
-		if err != nil {
-			return err
-		}
-		sum, err := checksum(r.file(file))
+	for _, program := range r.programs {
+		sum, err := checksum(r.file(program.asset))
 		if err != nil {
 			return err
 		}
 		sums = append(sums, sum)
-		binary := newPackage(program+"-linux-"+arch, r.version, elementID("Binary", arch))
-		binary.PackageFileName, binary.PrimaryPackagePurpose = file, "APPLICATION"
-		binary.PackageDownloadLocation = fmt.Sprintf("%s/releases/download/%s/%s", source, r.version, file)
+		name := strings.TrimSuffix(program.asset, ".tar.gz")
+		binary := newPackage(name, r.version, elementID("Binary", name))
+		binary.PackageFileName, binary.PrimaryPackagePurpose = program.asset, "APPLICATION"
+		binary.PackageDownloadLocation = fmt.Sprintf("%s/releases/download/%s/%s", source, r.version, program.asset)
 		binary.PackageLicenseConcluded, binary.PackageLicenseDeclared = license, license
 		binary.PackageChecksums = []common.Checksum{{Algorithm: common.SHA256, Value: sum}}
 		known[binary.PackageSPDXIdentifier] = binary
 		doc.Relationships = append(doc.Relationships, related(doc.SPDXIdentifier, "DESCRIBES", binary.PackageSPDXIdentifier))
-		for _, p := range contents(info) {
+		for _, p := range contents(program.info) {
 			known[p.PackageSPDXIdentifier] = p
 			doc.Relationships = append(doc.Relationships, related(binary.PackageSPDXIdentifier, "CONTAINS", p.PackageSPDXIdentifier))
 		}

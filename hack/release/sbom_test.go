@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"debug/buildinfo"
 	"encoding/json"
-	"path/filepath"
 	"regexp"
 	"testing"
 
@@ -81,20 +80,27 @@ func testSBOM(t *testing.T, dir string) {
 			described++
 		}
 	}
-	if described != len(architectures) {
-		t.Errorf("the document describes %d programs", described)
+	if want := len(architectures) + len(testPlatforms); described != want {
+		t.Errorf("the document describes %d programs, want %d", described, want)
 	}
+	programs := map[string][]byte{}
 	for _, arch := range architectures {
-		info, err := buildinfo.ReadFile(filepath.Join(dir, binaryName(arch)))
+		programs[binaryName(arch)] = read(t, dir, binaryName(arch))
+	}
+	for _, p := range testPlatforms {
+		programs[pluginArchive(p)] = []byte(untar(t, gunzip(t, read(t, dir, pluginArchive(p))))[pluginFile(p)])
+	}
+	for name, program := range programs {
+		info, err := buildinfo.Read(bytes.NewReader(program))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if len(info.Deps) < 20 {
-			t.Fatalf("%d modules", len(info.Deps))
+			t.Fatalf("%s: %d modules", name, len(info.Deps))
 		}
 		for _, m := range info.Deps {
 			if !purls["pkg:golang/"+m.Path+"@"+m.Version] {
-				t.Errorf("%s: %s %s is missing", arch, m.Path, m.Version)
+				t.Errorf("%s: %s %s is missing", name, m.Path, m.Version)
 			}
 		}
 	}
