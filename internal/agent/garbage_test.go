@@ -21,11 +21,10 @@ func TestRelaxCollector(t *testing.T) {
 	t.Setenv("GOGC", "")
 	defer debug.SetGCPercent(debug.SetGCPercent(defaultGOGC))
 	defer RelaxCollector()()
-	large := make([]byte, 2*smallHeap)
+	garbage = make([]byte, 2*smallHeap)
 	// An object that is made while the collector runs lives until the next run.
 	await.That(t, "the default for a large heap", func() bool { runtime.GC(); return gogc() == defaultGOGC })
-	runtime.KeepAlive(large)
-	large = nil
+	garbage = nil
 	await.That(t, "a relaxed collector for a small heap", func() bool { runtime.GC(); return gogc() > defaultGOGC })
 
 	before := collections()

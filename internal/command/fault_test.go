@@ -242,8 +242,8 @@ func TestRenamedNode(t *testing.T) {
 func TestNothingIsLeft(t *testing.T) {
 	r := newFaultRig(t, "--policy-counters")
 	const (
-		rounds = 20
-		pods   = 500
+		rounds = 12
+		pods   = 200
 	)
 	world := func(round int) string {
 		var b strings.Builder
