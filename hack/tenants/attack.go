@@ -11,7 +11,7 @@ type attack struct {
 	// name stands in the first column of the report, and is matched by -run and -skip
 	name string
 	does string // a sentence
-	// hold is how long the attack lasts after start has returned; 0: holdTime
+	// hold is how long the attack lasts after start has returned; 0: the flag -hold
 	hold time.Duration
 	// start makes the objects of the attack and starts its loops. The attack lasts until tenant.undo.
 	// An error of start makes the attack count as broken, as it then tests less than it says.
@@ -22,7 +22,7 @@ type attack struct {
 	schema string
 }
 
-// holdTime is how long an attack lasts after it has started, unless it says otherwise.
+// holdTime is the default of the flag -hold.
 const holdTime = 3 * time.Second
 
 // attacks returns all attacks.

@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"regexp"
 	"syscall"
+	"time"
 )
 
 // options are the flags.
@@ -19,6 +20,7 @@ type options struct {
 	skip  string
 	list  bool
 	quick bool
+	hold  time.Duration // of an attack after its start, unless it says otherwise
 	// agent is the path of a binary; empty: it is built
 	agent string
 	// The other fields are paths of files and directories; empty: not written.
@@ -33,6 +35,7 @@ func (o *options) addFlags(f *flag.FlagSet) {
 	f.StringVar(&o.skip, "skip", "", "leave out the attacks whose names match the regular expression")
 	f.BoolVar(&o.list, "list", false, "list the attacks and exit")
 	f.BoolVar(&o.quick, "quick", false, "run one attack of each kind, for development")
+	f.DurationVar(&o.hold, "hold", holdTime, "how long an attack lasts after it has started, unless it says otherwise")
 	f.StringVar(&o.agent, "agent", "", "binary of the agent, instead of building it from this repository")
 	f.StringVar(&o.out, "out", "", "file for the page of the documents about the results")
 	f.StringVar(&o.keepLogs, "logs", "", "directory to keep the logs of all processes in")

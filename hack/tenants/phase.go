@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,10 +118,7 @@ func (r *rig) during(ctx context.Context, a attack, t *tenant, x *row) {
 	if err != nil {
 		x.faults = append(x.faults, fmt.Sprintf("the attack could not start: %.300v", err))
 	}
-	hold := a.hold
-	if hold == 0 {
-		hold = holdTime
-	}
+	hold := cmp.Or(a.hold, r.options.hold)
 	if r.options.profile != "" {
 		if err := r.agent.saveProfiles(ctx, r.options.profile, a.name, hold); err != nil {
 			x.faults = append(x.faults, err.Error())
