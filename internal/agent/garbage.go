@@ -1,11 +1,10 @@
 package agent
 
 import (
-	"os"
+	"context"
 	"runtime"
 	"runtime/debug"
 	runtimemetrics "runtime/metrics"
-	"sync/atomic"
 )
 
 // smallHeap is the size that the heap reaches before the garbage collector runs, bytes. With the other memory of the program, it is
@@ -15,19 +14,19 @@ const smallHeap = 32 << 20
 // defaultGOGC is Go's default: the collector runs when the heap has doubled since its last run.
 const defaultGOGC = 100
 
-// RelaxCollector makes the garbage collector of the process wait until the heap has smallHeap. By default, an agent with few
-// objects would collect again and again during a burst of events, and a burst would take a third longer. A larger heap is
-// collected as by default. If the environment sets GOGC, RelaxCollector changes nothing. After stop, GOGC stays as it is.
-func RelaxCollector() (stop func()) {
-	var stopped atomic.Bool
-	stopped.Store(os.Getenv("GOGC") != "")
-	setGOGC(&stopped)
-	return func() { stopped.Store(true) }
+// relaxCollector makes the garbage collector of the process wait until the heap has smallHeap, until the context ends. By default, an
+// agent with few objects would collect again and again during a burst of events, and a burst would take a third longer. A larger
+// heap is collected as by default.
+//
+// It is not for a time in which the heap grows fast: a new GOGC may come into force only with the next run of the collector.
+func relaxCollector(ctx context.Context) {
+	setGOGC(ctx)
+	context.AfterFunc(ctx, func() { debug.SetGCPercent(defaultGOGC) })
 }
 
-// setGOGC sets GOGC for the live heap, now and after each run of the collector until it is stopped.
-func setGOGC(stopped *atomic.Bool) {
-	if stopped.Load() {
+// setGOGC sets GOGC for the live heap, now and after each run of the collector.
+func setGOGC(ctx context.Context) {
+	if ctx.Err() != nil {
 		return
 	}
 	sample := []runtimemetrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/scan/stack:bytes"}, {Name: "/gc/scan/globals:bytes"}}
@@ -40,7 +39,7 @@ func setGOGC(stopped *atomic.Bool) {
 		percent = max(percent, int((smallHeap-live)*100/scanned))
 	}
 	debug.SetGCPercent(percent)
-	runtime.AddCleanup(new(collected), setGOGC, stopped)
+	runtime.AddCleanup(new(collected), setGOGC, ctx)
 }
 
 // collected is an object that the next run of the collector frees. Smaller objects share a block, which may live longer.

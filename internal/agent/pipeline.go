@@ -91,6 +91,9 @@ func (p *Pipeline) waitForSync(ctx context.Context) error {
 		go func() {
 			runtime.GC() // frees the memory of the lists
 			debug.SetGCPercent(percent)
+			if percent == defaultGOGC { // not the user's GOGC
+				relaxCollector(ctx)
+			}
 		}()
 	}()
 	poll, remind := time.NewTicker(5*time.Millisecond), time.NewTicker(10*time.Second)

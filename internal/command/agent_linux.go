@@ -53,7 +53,6 @@ func (o *agentOptions) run(ctx context.Context) error {
 	for _, text := range o.table.warnings() {
 		logr.FromContextOrDiscard(ctx).Info("Suspicious flag: " + text)
 	}
-	defer agent.RelaxCollector()()
 	err = agent.Run(ctx, config)
 	var address *agent.AddressError
 	if errors.As(err, &address) {
