@@ -7,9 +7,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 

@@ -4,9 +4,8 @@ import (
 	"encoding/json"
 	"io"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 )
 
 // RenderJSON writes the tables as JSON, for programs: the texts of Render, taken apart. The table of family bridge, if

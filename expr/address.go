@@ -4,7 +4,6 @@ import (
 	"net/netip"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 

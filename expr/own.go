@@ -3,7 +3,6 @@ package expr
 import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 

@@ -1,9 +1,8 @@
 package expr
 
 import (
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 )
 
 // Statement is an nft statement: its text, as `nft --stateless list` prints it, and the kernel expressions that nft compiles

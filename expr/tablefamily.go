@@ -6,7 +6,6 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr/bytecode"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 

@@ -1,9 +1,8 @@
 package custom
 
 import (
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/sets"
 )
 

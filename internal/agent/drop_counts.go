@@ -14,7 +14,8 @@ var dropCountsInterval = 30 * time.Second
 // dropMetrics are the packets that the tables of each pod have dropped. A pod without such packets has no series.
 type dropMetrics struct {
 	liveSeries
-	closed map[cache.Key]closedReadings // guarded by liveSeries.mu
+	// closed has the readings of closed tables, those of policies too: it needs to know which pods exist. liveSeries.mu guards it.
+	closed map[cache.Key]closedReadings
 }
 
 // closedReadings are the readings of a table that is not open now.

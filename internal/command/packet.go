@@ -10,12 +10,11 @@ import (
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
-
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/explain"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache/policy"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/tracing"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/uapi"
 )
 
 // packetOptions are the flags that describe the first packet of a connection.
