@@ -195,7 +195,7 @@ func neverScheduled(ctx context.Context, t *tenant) error {
 
 // hangingStatus has a pod of the victim start without NRI, so that the agent must ask for the status of its sandbox.
 // A runtime that answers slowly about the tenant's sandboxes must not delay the answer about the victim's:
-// changeAtMost.
+// foundAtMost.
 func hangingStatus(ctx context.Context, t *tenant) error {
 	err := t.many(40, func(i int) error {
 		name := fmt.Sprintf("pod-%d", i)
@@ -213,7 +213,7 @@ func hangingStatus(ctx context.Context, t *tenant) error {
 	}
 	t.claim("a pod of the victim that starts without NRI", func(ctx context.Context) error {
 		took, err := t.victim.startWithoutNRI(ctx)
-		if err == nil && took > changeAtMost {
+		if err == nil && took > foundAtMost {
 			err = errors.New("it was isolated after " + took.Round(time.Millisecond).String())
 		}
 		t.note("a pod without NRI was isolated after %s", round(took))

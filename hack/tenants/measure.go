@@ -19,7 +19,7 @@ import (
 
 // Patience of the measurements. A sample that exceeds it counts with the patience, which breaks every bound.
 const (
-	changePatience = 10 * time.Second
+	changePatience = 30 * time.Second
 	eventPatience  = 10 * time.Second
 )
 

@@ -52,14 +52,15 @@ func (r *row) verdict() string {
 	return "BROKEN: " + strings.Join(r.broken, "; ")
 }
 
-// anyBroken reports whether the run fails.
-func anyBroken(rows []*row) bool {
+// brokenRows has a line for each attack that broke a bound for good; empty: the run passes.
+func brokenRows(rows []*row) string {
+	var b strings.Builder
 	for _, r := range rows {
 		if len(r.broken) > 0 && !r.repeated {
-			return true
+			fmt.Fprintf(&b, "%s: %s\n", r.attack.name, strings.Join(r.broken, "; "))
 		}
 	}
-	return false
+	return b.String()
 }
 
 // round keeps milliseconds of short durations and tenths of seconds of long durations.

@@ -45,11 +45,13 @@ func runRig(ctx context.Context, dir string, o options, chosen []attack) int {
 	if o.keepLogs != "" {
 		err = errors.Join(err, r.copyLogs(o.keepLogs))
 	}
-	switch {
-	case err != nil:
+	// The last lines say why the run fails: the report is long, and whoever looks at a failure sees its end first.
+	broken := brokenRows(rows)
+	fmt.Fprint(os.Stderr, broken)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
-	case anyBroken(rows):
+	}
+	if err != nil || broken != "" {
 		return 1
 	}
 	return 0
