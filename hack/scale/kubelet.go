@@ -10,12 +10,11 @@ import (
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/streaming/pkg/httpstream"
-	"k8s.io/streaming/pkg/httpstream/spdy"
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/enforcement"
+	testcluster "github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/cluster"
 )
 
 // kubelets serves port-forwards to the agents of all nodes, and answers for these agents.
@@ -34,31 +33,10 @@ func newKubelets() *kubelets {
 
 // portForward serves /portForward/NAMESPACE/AGENT. The name of an agent is that of its node.
 func (k *kubelets) portForward(w http.ResponseWriter, r *http.Request) {
-	if _, err := httpstream.Handshake(r, w, []string{"portforward.k8s.io"}); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	streams := make(chan httpstream.Stream, 2)
-	conn := spdy.NewResponseUpgrader().UpgradeResponse(w, r, func(s httpstream.Stream, _ <-chan struct{}) error {
-		streams <- s
-		return nil
+	testcluster.ServePortForward(w, r, func(data, errors httpstream.Stream, _ <-chan bool) {
+		k.answer(data, path.Base(r.URL.Path))
+		errors.Close() //nolint:errcheck // the client is gone
 	})
-	if conn == nil {
-		return // the upgrader has answered
-	}
-	defer conn.Close() //nolint:errcheck // the client is gone
-	for {
-		select {
-		case s := <-streams:
-			if s.Headers().Get(corev1.StreamType) == corev1.StreamTypeData {
-				k.answer(s, path.Base(r.URL.Path))
-			} else {
-				defer s.Close() //nolint:errcheck // the client is gone
-			}
-		case <-conn.CloseChan():
-			return
-		}
-	}
 }
 
 // answer answers an HTTP request for a node: a pod in which a policy is enforced.

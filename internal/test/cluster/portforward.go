@@ -25,9 +25,16 @@ func (a *API) SetLoopback(pod, address string) {
 	a.loopback[pod] = address
 }
 
-// portForward serves the subresource over SPDY, as kubelets do behind an API server. A WebSocket is refused, as by API servers before
-// Kubernetes 1.30.
+// portForward serves the subresource of a pod of this API.
 func (a *API) portForward(w http.ResponseWriter, r *http.Request) {
+	ServePortForward(w, r, func(data, errors httpstream.Stream, gone <-chan bool) {
+		a.forward(r.PathValue("pod"), data, errors, gone)
+	})
+}
+
+// ServePortForward serves the subresource over SPDY, as kubelets do behind an API server. serve gets the two streams of a connection and
+// closes them; gone is closed when the client has left. A WebSocket is refused, as by API servers before Kubernetes 1.30.
+func ServePortForward(w http.ResponseWriter, r *http.Request, serve func(data, errors httpstream.Stream, gone <-chan bool)) {
 	if _, err := httpstream.Handshake(r, w, []string{portForwardProtocol}); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -48,7 +55,7 @@ func (a *API) portForward(w http.ResponseWriter, r *http.Request) {
 			if s.Headers().Get(corev1.StreamType) == corev1.StreamTypeError {
 				errorStream = s
 			} else {
-				a.forward(r.PathValue("pod"), s, errorStream, conn.CloseChan())
+				serve(s, errorStream, conn.CloseChan())
 			}
 		case <-conn.CloseChan():
 			return
