@@ -38,7 +38,7 @@ const (
 	// hookAtMost is for the start of each pod of the victim, with the time that the runtime spends on the pods in front of
 	// it. It is below the time after which a runtime gives up on a plugin (api.DefaultPluginRequestTimeout), as an answer
 	// that takes longer may open a pod.
-	hookAtMost = api.DefaultPluginRequestTimeout / 2
+	hookAtMost = api.DefaultPluginRequestTimeout * 3 / 4
 
 	// refusedAtMost is the number of the victim's pods that do not start. The kubelet would retry after seconds.
 	refusedAtMost = 0
