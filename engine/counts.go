@@ -18,7 +18,7 @@ import (
 type RuleCount struct {
 	Family         expr.TableFamily // of the table
 	Chain, Comment string
-	Handle         uint64 // of the rule while it exists; no other rule ever has the same handle
+	Handle         uint64 // of the rule; no other rule has the same handle while the table exists
 	HasCounter     bool
 	Accepts        bool // the rule accepts the packets that reach its end
 	Packets, Bytes uint64

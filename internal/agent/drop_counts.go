@@ -35,7 +35,7 @@ func newDropMetrics(m *metrics) *dropMetrics {
 func (d *dropMetrics) keep(pod cache.Key, netns string, r readings) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, ok := d.live[pod]; ok && (r.drops.rules != nil || r.policies.rules != nil) {
+	if _, ok := d.live[pod]; ok && len(r.drops.rules)+len(r.policies.rules) > 0 {
 		d.closed[pod] = closedReadings{netns, r}
 	}
 }

@@ -14,6 +14,9 @@ const smallHeap = 32 << 20
 // defaultGOGC is Go's default: the collector runs when the heap has doubled since its last run.
 const defaultGOGC = 100
 
+// largestGOGC makes Go's smallest goal, 4 MiB * GOGC / 100 (https://go.dev/doc/gc-guide), smallHeap as well.
+const largestGOGC = smallHeap * 100 / (4 << 20)
+
 // relaxCollector makes the garbage collector of the process wait until the heap has smallHeap, until the context ends. By default, an
 // agent with few objects would collect again and again during a burst of events, and a burst would take a third longer. A larger
 // heap is collected as by default.
@@ -36,7 +39,7 @@ func setGOGC(ctx context.Context) {
 	scanned := max(live, 1<<20) + sample[1].Value.Uint64() + sample[2].Value.Uint64()
 	percent := defaultGOGC
 	if live < smallHeap {
-		percent = max(percent, int((smallHeap-live)*100/scanned))
+		percent = max(percent, min(largestGOGC, int((smallHeap-live)*100/scanned)))
 	}
 	debug.SetGCPercent(percent)
 	runtime.AddCleanup(new(collected), setGOGC, ctx)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/cache"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/engine"
+	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/expr"
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/reconciler"
 )
 
@@ -33,8 +35,19 @@ type readings struct {
 	policies counted // of the counters of policies
 }
 
+// forgetDeleted forgets the counters of tables that Apply has deleted: a table that is made later has the same handles for other rules.
+func (r *readings) forgetDeleted(now engine.Tables) {
+	for f, rules := range now {
+		if rules.IsEmpty() {
+			isDeleted := func(rule ruleHandle, _ engine.RuleCount) bool { return rule.family == expr.TableFamily(f) }
+			maps.DeleteFunc(r.drops.rules, isDeleted)
+			maps.DeleteFunc(r.policies.rules, isDeleted)
+		}
+	}
+}
+
 // meter returns a function that opens tables like open, with metrics. A table that is opened again goes on with its readings, since its
-// counters in the kernel go on.
+// counters in the kernel go on. A table that was deleted has none.
 func (m *metrics) meter(open reconciler.OpenTable) reconciler.OpenTable {
 	return func(pod, netns string) (reconciler.Table, error) {
 		inner, err := open(pod, netns)
@@ -63,6 +76,9 @@ func keyOf(object string) cache.Key {
 func (t *meteredTable) Apply(ctx context.Context, want engine.Tables) error {
 	start := time.Now()
 	err := t.Table.Apply(ctx, want)
+	if err == nil {
+		t.forgetDeleted(want)
+	}
 	t.metrics.applies.Observe(time.Since(start).Seconds())
 	t.count(err)
 	return err

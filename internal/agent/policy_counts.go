@@ -33,8 +33,8 @@ type counted struct {
 	rules map[ruleHandle]engine.RuleCount
 }
 
-// ruleHandle identifies a rule in a network namespace.
-// A rule that is deleted and added again has a new handle, so its count starts at 0.
+// ruleHandle identifies a rule in a network namespace while its table exists. A rule that is deleted and added again has a new handle, so
+// its count starts at 0.
 type ruleHandle struct {
 	family expr.TableFamily
 	handle uint64
