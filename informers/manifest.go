@@ -19,6 +19,7 @@ import (
 
 	mnpv1 "github.com/k8snetworkplumbingwg/multi-networkpolicy/pkg/apis/k8s.cni.cncf.io/v1beta1"
 	netv1 "github.com/k8snetworkplumbingwg/network-attachment-definition-client/pkg/apis/k8s.cni.cncf.io/v1"
+	goyaml "go.yaml.in/yaml/v3"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -142,7 +143,11 @@ func (r reader) parse(data []byte, file string) (Manifests, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", place, err)
 		}
-		data, err := yaml.YAMLToJSONStrict(document)
+		data, err := yaml.YAMLToJSON(document)
+		if err == nil {
+			// YAMLToJSON takes the last value of a key that a map has twice, and its strict form refuses keys that override merged keys.
+			err = goyaml.Unmarshal(document, new(any))
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: invalid YAML: %s", place, policy.Words(err)) //nolint:errorlint // the words replace the error
 		}

@@ -1,6 +1,7 @@
 package informers
 
 import (
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -84,6 +85,22 @@ func filesIn(t *testing.T, paths ...string) (*Files, error) {
 	return f, f.Load(m)
 }
 
+// TestMergedKeys: a key may override a key that "<<" merges into its map.
+func TestMergedKeys(t *testing.T) {
+	const pod = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  annotations: &b {x: z, app: w}\n  labels:\n    <<: *b\n    app: web\n"
+	path := filepath.Join(t.TempDir(), "pod.yaml")
+	if err := os.WriteFile(path, []byte(pod), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := filesIn(t, path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pods := f.Pods(); len(pods) != 1 || !maps.Equal(pods[0].Labels, map[string]string{"x": "z", "app": "web"}) {
+		t.Errorf("got pods %v", pods)
+	}
+}
+
 func TestManifestErrors(t *testing.T) {
 	for _, tc := range []struct{ name, data, want string }{
 		{"kind of another version", "apiVersion: k8s.cni.cncf.io/v1\nkind: MultiNetworkPolicy\n",
@@ -95,9 +112,9 @@ func TestManifestErrors(t *testing.T) {
 		{"no name", "apiVersion: v1\nkind: Pod\n", "f.yaml, document 1: a Pod without a name"},
 		{"no YAML", "apiVersion: v1\nkind: [\n", "f.yaml, document 1: invalid YAML: line "},
 		{"key twice", "apiVersion: k8s.cni.cncf.io/v1beta1\nkind: MultiNetworkPolicy\nspec:\n  ingress: []\n  ingress: [{}]\n",
-			`f.yaml, document 1: invalid YAML: line 5: key "ingress" appears twice`},
-		{"keys twice in JSON", `{"kind": "Pod", "kind": "Pod", "spec": {"a": 1, "a": 2}}`,
-			`f.yaml, document 1: invalid YAML: line 1: key "kind" appears twice; line 1: key "a" appears twice`},
+			`f.yaml, document 1: invalid YAML: line 5: key "ingress" is also in line 4`},
+		{"key twice in JSON", `{"kind": "Pod", "kind": "Pod"}`,
+			`f.yaml, document 1: invalid YAML: line 1: key "kind" is also in line 1`},
 		{"not an object", "just text\n", "f.yaml, document 1: must be a map, not a string"},
 		{"wrong type", "apiVersion: v1\nkind: Pod\nmetadata: {name: [a]}\n", "f.yaml, document 1: Pod: field metadata.name must be a string, not a list"},
 		{"wrong type in a pod", "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {containers: 1}\n",

@@ -42,4 +42,4 @@ func Words(err error) string {
 }
 
 // yamlWords has the words for parts of an error of the YAML decoder. It reports keys that a map has twice as a list with a line for each.
-var yamlWords = strings.NewReplacer("unmarshal errors:\n  ", "", "\n  ", "; ", " already set in map", " appears twice")
+var yamlWords = strings.NewReplacer("unmarshal errors:\n  ", "", "\n  ", "; ", "mapping key", "key", " already defined at ", " is also in ")

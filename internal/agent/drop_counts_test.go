@@ -14,7 +14,8 @@ import (
 )
 
 // TestDropsAreCountedOnce: after an error, the reconciler opens the tables of a pod again. Their counters in the kernel go on, and the
-// metric must not have the earlier packets twice.
+// metric must not have the earlier packets twice. After the last policy of a pod, the tables are deleted. New tables count from zero, and
+// the kernel gives their rules the handles of the earlier rules.
 func TestDropsAreCountedOnce(t *testing.T) {
 	w := newSettledWorld(t, false)
 	w.stop() // the tables stay, and only this test reads the counters
@@ -31,6 +32,24 @@ func TestDropsAreCountedOnce(t *testing.T) {
 	defer socket.Close()
 	target, _ := w.state.Plan(cache.PodID{Key: server, UID: w.pods["server"].UID})
 	open := w.metrics.meter(reconciler.OpenNamespace(engine.Features{}))
+	apply := func(tables engine.Tables, read func(reconciler.Table) (changed bool, err error)) {
+		t.Helper()
+		table, err := open(server.String(), w.hosts["server"].NetNS())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Apply(t.Context(), tables); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := read(table); err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read := func(table reconciler.Table) (bool, error) { return table.Changed(t.Context()) }
+	unread := func(reconciler.Table) (bool, error) { return false, nil }
 	check := func(packets int, want float64) {
 		t.Helper()
 		for range packets {
@@ -38,19 +57,7 @@ func TestDropsAreCountedOnce(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		table, err := open(server.String(), w.hosts["server"].NetNS())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := table.Apply(t.Context(), target.Tables); err != nil { // it finds the tables as they should be
-			t.Fatal(err)
-		}
-		if _, err := table.Changed(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := table.Close(); err != nil {
-			t.Fatal(err)
-		}
+		apply(target.Tables, read) // it finds the tables as they should be
 		if got := testutil.ToFloat64(total) - before; got != want {
 			t.Errorf("%v packets are counted, want %v", got, want)
 		}
@@ -58,6 +65,9 @@ func TestDropsAreCountedOnce(t *testing.T) {
 	check(3, 3)
 	check(0, 3)
 	check(2, 5)
+	apply(engine.Tables{}, unread)
+	apply(target.Tables, unread)
+	check(7, 12)
 	// Nothing is left of a pod that is deleted, also if its table is closed later.
 	w.metrics.drops.forget(server)
 	w.metrics.drops.keep(server, "netns", readings{drops: w.metrics.drops.add(server, counted{}, nil)})

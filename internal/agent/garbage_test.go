@@ -8,9 +8,12 @@ import (
 	"github.com/k8snetworkplumbingwg/multi-networkpolicy-nftables/internal/test/await"
 )
 
-// gogc returns the current GOGC of the process.
-func gogc() uint64 {
-	sample := []runtimemetrics.Sample{{Name: "/gc/gogc:percent"}}
+// gogc returns the current GOGC of the process, and goal the size of the heap at which the collector runs next, bytes.
+func gogc() uint64 { return read("/gc/gogc:percent") }
+func goal() uint64 { return read("/gc/heap/goal:bytes") }
+
+func read(metric string) uint64 {
+	sample := []runtimemetrics.Sample{{Name: metric}}
 	runtimemetrics.Read(sample)
 	return sample[0].Value.Uint64()
 }
@@ -25,6 +28,10 @@ func TestRelaxCollector(t *testing.T) {
 		await.That(t, "the default for a large heap", func() bool { runtime.GC(); return gogc() == defaultGOGC })
 	}()
 	await.That(t, "a relaxed collector for a small heap", func() bool { runtime.GC(); return gogc() > defaultGOGC })
+
+	if n := goal(); n > smallHeap*5/4 { // stacks and globals are not in the formula's live heap
+		t.Errorf("the collector waits for %d bytes", n)
+	}
 
 	before := collections()
 	for range 3 { // by default, a heap of a few MiB would be collected several times
