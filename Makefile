@@ -30,7 +30,8 @@ soak: tools
 	wait $$oracle && exit $$soak
 
 # The race detector needs a C compiler. Tests without goroutines that share anything run in make test only, where they take a fifth of the
-# time: those of hack and manifests, random tests of pure functions, and large tables. So does the test of a memory limit.
+# time: those of hack and manifests, random tests of pure functions, and large tables. So do the test of a memory limit,
+# and the faults that random clusters must find: other random clusters run the same agents.
 UNSHARED := TestStepsAreSafe|TestStepsFromForeign|TestPlanLeadsToWant|TestFilledTable|TestManyRules|TestRulePlanWithRepeats|TestAlignRulesIsLinear|TestHeapAtLimits|FuzzWorld|TestWays|TestExplainWorlds|TestDiffWorlds|TestConformanceFindsFaults|TestMemoryLimit
 race: tools
 	CGO_ENABLED=1 go test -race -timeout 20m -skip '^($(UNSHARED))$$' . ./cache/... ./cmd/... ./engine/... ./expr/... ./informers/... ./internal/... ./sets/...

@@ -46,8 +46,13 @@ func (r *release) buildBinary(ctx context.Context, arch string) error {
 // argument and not from Git, so that a source archive makes the same file. The asset is the file of the release that is the program or
 // holds it.
 func (r *release) buildProgram(ctx context.Context, p platform, dir, out, asset string) error {
+	buildID := ""
+	if p.os == "darwin" {
+		// Without an ID, Go's linker writes no LC_UUID, and macOS 26 starts no program that lacks it.
+		buildID = asset + "-" + r.version
+	}
 	if _, err := r.command(ctx, append(hermetic, "GOOS="+p.os, "GOARCH="+p.arch), "go", "build", "-trimpath", "-buildvcs=false", "-tags", buildTags,
-		"-ldflags", fmt.Sprintf("-s -w -buildid= -X main.version=%s", r.version), "-o", out, dir); err != nil {
+		"-ldflags", fmt.Sprintf("-s -w -buildid=%s -X main.version=%s", buildID, r.version), "-o", out, dir); err != nil {
 		return err
 	}
 	info, err := buildinfo.ReadFile(out)

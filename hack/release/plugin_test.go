@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -115,7 +116,7 @@ func checkKrew(t *testing.T, dir string, want []platform) map[platform]string {
 	return bins
 }
 
-// platformOf returns the platform of a program: ELF is for Linux, Mach-O for macOS, PE for Windows.
+// platformOf returns the platform of a program: ELF is for Linux, Mach-O for macOS, PE for Windows. A program for macOS must have a UUID.
 func platformOf(data []byte) (platform, error) {
 	r := bytes.NewReader(data)
 	file, errELF := elf.NewFile(r)
@@ -124,6 +125,10 @@ func platformOf(data []byte) (platform, error) {
 	}
 	mach, errMach := macho.NewFile(r)
 	if errMach == nil {
+		const uuid = 0x1b // LC_UUID, mach-o/loader.h
+		if !slices.ContainsFunc(mach.Loads, func(l macho.Load) bool { return mach.ByteOrder.Uint32(l.Raw()) == uuid }) {
+			return platform{}, errors.New("the program has no LC_UUID")
+		}
 		return platform{"darwin", map[macho.Cpu]string{macho.CpuAmd64: "amd64", macho.CpuArm64: "arm64"}[mach.Cpu]}, nil
 	}
 	exe, errPE := pe.NewFile(r)

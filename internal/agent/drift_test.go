@@ -54,7 +54,7 @@ func testDrift(t *testing.T, w *leakWorld, family expr.TableFamily) {
 	want, _ := w.table("server")
 	sink := lab.NewSink(t, w.server())
 	bad := lab.StartFlood(t, w.hosts["forbidden"], netip.AddrPortFrom(w.addrs["server"], lab.FloodPort), lab.ForbiddenPatience)
-	repairs := 0.0
+	repairs, fastest := 0.0, time.Hour
 	for _, attempt := range attempts {
 		attempt = strings.ReplaceAll(attempt, "FAMILY", family.String())
 		w.log.Take(0)
@@ -72,13 +72,17 @@ func testDrift(t *testing.T, w *leakWorld, family expr.TableFamily) {
 			}
 		}
 		await.That(t, attempt, func() bool { is, _ := w.table("server"); return is == want })
-		// The agent looks twice a second. A busy machine takes longer, and with the race detector much longer.
-		if took := time.Since(start); took > 5*time.Second {
+		// The agent looks twice a second. A busy machine takes longer now and then, and with the race detector much longer.
+		took := time.Since(start)
+		if fastest = min(fastest, took); took > 5*time.Second {
 			t.Errorf("%s: repaired after %s", attempt, took)
 		}
 		await.That(t, attempt+": counted", func() bool { return testutil.ToFloat64(w.metrics.repairs) == repairs })
 		said := "" // the line may come a moment after the count
 		await.That(t, attempt+": logged", func() bool { said += w.log.Take(100); return own || strings.Contains(said, "Table repaired") })
+	}
+	if fastest > time.Second {
+		t.Errorf("no repair was faster than %s", fastest)
 	}
 	bad.End()
 	if own {

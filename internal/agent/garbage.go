@@ -42,6 +42,9 @@ func setGOGC(ctx context.Context) {
 		percent = max(percent, min(largestGOGC, int((smallHeap-live)*100/scanned)))
 	}
 	debug.SetGCPercent(percent)
+	if ctx.Err() != nil { // the end may have come first
+		debug.SetGCPercent(defaultGOGC)
+	}
 	runtime.AddCleanup(new(collected), setGOGC, ctx)
 }
 

@@ -48,14 +48,18 @@ func ServePortForward(w http.ResponseWriter, r *http.Request, serve func(data, e
 		return // the upgrader has answered
 	}
 	defer conn.Close() //nolint:errcheck // the client is gone
-	var errorStream httpstream.Stream
+	var data, errors httpstream.Stream
 	for {
 		select {
 		case s := <-streams:
 			if s.Headers().Get(corev1.StreamType) == corev1.StreamTypeError {
-				errorStream = s
+				errors = s
 			} else {
-				serve(s, errorStream, conn.CloseChan())
+				data = s
+			}
+			if data != nil && errors != nil {
+				serve(data, errors, conn.CloseChan())
+				data, errors = nil, nil
 			}
 		case <-conn.CloseChan():
 			return
