@@ -9,11 +9,11 @@ import (
 )
 
 // gogc returns the current GOGC of the process, and goal the size of the heap at which the collector runs next, bytes.
-func gogc() uint64 { return read("/gc/gogc:percent") }
-func goal() uint64 { return read("/gc/heap/goal:bytes") }
+func gogc() uint64 { return runtimeMetric("/gc/gogc:percent") }
+func goal() uint64 { return runtimeMetric("/gc/heap/goal:bytes") }
 
-func read(metric string) uint64 {
-	sample := []runtimemetrics.Sample{{Name: metric}}
+func runtimeMetric(name string) uint64 {
+	sample := []runtimemetrics.Sample{{Name: name}}
 	runtimemetrics.Read(sample)
 	return sample[0].Value.Uint64()
 }

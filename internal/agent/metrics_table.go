@@ -33,16 +33,19 @@ type meteredTable struct {
 type readings struct {
 	drops    counted // of the counters of drops
 	policies counted // of the counters of policies
+	// deleted has the families whose rules are forgotten, so that a change does not visit all counters again
+	deleted [len(expr.TableFamilies)]bool
 }
 
 // forgetDeleted forgets the counters of tables that Apply has deleted: a table that is made later has the same handles for other rules.
 func (r *readings) forgetDeleted(now engine.Tables) {
 	for f, rules := range now {
-		if rules.IsEmpty() {
+		if rules.IsEmpty() && !r.deleted[f] {
 			isDeleted := func(rule ruleHandle, _ engine.RuleCount) bool { return rule.family == expr.TableFamily(f) }
 			maps.DeleteFunc(r.drops.rules, isDeleted)
 			maps.DeleteFunc(r.policies.rules, isDeleted)
 		}
+		r.deleted[f] = rules.IsEmpty()
 	}
 }
 
